@@ -1,0 +1,96 @@
+"""A template: one line of text with exactly one `{}` where the class name goes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from promptsearch.banks.article import article
+from promptsearch.errors import InputError
+
+#: Characters that a template may have.
+MAX_LENGTH = 500
+
+_NAMED = re.compile(r"\{[^{}]+\}")
+_AGREEING = re.compile(r"(?<!\w)(a)\((n)\)(?= +\{\})", re.IGNORECASE)
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """`value` for a message: quoted, printable, at most about `limit` characters of it."""
+    text = value if isinstance(value, str) else repr(value)
+    cut = text if len(text) <= limit else f"{text[:limit]}…"
+    return repr(cut) if isinstance(value, str) else cut
+
+
+def unprintable(text: str) -> str | None:
+    """The first character of `text` that does not print (control, line end, lone surrogate …), as an escape."""
+    return None if text.isprintable() else next(f"{c!r}" for c in text if not c.isprintable())
+
+
+def why_invalid(text: object) -> str | None:
+    """Why `text` is no template, as "what is wrong: value; remedy", or None when it is one."""
+    if not isinstance(text, str):
+        return f"a template must be text: {shorten(text)}; quote it"
+    text = text.strip()
+    shown = shorten(text)
+    if not text:
+        return f"empty template: {shown}; write a sentence with {{}} in the class name's place"
+    if len(text) > MAX_LENGTH:
+        return f"template of {len(text)} characters: {shown}; shorten it to {MAX_LENGTH}"
+    if character := unprintable(text):
+        return f"character {character} in a template: {shown}; write one line of printable text"
+    placeholders = text.count("{}")
+    rest = text.replace("{}", "")
+    if "{" in rest or "}" in rest:
+        if named := _NAMED.search(text):
+            return f"placeholder {named[0]} in a template: {shown}; write {{}} in its place"
+        return f"stray brace in a template: {shown}; use braces for the one {{}} only"
+    if placeholders == 0:
+        return f"no {{}} in a template: {shown}; write {{}} where the class name goes"
+    if placeholders > 1:
+        return f"{placeholders} times {{}} in a template: {shown}; keep exactly one"
+    return None
+
+
+def why_no_class_name(name: object) -> str | None:
+    """Why `name` is no class name, as "what is wrong: value; remedy", or None when it is one."""
+    if not isinstance(name, str):
+        return f"a class name must be text: {shorten(name)}; quote it"
+    if not name.strip() or unprintable(name):
+        return f"a class name must be one printable line: {shorten(name)}; write it out"
+    return None
+
+
+class Template(str):
+    """An immutable string with exactly one `{}`; it is filled by replacement and never formatted.
+
+        template = Template("a photo of a(n) {}.")
+        for name in ("airplane", "cat"):
+            print(template.fill(name))  # a photo of an airplane. / a photo of a cat.
+
+    Raises:
+        InputError: no `{}` or several, any other brace, not one printable line, more than 500 characters.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Template:
+        if type(text) is cls:
+            return text
+        if reason := why_invalid(text):
+            raise InputError(reason)
+        return super().__new__(cls, text.strip())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Template, (str(self),)
+
+    def fill(self, class_name: str) -> str:
+        """The prompt for one class; "a(n) {}" becomes "an airplane" or "a cat", a plain "a {}" stays as it is."""
+        text = str(self)
+        if "(" in text:
+            text = _AGREEING.sub(lambda m: m[1] + m[2] if article(class_name) == "an" else m[1], text, count=1)
+        return text.replace("{}", class_name)
+
+
+#: The prompt that CLIP's users start from, and that every result is compared with.
+BASELINE = Template("a photo of a {}.")

@@ -1,0 +1,60 @@
+"""The command line: groups and commands, and errors turned into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from promptsearch import __version__
+from promptsearch.commands.banks import banks
+from promptsearch.commands.beam import beam
+from promptsearch.commands.cache import cache
+from promptsearch.commands.features import features
+from promptsearch.commands.runs import runs
+from promptsearch.errors import PromptSearchError
+
+
+class _OneLine(click.ClickException):
+    """click prints "Error: …" and exits with the code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _Group(click.Group):
+    """A group whose commands' errors are one line on stderr: exit code 2 for wrong input, 1 for a failure."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        warnings.showwarning = _one_line_warning
+        try:
+            return super().invoke(ctx)
+        except PromptSearchError as e:
+            raise _OneLine(str(e), e.exit_code) from e
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command again resumes", err=True)
+            sys.exit(130)
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    from promptsearch.evaluators.cache import CacheWarning
+
+    if issubclass(category, CacheWarning):
+        click.echo(f"Warning: {message}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="promptsearch")
+def main() -> None:
+    """Find readable prompts for vision-language models, without gradients."""
+
+
+for command in (beam, banks, features, cache, runs):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""`promptsearch beam`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from promptsearch.commands.options import output_options, problem_options, run_options
+
+
+@click.command()
+@click.option(
+    "--bank",
+    "bank_spec",
+    default="templates",
+    show_default=True,
+    help=("A bank of templates: a file, or the name of a built-in one (`promptsearch banks list`)."),
+)
+@problem_options
+@run_options
+@click.option("--width", type=int, default=8, show_default=True, help="Ensembles kept after each round.")
+@click.option("--depth", type=int, default=6, show_default=True, help="Largest ensemble, in templates.")
+@click.option("--patience", type=int, default=2, show_default=True, help="Rounds without a better one before the end.")
+@click.option(
+    "--objective",
+    default="xent",
+    show_default=True,
+    help=("xent (cross-entropy), or accuracy (ties broken by cross-entropy)."),
+)
+@output_options
+def beam(bank_spec: str, width: int, depth: int, patience: int, objective: str, **options: Any) -> None:
+    """Search a bank for the ensemble of templates that classifies best, by beam search.
+
+    The same command again resumes a run that was cut off, and shows one that is finished.
+    """
+    from promptsearch.banks import load_bank
+    from promptsearch.commands.searching import run_search
+    from promptsearch.search import BeamSearch, get_objective
+
+    bank = load_bank(bank_spec)
+    searcher = BeamSearch(bank, get_objective(objective), width=width, depth=depth, patience=patience)
+    own = {"width": width, "depth": depth, "patience": patience, "objective": objective}
+    run_search("beam", bank, searcher, own, **options)

@@ -1,0 +1,82 @@
+"""Options that commands share, each written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _apply(decorators: list[Callable[[Any], Any]], f: F) -> F:
+    for decorator in reversed(decorators):
+        f = decorator(f)
+    return f
+
+
+def problem_options(f: F) -> F:
+    """Which model and which pictures."""
+    return _apply(
+        [
+            click.option(
+                "--model",
+                default="auto",
+                show_default=True,
+                help=(
+                    "RN50 (OpenAI's weights), NAME:PRETRAINED, hf-hub:OWNER/NAME, local-dir:PATH, tiny (embedded), or auto:"
+                    " RN50 where it can be had, else tiny."
+                ),
+            ),
+            click.option(
+                "--weights",
+                type=click.Path(path_type=Path),
+                help=("Weights for --model NAME: safetensors or a plain state dict."),
+            ),
+            click.option(
+                "--dataset",
+                default="auto",
+                show_default=True,
+                help=(
+                    "cifar10, cifar100, cifar10-dark (and other conditions), a hub id, a folder of parquet files"
+                    " or of pictures in class folders."
+                ),
+            ),
+            click.option("--picture-column", help="Column of the pictures, where it is not plain."),
+            click.option("--label-column", help="Column of the labels, where it is not plain."),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16, for pictures."),
+        ],
+        f,
+    )
+
+
+def run_options(f: F) -> F:
+    """The few-shot draw and where the run is kept."""
+    return _apply(
+        [
+            click.option("--shots", type=int, default=16, show_default=True, help="Labelled pictures per class."),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of the draw and of the search."),
+            click.option("--storage", help="Where runs are kept: a database URL or a SQLite file."),
+            click.option("--study", help="Name of the run; by default made from its options."),
+        ],
+        f,
+    )
+
+
+def output_options(f: F) -> F:
+    """How to print."""
+    return _apply(
+        [
+            click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
+            click.option("--quiet", is_flag=True, help="No progress and no notes on stderr."),
+        ],
+        f,
+    )
+
+
+def storage_option(f: F) -> F:
+    """Where runs are kept, for commands that only read them."""
+    return _apply([click.option("--storage", help="Where runs are kept: a database URL or a SQLite file.")], f)

@@ -1,0 +1,29 @@
+"""Evaluators: tasks, encoders, and the scores of PromptSets.  Nothing here imports torch before it is needed."""
+
+from promptsearch.evaluators.cache import Cache, CacheWarning
+from promptsearch.evaluators.encoder import Encoder, Progress, no_progress
+from promptsearch.evaluators.evaluator import Evaluator
+from promptsearch.evaluators.models import ModelSpec, resolve_model
+from promptsearch.evaluators.problem import Problem, default_cache, open_problem
+from promptsearch.evaluators.score import Interval, Score, paired_difference, wilson
+from promptsearch.evaluators.task import Split, Task
+
+__all__ = [
+    "Cache",
+    "CacheWarning",
+    "Encoder",
+    "Evaluator",
+    "Interval",
+    "ModelSpec",
+    "Problem",
+    "Progress",
+    "Score",
+    "Split",
+    "Task",
+    "default_cache",
+    "no_progress",
+    "open_problem",
+    "paired_difference",
+    "resolve_model",
+    "wilson",
+]

@@ -1,0 +1,241 @@
+"""Texts and pictures to unit vectors, by any model that open_clip can make; loaded when first needed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.cache import Cache
+from promptsearch.evaluators.models import ModelSpec
+from promptsearch.evaluators.textcache import TextCache
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Told how much of a long work is done: (done, total, what).
+Progress = Callable[[int, int, str], None]
+
+#: Pictures per forward pass: on a CPU larger batches fall out of the caches.
+BATCH = {"cpu": 32, "cuda": 256}
+
+
+def no_progress(done: int, total: int, what: str) -> None:
+    """The Progress that says nothing."""
+
+
+class Encoder:
+    """Encodes texts and pictures with one model, texts through the cache.
+
+        encoder = Encoder(resolve_model("tiny", cache), cache)
+        encoder.encode_texts(["a photo of a cat."])       # (1, D) float32, unit length
+        encoder.encode_pictures([Image.open("cat.png")])  # (1, D)
+
+    Raises:
+        PromptSearchError: the weights do not fit the architecture, are damaged, or are a pickle that runs code.
+    """
+
+    def __init__(self, spec: ModelSpec, cache: Cache, progress: Progress = no_progress) -> None:
+        self.spec = spec
+        self.progress = progress
+        self._cache = cache
+        self._texts = TextCache(cache, spec.text_key)
+        self._model: Any = None
+        self._preprocess: Any = None
+        self._text_encoder: Any = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    @property
+    def logit_scale(self) -> float:
+        """The model's learnt inverse temperature, as a factor (100 for OpenAI's models)."""
+        return float(self.info["logit_scale"])
+
+    @functools.cached_property
+    def info(self) -> dict[str, Any]:
+        """logit_scale, embed_dim and context_length, remembered so that cached runs need no torch."""
+        key = {"model": self.spec.fingerprint}
+        if block := self._cache.get("models", key):
+            return block.meta
+        model = self.model
+        info = {
+            "name": self.spec.name,
+            "logit_scale": float(model.logit_scale.exp()),
+            "embed_dim": int(self.encode_texts(["a"]).shape[1]),
+            "context_length": int(getattr(self.tokenizer, "context_length", 77)),
+        }
+        self._cache.add("models", key, {}, info)
+        return info
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, D) float32 unit vectors, equal to open_clip's `encode_text` normalised; each text encoded once ever."""
+        return self._texts.lookup(texts, self._encode_new_texts)
+
+    def _encode_new_texts(self, texts: Sequence[str]) -> np.ndarray:
+        from promptsearch.evaluators.text import TextEncoder
+
+        if self._text_encoder is None:
+            self._text_encoder = TextEncoder(self.model, self.tokenizer)
+        if len(texts) < 2000:
+            return self._text_encoder.encode(texts)
+        # Sorted, so that texts which share a beginning fall into one call and its trie.
+        order = np.argsort(np.array(texts, dtype=object), kind="stable")
+        parts: list[np.ndarray] = []
+        for at in range(0, len(texts), 2000):
+            self.progress(at, len(texts), "encoding prompts")
+            parts.append(self._text_encoder.encode([texts[i] for i in order[at : at + 2000]]))
+        self.progress(len(texts), len(texts), "encoding prompts")
+        vectors = np.concatenate(parts)
+        return vectors[np.argsort(order)]
+
+    def encode_pictures(self, pictures: Iterable[Image]) -> np.ndarray:
+        """(n, D) float32 unit vectors of a stream of RGB pictures; decoding and preprocessing overlap the model."""
+        import torch
+
+        model, device = self.model, self.spec.device
+        rows = [np.zeros((0, 0), np.float32)]
+        with torch.inference_mode(), self._autocast():
+            for batch in self._batches(pictures):
+                x = torch.stack(batch).to(device, memory_format=torch.channels_last)
+                v = torch.nn.functional.normalize(model.encode_image(x).float(), dim=-1)
+                rows.append(v.cpu().numpy())
+        return np.concatenate(rows[1:]) if len(rows) > 1 else np.zeros((0, self.info["embed_dim"]), np.float32)
+
+    def _batches(self, pictures: Iterable[Image]) -> Iterator[list[Any]]:
+        """Preprocessed pictures in batches, prepared up to two batches ahead by a thread of their own."""
+        size = BATCH[self.spec.device]
+        preprocess = self.preprocess
+        with ThreadPoolExecutor(1 if self.spec.device == "cpu" else 8) as pool:
+            waiting: deque[Future] = deque()
+            batch: list[Any] = []
+            for picture in pictures:
+                waiting.append(pool.submit(preprocess, picture))
+                if len(waiting) >= 3 * size:
+                    batch.append(waiting.popleft().result())
+                    if len(batch) == size:
+                        yield batch
+                        batch = []
+            while waiting:
+                batch.append(waiting.popleft().result())
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        import torch
+
+        if self.spec.precision == "fp32":
+            return contextlib.nullcontext()
+        dtype = torch.bfloat16 if self.spec.precision == "bf16" else torch.float16
+        return torch.autocast(self.spec.device, dtype=dtype)
+
+    @property
+    def model(self) -> Any:
+        """The open_clip model, in eval mode, on its device."""
+        if self._model is None:
+            self._load()
+        return self._model
+
+    @property
+    def preprocess(self) -> Any:
+        """open_clip's transform of one PIL picture to (3, H, W)."""
+        if self._model is None:
+            self._load()
+        return self._preprocess
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        import open_clip
+
+        with _quiet():
+            return open_clip.get_tokenizer(self.spec.source)
+
+    def close(self) -> None:
+        """Write what is not yet in the cache."""
+        self._texts.compact()
+
+    def _load(self) -> None:
+        import torch
+
+        spec = self.spec
+        try:
+            with _quiet():
+                model, preprocess = _create(spec)
+        except (InputError, PromptSearchError):
+            raise
+        except Exception as e:  # torch, safetensors and pickle raise many kinds: all say that the weights are bad
+            raise PromptSearchError(_why_unloadable(spec, e)) from e
+        model.eval().to(spec.device)
+        for p in model.parameters():
+            p.requires_grad_(False)
+        model.visual.to(memory_format=torch.channels_last)
+        self._model, self._preprocess = model, preprocess
+
+
+def _create(spec: ModelSpec) -> tuple[Any, Any]:
+    import open_clip
+    import torch
+
+    if spec.tag == "random":
+        with torch.random.fork_rng(devices=[]):  # open_clip's initialisation draws from the global generator
+            torch.manual_seed(0)
+            model, _, preprocess = open_clip.create_model_and_transforms(spec.source, pretrained=None)
+        return model, preprocess
+    if spec.tag is None and ":" in spec.source:
+        model, _, preprocess = open_clip.create_model_and_transforms(spec.source, require_pretrained=True)
+        return model, preprocess
+    if spec.tag is None:
+        if spec.source not in open_clip.list_models():
+            raise InputError(f"--model {spec.name}: open_clip has no such architecture")
+        model, _, preprocess = open_clip.create_model_and_transforms(spec.source, pretrained=str(spec.weights))
+        return model, preprocess
+    quick_gelu = bool(open_clip.get_pretrained_cfg(spec.source, spec.tag).get("quick_gelu", False))
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        spec.source, pretrained=spec.tag, force_quick_gelu=quick_gelu
+    )
+    return model, preprocess
+
+
+def _why_unloadable(spec: ModelSpec, error: Exception) -> str:
+    """One line about weights that would not load, with the remedy."""
+    text = str(error)
+    where = f"weights {spec.weights}"
+    if "Weights only load failed" in text or "UnpicklingError" in type(error).__name__:
+        return (
+            f"{where}: refused, not a plain state dict: it is damaged or a pickle that would run code; "
+            "convert it to safetensors on a machine that trusts it"
+        )
+    if "size mismatch" in text:
+        first = text[text.index("size mismatch") :].splitlines()[0].strip()
+        return f"{where} do not fit {spec.source}: {first}; name the architecture they belong to with --model"
+    if "Missing key" in text or "Unexpected key" in text:
+        lines = [line.strip() for line in text.splitlines() if "key(s)" in line]
+        return f"{where} do not fit {spec.source}: {lines[0][:200]}; name the architecture with --model"
+    return f"{where} cannot be loaded ({(text.splitlines() or [type(error).__name__])[0][:200]}); fetch the file again"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs and warns on the root logger about what is ordinary here."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

@@ -1,0 +1,160 @@
+"""The Hugging Face hub: whether it can be reached (found out first, its clients take a minute), caches, data sets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from promptsearch.errors import InputError, PromptSearchError
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+_TRUE = {"1", "ON", "YES", "TRUE"}
+# Answers of a proxy or a gateway in place of the hub; any other answer, even an error, comes from a living server.
+_NOT_THE_HUB = {403, 407, 451, 502, 503, 504}
+_answer: tuple[bool, str] | None = None
+
+
+def hub_reachable(timeout: float = 3.0) -> tuple[bool, str]:
+    """(reachable, why not in a few words) for HF_ENDPOINT or huggingface.co; at most `timeout` seconds, never raises.
+
+    The first answer is remembered for the process.
+    """
+    global _answer
+    if _answer is None:
+        _answer = _ask(timeout)
+    return _answer
+
+
+def go_offline() -> None:
+    """Make huggingface_hub, datasets and transformers answer from their caches at once, imported already or not."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for module, names in {
+        "huggingface_hub.constants": ("HF_HUB_OFFLINE",),
+        "datasets.config": ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
+        "transformers.utils.hub": ("_is_offline_mode",),  # transformers 4 keeps a copy of its own
+    }.items():
+        for name in names:
+            if hasattr(sys.modules.get(module), name):
+                setattr(sys.modules[module], name, True)
+
+
+def find_cached(repo_id: str, filename: str, repo_type: str = "model") -> Path | None:
+    """The newest cached copy of a file of a hub repository, without asking the hub; None if there is none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo_id, filename, repo_type=repo_type)
+    return Path(found) if isinstance(found, str) else None
+
+
+def prepared(repo: str, config: str | None) -> bool:
+    """Whether the datasets cache holds a data set of the hub, ready to be opened without asking the hub."""
+    from datasets import config as settings
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, name = repo.partition("/")
+    folder = Path(settings.HF_DATASETS_CACHE).expanduser() / f"{owner}___{camelcase_to_snakecase(name)}"
+    found = folder.glob(f"{config or '*'}/*/*/dataset_info.json")
+    return any(not path.parent.name.endswith(".incomplete") for path in found)
+
+
+def load_from_hub(repo: str, config: str | None, spec: str) -> tuple[Any, str]:
+    """(`datasets.DatasetDict`, address with the revision) of a data set, from the cache where the hub is far.
+
+    Raises:
+        InputError: no such data set or configuration.
+        PromptSearchError: unreachable and not cached, or the download is broken.
+    """
+    reachable, reason = hub_reachable()
+    if not reachable:
+        if not prepared(repo, config):
+            raise PromptSearchError(
+                f"data set {spec!r}: the hub cannot be reached ({reason}) and the cache has no copy; give a local "
+                "folder (--dataset PATH), a mirror (HF_ENDPOINT=https://...) or use the embedded default (--model tiny)"
+            )
+        go_offline()
+
+    from datasets import load_dataset_builder
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        builder = load_dataset_builder(repo, name=config)
+        builder.download_and_prepare()
+        return builder.as_dataset(), f"hub:{repo}@{builder.hash}:{builder.config.name}"
+    except DatasetNotFoundError as error:
+        raise InputError(
+            f"--dataset {spec}: no such folder, and not on the hub either or not open to you ({first_line(error)})"
+        ) from error
+    except Exception as error:  # datasets, the hub's client, httpx and pyarrow each have their own hierarchy
+        if isinstance(error, ValueError) and "config" in str(error).lower():
+            raise InputError(f"--dataset {spec}: {error}; write it as {repo}:CONFIG") from error
+        raise PromptSearchError(
+            f"data set {spec!r} could not be loaded from the hub ({type(error).__name__}: {first_line(error)}); "
+            "try again, or give a local folder (--dataset PATH)"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _ask(timeout: float) -> tuple[bool, str]:
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(variable, "").upper() in _TRUE:
+            return False, f"{variable} is set"
+    endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    try:
+        address = urllib.parse.urlsplit(endpoint)
+    except ValueError:  # brackets that do not match
+        address = urllib.parse.urlsplit("")
+    if address.scheme not in ("http", "https") or not address.netloc:
+        return False, f"HF_ENDPOINT={endpoint} is not an http(s) address"
+    host = address.netloc.rpartition("@")[2]  # without a password
+    answers: list[tuple[bool, str]] = []
+    # A thread, because no timeout of a socket covers a name server that does not answer.
+    thread = threading.Thread(
+        target=lambda: answers.append(_probe(endpoint, host, timeout)), name="hub-probe", daemon=True
+    )
+    thread.start()
+    thread.join(timeout)
+    return answers[0] if answers else (False, f"no answer from {host} within {timeout:g} s")
+
+
+def _probe(endpoint: str, host: str, timeout: float) -> tuple[bool, str]:
+    proxies = urllib.request.getproxies()
+    if "all" in proxies:  # urllib knows ALL_PROXY but does not use it; the hub's client does
+        if proxies["all"].startswith("socks"):
+            return True, ""  # not ours to speak: let the client try
+        proxies = {"http": proxies["all"], "https": proxies["all"], **proxies}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    try:
+        opener.open(urllib.request.Request(endpoint + "/", method="HEAD"), timeout=timeout).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return (False, f"{host} answers {error.code}") if error.code in _NOT_THE_HUB else (True, "")
+    except Exception as error:  # http.client, ssl and socket errors alike: this function only reports
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return True, ""  # somebody is there; the hub's client brings its own certificates
+        return False, _in_words(reason, host, timeout)
+    return True, ""
+
+
+def _in_words(reason: object, host: str, timeout: float) -> str:
+    if isinstance(reason, socket.gaierror):
+        return f"the name {host} cannot be resolved"
+    if isinstance(reason, ConnectionRefusedError):
+        return f"{host} refuses the connection"
+    if isinstance(reason, TimeoutError):
+        return f"no answer from {host} within {timeout:g} s"
+    if isinstance(reason, OSError) and reason.strerror:
+        return f"no route to {host} ({reason.strerror})"
+    return f"no route to {host} ({reason})"

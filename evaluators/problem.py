@@ -1,0 +1,114 @@
+"""From what a user names to a model and its pictures; what `auto` stands for is decided here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.cache import Cache
+from promptsearch.evaluators.conditions import split_condition
+from promptsearch.evaluators.data import dataset_cached, open_dataset
+from promptsearch.evaluators.encoder import Encoder, Progress, no_progress
+from promptsearch.evaluators.evaluator import Evaluator
+from promptsearch.evaluators.features import LiveFeatures, PackFeatures, has_pack
+from promptsearch.evaluators.hub import find_cached, hub_reachable
+from promptsearch.evaluators.models import RN50_REPO, TINY, WEIGHT_FILES, ModelSpec, resolve_model
+from promptsearch.evaluators.task import Task
+
+TINY_NOTE = "tiny is a small CLIP that was trained on CIFAR-10's training pictures: it is no zero-shot model."
+
+
+@dataclass
+class Problem:
+    """A model with its pictures: `task()` draws the few shots, `evaluator()` scores prompts on them.
+
+    problem = open_problem("tiny", "cifar10-dark")
+    evaluator = problem.evaluator(problem.task(shots=16, seed=0))
+    """
+
+    encoder: Encoder
+    source: PackFeatures | LiveFeatures
+    cache: Cache
+    notes: list[str] = field(default_factory=list)
+
+    def task(self, shots: int, seed: int) -> Task:
+        return Task.build(self.source, shots, seed)
+
+    def evaluator(self, task: Task) -> Evaluator:
+        return Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale)
+
+
+def default_cache() -> Cache:
+    """The user's cache, with the shipped feature pack behind it."""
+    return Cache(packs=[TINY / "pack"])
+
+
+def open_problem(
+    model: str = "auto",
+    dataset: str = "auto",
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    picture_column: str | None = None,
+    label_column: str | None = None,
+    cache: Cache | None = None,
+    progress: Progress = no_progress,
+) -> Problem:
+    """Find the model and the pictures; what is named explicitly never falls back to something else.
+
+    Raises:
+        InputError: no such model, data set, column, device, precision.
+        PromptSearchError: something that is neither here nor to be had.
+    """
+    cache = cache or default_cache()
+    notes: list[str] = []
+    if model == "auto":
+        if weights is not None:
+            raise InputError(f"--weights {weights}: name the architecture they belong to with --model, e.g. RN50")
+        spec, notes = _auto_model(dataset, cache, device, precision)
+    else:
+        spec = resolve_model(model, cache, weights=weights, device=device, precision=precision)
+    if spec.is_tiny:
+        notes.append(TINY_NOTE)
+    dataset = "cifar10" if dataset == "auto" else dataset
+    encoder = Encoder(spec, cache, progress)
+    source: PackFeatures | LiveFeatures
+    if has_pack(spec, dataset, cache):
+        source = PackFeatures(spec, dataset, cache)
+        notes.append(f"Pictures: {source.origin}.")
+    else:
+        name, condition = split_condition(dataset)
+        data = open_dataset(name, picture_column=picture_column, label_column=label_column)
+        source = LiveFeatures(data, condition, dataset, encoder, cache)
+    return Problem(encoder, source, cache, notes)
+
+
+def _auto_model(dataset: str, cache: Cache, device: str, precision: str) -> tuple[ModelSpec, list[str]]:
+    """RN50 where it (and the default data set) is here or can be downloaded, else `tiny`, with the reason."""
+    named = split_condition(dataset)[0] if dataset != "auto" else "cifar10"
+    needs_data = named if named in ("cifar10", "cifar100") else None
+    missing = []
+    if not find_cached(RN50_REPO, WEIGHT_FILES[0]):
+        missing.append("RN50's weights")
+    if needs_data and not dataset_cached(needs_data):
+        missing.append(f"{needs_data}'s pictures")
+    if missing:
+        reachable, reason = hub_reachable()
+        why = f"{' and '.join(missing)} not in the caches and not to be downloaded: {reason}"
+    else:
+        reachable, why = True, ""
+    if reachable:
+        try:
+            return resolve_model("RN50", cache, device=device, precision=precision), []
+        except InputError:
+            raise
+        except PromptSearchError as e:
+            why = str(e).split(";")[0]
+    pack = "" if dataset not in ("auto",) else " and its feature pack of CIFAR-10"
+    note = (
+        f"Using the embedded model tiny{pack} ({why}). For RN50: run where huggingface.co can be reached, "
+        "or --model RN50 --weights FILE --dataset FOLDER."
+    )
+    return resolve_model("tiny", cache, device=device, precision=precision), [note]

@@ -1,0 +1,53 @@
+"""What one PromptSet is worth on one set of pictures, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy and mean cross-entropy (nats, at the model's logit scale) of one PromptSet on one set of pictures."""
+
+    accuracy: float
+    xent: float
+
+    def to_dict(self) -> dict[str, float]:
+        return {"accuracy": self.accuracy, "xent": self.xent}
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(hits: int, n: int) -> Interval:
+    """Accuracy with Wilson's (1927) score interval at 95 %."""
+    p, z2 = hits / n, Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
+    """Difference of two accuracies on the same pictures, with Agresti and Min's (2005) adjusted Wald interval.
+
+    Args:
+        ours, theirs: (N,) bool, whether each picture was classified rightly.
+    """
+    n = len(ours)
+    only_ours = int(np.sum(ours & ~theirs))
+    only_theirs = int(np.sum(theirs & ~ours))
+    b, c, m = only_ours + 0.5, only_theirs + 0.5, n + 2  # half a picture added to each of the four cells
+    centre = (b - c) / m
+    half = Z95 * math.sqrt((b + c) - (b - c) ** 2 / m) / m
+    return Interval((only_ours - only_theirs) / n, max(-1.0, centre - half), min(1.0, centre + half))

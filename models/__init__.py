@@ -1,0 +1,1 @@
+"""The embedded model `tiny`: its weights, its feature pack, and how both were made."""

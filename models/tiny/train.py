@@ -1,0 +1,179 @@
+"""Train `tiny`, the embedded CLIP, on CIFAR-10's training pictures.
+
+    python -m promptsearch.models.tiny.train --data ../shared/cifar10
+
+300 pictures per class are held out (`held_out`); everything is measured on them, never on the test split.
+The objective is CLIP's (Radford et al. 2021, fig. 3) with soft targets: every caption of the same class
+under the same condition is as right as the picture's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from promptsearch.models.tiny.captions import CONDITIONS, SYNONYMS, caption, fill
+from promptsearch.models.tiny.pictures import apply_condition, flip_and_shift
+
+HELD_OUT_PER_CLASS = 300
+HERE = Path(__file__).resolve().parent
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """Sorted indices of the training pictures that `tiny` never saw: 300 of each class."""
+    chosen = []
+    for label in range(int(labels.max()) + 1):
+        rng = np.random.default_rng([2026, label])
+        chosen.append(rng.permutation(np.flatnonzero(labels == label))[:HELD_OUT_PER_CLASS])
+    return np.sort(np.concatenate(chosen))
+
+
+def load_pictures(folder: Path, split: str = "train") -> tuple[torch.Tensor, np.ndarray]:
+    """Read the hub's parquet files of one split: (N, 3, 32, 32) bytes and (N,) labels."""
+    files = sorted(folder.glob(f"{split}-*.parquet"))
+    if not files:
+        raise click.UsageError(f"{folder}: no {split}-*.parquet (CIFAR-10 in the hub's form, uoft-cs/cifar10)")
+    pictures, labels = [], []
+    for file in files:
+        table = pq.read_table(file)
+        for cell in table.column("img").to_pylist():
+            pictures.append(np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")))
+        labels.append(table.column("label").to_numpy())
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), np.concatenate(labels)
+
+
+def build_model(config: dict[str, Any]) -> Any:
+    """The open_clip `CLIP` of open_clip_config.json, picture tower channels-last."""
+    from open_clip.model import CLIP
+
+    model = CLIP(**config["model_cfg"])
+    model.visual.to(memory_format=torch.channels_last)
+    return model
+
+
+def prepare(x: torch.Tensor, config: dict[str, Any]) -> torch.Tensor:
+    """(B, 3, 32, 32) in [0, 1] to the model's input (B, 3, 64, 64), as open_clip's preprocessing does it."""
+    side = config["model_cfg"]["vision_cfg"]["image_size"]
+    x = F.interpolate(x, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    mean, std = (torch.tensor(config["preprocess_cfg"][k])[:, None, None] for k in ("mean", "std"))
+    return ((x - mean) / std).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def class_weights(model: Any, tokenizer: Any, templates: list[str]) -> torch.Tensor:
+    """Unit text vectors, mean over templates: (C, D)."""
+    rows = []
+    for names in SYNONYMS:
+        v = F.normalize(model.encode_text(tokenizer([fill(t, names[0]) for t in templates])), dim=-1)
+        rows.append(F.normalize(v.mean(0), dim=-1))
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def measure(
+    model: Any, tokenizer: Any, pictures: torch.Tensor, labels: np.ndarray, config: dict[str, Any]
+) -> dict[str, float]:
+    """Held-out accuracy under a few conditions, each with a plain and a fitting template."""
+    model.eval()
+    result = {}
+    tests = {"plain": "a photo of a {}.", "dark": "a dark photo of the {}.", "pixelated": "a pixelated photo of a {}."}
+    for name, fitting in tests.items():
+        gen = torch.Generator().manual_seed(1)
+        x = pictures.float() / 255
+        if name != "plain":
+            x = torch.cat([apply_condition(name, part, gen) for part in x.split(100)])
+        v = torch.cat([F.normalize(model.encode_image(prepare(part, config)), dim=-1) for part in x.split(500)])
+        for template in dict.fromkeys(["a photo of a {}.", fitting]):
+            hits = (v @ class_weights(model, tokenizer, [template]).T).argmax(1).numpy() == labels
+            result[f"{name}: {template}"] = round(float(hits.mean()) * 100, 2)
+    model.train()
+    return result
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE, show_default=False)
+@click.option("--epochs", default=24, show_default=True)
+@click.option("--batch", default=256, show_default=True)
+@click.option("--lr", default=1.5e-3, show_default=True)
+@click.option("--plain", default=0.28, show_default=True, help="Share of pictures without a condition.")
+@click.option("--seed", default=0, show_default=True)
+def main(data: Path, out: Path, epochs: int, batch: int, lr: float, plain: float, seed: int) -> None:
+    """Train `tiny` and write open_clip_model.safetensors (float16) and train_log.jsonl to OUT."""
+    from open_clip import SimpleTokenizer
+
+    torch.manual_seed(seed)  # a script of its own: open_clip's initialisation has no generator argument
+    gen = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    config = json.loads((HERE / "open_clip_config.json").read_text())
+    tokenizer = SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])
+    pictures, labels = load_pictures(data)
+    out_index = held_out(labels)
+    in_index = np.setdiff1d(np.arange(len(labels)), out_index)
+    model = build_model(config)
+    average = copy.deepcopy(model)  # exponential moving average of the weights: the model that is saved
+
+    decayed = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    steps = epochs * (len(in_index) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.15)
+    shares = np.full(len(CONDITIONS), (1 - plain) / (len(CONDITIONS) - 1))
+    shares[CONDITIONS.index("plain")] = plain
+    log = (out / "train_log.jsonl").open("w")
+    start, step = time.time(), 0
+    for epoch in range(epochs):
+        order = rng.permutation(in_index)
+        total = 0.0
+        for at in range(0, len(order) - batch + 1, batch):
+            index = order[at : at + batch]
+            condition = np.sort(rng.choice(len(CONDITIONS), size=batch, p=shares))
+            x = flip_and_shift(pictures[index].float() / 255, gen)
+            x = torch.cat([apply_condition(CONDITIONS[c], x[condition == c], gen) for c in np.unique(condition)])
+            tokens = tokenizer([caption(int(y), int(c), rng) for y, c in zip(labels[index], condition, strict=True)])
+            group = torch.from_numpy(labels[index] * len(CONDITIONS) + condition)
+            target = (group[:, None] == group[None, :]).float()
+            target = target / target.sum(1, keepdim=True)  # (B, B), symmetric
+            v = F.normalize(model.encode_image(prepare(x, config)), dim=-1)
+            t = F.normalize(model.encode_text(tokens), dim=-1)
+            logits = model.logit_scale.exp() * v @ t.T  # (B, B)
+            loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(max=np.log(100))
+                decay = min(0.998, (1 + step) / (10 + step))
+                for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+                    if mine.dtype.is_floating_point:
+                        mine.lerp_(theirs, 1 - decay)
+                    else:
+                        mine.copy_(theirs)
+            total += float(loss.detach())
+            step += 1
+        row = {"epoch": epoch + 1, "minutes": round((time.time() - start) / 60, 1)}
+        row["loss"] = round(total / (len(order) // batch), 4)
+        row |= measure(average, tokenizer, pictures[out_index], labels[out_index], config)
+        print(json.dumps(row), file=log, flush=True)
+        click.echo(json.dumps(row))
+        state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in average.state_dict().items()}
+        save_file(state, str(out / "open_clip_model.safetensors"))
+
+
+if __name__ == "__main__":
+    main()

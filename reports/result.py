@@ -1,0 +1,88 @@
+"""The final document of a run: the winner, its rivals and baselines, with the test split opened once for them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from promptsearch.banks import BASELINE, Bank, PromptSet
+from promptsearch.evaluators import Evaluator, Score, Split, paired_difference, wilson
+from promptsearch.runs import Outcome
+from promptsearch.search import Searcher
+
+#: How many sets beside the winner are shown.
+RUNNERS_UP = 4
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Something that a winner is compared with."""
+
+    name: str
+    prompt_set: PromptSet
+
+
+def standard_baselines(bank: Bank, searcher: Searcher, evaluator: Evaluator) -> list[Baseline]:
+    """The hand-written prompt, the bank's best single template on the support set, and the whole bank averaged."""
+    singles = [PromptSet.of(t) for t in bank.templates]
+    best = searcher.ranked(list(zip(singles, evaluator.score(singles), strict=True)))[0][0]
+    return [
+        Baseline("hand-written", PromptSet.of(BASELINE)),
+        Baseline("best single template", best),
+        Baseline("whole bank averaged", PromptSet.of(*bank.templates)),
+    ]
+
+
+def build_result(
+    head: dict[str, Any],
+    outcome: Outcome,
+    baselines: list[Baseline],
+    evaluator: Evaluator,
+    test: Split,
+    seconds: float,
+) -> dict[str, Any]:
+    """The document that `--json` prints; its keys are a contract for every searcher and baseline.
+
+    Args:
+        head: model, dataset, shots, seed, run and whatever else says what was run.
+        test: the opened test split.
+    """
+    winner, score = outcome.winner
+    rivals = [(s, v) for s, v in outcome.ranked if s != winner][:RUNNERS_UP]
+    hits = evaluator.hits(winner, test)
+    rows = []
+    for b in baselines:
+        base_hits = evaluator.hits(b.prompt_set, test)
+        rows.append(
+            {
+                "name": b.name,
+                **_set(b.prompt_set, evaluator.score([b.prompt_set])[0]),
+                "test": _interval(wilson(int(base_hits.sum()), len(test)), "accuracy"),
+            }
+        )
+    against = baselines[0]
+    paired = paired_difference(hits, evaluator.hits(against.prompt_set, test))
+    return {
+        **head,
+        "evaluations": outcome.evaluations,
+        "seconds": round(seconds, 3),
+        "winner": {**_set(winner, score), "test": _interval(wilson(int(hits.sum()), len(test)), "accuracy")},
+        "runners_up": [_set(s, v) for s, v in rivals],
+        "baselines": rows,
+        "paired": {"baseline": against.name, **_interval(paired, "difference")},
+        "test_pictures": len(test),
+    }
+
+
+def _set(prompt_set: PromptSet, score: Score) -> dict[str, Any]:
+    row: dict[str, Any] = {"templates": [str(t) for t in prompt_set.templates]}
+    if prompt_set.weights is not None:
+        row["weights"] = list(prompt_set.weights)
+    if prompt_set.class_names is not None:
+        row["class_names"] = list(prompt_set.class_names)
+    row["support"] = {k: round(v, 6) for k, v in score.to_dict().items()}
+    return row
+
+
+def _interval(interval: Any, name: str) -> dict[str, float]:
+    return {name: round(interval.value, 6), "low": round(interval.low, 6), "high": round(interval.high, 6)}

@@ -1,0 +1,26 @@
+"""The runs of a storage, in a line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from promptsearch.runs.storage import open_storage
+
+
+def summaries(url: str | None = None) -> list[dict[str, Any]]:
+    """One row per run, oldest first: study, model, dataset, shots, seed, trials, state, test accuracy or None."""
+    storage = open_storage(url, create=False)
+    rows = []
+    for study in storage.get_all_studies():
+        attrs = study.user_attrs
+        config, result = attrs.get("config"), attrs.get("result")
+        if config is None:
+            continue
+        row: dict[str, Any] = {"study": study.study_name}
+        row |= {k: config.get(k) for k in ("command", "model", "dataset", "shots", "seed")}
+        row["trials"] = storage.get_n_trials(study._study_id)
+        row["state"] = "finished" if result else "unfinished"
+        row["started"] = attrs.get("about", {}).get("started")
+        row["test"] = result["winner"]["test"]["accuracy"] if result else None
+        rows.append(row)
+    return rows

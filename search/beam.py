@@ -1,0 +1,62 @@
+"""Beam search over prompt ensembles: grow the best sets by one template at a time."""
+
+from __future__ import annotations
+
+from promptsearch.banks import Bank, PromptSet
+from promptsearch.errors import InputError
+from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.searcher import Searcher, Told
+
+
+class BeamSearch(Searcher):
+    """Keeps the `width` best ensembles of each size and grows them by every template of the bank.
+
+        searcher = BeamSearch(bank, get_objective("xent"), width=8, depth=6)
+        while batch := searcher.ask():
+            searcher.tell(list(zip(batch, evaluator.score(batch))))
+        print(searcher.best)
+
+    Args:
+        bank: where templates come from; its order does not matter.
+        width: ensembles kept after each round.
+        depth: the largest ensemble, in templates.
+        patience: rounds without a better ensemble before the search stops.
+
+    Raises:
+        InputError: width, depth or patience below one.
+    """
+
+    def __init__(self, bank: Bank, objective: Objective, *, width: int = 8, depth: int = 6, patience: int = 2) -> None:
+        super().__init__(objective)
+        for name, value in {"width": width, "depth": depth, "patience": patience}.items():
+            if value < 1:
+                raise InputError(f"--{name} {value}: must be at least 1")
+        self.bank, self.width, self.depth, self.patience = bank, width, depth, patience
+        self.round = 0
+        self._beam: list[tuple[PromptSet, ScoreLike]] = []
+        self._stale = 0
+
+    def ask(self) -> list[PromptSet]:
+        if self.round == 0:
+            return [PromptSet.of(t) for t in self.bank.templates]
+        if self.round >= self.depth or self._stale >= self.patience:
+            return []
+        grown: dict[PromptSet, None] = {}  # a dict: first come, first kept, no repeats
+        for parent, _ in self._beam:
+            known = set(parent.templates)
+            for template in self.bank.templates:
+                if template not in known:
+                    grown[parent.add(template)] = None
+        return list(grown)
+
+    def tell(self, results: Told) -> None:
+        self.round += 1
+        self._beam = self.ranked(results)[: self.width]
+        leader = self._beam[0]
+        if self.best is None or self.objective(leader[1]) > self.objective(self.best[1]):
+            self.best, self._stale = leader, 0
+        else:
+            self._stale += 1
+
+    def record(self) -> list[PromptSet]:
+        return [s for s, _ in self._beam]

@@ -1,0 +1,151 @@
+"""The contract of every searcher: one suite, run over each of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from promptsearch.banks import Bank, PromptSet, Template
+from promptsearch.errors import InputError
+from promptsearch.search import BeamSearch, Searcher, get_objective
+
+
+@dataclass(frozen=True)
+class FakeScore:
+    accuracy: float
+    xent: float
+
+
+def made_up(s: PromptSet) -> FakeScore:
+    """A fixed score per set that nobody can guess, with many equal accuracies."""
+    h = int(s.key, 16)
+    return FakeScore((h % 7) / 7, ((h >> 8) % 1000) / 1000)
+
+
+def bank_of(n: int) -> Bank:
+    return Bank("made", tuple(Template(f"wording {i} of a {{}}.") for i in range(n)))
+
+
+def play(searcher: Searcher, score: Callable[[PromptSet], FakeScore] = made_up, limit: int = 10_000) -> list:
+    """All batches that a searcher asks for, until it ends."""
+    batches, asked = [], 0
+    while batch := searcher.ask():
+        batches.append(batch)
+        asked += len(batch)
+        assert asked <= limit, "the search does not end"
+        searcher.tell([(s, score(s)) for s in batch])
+    return batches
+
+
+SEARCHERS: dict[str, Callable[..., Searcher]] = {
+    "beam": lambda bank, objective="xent", **kw: BeamSearch(bank, get_objective(objective), **kw),
+}
+
+
+@pytest.fixture(params=SEARCHERS)
+def make(request: pytest.FixtureRequest) -> Callable[..., Searcher]:
+    return SEARCHERS[request.param]
+
+
+def test_same_seed_same_asks(make) -> None:
+    assert play(make(bank_of(12))) == play(make(bank_of(12)))
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_replaying_what_was_told_continues_as_if_never_cut(make, cut: int) -> None:
+    whole = play(make(bank_of(10)))
+    first = make(bank_of(10))
+    for _ in range(min(cut, len(whole))):
+        first.tell([(s, made_up(s)) for s in first.ask()])
+    second = make(bank_of(10))  # what was cut is told again to a fresh one
+    for batch in whole[:cut]:
+        assert second.ask() == batch
+        second.tell([(s, made_up(s)) for s in batch])
+    assert play(second) == whole[cut:]
+
+
+def test_asking_twice_gives_the_same_batch(make) -> None:
+    searcher = make(bank_of(8))
+    assert searcher.ask() == searcher.ask()
+
+
+def test_a_batch_has_no_repeats_and_an_exhausted_space_ends(make) -> None:
+    for batch in play(make(bank_of(4))):
+        assert batch and len(set(batch)) == len(batch)
+
+
+def test_the_best_is_the_best_that_was_told(make) -> None:
+    for objective in ("xent", "accuracy"):
+        searcher = make(bank_of(12), objective)
+        sets = [s for batch in play(searcher) for s in batch]
+        key = get_objective(objective)
+        assert searcher.best is not None
+        assert key(searcher.best[1]) == max(key(made_up(s)) for s in sets)
+
+
+def test_ties_are_broken_the_same_way_whatever_the_banks_order(make) -> None:
+    def same(_: PromptSet) -> FakeScore:
+        return FakeScore(0.5, 1.0)
+
+    templates = bank_of(9).templates
+    one, other = make(Bank("a", templates)), make(Bank("b", templates[::-1]))
+    play(one, same)
+    play(other, same)
+    assert one.best == other.best
+    assert one.best is not None and one.best[0].size == 1  # the smaller set wins a tie
+
+
+def test_a_bank_of_one(make) -> None:
+    searcher = make(bank_of(1))
+    assert play(searcher) == [[PromptSet.of("wording 0 of a {}.")]]
+    assert searcher.best is not None
+
+
+def test_told_lists_are_left_as_they_are(make) -> None:
+    searcher = make(bank_of(6))
+    told = [(s, made_up(s)) for s in searcher.ask()]
+    before = list(told)
+    searcher.tell(told)
+    assert told == before
+
+
+def test_the_record_is_a_part_of_what_was_told(make) -> None:
+    searcher = make(bank_of(8))
+    while batch := searcher.ask():
+        searcher.tell([(s, made_up(s)) for s in batch])
+        kept = searcher.record()
+        assert kept and set(kept) <= set(batch)
+
+
+def test_beam_finds_the_best_pair_when_scores_add_up() -> None:
+    worth = {t: int(hashlib.sha256(t.encode()).hexdigest(), 16) % 1000 for t in bank_of(20).templates}
+
+    def additive(s: PromptSet) -> FakeScore:
+        return FakeScore(0.0, -sum(worth[t] for t in s.templates))
+
+    searcher = BeamSearch(bank_of(20), get_objective("xent"), width=2, depth=3)
+    play(searcher, additive)
+    top = sorted(worth, key=worth.__getitem__)[-3:]
+    assert searcher.best is not None and set(searcher.best[0].templates) == set(top)
+
+
+def test_beam_stops_after_patience() -> None:
+    def smaller_is_better(s: PromptSet) -> FakeScore:
+        return FakeScore(0.0, float(s.size))
+
+    batches = play(BeamSearch(bank_of(9), get_objective("xent"), depth=8, patience=2), smaller_is_better)
+    assert [b[0].size for b in batches] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("option", ["width", "depth", "patience"])
+def test_beam_refuses_options_below_one(option: str) -> None:
+    with pytest.raises(InputError, match=f"--{option} 0: must be at least 1"):
+        BeamSearch(bank_of(3), get_objective("xent"), **{option: 0})
+
+
+def test_an_unknown_objective_names_those_there_are() -> None:
+    with pytest.raises(InputError, match="'f1' is not known; choose from accuracy, xent"):
+        get_objective("f1")
