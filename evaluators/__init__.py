@@ -1,7 +1,7 @@
 """Evaluators: tasks, encoders, and the scores of PromptSets.  Nothing here imports torch before it is needed."""
 
 from promptsearch.evaluators.cache import Cache, CacheWarning
-from promptsearch.evaluators.encoder import Encoder, Progress, no_progress
+from promptsearch.evaluators.encoder import Encoder, Progress, TooLongError, no_progress
 from promptsearch.evaluators.evaluator import Evaluator
 from promptsearch.evaluators.models import ModelSpec, resolve_model
 from promptsearch.evaluators.problem import Problem, default_cache, open_problem
@@ -20,6 +20,7 @@ __all__ = [
     "Score",
     "Split",
     "Task",
+    "TooLongError",
     "default_cache",
     "no_progress",
     "open_problem",

@@ -180,6 +180,9 @@ def open_dataset(spec: str, *, picture_column: str | None = None, label_column: 
             pictures without labels, a class without training pictures.
     """
     folder = _local(spec)
+    import datasets
+
+    datasets.disable_progress_bars()  # a line per split of what is ready in a second
     parts = _open_hub(spec) if folder is None else _open_parquet(spec, folder) or _open_pictures(spec, folder)
     return PictureData(spec, parts, picture_column, label_column)
 

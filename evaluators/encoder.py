@@ -33,6 +33,14 @@ def no_progress(done: int, total: int, what: str) -> None:
     """The Progress that says nothing."""
 
 
+class TooLongError(InputError):
+    """A text has more tokens than the model's text tower reads."""
+
+    def __init__(self, text: str, tokens: int, limit: int) -> None:
+        super().__init__(f"the prompt {text!r} has {tokens} tokens and the model reads {limit}; shorten its template")
+        self.text, self.tokens, self.limit = text, tokens, limit
+
+
 class Encoder:
     """Encodes texts and pictures with one model, texts through the cache.
 
@@ -85,6 +93,7 @@ class Encoder:
     def _encode_new_texts(self, texts: Sequence[str]) -> np.ndarray:
         from promptsearch.evaluators.text import TextEncoder
 
+        self._refuse_too_long(texts)
         if self._text_encoder is None:
             self._text_encoder = TextEncoder(self.model, self.tokenizer)
         if len(texts) < 2000:
@@ -99,6 +108,16 @@ class Encoder:
         vectors = np.concatenate(parts)
         return vectors[np.argsort(order)]
 
+    def _refuse_too_long(self, texts: Sequence[str]) -> None:
+        """A tokenizer cuts a long text without a word; what is cut off could be the class name."""
+        encode, limit = getattr(self.tokenizer, "encode", None), getattr(self.tokenizer, "context_length", None)
+        if encode is None or limit is None:
+            return
+        for text in texts:
+            # No token is shorter than a character: only long texts need to be counted.
+            if len(text) + 2 > limit and (tokens := len(encode(text)) + 2) > limit:
+                raise TooLongError(text, tokens, limit)
+
     def encode_pictures(self, pictures: Iterable[Image]) -> np.ndarray:
         """(n, D) float32 unit vectors of a stream of RGB pictures; decoding and preprocessing overlap the model."""
         import torch
@@ -110,6 +129,12 @@ class Encoder:
                 x = torch.stack(batch).to(device, memory_format=torch.channels_last)
                 v = torch.nn.functional.normalize(model.encode_image(x).float(), dim=-1)
                 rows.append(v.cpu().numpy())
+                if not np.isfinite(rows[-1]).all():
+                    bad = int(np.flatnonzero(~np.isfinite(rows[-1]).all(axis=1))[0]) + sum(map(len, rows[:-1]))
+                    raise PromptSearchError(
+                        f"the model gives a vector that is not finite for picture {bad} of this batch; "
+                        "check its weights, or use --precision fp32"
+                    )
         return np.concatenate(rows[1:]) if len(rows) > 1 else np.zeros((0, self.info["embed_dim"]), np.float32)
 
     def _batches(self, pictures: Iterable[Image]) -> Iterator[list[Any]]:

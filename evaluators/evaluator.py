@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from promptsearch.banks import PromptSet, Template
+from promptsearch.errors import InputError
+from promptsearch.evaluators.encoder import TooLongError
 from promptsearch.evaluators.score import Score
 from promptsearch.evaluators.scoring import TemplateTable
 from promptsearch.evaluators.task import Split, Task
@@ -25,13 +27,12 @@ class Evaluator:
         print(score.accuracy, score.xent)
     """
 
-    def __init__(self, task: Task, text_vectors: TextVectors, logit_scale: float) -> None:
+    def __init__(self, task: Task, text_vectors: TextVectors, logit_scale: float, memory: int | None = None) -> None:
         self.task = task
         self.logit_scale = logit_scale
         self._text_vectors = text_vectors
         self._rows: dict[_Row, int] = {}
-        self._vectors: list[np.ndarray] = []  # one (C, D) per row
-        self._table = TemplateTable(task.support.features, task.support.labels, logit_scale)
+        self._table = TemplateTable(task.support.features, task.support.labels, logit_scale, memory)
         self.evaluations = 0
 
     def score(self, sets: Sequence[PromptSet]) -> list[Score]:
@@ -70,14 +71,23 @@ class Evaluator:
         """(C, D) unit class weights: mean of the templates' unit text vectors, normalised (open_clip's rule)."""
         rows = self._index([prompt_set])[0]
         w = np.ones(len(rows)) if prompt_set.weights is None else np.asarray(prompt_set.weights)
-        mean = sum(float(a) * self._vectors[r].astype(np.float64) for a, r in zip(w, rows, strict=True))
-        mean = np.asarray(mean)
+        mean = np.tensordot(w.astype(np.float64), self._table.vectors(rows).astype(np.float64), axes=1)  # (C, D)
         return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
     def prompts(self, prompt_set: PromptSet) -> list[list[str]]:
         """The very texts that are encoded: one list of class prompts per template."""
         names = prompt_set.class_names or self.task.class_names
         return [[t.fill(n) for n in names] for t in prompt_set.templates]
+
+    def _encode(self, rows: Iterable[_Row], texts: Sequence[str]) -> np.ndarray:
+        try:
+            return self._text_vectors(texts)
+        except TooLongError as e:
+            template, name = next((t, n) for t, names in rows for n in names if t.fill(n) == e.text)
+            raise InputError(
+                f"template {str(template)!r} with class name {name!r} has {e.tokens} tokens and the model reads "
+                f"{e.limit}; shorten the template"
+            ) from e
 
     def _index(self, sets: Sequence[PromptSet]) -> list[list[int]]:
         """Rows of the table for every set; templates not met before are encoded first, all in one call."""
@@ -88,9 +98,8 @@ class Evaluator:
                 fresh[row] = None
         if fresh:
             texts = [t.fill(n) for t, names in fresh for n in names]
-            vectors = self._text_vectors(texts).reshape(len(fresh), len(self.task.class_names), -1)  # (T, C, D)
+            vectors = self._encode(fresh, texts).reshape(len(fresh), len(self.task.class_names), -1)  # (T, C, D)
             self._table.add(vectors)
-            for row, v in zip(fresh, vectors, strict=True):
-                self._rows[row] = len(self._vectors)
-                self._vectors.append(v)
+            for row in fresh:
+                self._rows[row] = len(self._rows)
         return [[self._rows[row] for row in rows] for rows in keys]

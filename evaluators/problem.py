@@ -31,12 +31,13 @@ class Problem:
     source: PackFeatures | LiveFeatures
     cache: Cache
     notes: list[str] = field(default_factory=list)
+    memory: int | None = None
 
     def task(self, shots: int, seed: int) -> Task:
         return Task.build(self.source, shots, seed)
 
     def evaluator(self, task: Task) -> Evaluator:
-        return Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale)
+        return Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale, self.memory)
 
 
 def default_cache() -> Cache:
@@ -53,10 +54,14 @@ def open_problem(
     precision: str = "fp32",
     picture_column: str | None = None,
     label_column: str | None = None,
+    memory: int | None = None,
     cache: Cache | None = None,
     progress: Progress = no_progress,
 ) -> Problem:
     """Find the model and the pictures; what is named explicitly never falls back to something else.
+
+    Args:
+        memory: bytes that scoring may take (default: a quarter of the RAM).
 
     Raises:
         InputError: no such model, data set, column, device, precision.
@@ -82,7 +87,7 @@ def open_problem(
         name, condition = split_condition(dataset)
         data = open_dataset(name, picture_column=picture_column, label_column=label_column)
         source = LiveFeatures(data, condition, dataset, encoder, cache)
-    return Problem(encoder, source, cache, notes)
+    return Problem(encoder, source, cache, notes, memory)
 
 
 def _auto_model(dataset: str, cache: Cache, device: str, precision: str) -> tuple[ModelSpec, list[str]]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import text as text_module
+from promptsearch.evaluators import tower as tower_module
 from promptsearch.evaluators.text import TextEncoder
 
 EOT = 49407
@@ -86,8 +87,14 @@ def test_the_embedded_architecture(tiny: nn.Module, nodes: int | None) -> None:
 
 @pytest.mark.parametrize("block", [1, 5, 1000])
 def test_any_size_of_attention_block(tiny: nn.Module, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "BLOCK", block)
+    monkeypatch.setattr(tower_module, "BLOCK", block)
     assert_same(tiny, tokenizer(24), TEXTS)
+
+
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_without_onednn(quick_gelu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tower_module, "_onednn", lambda *_: False)
+    assert_same(build(quick_gelu=quick_gelu), tokenizer(), TEXTS)
 
 
 def test_texts_are_tokenized_in_parts(tiny: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ def prefix_of(trie: Trie, node: int) -> tuple[int, ...]:
 
 
 @given(batches)
+@settings(deadline=None)
 def test_every_distinct_prefix_is_one_node(texts: list[list[int]]) -> None:
     trie = Trie.build(*padded(texts))
     prefixes = [prefix_of(trie, node) for node in range(len(trie))]
@@ -41,6 +42,7 @@ def test_every_distinct_prefix_is_one_node(texts: list[list[int]]) -> None:
 
 
 @given(batches)
+@settings(deadline=None)
 def test_nodes_are_depth_first_with_subtrees_in_one_piece(texts: list[list[int]]) -> None:
     trie = Trie.build(*padded(texts))
     prefixes = [prefix_of(trie, node) for node in range(len(trie))]
@@ -51,6 +53,7 @@ def test_nodes_are_depth_first_with_subtrees_in_one_piece(texts: list[list[int]]
 
 
 @given(batches, st.integers(1, 12))
+@settings(deadline=None)
 def test_attention_blocks_reach_each_ancestor_once(texts: list[list[int]], size: int) -> None:
     trie = Trie.build(*padded(texts))
     blocks = AttentionBlocks.build(trie, size)
@@ -65,6 +68,7 @@ def test_attention_blocks_reach_each_ancestor_once(texts: list[list[int]], size:
 
 
 @given(batches)
+@settings(deadline=None)
 def test_neighbours_in_prefix_order_count_their_nodes(texts: list[list[int]]) -> None:
     ids, lengths = padded(texts)
     order, shared = prefix_order(ids, lengths)
@@ -76,7 +80,7 @@ def test_neighbours_in_prefix_order_count_their_nodes(texts: list[list[int]]) ->
 
 
 @given(st.lists(st.lists(st.integers(0, 49407), min_size=77, max_size=77), min_size=1, max_size=4))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_texts_that_fill_the_context(texts: list[list[int]]) -> None:
     trie = Trie.build(np.array(texts), np.full(len(texts), 77))
     assert [prefix_of(trie, leaf) for leaf in trie.leaf] == [tuple(text) for text in texts]

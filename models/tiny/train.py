@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from promptsearch.models.tiny.captions import CONDITIONS, SYNONYMS, caption, fill
 from promptsearch.models.tiny.pictures import apply_condition, flip_and_shift
@@ -102,15 +102,47 @@ def measure(
     return result
 
 
+def train_step(model: Any, x: torch.Tensor, tokens: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """CLIP's symmetric loss with soft targets; group (B,) numbers class and condition together."""
+    target = (group[:, None] == group[None, :]).float()
+    target = target / target.sum(1, keepdim=True)  # (B, B), symmetric
+    v = F.normalize(model.encode_image(x), dim=-1)
+    t = F.normalize(model.encode_text(tokens), dim=-1)
+    logits = model.logit_scale.exp() * v @ t.T  # (B, B)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+@torch.no_grad()
+def follow(average: Any, model: Any, decay: float) -> None:
+    """Move the averaged weights (and batch-norm statistics) towards the model's."""
+    for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mine.dtype.is_floating_point:
+            mine.lerp_(theirs, 1 - decay)
+        else:
+            mine.copy_(theirs)
+
+
 @click.command()
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE, show_default=False)
 @click.option("--epochs", default=24, show_default=True)
 @click.option("--batch", default=256, show_default=True)
 @click.option("--lr", default=1.5e-3, show_default=True)
+@click.option("--warm-up", default=0.15, show_default=True, help="Share of the steps in which the rate rises.")
 @click.option("--plain", default=0.28, show_default=True, help="Share of pictures without a condition.")
+@click.option("--start", type=click.Path(dir_okay=False, path_type=Path), help="Weights to go on from.")
 @click.option("--seed", default=0, show_default=True)
-def main(data: Path, out: Path, epochs: int, batch: int, lr: float, plain: float, seed: int) -> None:
+def main(
+    data: Path,
+    out: Path,
+    epochs: int,
+    batch: int,
+    lr: float,
+    warm_up: float,
+    plain: float,
+    start: Path | None,
+    seed: int,
+) -> None:
     """Train `tiny` and write open_clip_model.safetensors (float16) and train_log.jsonl to OUT."""
     from open_clip import SimpleTokenizer
 
@@ -123,6 +155,8 @@ def main(data: Path, out: Path, epochs: int, batch: int, lr: float, plain: float
     out_index = held_out(labels)
     in_index = np.setdiff1d(np.arange(len(labels)), out_index)
     model = build_model(config)
+    if start:
+        model.load_state_dict(load_file(start))
     average = copy.deepcopy(model)  # exponential moving average of the weights: the model that is saved
 
     decayed = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in n]
@@ -130,11 +164,11 @@ def main(data: Path, out: Path, epochs: int, batch: int, lr: float, plain: float
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
     steps = epochs * (len(in_index) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=warm_up)
     shares = np.full(len(CONDITIONS), (1 - plain) / (len(CONDITIONS) - 1))
     shares[CONDITIONS.index("plain")] = plain
-    log = (out / "train_log.jsonl").open("w")
-    start, step = time.time(), 0
+    log = (out / "train_log.jsonl").open("a" if start else "w")
+    began, step = time.time(), 0
     for epoch in range(epochs):
         order = rng.permutation(in_index)
         total = 0.0
@@ -145,12 +179,7 @@ def main(data: Path, out: Path, epochs: int, batch: int, lr: float, plain: float
             x = torch.cat([apply_condition(CONDITIONS[c], x[condition == c], gen) for c in np.unique(condition)])
             tokens = tokenizer([caption(int(y), int(c), rng) for y, c in zip(labels[index], condition, strict=True)])
             group = torch.from_numpy(labels[index] * len(CONDITIONS) + condition)
-            target = (group[:, None] == group[None, :]).float()
-            target = target / target.sum(1, keepdim=True)  # (B, B), symmetric
-            v = F.normalize(model.encode_image(prepare(x, config)), dim=-1)
-            t = F.normalize(model.encode_text(tokens), dim=-1)
-            logits = model.logit_scale.exp() * v @ t.T  # (B, B)
-            loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            loss = train_step(model, prepare(x, config), tokens, group)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -158,15 +187,10 @@ def main(data: Path, out: Path, epochs: int, batch: int, lr: float, plain: float
             schedule.step()
             with torch.no_grad():
                 model.logit_scale.clamp_(max=np.log(100))
-                decay = min(0.998, (1 + step) / (10 + step))
-                for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-                    if mine.dtype.is_floating_point:
-                        mine.lerp_(theirs, 1 - decay)
-                    else:
-                        mine.copy_(theirs)
+            follow(average, model, min(0.998, (1 + step) / (10 + step)))
             total += float(loss.detach())
             step += 1
-        row = {"epoch": epoch + 1, "minutes": round((time.time() - start) / 60, 1)}
+        row = {"epoch": epoch + 1, "minutes": round((time.time() - began) / 60, 1)}
         row["loss"] = round(total / (len(order) // batch), 4)
         row |= measure(average, tokenizer, pictures[out_index], labels[out_index], config)
         print(json.dumps(row), file=log, flush=True)
