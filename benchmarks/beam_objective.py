@@ -40,7 +40,7 @@ def compare(evaluator: Evaluator, bank: Bank, judge: Split, options: dict[str, i
 
 @click.command()
 @click.option("--bank", "bank_spec", default="templates", show_default=True)
-@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-noisy", show_default=True)
+@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
 @click.option("--shots", default="1,4,16", show_default=True)
 @click.option("--draws", default=10, show_default=True)
 @click.option("--width", default=8, show_default=True)

@@ -9,16 +9,24 @@ Decoding and preprocessing are also timed alone: the model, not they, should be 
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+
+from promptsearch.evaluators import Cache, Encoder, resolve_model
+
+
+def encode(encoder: Encoder, decoded: Callable[[], Iterator[Any]]) -> np.ndarray:
+    return encoder.encode_pictures(decoded())
 
 
 @click.command()
@@ -36,8 +44,6 @@ def main(
     """Pictures per second, ours and open_clip's, and how far the vectors are apart."""
     import torch
     from PIL import Image
-
-    from promptsearch.evaluators import Cache, Encoder, resolve_model
 
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
@@ -68,7 +74,9 @@ def main(
             rows.append(torch.nn.functional.normalize(model.encode_image(x), dim=-1).cpu().numpy())
         return np.concatenate(rows)
 
-    work = {"open_clip": plain, **{p: (lambda e=e: e.encode_pictures(decoded())) for p, e in encoders.items()}}
+    work: dict[str, Callable[[], np.ndarray]] = {"open_clip": plain}
+    for precision, encoder in encoders.items():
+        work[precision] = functools.partial(encode, encoder, decoded)
     seconds: dict[str, list[float]] = {k: [] for k in (*work, "decode and preprocess")}
     vectors = {k: f() for k, f in work.items()}  # also the warm-up
     for turn in range(repeats):

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class _Memory(click.ParamType):
+    """An amount of memory: 800MB, 4GB, 4g or plain bytes."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+        if match is None or float(match[1]) <= 0:
+            self.fail(f"{value!r} is no amount of memory; write it as 4GB or 800MB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+MEMORY = _Memory()
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,8 +44,8 @@ def problem_options(f: F) -> F:
                 default="auto",
                 show_default=True,
                 help=(
-                    "RN50 (OpenAI's weights), NAME:PRETRAINED, hf-hub:OWNER/NAME, local-dir:PATH, tiny (embedded), or auto:"
-                    " RN50 where it can be had, else tiny."
+                    "RN50 (OpenAI's weights), NAME:PRETRAINED, hf-hub:OWNER/NAME, local-dir:PATH, tiny (embedded), or"
+                    " auto: RN50 where it can be had, else tiny."
                 ),
             ),
             click.option(
@@ -47,6 +65,11 @@ def problem_options(f: F) -> F:
             click.option("--picture-column", help="Column of the pictures, where it is not plain."),
             click.option("--label-column", help="Column of the labels, where it is not plain."),
             click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option(
+                "--memory",
+                type=MEMORY,
+                help="What scoring may take, e.g. 4GB; by default a quarter of the RAM.",
+            ),
             click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16, for pictures."),
         ],
         f,
@@ -61,6 +84,7 @@ def run_options(f: F) -> F:
             click.option("--seed", type=int, default=0, show_default=True, help="Of the draw and of the search."),
             click.option("--storage", help="Where runs are kept: a database URL or a SQLite file."),
             click.option("--study", help="Name of the run; by default made from its options."),
+            click.option("--fork", help="Begin a run of this name from the best of the one that --study names."),
         ],
         f,
     )
@@ -71,7 +95,7 @@ def output_options(f: F) -> F:
     return _apply(
         [
             click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
-            click.option("--quiet", is_flag=True, help="No progress and no notes on stderr."),
+            click.option("--quiet", is_flag=True, help="No progress and no notes."),
         ],
         f,
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DARK = 0.25  # light that is left
 BRIGHT = 0.25  # darkness that is left
-LOWRES = 3 / 8  # of the side: 12 of 32 pixels
+LOWRES = 10 / 32  # of the side: 10 of 32 pixels
 NOISE = 0.2  # standard deviation, of the full range
 EDGES = 2.0  # ink per gradient magnitude
 BLUR = 1.5 / 32  # standard deviation, of the shorter side
@@ -55,7 +55,7 @@ def negative(picture: Image) -> Image:
 
 
 def lowres(picture: Image) -> Image:
-    """Averaged down to 3/8 of the side and interpolated back up."""
+    """Averaged down to 10/32 of the side and interpolated back up."""
     from PIL.Image import Resampling
 
     low = (_scaled(picture.width, LOWRES), _scaled(picture.height, LOWRES))

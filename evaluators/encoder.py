@@ -123,19 +123,22 @@ class Encoder:
         import torch
 
         model, device = self.model, self.spec.device
-        rows = [np.zeros((0, 0), np.float32)]
+        rows = []  # stay on the device: copying each batch back would wait for it
         with torch.inference_mode(), self._autocast():
             for batch in self._batches(pictures):
-                x = torch.stack(batch).to(device, memory_format=torch.channels_last)
-                v = torch.nn.functional.normalize(model.encode_image(x).float(), dim=-1)
-                rows.append(v.cpu().numpy())
-                if not np.isfinite(rows[-1]).all():
-                    bad = int(np.flatnonzero(~np.isfinite(rows[-1]).all(axis=1))[0]) + sum(map(len, rows[:-1]))
-                    raise PromptSearchError(
-                        f"the model gives a vector that is not finite for picture {bad} of this batch; "
-                        "check its weights, or use --precision fp32"
-                    )
-        return np.concatenate(rows[1:]) if len(rows) > 1 else np.zeros((0, self.info["embed_dim"]), np.float32)
+                x = torch.stack(batch)
+                if device == "cuda":
+                    x = x.pin_memory()
+                x = x.to(device, memory_format=torch.channels_last, non_blocking=True)
+                rows.append(torch.nn.functional.normalize(model.encode_image(x).float(), dim=-1))
+            vectors = torch.cat(rows).cpu().numpy() if rows else np.zeros((0, self.info["embed_dim"]), np.float32)
+        if not np.isfinite(vectors).all():
+            bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise PromptSearchError(
+                f"the model gives a vector that is not finite for picture {bad} of this batch; "
+                "check its weights, or use --precision fp32"
+            )
+        return vectors
 
     def _batches(self, pictures: Iterable[Image]) -> Iterator[list[Any]]:
         """Preprocessed pictures in batches, prepared up to two batches ahead by a thread of their own."""

@@ -16,7 +16,7 @@ from promptsearch.evaluators.features import LiveFeatures, export_pack
 from promptsearch.models.tiny.train import HERE, held_out
 
 #: The conditions of the pack, beside plain pictures; chosen on held-out training pictures.
-CONDITIONS = ("dark", "lowres", "noisy")
+CONDITIONS = ("dark", "lowres", "negative")
 
 
 @click.command()

@@ -13,6 +13,7 @@ import copy
 import io
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from promptsearch.models.tiny.pictures import apply_condition, flip_and_shift
 
 HELD_OUT_PER_CLASS = 300
 HERE = Path(__file__).resolve().parent
+WEIGHTS = "open_clip_model.safetensors"
 
 
 def held_out(labels: np.ndarray) -> np.ndarray:
@@ -102,7 +104,7 @@ def measure(
     return result
 
 
-def train_step(model: Any, x: torch.Tensor, tokens: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+def contrastive_loss(model: Any, x: torch.Tensor, tokens: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
     """CLIP's symmetric loss with soft targets; group (B,) numbers class and condition together."""
     target = (group[:, None] == group[None, :]).float()
     target = target / target.sum(1, keepdim=True)  # (B, B), symmetric
@@ -122,36 +124,32 @@ def follow(average: Any, model: Any, decay: float) -> None:
             mine.copy_(theirs)
 
 
-@click.command()
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE, show_default=False)
-@click.option("--epochs", default=24, show_default=True)
-@click.option("--batch", default=256, show_default=True)
-@click.option("--lr", default=1.5e-3, show_default=True)
-@click.option("--warm-up", default=0.15, show_default=True, help="Share of the steps in which the rate rises.")
-@click.option("--plain", default=0.28, show_default=True, help="Share of pictures without a condition.")
-@click.option("--start", type=click.Path(dir_okay=False, path_type=Path), help="Weights to go on from.")
-@click.option("--seed", default=0, show_default=True)
-def main(
-    data: Path,
-    out: Path,
-    epochs: int,
-    batch: int,
-    lr: float,
-    warm_up: float,
-    plain: float,
-    start: Path | None,
-    seed: int,
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training: a one-cycle learning rate that rises for `warm_up` of the steps."""
+
+    epochs: int
+    lr: float
+    warm_up: float
+    plain: float  # share of pictures without a condition
+    seed: int
+
+
+#: The second phase starts from the first one's averaged weights, with more plain pictures.
+PHASES = (Phase(24, 1.5e-3, 0.15, 0.28, 0), Phase(7, 7e-4, 0.1, 0.45, 1))
+BATCH = 256
+
+
+def run_phase(
+    phase: Phase, start: Path | None, out: Path, pictures: torch.Tensor, labels: np.ndarray, config: dict[str, Any]
 ) -> None:
-    """Train `tiny` and write open_clip_model.safetensors (float16) and train_log.jsonl to OUT."""
+    """Train for one phase, appending to OUT's log and saving the averaged weights after every epoch."""
     from open_clip import SimpleTokenizer
 
-    torch.manual_seed(seed)  # a script of its own: open_clip's initialisation has no generator argument
-    gen = torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    config = json.loads((HERE / "open_clip_config.json").read_text())
+    torch.manual_seed(phase.seed)  # a script of its own: open_clip's initialisation has no generator argument
+    gen = torch.Generator().manual_seed(phase.seed)
+    rng = np.random.default_rng(phase.seed)
     tokenizer = SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])
-    pictures, labels = load_pictures(data)
     out_index = held_out(labels)
     in_index = np.setdiff1d(np.arange(len(labels)), out_index)
     model = build_model(config)
@@ -162,24 +160,23 @@ def main(
     decayed = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
-    steps = epochs * (len(in_index) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=warm_up)
-    shares = np.full(len(CONDITIONS), (1 - plain) / (len(CONDITIONS) - 1))
-    shares[CONDITIONS.index("plain")] = plain
-    log = (out / "train_log.jsonl").open("a" if start else "w")
+    optimizer = torch.optim.AdamW(groups, lr=phase.lr, betas=(0.9, 0.98))
+    steps = phase.epochs * (len(in_index) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, phase.lr, total_steps=steps, pct_start=phase.warm_up)
+    shares = np.full(len(CONDITIONS), (1 - phase.plain) / (len(CONDITIONS) - 1))
+    shares[CONDITIONS.index("plain")] = phase.plain
     began, step = time.time(), 0
-    for epoch in range(epochs):
+    for epoch in range(phase.epochs):
         order = rng.permutation(in_index)
         total = 0.0
-        for at in range(0, len(order) - batch + 1, batch):
-            index = order[at : at + batch]
-            condition = np.sort(rng.choice(len(CONDITIONS), size=batch, p=shares))
+        for at in range(0, len(order) - BATCH + 1, BATCH):
+            index = order[at : at + BATCH]
+            condition = np.sort(rng.choice(len(CONDITIONS), size=BATCH, p=shares))
             x = flip_and_shift(pictures[index].float() / 255, gen)
             x = torch.cat([apply_condition(CONDITIONS[c], x[condition == c], gen) for c in np.unique(condition)])
             tokens = tokenizer([caption(int(y), int(c), rng) for y, c in zip(labels[index], condition, strict=True)])
             group = torch.from_numpy(labels[index] * len(CONDITIONS) + condition)
-            loss = train_step(model, prepare(x, config), tokens, group)
+            loss = contrastive_loss(model, prepare(x, config), tokens, group)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -191,12 +188,25 @@ def main(
             total += float(loss.detach())
             step += 1
         row = {"epoch": epoch + 1, "minutes": round((time.time() - began) / 60, 1)}
-        row["loss"] = round(total / (len(order) // batch), 4)
+        row["loss"] = round(total / (len(order) // BATCH), 4)
         row |= measure(average, tokenizer, pictures[out_index], labels[out_index], config)
-        print(json.dumps(row), file=log, flush=True)
         click.echo(json.dumps(row))
+        with (out / "train_log.jsonl").open("a") as log:
+            print(json.dumps(row), file=log)
         state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in average.state_dict().items()}
-        save_file(state, str(out / "open_clip_model.safetensors"))
+        save_file(state, str(out / WEIGHTS))
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE, show_default=False)
+def main(data: Path, out: Path) -> None:
+    """Train `tiny` and write open_clip_model.safetensors (float16) and train_log.jsonl to OUT."""
+    config = json.loads((HERE / "open_clip_config.json").read_text())
+    pictures, labels = load_pictures(data)
+    (out / "train_log.jsonl").write_text("")
+    for number, phase in enumerate(PHASES):
+        run_phase(phase, out / WEIGHTS if number else None, out, pictures, labels, config)
 
 
 if __name__ == "__main__":
