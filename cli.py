@@ -12,17 +12,19 @@ from promptsearch import __version__
 from promptsearch.commands.banks import banks
 from promptsearch.commands.beam import beam
 from promptsearch.commands.cache import cache
+from promptsearch.commands.climb import climb
 from promptsearch.commands.features import features
+from promptsearch.commands.random import random
 from promptsearch.commands.runs import runs
-from promptsearch.errors import PromptSearchError
+from promptsearch.commands.tpe import tpe
+from promptsearch.commands.worker import worker
+from promptsearch.errors import InputError, PromptSearchError
 
 
-class _OneLine(click.ClickException):
-    """click prints "Error: …" and exits with the code."""
+class _WrongInput(click.ClickException):
+    """click prints "Error: …" and exits with the code of bad usage."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 2
 
 
 class _Group(click.Group):
@@ -33,7 +35,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except PromptSearchError as e:
-            raise _OneLine(str(e), e.exit_code) from e
+            raise (_WrongInput if isinstance(e, InputError) else click.ClickException)(str(e)) from e
         except KeyboardInterrupt:
             click.echo("interrupted; the same command again resumes", err=True)
             sys.exit(130)
@@ -52,7 +54,7 @@ def main() -> None:
     """Find readable prompts for vision-language models, without gradients."""
 
 
-for command in (beam, banks, features, cache, runs):
+for command in (beam, tpe, climb, random, worker, banks, features, cache, runs):
     main.add_command(command)
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import click
 
 from promptsearch.commands.options import output_options, storage_option
+from promptsearch.commands.trial_options import timeout_option
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout and nothing else.")
 
 
 @click.group()
 def runs() -> None:
-    """List and show the runs that are kept."""
+    """List, show, resume, export and delete the runs that are kept."""
 
 
 @runs.command("list")
 @storage_option
-@click.option("--json", "as_json", is_flag=True, help="A JSON list on stdout.")
+@json_option
 def list_runs(storage: str | None, as_json: bool) -> None:
     """All runs of a storage, the latest last."""
     from promptsearch.runs.listing import summaries
@@ -65,3 +72,127 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
     click.echo(f"{record.name}: unfinished, {len(trials)} trials; the same command again resumes it")
     for key, value in record.config.items():
         click.echo(f"  {key}: {value}")
+
+
+@runs.command()
+@click.argument("name")
+@storage_option
+@json_option
+def best(name: str, storage: str | None, as_json: bool) -> None:
+    """The templates of a run's winner alone, one per line: a bank for another run."""
+    from promptsearch.banks import Bank
+    from promptsearch.commands.searching import best_first
+    from promptsearch.errors import InputError
+    from promptsearch.runs import RunRecord
+
+    record = RunRecord.load(name, storage)
+    ranked = best_first(record)
+    if not ranked:
+        raise InputError(f"run {name!r} has no scored trial yet; the same command again resumes it")
+    prompt_set, score = ranked[0]
+    if as_json:
+        document = {"run": {"study": record.name, "storage": record.url}, **prompt_set.to_dict()}
+        click.echo(json.dumps({**document, "support": score.to_dict()}, indent=2, ensure_ascii=False))
+        return
+    click.echo(Bank.of(name, prompt_set.templates).to_txt(), nl=False)
+
+
+@runs.command()
+@click.argument("name")
+@storage_option
+@click.option("--trials", type=click.IntRange(1), help="A new total.  [default: the run's own]")
+@timeout_option
+@click.option("--model", help="The run's model, where it has another name or path here.")
+@click.option("--weights", type=click.Path(path_type=Path), help="The run's weights, where they lie elsewhere here.")
+@click.option("--dataset", help="The run's pictures, where they lie elsewhere here.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@output_options
+def resume(
+    name: str,
+    storage: str | None,
+    trials: int | None,
+    timeout: float | None,
+    model: str | None,
+    weights: Path | None,
+    dataset: str | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Go on with a run that was cut off, with nothing but its name, and print its result."""
+    from promptsearch.commands.progress import progress_bar
+    from promptsearch.commands.searching import carry_on, emit, keep, reopen
+    from promptsearch.runs import Budget, RunRecord, rebuild_searcher
+
+    record = RunRecord.load(name, storage)
+    bank, searcher = rebuild_searcher(record)
+    with progress_bar(quiet or as_json) as progress:
+        started = time.perf_counter()
+        problem = reopen(record, model=model, weights=weights, dataset=dataset, device=device, progress=progress)
+        total = trials or (record.get("budget") or {}).get("trials")
+        keep(record, bank, [], total)
+        result = carry_on(problem, bank, searcher, record, Budget(total, timeout), started, progress)
+        problem.encoder.close()
+    emit(result, as_json, quiet)
+
+
+@runs.command()
+@click.argument("name")
+@storage_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
+    """Delete a run and its trials for good."""
+    import optuna
+
+    from promptsearch.errors import InputError
+    from promptsearch.runs import RunRecord
+
+    record = RunRecord.load(name, storage)
+    trials = len(record.all_trials())
+    if not yes:
+        if as_json:
+            raise InputError(f"runs delete {name} --json: nothing can be asked; give --yes")
+        click.confirm(f"delete run {name} ({trials} trials) from {record.url}?", abort=True)
+    with record.recording():
+        optuna.delete_study(study_name=name, storage=record.storage)
+    if as_json:
+        click.echo(json.dumps({"deleted": name, "trials": trials}))
+    else:
+        click.echo(f"deleted {name} ({trials} trials)")
+
+
+@runs.command()
+@click.argument("name")
+@storage_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout.")
+@json_option
+def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> None:
+    """All trials of a run as CSV: number, templates, scores; with --json as JSON."""
+    from promptsearch.errors import InputError
+    from promptsearch.runs import RunRecord
+
+    record = RunRecord.load(name, storage)
+    rows = [
+        {"number": t.number, "step": t.step, **t.prompt_set.to_dict(), **t.score.to_dict(), "params": dict(t.params)}
+        for t in record.all_trials()
+        if t.score is not None
+    ]
+    if as_json:
+        document = {"run": record.name, "config": record.config, "about": record.about, "trials": rows}
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    else:
+        figures = [k for k in (rows[0] if rows else {}) if k not in ("templates", "weights", "class_names", "params")]
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow([*figures, "templates"])
+        for row in rows:
+            writer.writerow([*(row[k] for k in figures), " | ".join(row["templates"])])
+        text = buffer.getvalue()
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, "utf-8")
+    except OSError as e:
+        raise InputError(f"--out {out}: cannot be written ({e.strerror}); name another file") from e

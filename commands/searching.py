@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +16,40 @@ from promptsearch import __version__
 from promptsearch.commands.progress import progress_bar
 
 if TYPE_CHECKING:
-    from promptsearch.banks import Bank
+    from promptsearch.banks import Bank, PromptSet
+    from promptsearch.evaluators import Problem
+    from promptsearch.runs import RunRecord
     from promptsearch.search import Searcher
+
+Progress = Callable[[int, int, str], None]
+
+#: Best sets of a run that a fork of it begins with.
+FORKED = 10
+
+
+def run_trials(
+    command: str,
+    bank_spec: str,
+    own: dict[str, Any],
+    *,
+    seed: int,
+    enqueue: str | None,
+    trials: int,
+    timeout: float | None,
+    **options: Any,
+) -> None:
+    """Run a searcher by trials: the hand-written prompt and the templates of `enqueue` first."""
+    from promptsearch.banks import BASELINE, PromptSet, load_bank
+    from promptsearch.search import build_searcher
+
+    bank = load_bank(bank_spec)
+    start = [PromptSet.of(BASELINE)]
+    if enqueue is not None:
+        first = load_bank(enqueue)
+        start += [PromptSet.of(t) for t in first]
+        own = {**own, "enqueued": first.hash}
+    searcher = build_searcher(command, bank, {**own, "seed": seed})
+    run_search(command, bank, searcher, own, start, seed=seed, trials=trials, timeout=timeout, **options)
 
 
 def run_search(
@@ -21,6 +57,7 @@ def run_search(
     bank: Bank,
     searcher: Searcher,
     own: dict[str, Any],
+    start: list[PromptSet] | None = None,
     *,
     model: str,
     weights: Path | None,
@@ -28,6 +65,7 @@ def run_search(
     picture_column: str | None,
     label_column: str | None,
     device: str,
+    memory: int | None,
     precision: str,
     shots: int,
     seed: int,
@@ -35,27 +73,34 @@ def run_search(
     study: str | None,
     as_json: bool,
     quiet: bool,
+    fork: str | None = None,
+    trials: int | None = None,
+    timeout: float | None = None,
 ) -> None:
     """Run `searcher` on the problem that the options name, keep it as a study, and print the result.
 
     Args:
         own: the command's own options, part of what must be the same for the run to be resumed.
+        start: sets to begin with, for searchers that can.
+        fork: name of the run to begin, from the best of the one that `study` names.
     """
     from promptsearch.evaluators import open_problem
-    from promptsearch.runs import RunRecord
+    from promptsearch.runs import Budget, RunRecord
 
+    start = list(start or [])
+    if fork is not None:
+        start += _best_of(study, storage, fork)
     with progress_bar(quiet or as_json) as progress:
         started = time.perf_counter()
-        problem = open_problem(
-            model,
-            dataset,
-            weights=weights,
-            device=device,
-            precision=precision,
-            picture_column=picture_column,
-            label_column=label_column,
-            progress=progress,
-        )
+        opened = {
+            "model": model,
+            "weights": None if weights is None else str(weights),
+            "dataset": dataset,
+            "picture_column": picture_column,
+            "label_column": label_column,
+            "precision": precision,
+        }
+        problem = open_problem(**{**opened, "weights": weights}, device=device, memory=memory, progress=progress)  # type: ignore[arg-type]
         spec = problem.encoder.spec
         config = {
             "command": command,
@@ -70,50 +115,178 @@ def run_search(
             "seed": seed,
             **own,
         }
-        record = RunRecord.open(study or default_study(config), storage, config, _about(problem.source.origin))
-        result = record.result
-        if result is None:
-            result = _search(problem, bank, searcher, record, config, started, progress)
-            record.finish(result)
+        about = {**_about(problem.source.origin), "opened": {**opened, "model": spec.name}}
+        if fork is not None:
+            about["forked from"] = study
+        record = RunRecord.open(fork or study or default_study(config), storage, config, about)
+        keep(record, bank, start, trials)
+        result = carry_on(problem, bank, searcher, record, Budget(trials, timeout), started, progress)
         problem.encoder.close()
     emit(result, as_json, quiet)
 
 
-def _search(
-    problem: Any,
+def _best_of(study: str | None, storage: str | None, fork: str) -> list[PromptSet]:
+    from promptsearch.errors import InputError
+    from promptsearch.runs import RunRecord
+
+    if study is None:
+        raise InputError(f"--fork {fork}: name the run to start from with --study")
+    record = RunRecord.load(study, storage)
+    return [s for s, _ in best_first(record)[:FORKED]]
+
+
+def best_first(record: RunRecord) -> list[tuple[PromptSet, Any]]:
+    """The scored sets of a run, each once, by its own objective."""
+    from promptsearch.search import get_objective
+
+    objective = get_objective(record.config.get("objective", "xent"))
+    found = dict(record.trials())
+    return sorted(found.items(), key=lambda r: (tuple(-v for v in objective(r[1])), r[0].size, r[0].templates))
+
+
+def keep(record: RunRecord, bank: Bank, start: list[PromptSet], trials: int | None) -> None:
+    """Keep in the study what a worker needs to join it: the bank, the starting points, the budget."""
+    from promptsearch.runs import bank_to_dict
+
+    if record.get("bank") is None:
+        record.set("start", [s.to_dict() for s in start])
+        record.set("bank", bank_to_dict(bank))
+    if (record.get("budget") or {}).get("trials") != trials:
+        record.set("budget", {"trials": trials})
+
+
+def carry_on(
+    problem: Problem,
     bank: Bank,
     searcher: Searcher,
-    record: Any,
-    config: dict[str, Any],
+    record: RunRecord,
+    budget: Any,
     started: float,
-    progress: Callable[[int, int, str], None],
+    progress: Progress,
 ) -> dict[str, Any]:
+    """The result of a run: the recorded one where its budget is spent, else searched for and recorded."""
     from promptsearch.reports import build_result, standard_baselines
     from promptsearch.runs import search
+    from promptsearch.runs.rebuild import give_start
+    from promptsearch.search import TrialSearcher
 
+    by_trials = isinstance(searcher, TrialSearcher)
+    config, result = record.config, record.result
+    if result is not None and (not by_trials or _spent(record, result, budget)):
+        return result
+    give_start(record, searcher)
     task = problem.task(config["shots"], config["seed"])
-    record.study.set_user_attr(
-        "draw", {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
-    )
+    if record.get("draw") is None:
+        drawn = {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
+        record.set("draw", drawn)
     evaluator = problem.evaluator(task)
-    outcome = search(searcher, evaluator, record, progress)
+    with interruptible(by_trials) as stopping:
+        outcome = search(searcher, evaluator, record, progress, budget, stopping)
+    if outcome.ended == "interrupted":
+        say_interrupted(record, len(record.trials()), budget.trials)
     baselines = standard_baselines(bank, searcher, evaluator)
-    record.study.set_user_attr("test_opened", datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    opened = record.get("test_opened")
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record.set("test_opened", [*([opened] if isinstance(opened, str) else opened or []), now])
     progress(0, 0, "opening the test split")
     test = task.open_test()
     head = {
-        "command": record.config["command"],
+        "command": config["command"],
         "model": config["model"],
         "dataset": config["dataset"],
         "shots": config["shots"],
         "seed": config["seed"],
         "bank": config["bank"],
         "objective": config.get("objective"),
-        "run": {"study": record.name, "storage": record.url},
+        "run": {
+            "study": record.name,
+            "storage": record.url,
+            "trials": len(record.trials()),
+            "ended": outcome.ended,
+        },
         "notes": problem.notes,
         "version": __version__,
     }
-    return build_result(head, outcome, baselines, evaluator, test, time.perf_counter() - started)
+    result = build_result(head, outcome, baselines, evaluator, test, time.perf_counter() - started)
+    record.finish(result)
+    return result
+
+
+def _spent(record: RunRecord, result: dict[str, Any], budget: Any) -> bool:
+    if result["run"].get("ended") == "exhausted":
+        return True
+    return budget.trials is not None and len(record.trials()) >= budget.trials
+
+
+@contextlib.contextmanager
+def interruptible(on: bool = True) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C sets what the yielded function answers, so that the trial in hand is finished; the second cuts."""
+    asked = threading.Event()
+    if not on or threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def first(signum: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def say_interrupted(record: RunRecord, done: int, total: int | None) -> None:
+    """Say how to go on, and exit with 130."""
+    import click
+
+    of = f" of {total}" if total is not None else ""
+    click.echo(
+        f"interrupted after {done}{of} trials of run {record.name}; the same command again resumes, "
+        f"or: promptsearch runs resume {record.name}",
+        err=True,
+    )
+    sys.exit(130)
+
+
+def reopen(
+    record: RunRecord,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    dataset: str | None = None,
+    device: str = "auto",
+    progress: Progress,
+) -> Problem:
+    """The problem of a run, opened here, perhaps from other paths.
+
+    Raises:
+        InputError: the model or the data here are not those of the run.
+    """
+    from promptsearch.errors import InputError
+    from promptsearch.evaluators import open_problem
+
+    config, opened = record.config, dict(record.about["opened"])
+    kept = opened.pop("weights")
+    if model is not None:
+        opened["model"] = model
+    elif weights is None and kept is not None:
+        weights = Path(kept)
+    if dataset is not None:
+        opened["dataset"] = dataset
+    problem = open_problem(**opened, weights=weights, device=device, progress=progress)
+    here = {
+        "model fingerprint": problem.encoder.spec.fingerprint,
+        "data fingerprint": problem.source.fingerprint,
+    }
+    if different := [f"{k} {config[k]!r} (here {v!r})" for k, v in here.items() if config[k] != v]:
+        raise InputError(
+            f"run {record.name!r} was made with {'; '.join(different)}; "
+            "name its own model and pictures with --model, --weights and --dataset"
+        )
+    return problem
 
 
 def default_study(config: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from promptsearch.runs.storage import open_storage
 
 def summaries(url: str | None = None) -> list[dict[str, Any]]:
     """One row per run, oldest first: study, model, dataset, shots, seed, trials, state, test accuracy or None."""
+    import optuna
+
     storage = open_storage(url, create=False)
     rows = []
     for study in storage.get_all_studies():
@@ -18,7 +20,7 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
             continue
         row: dict[str, Any] = {"study": study.study_name}
         row |= {k: config.get(k) for k in ("command", "model", "dataset", "shots", "seed")}
-        row["trials"] = storage.get_n_trials(study._study_id)
+        row["trials"] = storage.get_n_trials(study._study_id, (optuna.trial.TrialState.COMPLETE,))
         row["state"] = "finished" if result else "unfinished"
         row["started"] = attrs.get("about", {}).get("started")
         row["test"] = result["winner"]["test"]["accuracy"] if result else None

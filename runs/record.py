@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from promptsearch.banks import PromptSet
-from promptsearch.errors import InputError
+from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
-from promptsearch.runs.storage import masked, open_storage
+from promptsearch.runs.storage import masked, open_storage, reason_of
 
 if TYPE_CHECKING:
     import optuna
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A set in a run's record; without a score as long as some worker has it in hand."""
+
+    number: int
+    trial_id: int
+    prompt_set: PromptSet
+    score: Score | None
+    step: int
+    worker: int
+    owner: str
+    waiting: bool
+    params: Mapping[str, Any]
 
 
 class RunRecord:
     """A study with what promptsearch keeps in it.
 
     Study attributes: `config` (options and fingerprints: what must be the same to resume), `about` (what need not
-    be: names, versions, the drawn pictures), `result` (the final document), `test_opened`.  Trial attributes:
-    `prompt_set`, `templates`, `accuracy`, `xent`, `step`.
+    be: names, versions, paths, the budget), `bank` (its templates), `start` (starting points), `result` (the final
+    document), `test_opened`.  Trial attributes: `prompt_set`, `templates`, `step`, `worker`, `owner`, and the figures
+    of the score.
     """
 
-    def __init__(self, study: optuna.Study, url: str) -> None:
+    def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
         self.study = study
-        self.url = masked(url)
+        self.storage = storage
+        self.url = masked(str(storage.url))
+        self.address = str(storage.url)
+        self.safe = -1
+        self._finished: dict[int, Trial] = {}
 
     @classmethod
     def open(cls, name: str, url: str | None, config: dict[str, Any], about: dict[str, Any]) -> RunRecord:
@@ -32,41 +55,47 @@ class RunRecord:
 
         Raises:
             InputError: there is a run of this name made with another configuration; the differences are named.
+            PromptSearchError: the storage cannot be written.
         """
         import optuna
 
         storage = open_storage(url)
         direction: Literal["minimize", "maximize"] = "minimize" if config.get("objective") == "xent" else "maximize"
-        try:
-            study = optuna.create_study(storage=storage, study_name=name, direction=direction)
-        except optuna.exceptions.DuplicatedStudyError:
-            study = optuna.load_study(storage=storage, study_name=name)
-        record = cls(study, str(storage.url))
-        kept = study.user_attrs.get("config")
-        if kept is None:  # new, or killed before anything was recorded
-            if study.get_trials(deepcopy=False, states=None):
-                raise InputError(f"study {name!r} in {record.url} was not made by promptsearch; name another --study")
-            study.set_user_attr("about", about)
-            study.set_user_attr("config", config)
-        elif differences := _differences(kept, config):
-            raise InputError(
-                f"run {name!r} was made with {'; '.join(differences)}; "
-                "give the old value to resume it, or another --study to begin anew"
-            )
+        with _readable(masked(str(storage.url))):
+            try:
+                study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+            except optuna.exceptions.DuplicatedStudyError:
+                study = optuna.load_study(storage=storage, study_name=name)
+            record = cls(study, storage)
+            kept = study.user_attrs.get("config")
+            if kept is None:  # new, or killed before anything was recorded
+                if study.get_trials(deepcopy=False, states=None):
+                    raise _not_ours(name, record.url)
+                study.set_user_attr("about", about)
+                study.set_user_attr("config", config)
+            elif differences := _differences(kept, config):
+                raise InputError(
+                    f"run {name!r} was made with {'; '.join(differences)}; give the old value to resume it, "
+                    "--fork NEW to start from it under a new name, or another --study to begin anew"
+                )
         return record
 
     @classmethod
     def load(cls, name: str, url: str | None = None) -> RunRecord:
-        """Open a run that exists.  Raises InputError naming those there are."""
+        """Open a run that exists.  Raises InputError naming those there are, or that it is none of promptsearch's."""
         import optuna
 
         storage = open_storage(url, create=False)
-        try:
-            return cls(optuna.load_study(storage=storage, study_name=name), str(storage.url))
-        except KeyError as e:
-            names = optuna.get_all_study_names(storage)
-            hint = ", ".join(names[-5:]) or "none"
-            raise InputError(f"no run {name!r} in {masked(str(storage.url))}; the latest there: {hint}") from e
+        with _readable(masked(str(storage.url))):
+            try:
+                record = cls(optuna.load_study(storage=storage, study_name=name), storage)
+            except KeyError as e:
+                names = optuna.get_all_study_names(storage)
+                hint = ", ".join(names[-5:]) or "none"
+                raise InputError(f"no run {name!r} in {masked(str(storage.url))}; the latest there: {hint}") from e
+            if "config" not in record.study.user_attrs:
+                raise _not_ours(name, record.url)
+        return record
 
     @property
     def name(self) -> str:
@@ -86,31 +115,109 @@ class RunRecord:
         return self.study.user_attrs.get("result")
 
     def finish(self, result: dict[str, Any]) -> None:
-        self.study.set_user_attr("result", result)
+        self.set("result", result)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a study attribute.  Raises PromptSearchError when the storage cannot be written."""
+        with self.recording():
+            self.study.set_user_attr(key, value)
+
+    def get(self, key: str) -> Any:
+        """A study attribute, or None."""
+        return self.study.user_attrs.get(key)
 
     def trials(self) -> list[tuple[PromptSet, Score]]:
-        """What was recorded, in order."""
-        rows = []
-        for t in self.study.get_trials(deepcopy=False):
-            if "prompt_set" in t.user_attrs:
-                a = t.user_attrs
-                rows.append((PromptSet.from_dict(a["prompt_set"]), Score(a["accuracy"], a["xent"])))
-        return rows
+        """What was scored and recorded, in order."""
+        return [(t.prompt_set, t.score) for t in self.all_trials() if t.score is not None]
+
+    def all_trials(self) -> list[Trial]:
+        """Every trial by its number, those in hand among them; failed ones (retried under another number) are not."""
+        from optuna.trial import TrialState
+
+        found = []
+        with self.recording():
+            frozen = self.study.get_trials(deepcopy=False)
+        for t in frozen:
+            if t.number in self._finished:
+                found.append(self._finished[t.number])
+                continue
+            attrs = t.user_attrs
+            if "prompt_set" not in attrs or t.state in (TrialState.FAIL, TrialState.PRUNED):
+                continue
+            complete = t.state == TrialState.COMPLETE
+            trial = Trial(
+                t.number,
+                t._trial_id,
+                PromptSet.from_dict(attrs["prompt_set"]),
+                _score(attrs) if complete else None,
+                int(attrs.get("step", 0)),
+                int(attrs.get("worker", 0)),
+                str(attrs.get("owner", "")),
+                t.state == TrialState.WAITING,
+                t.params,
+            )
+            if complete:
+                self._finished[t.number] = trial
+                self.safe = max(self.safe, t.number)
+            found.append(trial)
+        return found
 
     def add(self, results: Iterable[tuple[PromptSet, Score]], step: int) -> None:
         """Record scored sets as complete trials."""
         import optuna
 
-        minimize = self.study.direction == optuna.study.StudyDirection.MINIMIZE
         for prompt_set, score in results:
-            attrs = {
-                "templates": list(prompt_set.templates),
-                "prompt_set": prompt_set.to_dict(),
-                "step": step,
-                **score.to_dict(),
-            }
-            value = score.xent if minimize else score.accuracy
-            self.study.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
+            attrs = {**_attrs(prompt_set, step), **score.to_dict()}
+            with self.recording():
+                self.study.add_trial(optuna.trial.create_trial(value=self.value_of(score), user_attrs=attrs))
+
+    def value_of(self, score: Score) -> float:
+        """What Optuna compares the study's trials by."""
+        import optuna
+
+        minimize = self.study.direction == optuna.study.StudyDirection.MINIMIZE
+        return score.xent if minimize else score.accuracy
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Turns what the database says into one line that names the last trial which is safe."""
+        import optuna
+        import sqlalchemy.exc
+
+        try:
+            yield
+        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as e:
+            safe = f"trial {self.safe} is the last that is safe" if self.safe >= 0 else "no trial was recorded yet"
+            raise PromptSearchError(
+                f"run {self.name!r} cannot be recorded in {self.url} ({reason_of(e)}); {safe}: "
+                "put that right, and the same command again resumes"
+            ) from e
+
+
+def _attrs(prompt_set: PromptSet, step: int) -> dict[str, Any]:
+    return {"templates": list(prompt_set.templates), "prompt_set": prompt_set.to_dict(), "step": step}
+
+
+def _score(attrs: Mapping[str, Any]) -> Score:
+    """The figures that this version knows; others that an attribute names are passed over."""
+    return Score(**{f.name: attrs[f.name] for f in dataclasses.fields(Score) if f.name in attrs})
+
+
+def _not_ours(name: str, url: str) -> InputError:
+    return InputError(f"study {name!r} in {url} was not made by promptsearch; name another --study")
+
+
+@contextlib.contextmanager
+def _readable(url: str) -> Iterator[None]:
+    import optuna
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as e:
+        raise PromptSearchError(
+            f"--storage {url} cannot be used ({reason_of(e)}); put that right, or name another, e.g. sqlite:///runs.db"
+        ) from e
 
 
 def _differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,11 @@ from promptsearch.errors import InputError, PromptSearchError
 
 if TYPE_CHECKING:
     import optuna
+
+#: Seconds between two signs of life of a worker, and without one until its trials are given to others.
+HEARTBEAT, GRACE = 15, 60
+#: Seconds that a SQLite file is waited for while another process writes.
+PATIENCE = 120
 
 
 def default_storage() -> str:
@@ -28,29 +36,47 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
 
     Raises:
         InputError: the URL is malformed, its driver is not installed, or there is nothing and `create` is False.
-        PromptSearchError: the database cannot be opened.
+        PromptSearchError: the database cannot be opened or written, or another version of Optuna made it.
     """
     import optuna
     import sqlalchemy.exc
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     url = url or default_storage()
     if "://" not in url:
         url = f"sqlite:///{url}"
+    if url.startswith(("postgresql://", "postgres://")):  # SQLAlchemy's default driver is not the one installed
+        url = f"postgresql+psycopg://{url.partition('://')[2]}"
     sqlite = url.startswith("sqlite:///")
     if sqlite:
         _prepare_file(Path(url.removeprefix("sqlite:///")), create)
     try:
-        kwargs: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=kwargs)
+        kwargs: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
+        if url.startswith("postgresql+psycopg://"):
+            kwargs["connect_args"] = {"connect_timeout": 15}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the heartbeat is experimental
+            storage = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=kwargs,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
     except ImportError as e:
-        raise InputError(f"--storage {masked(url)}: its driver is not installed ({e})") from e
-    except sqlalchemy.exc.ArgumentError as e:
+        raise InputError(
+            f"--storage {masked(url)}: its driver is not installed ({e}); pip install 'promptsearch[postgresql]'"
+        ) from e
+    except (sqlalchemy.exc.ArgumentError, KeyError, IndexError) as e:  # Optuna formats braces in the URL
         raise InputError(f"--storage {url}: not a database URL, e.g. sqlite:///runs.db") from e
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as e:
-        reason = str(getattr(e, "orig", None) or e).strip().splitlines()[0]
+    except RuntimeError as e:
         raise PromptSearchError(
-            f"--storage {masked(url)} cannot be opened ({reason}); name another, e.g. sqlite:///runs.db"
+            f"--storage {masked(url)}: its tables were made by another version of Optuna than {optuna.__version__} "
+            "here; `optuna storage upgrade --storage URL` brings old ones up to date, or name another"
+        ) from e
+    except sqlalchemy.exc.SQLAlchemyError as e:
+        raise PromptSearchError(
+            f"--storage {masked(url)} cannot be opened ({reason_of(e)}); name another, e.g. sqlite:///runs.db"
         ) from e
     if sqlite:
         _write_ahead(storage.engine)
@@ -67,6 +93,36 @@ def masked(url: str) -> str:
         return url
 
 
+def reason_of(error: BaseException) -> str:
+    """The database's own words for what went wrong, in one line."""
+    cause: BaseException = error
+    while cause.__cause__ is not None and getattr(cause, "orig", None) is None:
+        cause = cause.__cause__
+    text = str(getattr(cause, "orig", None) or cause).strip()
+    return (text.splitlines() or [type(cause).__name__])[0]
+
+
+@contextlib.contextmanager
+def alone(storage: optuna.storages.RDBStorage) -> Iterator[None]:
+    """Hold the storage's lock: of all processes that share it, one at a time gets past here.
+
+    A file lock beside a SQLite file, an advisory lock in PostgreSQL; both go with the process that held them.
+    """
+    import sqlalchemy
+
+    if storage.engine.name == "sqlite":
+        import filelock
+
+        with filelock.FileLock(f"{storage.engine.url.database}.lock"):
+            yield
+    elif storage.engine.name == "postgresql":
+        with storage.engine.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(1886544243)"))
+            yield
+    else:
+        yield
+
+
 def _prepare_file(path: Path, create: bool) -> None:
     if path.is_dir():
         raise InputError(f"--storage {path}: is a folder; name a file in it, e.g. {path / 'runs.db'}")
@@ -77,19 +133,25 @@ def _prepare_file(path: Path, create: bool) -> None:
     except OSError as e:
         raise InputError(f"--storage {path}: its folder cannot be made ({e.strerror}); name another") from e
     if path.exists():
-        with path.open("rb") as f:
-            head = f.read(16)
+        try:
+            with path.open("rb") as f:
+                head = f.read(16)
+        except OSError as e:
+            raise InputError(f"--storage {path}: cannot be read ({e.strerror}); name another") from e
         if head and head != b"SQLite format 3\0":
             raise InputError(f"--storage {path}: is a file, but not a SQLite database; name another")
 
 
 def _write_ahead(engine: Any) -> None:
     """Write-ahead log and normal synchronisation: six times as many trials a second, and still safe under a kill."""
+    import sqlite3
+
     from sqlalchemy import event
 
     @event.listens_for(engine, "connect")
     def pragmas(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        with contextlib.suppress(sqlite3.OperationalError):  # a file that may only be read can still be listed
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
 
     engine.dispose()

@@ -1,7 +1,28 @@
 """Searchers: `ask()` for PromptSets, `tell()` their scores."""
 
 from promptsearch.search.beam import BeamSearch
+from promptsearch.search.climb import HillClimb
 from promptsearch.search.objective import OBJECTIVES, Objective, ScoreLike, get_objective
+from promptsearch.search.random_search import RandomSearch
+from promptsearch.search.registry import SEARCHERS, build_searcher
 from promptsearch.search.searcher import Searcher
+from promptsearch.search.space import Space
+from promptsearch.search.tpe import SAMPLERS, TpeSearch
+from promptsearch.search.trials import TrialSearcher
 
-__all__ = ["OBJECTIVES", "BeamSearch", "Objective", "ScoreLike", "Searcher", "get_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "SAMPLERS",
+    "SEARCHERS",
+    "BeamSearch",
+    "HillClimb",
+    "Objective",
+    "RandomSearch",
+    "ScoreLike",
+    "Searcher",
+    "Space",
+    "TpeSearch",
+    "TrialSearcher",
+    "build_searcher",
+    "get_objective",
+]

@@ -8,9 +8,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from promptsearch.banks import Bank, PromptSet, Template
+from promptsearch.banks import Bank, Grammar, PromptSet, Template
 from promptsearch.errors import InputError
-from promptsearch.search import BeamSearch, Searcher, get_objective
+from promptsearch.search import (
+    SAMPLERS,
+    BeamSearch,
+    HillClimb,
+    RandomSearch,
+    Searcher,
+    Space,
+    TpeSearch,
+    TrialSearcher,
+    get_objective,
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,24 @@ def play(searcher: Searcher, score: Callable[[PromptSet], FakeScore] = made_up, 
     return batches
 
 
+def by_trials(kind: type[TrialSearcher], **given) -> Callable[..., Searcher]:
+    def build(bank: Bank, objective: str = "xent", ensemble: int = 2, **kw) -> Searcher:
+        return kind(Space(bank, ensemble), get_objective(objective), **{**given, **kw})
+
+    return build
+
+
 SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "beam": lambda bank, objective="xent", **kw: BeamSearch(bank, get_objective(objective), **kw),
+    "random": by_trials(RandomSearch),
+    "random in batches": by_trials(RandomSearch, batch=5),
+    "climb": by_trials(HillClimb),
+    "climb in batches": by_trials(HillClimb, batch=5),
+    "tpe": by_trials(TpeSearch, startup=5, resample=1, patience=1),
+    "tpe in batches": by_trials(TpeSearch, startup=5, batch=4, resample=1, patience=1),
+    "nsga2": by_trials(TpeSearch, sampler="nsga2"),
+    "qmc": by_trials(TpeSearch, sampler="qmc"),
+    "cmaes": by_trials(TpeSearch, sampler="cmaes", startup=5),
 }
 
 

@@ -1,0 +1,128 @@
+"""`promptsearch coop`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptsearch.commands.options import output_options, problem_options, run_options
+
+if TYPE_CHECKING:
+    from promptsearch.banks import Bank
+    from promptsearch.commands.learning import Setting, Trained
+    from promptsearch.search.gradient import CoOpOptions, SparseOptions
+
+
+@click.command()
+@problem_options
+@run_options
+@click.option("--vectors", type=int, default=16, show_default=True, help="Context vectors.")
+@click.option("--position", default="end", show_default=True, help="Of the class name: end, middle or front.")
+@click.option("--specific", is_flag=True, help="A context for every class (CSC) instead of one for all.")
+@click.option("--init", help='Text to start from instead of noise, e.g. "a photo of a"; sets --vectors.')
+@click.option("--epochs", type=int, help="By default CoOp's: 50, 100, 100, 200, 200 for 1, 2, 4, 8, 16 shots.")
+@click.option("--rate", type=float, default=0.002, show_default=True, help="Learning rate.")
+@click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
+@click.option("--augment", is_flag=True, help="Crop and mirror the pictures anew for every step, as published; slow.")
+@click.option("--kg", type=float, default=0.0, show_default=True, help="KgCoOp's pull to the hand-written prompt.")
+@click.option("--bank", "bank_spec", help="A bank of templates for --hull or --sample.")
+@click.option("--hull", type=float, default=0.0, show_default=True, help="Pull to the convex hull of the bank.")
+@click.option("--sample", type=int, help="Learn a mixture of the bank's templates instead and keep so many of them.")
+@click.option("--gumbel", is_flag=True, help="With --sample: sample templates (Gumbel-softmax) while learning.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@output_options
+def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
+    """Learn context vectors by gradient (CoOp): what readable prompts are compared with.
+
+    Picture features are cached and not augmented unless --augment is given.  The same command again resumes a training
+    that was cut off, and shows one that is finished.
+    """
+    from promptsearch.banks import load_bank
+    from promptsearch.commands.learning import run_learning
+    from promptsearch.errors import InputError
+    from promptsearch.search.gradient import CoOpOptions, Schedule, SparseOptions, published_epochs
+
+    names = ("vectors", "position", "specific", "init", "epochs", "rate", "batch", "augment", "kg", "hull", "sample")
+    own = {k: options.pop(k) for k in (*names, "gumbel")}
+    bank = load_bank(bank_spec) if bank_spec else None
+    if bank is None and (own["hull"] or own["sample"] is not None):
+        raise InputError("--hull and --sample need the templates of a --bank, e.g. --bank templates")
+    epochs = own["epochs"] if own["epochs"] is not None else published_epochs(options["shots"])
+    schedule = Schedule(epochs, own["rate"], own["batch"])
+    learnt = CoOpOptions(
+        own["vectors"], own["position"], own["specific"], own["init"], schedule, own["kg"], own["hull"]
+    )
+    sparse = SparseOptions(own["sample"], gumbel=own["gumbel"]) if own["sample"] is not None else None
+    own |= {"epochs": epochs, "bank": bank and bank.name, "bank hash": bank and bank.hash}
+
+    def train(setting: Setting) -> Trained:
+        if bank is not None and sparse is not None:
+            return _sample(setting, bank, sparse)
+        return _learn(setting, learnt, bank, own["augment"])
+
+    run_learning("coop", own, train, save=save, **options)
+
+
+def _learn(setting: Setting, options: CoOpOptions, bank: Bank | None, augment: bool) -> Trained:
+    from promptsearch.banks import BASELINE, PromptSet
+    from promptsearch.commands.learning import UNREADABLE, Row, Trained, decoded_row
+    from promptsearch.search.gradient import AugmentedPictures, coop, decode_context, top_templates
+    from promptsearch.search.gradient.words import METRICS
+
+    encoder, support = setting.problem.encoder, setting.support
+    notes = ["Picture features are cached, without augmentation."]
+    features: Any = support.features
+    if augment:
+        features = AugmentedPictures(encoder.model, encoder.preprocess, setting.pictures("train", support.indices))
+        notes = ["Pictures are cropped and mirrored anew for every step."]
+    tower = setting.tower()
+    learned = coop(
+        tower,
+        setting.class_names,
+        features,
+        support.labels,
+        setting.logit_scale,
+        options,
+        setting.task.seed,
+        hand_written=setting.evaluator.class_weights(PromptSet.of(BASELINE)) if options.kg else None,
+        bank=setting.bank_weights(bank.templates) if bank is not None else None,
+        checkpoint=setting.checkpoint,
+        progress=setting.progress,
+    )
+    words, classes = setting.words(), len(setting.class_names)
+    decoded = {m: decode_context(words, learned.tensors["context"], classes, options, m) for m in METRICS}
+    others = [decoded_row(setting, f"nearest words ({m}), as text", texts) for m, texts in decoded.items()]
+    if bank is not None:
+        nearest = top_templates(bank.templates, learned.tensors["mixture"], 4)
+        others.append(
+            Row("nearest templates", setting.evaluator.class_weights(nearest), [str(t) for t in nearest.templates])
+        )
+    winner = Row("learnt context", learned.class_weights, decoded["cosine"], readable=False)
+    return Trained(learned, winner, others, _whole(bank), [*notes, UNREADABLE])
+
+
+def _sample(setting: Setting, bank: Bank, options: SparseOptions) -> Trained:
+    from promptsearch.commands.learning import Row, Trained
+    from promptsearch.search.gradient import learn_ensemble
+
+    found, learned = learn_ensemble(
+        [str(t) for t in bank.templates],
+        setting.bank_weights(bank.templates),
+        setting.support.features,
+        setting.support.labels,
+        setting.logit_scale,
+        options,
+        setting.task.seed,
+        setting.progress,
+    )
+    winner = Row("sampled templates", setting.evaluator.class_weights(found), [str(t) for t in found.templates])
+    mixture = Row("the mixture before sampling", learned.class_weights, readable=False)
+    return Trained(learned, winner, [mixture], _whole(bank))
+
+
+def _whole(bank: Bank | None) -> list[tuple[str, Any]]:
+    from promptsearch.banks import PromptSet
+
+    return [] if bank is None else [("whole bank averaged", PromptSet.of(*bank.templates))]

@@ -1,0 +1,64 @@
+"""`promptsearch names`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptsearch.commands.options import output_options, problem_options, run_options
+
+if TYPE_CHECKING:
+    from promptsearch.commands.learning import Setting, Trained
+
+
+@click.command()
+@problem_options
+@run_options
+@click.option("--template", default="a photo of a {}.", show_default=True, help="Frozen, around the class names.")
+@click.option("--vectors", type=int, default=0, show_default=True, help="At least so many per name; 0: its tokens.")
+@click.option("--epochs", type=int, help="By default CoOp's: 50, 100, 100, 200, 200 for 1, 2, 4, 8, 16 shots.")
+@click.option("--rate", type=float, default=1e-3, show_default=True, help="Adam's learning rate.")
+@click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@output_options
+def names(
+    template: str, vectors: int, epochs: int | None, rate: float, batch: int, save: Path | None, **options: Any
+) -> None:
+    """Learn the class names' embeddings under a frozen template (LTNC-style), and read them as words.
+
+    The same command again resumes a training that was cut off, and shows one that is finished.
+    """
+    from promptsearch.banks import Template
+    from promptsearch.commands.learning import UNREADABLE, Row, Trained, decoded_row, run_learning
+    from promptsearch.search.gradient import NamesOptions, Schedule, decode_names, learn_names, published_epochs
+    from promptsearch.search.gradient.words import METRICS
+
+    epochs = epochs if epochs is not None else published_epochs(options["shots"])
+    schedule = Schedule(epochs, rate, batch, momentum=0.0, weight_decay=0.0)
+    learnt = NamesOptions(Template(template), vectors, schedule)
+
+    def train(setting: Setting) -> Trained:
+        learned = learn_names(
+            setting.tower(),
+            setting.class_names,
+            setting.support.features,
+            setting.support.labels,
+            setting.logit_scale,
+            learnt,
+            setting.task.seed,
+            checkpoint=setting.checkpoint,
+            progress=setting.progress,
+        )
+        words = setting.words()
+        read = {m: decode_names(words, learned.tensors["names"], learned.tensors["counts"], m) for m in METRICS}
+        others = [
+            decoded_row(setting, f"nearest words ({m}), as text", [str(learnt.template)], found)
+            for m, found in read.items()
+        ]
+        winner = Row("learnt names", learned.class_weights, [str(learnt.template)], read["cosine"], readable=False)
+        return Trained(learned, winner, others, notes=[UNREADABLE])
+
+    own = {"template": str(learnt.template), "vectors": vectors, "epochs": epochs, "rate": rate, "batch": batch}
+    run_learning("names", own, train, save=save, **options)

@@ -1,0 +1,53 @@
+"""`promptsearch pez`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptsearch.commands.options import output_options, problem_options, run_options
+
+if TYPE_CHECKING:
+    from promptsearch.commands.learning import Setting, Trained
+
+
+@click.command()
+@problem_options
+@run_options
+@click.option("--tokens", type=int, default=16, show_default=True, help="Words of the prompt.")
+@click.option("--steps", type=int, default=3000, show_default=True, help="Projected gradient steps.")
+@click.option("--rate", type=float, default=0.1, show_default=True, help="AdamW's learning rate.")
+@click.option("--position", default="end", show_default=True, help="Of the class name: end, middle or front.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@output_options
+def pez(tokens: int, steps: int, rate: float, position: str, save: Path | None, **options: Any) -> None:
+    """Find a hard prompt by projected gradients (PEZ, with few-shot cross-entropy): real words, but unreadable.
+
+    The same command again resumes a training that was cut off, and shows one that is finished.
+    """
+    from promptsearch.commands.learning import Row, Trained, run_learning
+    from promptsearch.search.gradient import PezOptions
+    from promptsearch.search.gradient import pez as learn
+
+    learnt = PezOptions(tokens=tokens, steps=steps, rate=rate, position=position)
+
+    def train(setting: Setting) -> Trained:
+        words = setting.words()
+        template, learned = learn(
+            words.tower,
+            words,
+            setting.class_names,
+            setting.support.features,
+            setting.support.labels,
+            setting.logit_scale,
+            learnt,
+            setting.task.seed,
+            checkpoint=setting.checkpoint,
+            progress=setting.progress,
+        )
+        return Trained(learned, Row("projected words", learned.class_weights, [template], readable=False))
+
+    own = {"tokens": tokens, "steps": steps, "rate": rate, "position": position}
+    run_learning("pez", own, train, save=save, **options)

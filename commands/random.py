@@ -1,0 +1,25 @@
+"""`promptsearch random`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.trial_options import trial_options
+
+
+@click.command("random")
+@trial_options
+@problem_options
+@run_options
+@output_options
+def random(bank_spec: str, ensemble: int, objective: str, batch: int, **options: Any) -> None:
+    """Score prompts drawn at random from a bank: what other searches must beat.
+
+    The same command again resumes a run that was cut off; with more --trials it goes on.
+    """
+    from promptsearch.commands.searching import run_trials
+
+    run_trials("random", bank_spec, {"ensemble": ensemble, "objective": objective, "batch": batch}, **options)

@@ -1,0 +1,50 @@
+"""Options that the searchers by trials share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+trials_option = click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Trials in all, those of earlier runs of it too.",
+)
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    help="Stop after so many seconds; the same command again goes on.",
+)
+
+
+def trial_options(f: F) -> F:
+    """The space, the objective and the budget."""
+    options = [
+        click.option(
+            "--bank",
+            "bank_spec",
+            default="grammar",
+            show_default=True,
+            help="A bank of templates: a file, or the name of a built-in one (`promptsearch banks list`).",
+        ),
+        click.option("--ensemble", type=int, default=1, show_default=True, help="Most templates of one prompt set."),
+        click.option(
+            "--objective",
+            default="xent",
+            show_default=True,
+            help="xent (cross-entropy), or accuracy (ties broken by cross-entropy).",
+        ),
+        trials_option,
+        timeout_option,
+        click.option("--batch", type=int, default=4, show_default=True, help="Trials proposed and scored together."),
+        click.option("--enqueue", help="A bank whose templates are tried first, after the hand-written prompt."),
+    ]
+    for option in reversed(options):
+        f = option(f)
+    return f

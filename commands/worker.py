@@ -1,0 +1,68 @@
+"""`promptsearch worker`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from promptsearch.commands.options import output_options
+from promptsearch.commands.trial_options import timeout_option
+
+
+@click.command()
+@click.option("--study", required=True, help="Name of the run to join.")
+@click.option("--storage", help="Where it is kept: a database URL or a SQLite file.")
+@click.option("--model", help="The run's model, where it has another name or path here.")
+@click.option("--weights", type=click.Path(path_type=Path), help="The run's weights, where they lie elsewhere here.")
+@click.option("--dataset", help="The run's pictures, where they lie elsewhere here.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@timeout_option
+@output_options
+def worker(
+    study: str,
+    storage: str | None,
+    model: str | None,
+    weights: Path | None,
+    dataset: str | None,
+    device: str,
+    timeout: float | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Join a run, from this machine or another: score trials of it until it has them all.
+
+    Bank, options and fingerprints are in the study; a model or pictures other than the run's are refused.
+    """
+    import secrets
+
+    from promptsearch.commands.progress import progress_bar
+    from promptsearch.commands.searching import interruptible, reopen, say_interrupted
+    from promptsearch.errors import InputError
+    from promptsearch.runs import Budget, RunRecord, Sharing, rebuild_searcher
+    from promptsearch.search import TrialSearcher
+
+    record = RunRecord.load(study, storage)
+    _, searcher = rebuild_searcher(record)
+    if not isinstance(searcher, TrialSearcher):
+        command = record.config["command"]
+        raise InputError(f"run {study!r}: {command} goes by rounds in one process; join one of tpe, climb or random")
+    searcher.worker = 1 + secrets.randbelow(2**31 - 1)
+    total = (record.get("budget") or {}).get("trials")
+    with progress_bar(quiet or as_json) as progress:
+        problem = reopen(record, model=model, weights=weights, dataset=dataset, device=device, progress=progress)
+        task = problem.task(record.config["shots"], record.config["seed"])
+        with interruptible() as stopping:
+            sharing = Sharing(searcher, problem.evaluator(task), record, Budget(total, timeout), progress, stopping)
+            ended = sharing.run()
+        problem.encoder.close()
+    trials = [t for t in record.all_trials() if t.score is not None]
+    ours = sum(t.worker == searcher.worker for t in trials)
+    if as_json:
+        summary = {"run": {"study": study, "storage": record.url}, "worker": searcher.worker, "scored": ours}
+        click.echo(json.dumps({**summary, "trials": len(trials), "ended": ended}, indent=2))
+    elif ended != "interrupted":
+        click.echo(f"{ours} of {len(trials)} trials scored here; `promptsearch runs resume {study}` gives the result")
+    if ended == "interrupted":
+        say_interrupted(record, len(trials), total)

@@ -1,0 +1,151 @@
+"""PromptSets as Optuna parameters: what samplers learn from and what optuna-dashboard shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from promptsearch.banks import PromptSet
+from promptsearch.search.space import Choice, Space
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+#: The pattern of a template that comes from no pattern.
+PLAIN = "(plain)"
+
+
+class Suggests(Protocol):
+    """What an encoding asks of a trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+
+class SlotEncoding:
+    """Every member's pattern and words, categorical; slots exist where their pattern has them, members up to `size`.
+
+    Names: `size`, and `pattern`, `[slot]`, `template` (the index of a plain one), with `2.` and so on before those of
+    an ensemble's members.  A set has one encoding, its members in their order: equal sets are one point.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._distributions: dict[str, BaseDistribution] = {}
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some parameters exist only for some values of others."""
+        grammar = self.space.grammar
+        if self.space.ensemble > 1:
+            return True
+        if grammar is None:
+            return False
+        slots = {frozenset(grammar.slots_of(i)) for i in range(len(grammar.patterns))}
+        return len(slots) > 1 or bool(self.space.plain)
+
+    def suggest(self, trial: Suggests) -> PromptSet:
+        """Let a trial's sampler choose a set."""
+        size = 1
+        if self.space.ensemble > 1:
+            size = trial.suggest_int("size", 1, self.space.ensemble)
+        return PromptSet(self.space.template(self._choose(trial, m)) for m in range(size))
+
+    def params(self, prompt_set: PromptSet) -> dict[str, Any] | None:
+        """The parameters of a set, or None where it is not of the space."""
+        if not self.space.holds(prompt_set):
+            return None
+        params: dict[str, Any] = {"size": prompt_set.size} if self.space.ensemble > 1 else {}
+        for m, template in enumerate(prompt_set.templates):
+            choice = self.space.choice_of(template)
+            if choice is None:
+                return None
+            params |= self._member(choice, m)
+        return params
+
+    def recall(self, params: Mapping[str, Any]) -> PromptSet | None:
+        """The set of parameters as `params` gave them, or None where they are of another space."""
+        try:
+            members = range(int(params.get("size", 1)))
+            return PromptSet(self.space.template(self._choice(params, m)) for m in members)
+        except (KeyError, ValueError):  # InputError is a ValueError
+            return None
+
+    def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        """The distributions of parameters, as a recorded trial must carry them."""
+        return {name: self._distribution(name) for name in params}
+
+    def _choose(self, trial: Suggests, member: int) -> Choice:
+        grammar = self.space.grammar
+
+        def pick(name: str) -> Any:
+            return trial.suggest_categorical(name, self._distribution(name).choices)  # type: ignore[attr-defined]
+
+        prefix = self._prefix(member)
+        if grammar is None:
+            return None, {"template": pick(f"{prefix}template")}
+        pattern = pick(f"{prefix}pattern")
+        if pattern == PLAIN:
+            return None, {"template": pick(f"{prefix}template")}
+        at = grammar.patterns.index(pattern)
+        return at, {s: grammar.slots[s].index(pick(f"{prefix}[{s}]")) for s in grammar.slots_of(at)}
+
+    def _member(self, choice: Choice, member: int) -> dict[str, Any]:
+        grammar, prefix = self.space.grammar, self._prefix(member)
+        pattern, words = choice
+        if pattern is None:
+            head = {} if grammar is None else {f"{prefix}pattern": PLAIN}
+            return {**head, f"{prefix}template": words["template"]}
+        assert grammar is not None  # only a grammar has patterns
+        slots = {f"{prefix}[{s}]": grammar.slots[s][words[s]] for s in grammar.slots_of(pattern)}
+        return {f"{prefix}pattern": grammar.patterns[pattern], **slots}
+
+    def _choice(self, params: Mapping[str, Any], member: int) -> Choice:
+        grammar, prefix = self.space.grammar, self._prefix(member)
+        if grammar is None or params[f"{prefix}pattern"] == PLAIN:
+            return None, {"template": int(params[f"{prefix}template"])}
+        pattern = grammar.patterns.index(params[f"{prefix}pattern"])
+        return pattern, {s: grammar.slots[s].index(params[f"{prefix}[{s}]"]) for s in grammar.slots_of(pattern)}
+
+    def _prefix(self, member: int) -> str:
+        return f"{member + 1}." if self.space.ensemble > 1 else ""
+
+    def _distribution(self, name: str) -> BaseDistribution:
+        if name not in self._distributions:
+            from optuna.distributions import CategoricalDistribution, IntDistribution
+
+            grammar, kind = self.space.grammar, name.rpartition(".")[2] if self.space.ensemble > 1 else name
+            made: BaseDistribution
+            if name == "size":
+                made = IntDistribution(1, self.space.ensemble)
+            elif kind == "template" or grammar is None:
+                made = CategoricalDistribution(range(len(self.space.plain)))
+            elif kind == "pattern":
+                made = CategoricalDistribution([*grammar.patterns, *([PLAIN] if self.space.plain else [])])
+            else:
+                made = CategoricalDistribution(grammar.slots[kind[1:-1]])
+            self._distributions[name] = made
+        return self._distributions[name]
+
+
+class KeyEncoding:
+    """A number from 0 to 1 per template: those above one half are in, the highest `ensemble` of them, or the highest.
+
+    The space of samplers that need numbers (CMA-ES, quasi-random sequences).
+    """
+
+    #: More templates than this have too many dimensions to sample in.
+    MOST = 256
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
+    def suggest(self, trial: optuna.Trial) -> PromptSet:
+        """Let a trial's sampler choose a set."""
+        templates = self.space.bank.templates
+        keys = [trial.suggest_float(f"t{i}", 0.0, 1.0) for i in range(len(templates))]
+        ranked = sorted(range(len(templates)), key=lambda i: (-keys[i], i))[: self.space.ensemble]
+        above = [i for i in ranked if keys[i] > 0.5] or ranked[:1]
+        return PromptSet(templates[i] for i in above)

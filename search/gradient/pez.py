@@ -1,0 +1,99 @@
+"""Hard prompts by projected gradients (PEZ, Wen et al. 2023), adapted to few-shot cross-entropy.
+
+The discrete control: its prompts are real words, but nobody can read them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.search.gradient.coop import POSITIONS, context_layout, context_template
+from promptsearch.search.gradient.learned import Learned
+from promptsearch.search.gradient.tower import TextTower
+from promptsearch.search.gradient.training import Checkpoint, Progress, few_shot_loss, generator, no_progress
+from promptsearch.search.gradient.words import Words
+
+#: Steps between two checkpoints.
+KEEP = 100
+
+
+@dataclass(frozen=True)
+class PezOptions:
+    """The defaults are the paper's: AdamW 0.1, weight decay 0.1, 3000 steps, 16 tokens."""
+
+    tokens: int = 16
+    steps: int = 3000
+    rate: float = 0.1
+    weight_decay: float = 0.1
+    position: str = "end"
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: give at least 1")
+        if self.position not in POSITIONS:
+            raise InputError(f"--position {self.position}: choose from {', '.join(POSITIONS)}")
+
+
+def pez(
+    tower: TextTower,
+    words: Words,
+    class_names: Sequence[str],
+    features: np.ndarray,
+    labels: np.ndarray,
+    logit_scale: float,
+    options: PezOptions,
+    seed: int,
+    *,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = no_progress,
+) -> tuple[str, Learned]:
+    """The template of nearest words with the lowest few-shot cross-entropy of all steps.
+
+    Each step projects the continuous prompt to the nearest words (cosine), takes the gradient there and applies it to
+    the continuous prompt (algorithm 1).  All few-shot pictures (N, D), labels (N,), are used in every step.  Only
+    whole words are projected to, so that the template is tokenized to just the tokens that were scored.
+
+    Raises:
+        InputError: a prompt that is longer than the tower.
+        PromptSearchError: the loss is not finite.
+    """
+    import torch
+
+    layout = context_layout(tower, class_names, options.tokens, options.position)
+    start = torch.randint(len(words.ids), (options.tokens,), generator=generator(seed, 0, 4))
+    soft = words.vectors[start.to(tower.device)].float().clone()  # (V, W)
+    optim = torch.optim.AdamW([soft], lr=options.rate, weight_decay=options.weight_decay)
+    x, y = torch.as_tensor(features, device=tower.device), torch.as_tensor(labels, device=tower.device)
+    best, best_loss, losses = words.ids[start.to(tower.device)].tolist(), math.inf, []
+    if checkpoint and (state := checkpoint.load()):
+        soft.copy_(state["soft"])
+        optim.load_state_dict(state["optimizer"])
+        best, best_loss, losses = state["best"], state["best_loss"], state["losses"]
+    for step in range(len(losses), options.steps):
+        ids = words.nearest(soft, "cosine")
+        hard = tower.embeddings(ids).float().requires_grad_(True)
+        loss = few_shot_loss(x, tower.encode(layout, hard), y, logit_scale)
+        if not math.isfinite(amount := float(loss.detach())):
+            raise PromptSearchError(f"the training diverged: the loss of step {step} is {amount}; use a smaller --rate")
+        if amount < best_loss:
+            best, best_loss = ids, amount
+        losses.append(amount)
+        (soft.grad,) = torch.autograd.grad(loss, [hard])
+        optim.step()
+        if len(losses) % KEEP == 0:
+            if checkpoint:
+                checkpoint.save(
+                    soft=soft.clone(), optimizer=optim.state_dict(), best=best, best_loss=best_loss, losses=losses
+                )
+            progress(len(losses), options.steps, f"projected gradients, best loss {best_loss:.4f}")
+    with torch.no_grad():
+        weights = tower.encode(layout, tower.embeddings(best).float()).cpu().numpy()
+    tensors = {"tokens": np.array(best, dtype=np.int64)}
+    about = {**asdict(options), "best_loss": best_loss}
+    return context_template(words, best, options.position), Learned(weights, tensors, losses, options.steps, about)

@@ -1,0 +1,112 @@
+"""A sparse distribution over a bank's templates learnt by gradient, annealed to an ensemble of real templates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from promptsearch.banks import PromptSet
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.search.gradient.learned import Learned
+from promptsearch.search.gradient.training import Progress, few_shot_loss, generator, no_progress
+
+
+@dataclass(frozen=True)
+class SparseOptions:
+    """How the distribution is learnt and annealed.
+
+    Attributes:
+        size: templates of the ensemble (k).
+        steps: of Adam, each on all pictures.
+        rate: Adam's learning rate, for the logits of the distribution.
+        entropy: final weight of the penalty on entropy above log k.
+        hot, cold: first and last temperature of the softmax.
+        gumbel: Gumbel noise on the logits (Jang et al. 2017), so that templates are sampled and not only mixed.
+    """
+
+    size: int = 4
+    steps: int = 500
+    rate: float = 0.1
+    entropy: float = 1.0
+    hot: float = 1.0
+    cold: float = 0.3
+    gumbel: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("size", "steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: give at least 1")
+
+
+def learn_ensemble(
+    templates: Sequence[str],
+    bank: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    logit_scale: float,
+    options: SparseOptions,
+    seed: int,
+    progress: Progress = no_progress,
+) -> tuple[PromptSet, Learned]:
+    """The k templates with the largest weights, as a weighted ensemble; and the soft mixture before they were chosen.
+
+    The class weights of a mixture w are normalise(sum_t w_t v_tc); the loss is cross-entropy plus
+    entropy · max(0, H(w) - log k), its weight rising and the temperature falling geometrically over the steps.
+
+    Args:
+        bank: (T, C, D) unit class features of the templates.
+        features: (N, D) unit vectors of the pictures; labels: (N,).
+
+    Raises:
+        InputError: more templates asked for than the bank has.
+        PromptSearchError: the loss is not finite.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    if options.size > len(templates):
+        raise InputError(f"--sample {options.size}: the bank has {len(templates)} templates; ask for at most as many")
+    v, x = torch.as_tensor(bank), torch.as_tensor(features)
+    y = torch.as_tensor(labels)
+    logits = torch.zeros(len(templates), requires_grad=True)
+    optim = torch.optim.Adam([logits], lr=options.rate)
+    random = generator(seed, 0, 2)
+    losses = []
+    for step in range(options.steps):
+        at = step / max(1, options.steps - 1)
+        temperature = options.hot * (options.cold / options.hot) ** at
+        noisy = logits
+        if options.gumbel:
+            uniform = torch.rand(logits.shape, generator=random).clamp(1e-9, 1 - 1e-7)
+            noisy = logits - torch.log(-torch.log(uniform))
+        w = (noisy / temperature).softmax(0)  # (T,)
+        weights = F.normalize(torch.tensordot(w, v, dims=1), dim=-1)  # (C, D)
+        xent = few_shot_loss(x, weights, y, logit_scale)
+        sure = (logits / temperature).softmax(0)
+        entropy = -(sure * sure.clamp(min=1e-12).log()).sum()
+        loss = xent + options.entropy * at * (entropy - math.log(options.size)).clamp(min=0)
+        if not math.isfinite(float(loss.detach())):
+            raise PromptSearchError(f"the training diverged at step {step}; use a smaller learning rate")
+        (logits.grad,) = torch.autograd.grad(loss, [logits])
+        optim.step()
+        losses.append(float(xent.detach()))
+        if step % 50 == 0:
+            progress(step, options.steps, f"learning a mixture, cross-entropy {losses[-1]:.4f}")
+    with torch.no_grad():
+        w = (logits / options.cold).softmax(0)
+        weights = F.normalize(torch.tensordot(w, v, dims=1), dim=-1)
+    chosen = w.argsort(descending=True, stable=True)[: options.size].tolist()
+    found = top_templates(templates, w.numpy(), options.size)
+    about = {**asdict(options), "kept": float(w[chosen].sum())}
+    return found, Learned(weights.numpy(), {"mixture": w.numpy()}, losses, options.steps, about)
+
+
+def top_templates(templates: Sequence[str], mixture: np.ndarray, size: int) -> PromptSet:
+    """The `size` templates with the largest weights (ties by the bank's order), weighted by them."""
+    order = np.argsort(-mixture, kind="stable")[:size]
+    kept = [i for i in order if mixture[i] > 1e-6]
+    total = float(mixture[kept].sum())
+    return PromptSet([templates[i] for i in kept], [float(mixture[i]) / total for i in kept])

@@ -1,0 +1,223 @@
+"""An open_clip text tower that reads learnt vectors among its tokens, differentiable in them.
+
+A prompt is a list of integers: a token id stands for its frozen embedding, and ~j (a negative number) for the learnt
+vector j.  Nothing after the end token is computed, and what all prompts begin with is computed once for them all:
+with 16 shared context vectors in front of ten class names that is a third of the positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from promptsearch.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Prompt = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Prompts as rows of the table [frozen; learnt], padded to the longest of them."""
+
+    frozen: torch.Tensor  # (U, W) embeddings of the tokens that occur
+    rows: torch.Tensor  # (n, L) rows of the table
+    last: torch.Tensor  # (n,) position of the end token
+    shared: int  # leading positions that are the same in all prompts
+    learnt: int  # vectors that the prompts refer to
+
+
+class TextTower:
+    """Encodes prompts that hold learnt vectors.
+
+        tower = TextTower(model, tokenizer)
+        layout = tower.layout([[~0, ~1, *tower.tokens(f"{name}.")] for name in ("cat", "dog")])
+        features = tower.encode(layout, torch.zeros(2, tower.width, requires_grad=True))  # (2, D)
+
+    Raises:
+        InputError: a text tower that is not causal, or not one of open_clip's own.
+    """
+
+    def __init__(self, model: Any, tokenizer: Callable[[list[str]], Any]) -> None:
+        self.module, self.pool, self.eos = _recognise(model)
+        self.tokenizer = tokenizer
+        self.width = int(self.module.token_embedding.embedding_dim)
+        self.context_length = int(self.module.context_length)
+        ids = [int(i) for i in tokenizer([""])[0]]
+        end = self._pooled(ids)
+        self.start, self.end = ids[:end], ids[end]
+        self._plain = all(_plain(block) for block in self.module.transformer.resblocks)
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.positional_embedding.device
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text without its start and end, none cut off where the tokenizer can say so."""
+        if (encode := getattr(self.tokenizer, "encode", None)) is not None:
+            return [int(i) for i in encode(text)]
+        ids = [int(i) for i in self.tokenizer([text])[0]]
+        return ids[len(self.start) : self._pooled(ids)]
+
+    def embeddings(self, tokens: Sequence[int]) -> torch.Tensor:
+        """(n, W) a copy of the embeddings of these tokens."""
+        import torch
+
+        return self.module.token_embedding.weight.detach()[torch.tensor(list(tokens), device=self.device)].clone()
+
+    def layout(self, prompts: Sequence[Prompt], names: Sequence[str] = ()) -> Layout:
+        """Prompts (without start and end) ready to be encoded.
+
+        Args:
+            names: what the prompts are about, for messages.
+
+        Raises:
+            InputError: a prompt that is longer than the tower.
+        """
+        import torch
+
+        full = [[*self.start, *p, self.end] for p in prompts]
+        for i, (p, own) in enumerate(zip(full, prompts, strict=True)):
+            if len(p) > self.context_length:
+                vectors = sum(t < 0 for t in own)
+                of = f" of class {names[i]!r}" if names else ""
+                raise InputError(
+                    f"the prompt{of} needs {len(p)} positions ({vectors} learnt vectors, "
+                    f"{len(own) - vectors} tokens, start and end) and the model reads {self.context_length}; "
+                    "use fewer vectors or a shorter text"
+                )
+        known = sorted({t for p in full for t in p if t >= 0})
+        row = {t: i for i, t in enumerate(known)}
+        learnt = 1 + max((~t for p in full for t in p if t < 0), default=-1)
+        longest = max(map(len, full))
+        rows = [[len(known) + ~t if t < 0 else row[t] for t in p] + [0] * (longest - len(p)) for p in full]
+        shared = min(map(len, full)) - 1  # the end token is never shared: it is what is pooled
+        shared = next((i for i in range(shared) if len({p[i] for p in full}) > 1), shared)
+        return Layout(
+            self.embeddings(known),
+            torch.tensor(rows, device=self.device),
+            torch.tensor([len(p) - 1 for p in full], device=self.device),
+            shared if len(full) > 1 and self._plain else 0,
+            learnt,
+        )
+
+    def encode(self, layout: Layout, learnt: torch.Tensor | None = None) -> torch.Tensor:
+        """(n, D) unit vectors; what open_clip's `encode_text` gives where every learnt vector is a token's embedding.
+
+        Args:
+            learnt: (V, W) the vectors that ~0 ... ~(V - 1) stand for.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        module = self.module
+        dtype = module.transformer.get_cast_dtype()
+        table = layout.frozen if learnt is None else torch.cat([layout.frozen, learnt.to(layout.frozen.dtype)])
+        position = module.positional_embedding[: layout.rows.shape[1]].to(dtype)  # (L, W)
+        if layout.shared:
+            x = self._run_shared(layout, table.to(dtype), position)
+        else:
+            x = F.embedding(layout.rows, table).to(dtype) + position  # (n, L, W)
+            n, length, _ = x.shape
+            x = module.transformer(x, attn_mask=module.attn_mask[:length, :length])
+            x = x[torch.arange(n, device=x.device), layout.last]  # (n, W)
+        x = module.ln_final(x)
+        projection = module.text_projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
+        return F.normalize(x.float(), dim=-1)
+
+    def _run_shared(self, layout: Layout, table: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """(n, W) the end tokens' outputs, the shared beginning (P positions) computed once for all n prompts."""
+        import torch
+        import torch.nn.functional as F
+
+        module, p = self.module, layout.shared
+        n, length = layout.rows.shape
+        rest = length - p
+        head = F.embedding(layout.rows[0, :p], table) + position[:p]  # (P, W)
+        tail = F.embedding(layout.rows[:, p:], table) + position[p:]  # (n, S, W)
+        x = torch.cat([head, tail.flatten(0, 1)])  # (P + n S, W): every position that is different, once
+        ends = p + torch.arange(n, device=x.device) * rest + layout.last - p  # (n,) rows of the end tokens
+        mask = module.attn_mask[p:length, :length].to(x.dtype)  # (S, P + S)
+        blocks = module.transformer.resblocks
+        for i, block in enumerate(blocks):
+            attn = block.attn
+            qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)  # (P + n S, 3 W)
+            qkv = qkv.unflatten(1, (3, attn.num_heads, -1))
+            q, k, v = qkv[:p].permute(1, 2, 0, 3).unsqueeze(1)  # (1, H, P, d) each
+            first = F.scaled_dot_product_attention(q, k, v, is_causal=True)[0]  # (H, P, d)
+            own_q, own_k, own_v = qkv[p:].unflatten(0, (n, rest)).permute(2, 0, 3, 1, 4)  # (n, H, S, d) each
+            keys = torch.cat([k.expand(n, -1, -1, -1), own_k], dim=2)  # (n, H, P + S, d)
+            values = torch.cat([v.expand(n, -1, -1, -1), own_v], dim=2)
+            second = F.scaled_dot_product_attention(own_q, keys, values, attn_mask=mask)  # (n, H, S, d)
+            mixed = torch.cat([first.transpose(0, 1).flatten(1), second.transpose(1, 2).flatten(2).flatten(0, 1)])
+            if i == len(blocks) - 1:  # nobody attends to the last layer's outputs
+                x, mixed = x[ends], mixed[ends]
+            x = x + block.ls_1(attn.out_proj(mixed))
+            x = x + block.ls_2(block.mlp(block.ln_2(x)))
+        return x
+
+    def _pooled(self, ids: list[int]) -> int:
+        """The position whose output is the text's vector: text_global_pool of open_clip."""
+        return ids.index(max(ids)) if self.pool == "argmax" else ids.index(self.eos) if self.eos in ids else 0
+
+
+def split_template(tower: TextTower, before: str, name: str, after: str) -> tuple[list[int], list[int], list[int]]:
+    """Tokens of a filled template: before the class name, the name, and after it.
+
+    Raises:
+        InputError: the name's tokens run into its neighbours', so that it cannot be replaced alone.
+    """
+    parts = tower.tokens(before), tower.tokens(name), tower.tokens(after)
+    if [t for part in parts for t in part] != tower.tokens(before + name + after):
+        raise InputError(
+            f"in {before + name + after!r} the class name {name!r} has no tokens of its own; "
+            "put spaces around {} in the template"
+        )
+    if not parts[1]:
+        raise InputError(f"the class name {name!r} has no tokens; write it in letters")
+    return parts
+
+
+def _recognise(model: Any) -> tuple[Any, str, int]:
+    """(text module, how it pools, its end token's id) of an open_clip model with a causal text tower."""
+    import torch
+    from open_clip.transformer import TextTransformer
+
+    module = getattr(model, "text", model)
+    kind = type(module).__name__
+    if not isinstance(module, TextTransformer) and not all(
+        hasattr(module, a) for a in ("transformer", "token_embedding", "positional_embedding", "ln_final")
+    ):
+        raise InputError(f"the text tower of this model is a {kind}, which takes no vectors; use another model")
+    pool = getattr(module, "pool_type", None) or getattr(module, "text_pool_type", "argmax")
+    eos = getattr(module, "eos_id", None) or getattr(module, "text_eos_id", None)
+    mask = module.attn_mask
+    causal = mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
+    if pool not in ("argmax", "eos") or not causal or getattr(module, "cls_emb", None) is not None:
+        raise InputError(
+            f"the text tower of this model ({kind}) is not causal with an end token; "
+            "learnt vectors need one like CLIP's: use another model"
+        )
+    return module, pool, int(eos or 0)
+
+
+def _plain(block: Any) -> bool:
+    """Whether a residual block is CLIP's own, whose attention can be taken apart."""
+    from open_clip.transformer import ResidualAttentionBlock
+    from torch import nn
+
+    attn = block.attn
+    return (
+        type(block) is ResidualAttentionBlock
+        and type(attn) is nn.MultiheadAttention
+        and attn.in_proj_weight is not None
+        and attn.bias_k is None
+        and not attn.add_zero_attn
+        and attn.dropout == 0
+        and not hasattr(block, "ln_1_kv")
+    )

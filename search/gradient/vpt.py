@@ -1,0 +1,202 @@
+"""Visual prompts: a border of learnt pixels, or learnt tokens in a ViT; the text side and all weights are frozen.
+
+Border: Bahng et al. (2022), added to the preprocessed picture.  Tokens: Jia et al. (2022), after the class token at
+the input (shallow) or, replaced, at the input of every layer (deep).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch.errors import InputError
+from promptsearch.search.gradient.learned import Learned
+from promptsearch.search.gradient.training import (
+    Checkpoint,
+    Progress,
+    Schedule,
+    few_shot_loss,
+    generator,
+    no_progress,
+    train,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = ("border", "shallow", "deep")
+BORDER = 30 / 224  # of the side: the paper's 30 pixels
+BORDER_RATE = 40 / 256  # per picture of a batch, the paper's
+TOKEN_RATE = 0.1 / 256  # ours: the paper chooses its rate for every data set
+
+
+@dataclass(frozen=True)
+class VptOptions:
+    """What is learnt.
+
+    Attributes:
+        kind: border, shallow or deep.
+        border: its width in pixels of the preprocessed picture; 30/224 of the side where it is None.
+        tokens: their number, per layer where they are deep.
+        schedule: where it is None, SGD with momentum 0.9 for 100 epochs, 10 of them warm-up, cosine, batch 32, at
+            a rate of 5 for a border and 0.0125 for tokens.
+    """
+
+    kind: str = "border"
+    border: int | None = None
+    tokens: int = 10
+    schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"--kind {self.kind}: choose from {', '.join(KINDS)}")
+        if self.tokens < 0 or (self.border is not None and self.border < 1):
+            raise InputError(f"--tokens {self.tokens} --border {self.border}: tokens from 0, a border from 1 pixel")
+
+
+def vpt_schedule(options: VptOptions, epochs: int = 100, rate: float | None = None, batch: int = 32) -> Schedule:
+    """The default schedule with some of its figures replaced."""
+    each = BORDER_RATE if options.kind == "border" else TOKEN_RATE
+    warmup = min(10, epochs // 2)
+    return Schedule(epochs, each * batch if rate is None else rate, batch, 0.9, 0.0, warmup, None)
+
+
+class VisualPrompt:
+    """A model's picture tower with a visual prompt in it.
+
+        prompt = VisualPrompt(model, VptOptions("border"), seed=0)
+        features = prompt.encode(pixels)  # (B, 3, H, W) preprocessed to (B, D) unit vectors
+
+    A border starts at zero, tokens at uniform(±sqrt(6 / (3 · patch² + width))).
+
+    Raises:
+        InputError: tokens for a tower that is no ViT, a border wider than half the picture.
+    """
+
+    def __init__(self, model: Any, options: VptOptions, seed: int) -> None:
+        import torch
+
+        self.model, self.options = model, options
+        self.tensors: dict[str, torch.Tensor]
+        visual = model.visual
+        device = next(model.parameters()).device
+        if options.kind == "border":
+            side = visual.image_size
+            height, width = (side, side) if isinstance(side, int) else tuple(side)
+            wide = round(BORDER * height) if options.border is None else options.border
+            if 2 * wide > min(height, width):
+                raise InputError(f"--border {wide}: this model's pictures are {height}×{width}; at most half of that")
+            self._mask = torch.ones(height, width, device=device)
+            self._mask[wide : height - wide, wide : width - wide] = 0
+            self.tensors = {"border": torch.zeros(3, height, width, device=device)}
+            return
+        from open_clip.transformer import VisionTransformer
+
+        if not isinstance(visual, VisionTransformer):
+            raise InputError(
+                f"--kind {options.kind}: the picture tower of this model is a {type(visual).__name__}; "
+                "tokens need a ViT of open_clip's own: use --kind border"
+            )
+        patch, width = visual.conv1.kernel_size, visual.conv1.out_channels
+        layers = len(visual.transformer.resblocks) if options.kind == "deep" else 1
+        bound = math.sqrt(6 / (3 * patch[0] * patch[1] + width))
+        drawn = torch.rand((layers, options.tokens, width), generator=generator(seed, 0, 5))
+        self.tensors = {"tokens": ((2 * drawn - 1) * bound).to(device)}
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, D) unit vectors of preprocessed pictures (B, 3, H, W), differentiable in `tensors`."""
+        import torch.nn.functional as F
+
+        if "border" in self.tensors:
+            return F.normalize(self.model.encode_image(pixels + self._mask * self.tensors["border"]).float(), dim=-1)
+        with self._tokens_in_place():
+            return F.normalize(self.model.encode_image(pixels).float(), dim=-1)
+
+    def encode_all(self, batches: Iterable[torch.Tensor]) -> np.ndarray:
+        """(n, D) unit vectors of batches of pictures, without gradients."""
+        import torch
+
+        with torch.inference_mode():
+            return np.concatenate([self.encode(b.to(self._device)).cpu().numpy() for b in batches])
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.tensors.values())).device
+
+    @contextlib.contextmanager
+    def _tokens_in_place(self) -> Iterator[None]:
+        """Hooks that put the tokens behind the class token, replace them before each deeper layer, and drop them."""
+        import torch
+
+        transformer, tokens = self.model.visual.transformer, self.tensors["tokens"]
+        count = tokens.shape[1]
+        by_batch = getattr(transformer, "batch_first", True)
+
+        def put(x: torch.Tensor, layer: int, skip: int) -> torch.Tensor:
+            mine = tokens[layer].to(x.dtype).expand(len(x), -1, -1)
+            return torch.cat([x[:, :1], mine, x[:, 1 + skip :]], dim=1)  # (B, 1 + p + patches, W)
+
+        def replace(layer: int) -> Any:
+            def hook(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+                x = args[0] if by_batch else args[0].transpose(0, 1)
+                x = put(x, layer, count)
+                return (x if by_batch else x.transpose(0, 1), *args[1:])
+
+            return hook
+
+        handles = [transformer.register_forward_pre_hook(lambda _, args: (put(args[0], 0, 0), *args[1:]))]
+        handles += [
+            transformer.resblocks[i].register_forward_pre_hook(replace(i)) for i in range(1, len(tokens)) if count
+        ]
+        handles.append(
+            transformer.register_forward_hook(lambda _, __, out: torch.cat([out[:, :1], out[:, 1 + count :]], dim=1))
+        )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def learn_visual_prompt(
+    model: Any,
+    class_weights: np.ndarray,
+    pixels: torch.Tensor,
+    labels: np.ndarray,
+    logit_scale: float,
+    options: VptOptions,
+    seed: int,
+    *,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = no_progress,
+) -> tuple[VisualPrompt, Learned]:
+    """Learn a visual prompt from preprocessed pictures (N, 3, H, W), without augmentation, and labels (N,).
+
+    Args:
+        class_weights: (C, D) unit, frozen: those of a hand-written prompt.
+
+    Raises:
+        InputError: an option that does not fit the model.
+        PromptSearchError: the training diverged.
+    """
+    import torch
+
+    prompt = VisualPrompt(model, options, seed)
+    device = prompt._device
+    weights = torch.as_tensor(class_weights, device=device)
+    y = torch.as_tensor(labels, device=device)
+    schedule = options.schedule or vpt_schedule(options)
+
+    def loss(batch: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+        return few_shot_loss(prompt.encode(pixels[batch].to(device)), weights, y[batch], logit_scale)
+
+    losses = train(prompt.tensors, loss, len(labels), schedule, seed, checkpoint=checkpoint, progress=progress)
+    steps = schedule.epochs * max(1, len(labels) // schedule.batch)
+    tensors = {name: t.cpu().numpy() for name, t in prompt.tensors.items()}
+    about = {**asdict(options), "schedule": asdict(schedule)}
+    return prompt, Learned(np.asarray(class_weights), tensors, losses, steps, about)

@@ -1,0 +1,84 @@
+"""The real words nearest to learnt vectors: what a learnt prompt would say if it could be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from promptsearch.errors import InputError
+from promptsearch.search.gradient.tower import TextTower
+
+if TYPE_CHECKING:
+    import torch
+
+METRICS = ("cosine", "euclidean")
+
+
+class Words:
+    """The tokens of a tower that are whole words, so that a text made of them has just these tokens.
+
+        words = Words(tower)
+        print(words.text(words.nearest(learnt, "cosine")))
+
+    A token counts when its text is printable ASCII without braces and is tokenized to that token alone.
+
+    Raises:
+        InputError: the tokenizer cannot encode and decode single tokens.
+    """
+
+    def __init__(self, tower: TextTower) -> None:
+        import torch
+
+        tokenizer = tower.tokenizer
+        decode = getattr(tokenizer, "decode", None)
+        if decode is None or not hasattr(tokenizer, "encode"):
+            raise InputError(f"the tokenizer of this model ({type(tokenizer).__name__}) cannot name its tokens")
+        self.tower = tower
+        self.texts: dict[int, str] = {}
+        size = tower.module.token_embedding.num_embeddings
+        for i in range(size):
+            if i == tower.end or i in tower.start:
+                continue
+            try:
+                raw = decode([i])
+            except KeyError:  # more embeddings than tokens
+                continue
+            # CLIP's tokens of whole words decode to a text that ends in a space: the others need not be encoded.
+            text = raw.strip()
+            if raw.endswith(" ") and text.isascii() and text.isprintable() and not set(text) & set("{}"):
+                self.texts[i] = text
+        self.texts = {i: self.texts[i] for i in _whole(tower, list(self.texts.items()))}
+        self.ids = torch.tensor(sorted(self.texts), device=tower.device)
+        self.vectors = tower.embeddings(self.ids.tolist())  # (V, W)
+
+    def nearest(self, vectors: torch.Tensor, metric: str = "cosine") -> list[int]:
+        """Token ids of the word nearest to each of the vectors (n, W).
+
+        Raises:
+            InputError: no such metric.
+        """
+        import torch.nn.functional as F
+
+        if metric == "cosine":
+            scores = F.normalize(vectors, dim=-1) @ F.normalize(self.vectors, dim=-1).T  # (n, V)
+        elif metric == "euclidean":
+            scores = 2 * vectors @ self.vectors.T - self.vectors.square().sum(1)  # minus the distance, squared, + const
+        else:
+            raise InputError(f"metric {metric!r}: choose from {', '.join(METRICS)}")
+        return [int(i) for i in self.ids[scores.argmax(dim=1)]]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The words of these tokens, separated by spaces."""
+        return " ".join(self.texts[i] for i in ids)
+
+
+def _whole(tower: TextTower, items: list[tuple[int, str]], size: int = 64) -> list[int]:
+    """The token ids whose texts are tokenized to them alone, tried many at a time and one by one where that fails."""
+    found = []
+    for at in range(0, len(items), size):
+        ids = [i for i, _ in items[at : at + size]]
+        if tower.tokens(" ".join(t for _, t in items[at : at + size])) == ids:
+            found += ids
+        elif size > 1:
+            found += _whole(tower, items[at : at + size], size // 8)
+    return found

@@ -1,0 +1,56 @@
+"""Searchers by the name of their command: how a run is rebuilt from what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from promptsearch.banks import Bank
+from promptsearch.errors import InputError
+from promptsearch.search.beam import BeamSearch
+from promptsearch.search.climb import HillClimb
+from promptsearch.search.objective import get_objective
+from promptsearch.search.random_search import RandomSearch
+from promptsearch.search.searcher import Searcher
+from promptsearch.search.space import Space
+from promptsearch.search.tpe import TpeSearch
+
+#: Makes a searcher from a bank and a run's configuration (the command's own options, and "seed").
+Builder = Callable[[Bank, Mapping[str, Any]], Searcher]
+
+
+def _beam(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    return BeamSearch(bank, get_objective(o["objective"]), width=o["width"], depth=o["depth"], patience=o["patience"])
+
+
+def _random(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    return RandomSearch(Space(bank, o["ensemble"]), get_objective(o["objective"]), seed=o["seed"], batch=o["batch"])
+
+
+def _climb(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    return HillClimb(Space(bank, o["ensemble"]), get_objective(o["objective"]), seed=o["seed"], batch=o["batch"])
+
+
+def _tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    return TpeSearch(
+        Space(bank, o["ensemble"]),
+        get_objective(o["objective"]),
+        seed=o["seed"],
+        batch=o["batch"],
+        sampler=o["sampler"],
+        startup=o["startup"],
+    )
+
+
+SEARCHERS: dict[str, Builder] = {"beam": _beam, "random": _random, "climb": _climb, "tpe": _tpe}
+
+
+def build_searcher(command: str, bank: Bank, options: Mapping[str, Any]) -> Searcher:
+    """The searcher of a command.
+
+    Raises:
+        InputError: an unknown command, or options that its searcher refuses.
+    """
+    if command not in SEARCHERS:
+        raise InputError(f"searcher {command!r} is not known here; this version has {', '.join(SEARCHERS)}")
+    return SEARCHERS[command](bank, options)

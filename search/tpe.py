@@ -1,0 +1,247 @@
+"""Optuna's samplers over the templates of a bank."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from promptsearch.banks import PromptSet
+from promptsearch.errors import InputError
+from promptsearch.search.encoding import KeyEncoding, SlotEncoding
+from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.space import Space
+from promptsearch.search.trials import TrialSearcher
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+SAMPLERS = ("tpe", "random", "gp", "nsga2", "qmc", "cmaes")
+#: Samplers that are a function of the trials in their study; the others keep more, and are resumed by asking again.
+_OPEN = ("tpe", "random")
+
+
+class TpeSearch(TrialSearcher):
+    """Optuna's tree-structured Parzen estimator (Watanabe 2023), or another of its samplers.
+
+        searcher = TpeSearch(Space(bank), get_objective("xent"), seed=0)
+        while (batch := searcher.ask()) and searcher.trials < 300:
+            searcher.tell(list(zip(batch, evaluator.score(batch))))
+
+    The sampler sees a study in memory, filled from what is told, and is seeded anew for every batch.  A set that was
+    scored before is sampled again up to `resample` times, and then told again with the score that is known: that
+    costs nothing.  After `patience` such repeats in a row it is replaced by one drawn from those never scored.
+
+    Args:
+        sampler: one of `SAMPLERS`.
+        startup: trials drawn at random before the model is used.
+        multivariate: model the parameters jointly (those that appear together, with `group`).
+
+    Raises:
+        InputError: an unknown sampler, or one that does not fit the space.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        *,
+        seed: int = 0,
+        batch: int = 1,
+        sampler: str = "tpe",
+        startup: int = 20,
+        multivariate: bool = True,
+        group: bool = True,
+        resample: int = 5,
+        patience: int = 10,
+    ) -> None:
+        super().__init__(space, objective, seed=seed, batch=batch)
+        if sampler not in SAMPLERS:
+            raise InputError(f"--sampler {sampler}: choose from {', '.join(SAMPLERS)}")
+        if startup < 1:
+            raise InputError(f"--startup {startup}: must be at least 1")
+        self.sampler, self.startup = sampler, startup
+        self.multivariate, self.group = multivariate, group and multivariate
+        self.resample, self.patience = resample, patience
+        self._slots = SlotEncoding(space)
+        self._shown: SlotEncoding | KeyEncoding = self._slots
+        self._fit()
+        self._repeats = 0
+        self._study_kept: optuna.Study | None = None
+        self._pending: dict[PromptSet, optuna.Trial] = {}
+
+    def _fit(self) -> None:
+        """Choose the encoding, or refuse a space that the sampler cannot model."""
+        if self.sampler == "gp" and self._slots.conditional:
+            raise InputError(
+                "--sampler gp: some slots of this space exist only sometimes, which a Gaussian process cannot model; "
+                "use tpe or nsga2, or a grammar of one pattern without --ensemble"
+            )
+        if self.sampler in ("qmc", "cmaes"):
+            n = len(self.space.bank.templates)
+            if n > KeyEncoding.MOST or self.space.bank.sampled:
+                raise InputError(
+                    f"--sampler {self.sampler}: needs numbers, one per template, and {n} templates are too many "
+                    f"(at most {KeyEncoding.MOST}); use tpe or nsga2"
+                )
+            self._shown = KeyEncoding(self.space)
+
+    @property
+    def _study(self) -> optuna.Study:
+        if self._study_kept is None:
+            import optuna
+
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
+            self._study_kept = optuna.create_study(direction="maximize", sampler=self._sampler(self.seed))
+        return self._study_kept
+
+    def _sampler(self, seed: int, liar: bool = True) -> optuna.samplers.BaseSampler:
+        from optuna import samplers
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # experimental arguments
+            if self.sampler == "tpe":
+                return samplers.TPESampler(
+                    seed=seed,
+                    n_startup_trials=self.startup,
+                    multivariate=self.multivariate,
+                    group=self.group,
+                    constant_liar=liar,  # for those in hand; without any it only costs time
+                )
+            if self.sampler == "random":
+                return samplers.RandomSampler(seed=seed)
+            if self.sampler == "gp":
+                return samplers.GPSampler(seed=seed, n_startup_trials=self.startup, deterministic_objective=True)
+            if self.sampler == "nsga2":
+                return samplers.NSGAIISampler(seed=seed, population_size=20)
+            if self.sampler == "qmc":
+                return samplers.QMCSampler(seed=seed, scramble=True)
+            return samplers.CmaEsSampler(seed=seed, n_startup_trials=self.startup)
+
+    def _propose(self, taken: set[PromptSet]) -> list[PromptSet]:
+        return self._propose_open(taken) if self.sampler in _OPEN else self._propose_asked(taken)
+
+    def _propose_open(self, taken: set[PromptSet]) -> list[PromptSet]:
+        """Ask a sampler that looks at nothing but the study; of the study's finished trials none is changed."""
+        import optuna
+
+        study = self._study
+        liar = self.batch > 1 or bool(taken)
+        study.sampler = self._sampler(int(self.entropy().generate_state(1)[0]), liar)
+        batch: list[PromptSet] = []
+        open_trials: list[int] = []
+        for other in sorted(taken, key=lambda s: s.templates):  # the sampler keeps away from what others score now
+            if params := self._slots.params(other):
+                running = optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.RUNNING,
+                    params=params,
+                    distributions=self._slots.distributions(params),
+                )
+                open_trials.append(len(study.get_trials(deepcopy=False)))
+                study.add_trial(running)
+        repeats = self._repeats
+        while len(batch) < self.batch:
+            sampling = _Sampling(study)
+            open_trials.append(sampling.number)
+            for _ in range(self.resample + 1):
+                proposed = self._slots.suggest(sampling)
+                if proposed not in self.known and proposed not in taken and proposed not in batch:
+                    break
+                sampling.again()
+            repeated = proposed in self.known
+            if proposed in taken or proposed in batch or (repeated and repeats >= self.patience):
+                unseen = self._unseen(self.rng(), taken | set(batch), 1)
+                if not unseen:
+                    break
+                proposed, repeated = unseen[0], False
+            repeats = repeats + 1 if repeated else 0
+            batch.append(proposed)
+        for number in open_trials:
+            study.tell(number, state=optuna.trial.TrialState.FAIL)
+        return batch
+
+    def _propose_asked(self, taken: set[PromptSet]) -> list[PromptSet]:
+        """Ask a sampler with a memory of its own: what is asked stays asked until it is told."""
+        import optuna
+
+        self._drop_pending()
+        batch: list[PromptSet] = []
+        for _ in range(10 * self.batch):
+            if len(batch) == self.batch:
+                break
+            trial = self._study.ask()
+            proposed = self._shown.suggest(trial)
+            if proposed in self.known:  # learnt again at once: it costs nothing
+                self._study.tell(trial, self._value(self.known[proposed]))
+            elif proposed in taken or proposed in batch:
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                self._pending[proposed] = trial
+                batch.append(proposed)
+        return batch or self._unseen(self.rng(), taken, 1)
+
+    def tell(self, results: Any) -> None:
+        if self.sampler not in _OPEN and results:
+            first = results[0][0]
+            if not self._pending and first not in self.start and first not in self.known:
+                self.ask()
+        super().tell(results)
+        self._drop_pending()
+
+    def _learn(self, prompt_set: PromptSet, score: ScoreLike, repeated: bool) -> None:
+        self._repeats = self._repeats + 1 if repeated else 0
+        value = self._value(score)
+        if (trial := self._pending.pop(prompt_set, None)) is not None:
+            self._study.tell(trial, value)
+            return
+        if self._shown is not self._slots or not (params := self._slots.params(prompt_set)):
+            return  # not of the sampler's space: a hand-written starting point
+        import optuna
+
+        distributions = self._slots.distributions(params)
+        self._study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+
+    def _drop_pending(self) -> None:
+        import optuna
+
+        for trial in self._pending.values():
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self._pending.clear()
+
+    def _value(self, score: ScoreLike) -> float:
+        """One number that orders as the objective does: later figures only break ties."""
+        return float(sum(v * 1e-6**i for i, v in enumerate(self.objective(score))))
+
+
+class _Sampling:
+    """One trial whose parameters a sampler may choose more than once."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        trial = study.ask()
+        self.number = trial.number
+        self._trial = study.get_trials(deepcopy=False)[trial.number]
+        self._relative = dict(trial.relative_params)
+
+    def again(self) -> None:
+        sampler = self._study.sampler
+        space = sampler.infer_relative_search_space(self._study, self._trial)
+        self._relative = sampler.sample_relative(self._study, self._trial, space)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        from optuna.distributions import CategoricalDistribution
+
+        return self._pick(name, CategoricalDistribution(choices))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        from optuna.distributions import IntDistribution
+
+        return int(self._pick(name, IntDistribution(low, high)))
+
+    def _pick(self, name: str, distribution: BaseDistribution) -> Any:
+        if name in self._relative:
+            return self._relative[name]
+        if distribution.single():
+            return distribution.to_external_repr(0) if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]
+        return self._study.sampler.sample_independent(self._study, self._trial, name, distribution)

@@ -1,0 +1,157 @@
+"""The gradient baselines from the command line: documents, resuming, saving, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import open_clip
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+from safetensors.torch import save_file
+
+from promptsearch.banks import PromptSet
+from promptsearch.commands.coop import coop
+from promptsearch.commands.names import names
+from promptsearch.commands.pez import pez
+from promptsearch.commands.vpt import vpt
+from promptsearch.evaluators import default_cache, open_problem
+from promptsearch.evaluators.features import export_pack, import_pack
+from promptsearch.evaluators.models import TINY
+from promptsearch.search.gradient import Learned
+
+COMMANDS: dict[str, click.Command] = {"coop": coop, "names": names, "pez": pez, "vpt": vpt}
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of the embedded one's family and pictures of three colours."""
+    folder = tmp_path_factory.mktemp("gradient")
+    (folder / "model").mkdir()
+    (folder / "data").mkdir()
+    cfg = json.loads((TINY / "open_clip_config.json").read_text())
+    cfg["model_cfg"]["vision_cfg"] |= {"width": 8, "head_width": 32, "image_size": 32}
+    (folder / "model" / "open_clip_config.json").write_text(json.dumps(cfg))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = open_clip.model.CLIP(**cfg["model_cfg"])
+    save_file(model.state_dict(), folder / "model" / "open_clip_model.safetensors")
+    rng = np.random.default_rng(0)
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=list(COLOURS))})
+    for split, count in (("train", 8), ("test", 6)):
+        pictures, labels = [], []
+        for c, colour in enumerate(COLOURS.values()):
+            for _ in range(count):
+                noise = rng.integers(-40, 40, (32, 32, 3))
+                pictures.append(Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)))
+                labels.append(c)
+        table = Dataset.from_dict({"image": pictures, "label": labels}, features=features)
+        table.to_parquet(folder / "data" / f"{split}-0.parquet")
+    return folder
+
+
+def call(here: Path, command: str, *args: str) -> Result:
+    problem = ["--model", f"local-dir:{here / 'model'}", "--dataset", str(here / "data"), "--shots", "4", "--json"]
+    return CliRunner().invoke(COMMANDS[command], [*problem, "--quiet", *args])
+
+
+def document(here: Path, command: str, *args: str) -> dict[str, Any]:
+    result = call(here, command, *args)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return json.loads(result.stdout)
+
+
+CASES = {
+    "coop": ["--vectors", "2", "--epochs", "3", "--rate", "0.05"],
+    "names": ["--epochs", "3"],
+    "pez": ["--tokens", "2", "--steps", "5"],
+    "vpt": ["--epochs", "3"],
+}
+
+
+@pytest.mark.parametrize("command", CASES)
+def test_every_method_prints_the_document_of_all_searches(here: Path, tmp_path: Path, command: str) -> None:
+    file = tmp_path / "out.safetensors"
+    shown = document(here, command, *CASES[command], "--save", str(file))
+    assert shown["command"] == command and shown["shots"] == 4 and shown["test_pictures"] == 18
+    assert shown["winner"]["readable"] is False
+    assert {"accuracy", "low", "high"} == shown["winner"]["test"].keys() == shown["baselines"][0]["test"].keys()
+    assert shown["winner"]["support"].keys() == {"accuracy", "xent"}
+    assert shown["paired"]["baseline"] == shown["baselines"][0]["name"] == "hand-written"
+    gap = shown["winner"]["test"]["accuracy"] - shown["baselines"][0]["test"]["accuracy"]
+    assert shown["paired"]["difference"] == pytest.approx(gap, abs=1e-5)
+    assert len(shown["winner"]["templates"]) == 1 and shown["winner"]["templates"][0].count("{}") == 1
+    saved = Learned.load(file)
+    assert saved.class_weights.shape == (3, 64) and saved.about["command"] == command
+    assert document(here, command, *CASES[command]) == shown  # the finished run is shown again
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_decoded_texts_are_scored_as_text(here: Path) -> None:
+    shown = document(here, "coop", *CASES["coop"])
+    assert [r["name"] for r in shown["decoded"]] == [
+        "nearest words (cosine), as text",
+        "nearest words (euclidean), as text",
+    ]
+    problem = open_problem(f"local-dir:{here / 'model'}", str(here / "data"))
+    evaluator = problem.evaluator(problem.task(4, 0))
+    for row in shown["decoded"]:
+        score = evaluator.score([PromptSet.of(*row["templates"])])[0]
+        assert row["support"]["xent"] == pytest.approx(score.xent, abs=1e-4)
+        assert row["support"]["accuracy"] == pytest.approx(score.accuracy)
+
+
+def test_a_bank_is_sampled_from_and_pulled_to(here: Path, tmp_path: Path) -> None:
+    bank = tmp_path / "bank.txt"
+    lines = ["a photo of a {}.", "a {} thing", "the colour {}", "all {}", "a dark {} picture"]
+    bank.write_text("\n".join(lines))
+    sampled = document(here, "coop", "--bank", str(bank), "--sample", "2")
+    assert sampled["winner"]["readable"] is True
+    assert len(sampled["winner"]["templates"]) == 2 and set(sampled["winner"]["templates"]) <= set(lines)
+    assert [b["name"] for b in sampled["baselines"]] == ["hand-written", "whole bank averaged"]
+    pulled = document(here, "coop", *CASES["coop"], "--bank", str(bank), "--hull", "4", "--kg", "8")
+    nearest = pulled["decoded"][-1]
+    assert nearest["name"] == "nearest templates" and nearest["readable"] and set(nearest["templates"]) <= set(lines)
+
+
+def test_class_specific_and_augmented(here: Path) -> None:
+    specific = document(here, "coop", *CASES["coop"], "--specific", "--position", "middle")
+    assert len(specific["winner"]["templates"]) == 3
+    augmented = [document(here, "coop", *CASES["coop"], "--augment", "--study", name) for name in ("a", "b")]
+    assert augmented[0]["winner"] == augmented[1]["winner"]
+    assert any("cropped" in note for note in augmented[0]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "message"),
+    [
+        ("coop", ["--vectors", "30"], "class 'red' needs 34 positions"),
+        ("coop", ["--hull", "1"], "--bank"),
+        ("coop", ["--epochs", "0"], "--epochs 0"),
+        ("coop", ["--rate", "1e38", "--epochs", "9", "--vectors", "2"], "diverged"),
+        ("names", ["--template", "no place"], "no {}"),
+        ("vpt", ["--kind", "deep"], "tokens need a ViT"),
+    ],
+)
+def test_wrong_input_is_told(here: Path, command: str, args: list[str], message: str) -> None:
+    result = call(here, command, *args)
+    assert result.exit_code == 1 and result.stdout == ""
+    assert message in str(result.exception)
+
+
+def test_a_feature_pack_has_no_pictures(here: Path, tmp_path: Path) -> None:
+    model = f"local-dir:{here / 'model'}"
+    problem = open_problem(model, str(here / "data"))
+    export_pack(problem.source, problem.encoder.spec, tmp_path / "pack")
+    import_pack(tmp_path / "pack", default_cache())
+    result = call(here, "vpt")
+    assert "feature pack only" in str(result.exception) and "--dataset FOLDER" in str(result.exception)
+    assert document(here, "coop", *CASES["coop"])["notes"][0].startswith("Pictures: feature pack")
