@@ -13,10 +13,14 @@ from promptsearch.commands.banks import banks
 from promptsearch.commands.beam import beam
 from promptsearch.commands.cache import cache
 from promptsearch.commands.climb import climb
+from promptsearch.commands.coop import coop
 from promptsearch.commands.features import features
+from promptsearch.commands.names import names
+from promptsearch.commands.pez import pez
 from promptsearch.commands.random import random
 from promptsearch.commands.runs import runs
 from promptsearch.commands.tpe import tpe
+from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker
 from promptsearch.errors import InputError, PromptSearchError
 
@@ -54,7 +58,7 @@ def main() -> None:
     """Find readable prompts for vision-language models, without gradients."""
 
 
-for command in (beam, tpe, climb, random, worker, banks, features, cache, runs):
+for command in (beam, tpe, climb, random, coop, names, vpt, pez, worker, banks, features, cache, runs):
     main.add_command(command)
 
 

@@ -125,10 +125,13 @@ def main(
                 repeats[name].append(again / max(1, searcher.trials))
             click.echo(f"{condition} seed {seed}", err=True)
     judged = "held-out training pictures" if tune else "test split"
-    head = f"{bank.name} ({space.count} sets), {shots} shots, {evaluations} evaluations, seeds {first} to {first + seeds - 1}"
-    click.echo(f"{head}, conditions {', '.join(CONDITIONS)}; accuracy on the {judged}\n")
     click.echo(
-        "| searcher | cross-entropy of the winner (few-shot) | accuracy of the winner | against random | repeats | ms per evaluation |"
+        f"{bank.name} ({space.count} sets), {shots} shots, {evaluations} evaluations, "
+        f"seeds {first} to {first + seeds - 1}, conditions {', '.join(CONDITIONS)}; accuracy on the {judged}\n"
+    )
+    click.echo(
+        "| searcher | cross-entropy of the winner (few-shot) | accuracy of the winner | against random | repeats "
+        "| ms per evaluation |"
     )
     click.echo("|---|---|---|---|---|---|")
     base = next(iter(makers))

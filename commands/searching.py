@@ -220,7 +220,7 @@ def _spent(record: RunRecord, result: dict[str, Any], budget: Any) -> bool:
 
 @contextlib.contextmanager
 def interruptible(on: bool = True) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C sets what the yielded function answers, so that the trial in hand is finished; the second cuts."""
+    """The first Ctrl-C sets what the yielded function answers: the trial in hand is finished; the second cuts."""
     asked = threading.Event()
     if not on or threading.current_thread() is not threading.main_thread():
         yield asked.is_set

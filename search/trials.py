@@ -126,7 +126,7 @@ class TrialSearcher(Searcher):
         return found
 
 
-class _Either(set):  # type: ignore[type-arg]
+class _Either(set[PromptSet]):
     """What is in either of two collections, without copying the larger one."""
 
     def __init__(self, one: Mapping[PromptSet, ScoreLike], more: set[PromptSet]) -> None:

@@ -226,7 +226,7 @@ if importlib.util.find_spec("promptsearch") is None:
     sys.modules["promptsearch"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["promptsearch"])
 from promptsearch.evaluators.data import dataset_cached, open_dataset
-from promptsearch.errors import PromptSearchError
+from promptsearch.errors import InputError, PromptSearchError
 import datasets
 answers = []
 for wanted in sys.argv[2:]:
@@ -237,7 +237,7 @@ for wanted in sys.argv[2:]:
                   "fingerprint": data.fingerprint("train"), "cached": dataset_cached(wanted),
                   "pixels": [p.getpixel((0, 0))[0] for p in data.pictures("train", [3, 1])]}
     except PromptSearchError as error:
-        answer = {"error": str(error), "exit_code": error.exit_code}
+        answer = {"error": str(error), "exit_code": 2 if isinstance(error, InputError) else 1}
     answers.append({**answer, "seconds": time.monotonic() - start})
 print(json.dumps(answers))
 """

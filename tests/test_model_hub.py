@@ -126,7 +126,8 @@ def test_a_model_of_the_hub_by_its_id(hub: Any, tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    np.testing.assert_allclose(json.loads(encode("hf-hub:someone/small", tmp_path / "c", env)), own(model, 24), atol=1e-5)
+    ours = json.loads(encode("hf-hub:someone/small", tmp_path / "c", env))
+    np.testing.assert_allclose(ours, own(model, 24), atol=1e-5)
 
 
 def test_a_repository_that_is_not_there_is_one_line_with_remedies(hub: Any, tmp_path: Path) -> None:

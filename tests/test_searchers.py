@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from promptsearch.banks import Bank, Grammar, PromptSet, Template
+from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.search import (
-    SAMPLERS,
     BeamSearch,
     HillClimb,
     RandomSearch,
