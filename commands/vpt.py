@@ -27,7 +27,7 @@ BATCH = 64
 @click.option("--border", type=int, help="Its width in pixels of the preprocessed picture; by default 30/224 of it.")
 @click.option("--tokens", type=int, default=10, show_default=True, help="Learnt tokens, per layer where deep.")
 @click.option("--template", default="a photo of a {}.", show_default=True, help="Frozen: what classifies.")
-@click.option("--epochs", type=int, default=100, show_default=True)
+@click.option("--epochs", type=int, default=100, show_default=True, help="Passes over the few-shot pictures.")
 @click.option("--rate", type=float, help="Learning rate; by default 5 for a border, 0.0125 for tokens, at batch 32.")
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
