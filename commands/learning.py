@@ -164,6 +164,7 @@ def run_learning(
             **own,
         }
         about = {"version": __version__, "started": _now(), "pictures": problem.source.origin}
+        about["classes"] = list(problem.source.class_names)
         record = RunRecord.open(study or default_study(config), storage, config, about)
         kept = _folder() / f"{default_study(config)}.safetensors"
         result = record.result
@@ -181,7 +182,8 @@ def run_learning(
                 head |= {"bank": own.get("bank"), "objective": "xent"}
                 head |= {"run": {"study": record.name, "storage": record.url}}
                 head |= {"notes": problem.notes + trained.notes, "version": __version__}
-                result = _document(head, trained, setting, started)
+                result, details = _document(head, trained, setting, started)
+                record.set("details", details)
                 record.finish(result)
             checkpoint.remove()
         problem.encoder.close()
@@ -192,10 +194,13 @@ def run_learning(
         _print_decoded(result)
 
 
-def _document(head: dict[str, Any], trained: Trained, setting: Setting, started: float) -> dict[str, Any]:
-    """The document of reports/result.py, with what was decoded (and scored as text) under `decoded`."""
+def _document(
+    head: dict[str, Any], trained: Trained, setting: Setting, started: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The document of reports/result.py, with what was decoded (and scored as text) under `decoded`, and the details."""
     from promptsearch.banks import BASELINE, PromptSet
     from promptsearch.evaluators import Score, paired_difference, wilson
+    from promptsearch.reports import build_details
     from promptsearch.search.gradient import score_weights
 
     task, scale = setting.task, setting.logit_scale
@@ -229,7 +234,10 @@ def _document(head: dict[str, Any], trained: Trained, setting: Setting, started:
         against = base_hits if i == 0 else against
         baselines.append({"name": name, "templates": [str(t) for t in prompt_set.templates], **row})
     paired = paired_difference(hits, against)
-    return {
+    plain = setting.evaluator.predictions(rivals[0][1], test)
+    learnt = (features @ trained.winner.weights.T).argmax(axis=1)
+    details = build_details(setting.class_names, test, plain, learnt)
+    document = {
         **head,
         "evaluations": 1 + len(decoded) + len(baselines),
         "steps": trained.learned.steps,
@@ -242,6 +250,7 @@ def _document(head: dict[str, Any], trained: Trained, setting: Setting, started:
         "paired": {"baseline": "hand-written", **_interval(paired, "difference")},
         "test_pictures": len(test),
     }
+    return document, details
 
 
 def _thinned(losses: list[float], most: int = 200) -> list[float]:

@@ -101,6 +101,20 @@ def output_options(f: F) -> F:
     )
 
 
+def run_elsewhere_options(f: F) -> F:
+    """A run's model and pictures, where they have other names or paths here than where it was made."""
+    path = click.Path(path_type=Path)
+    return _apply(
+        [
+            click.option("--model", help="The run's model, where it has another name or path here."),
+            click.option("--weights", type=path, help="The run's weights, where they lie elsewhere here."),
+            click.option("--dataset", help="The run's pictures, where they lie elsewhere here."),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        ],
+        f,
+    )
+
+
 def storage_option(f: F) -> F:
     """Where runs are kept, for commands that only read them."""
     return _apply([click.option("--storage", help="Where runs are kept: a database URL or a SQLite file.")], f)

@@ -116,6 +116,7 @@ def run_search(
             **own,
         }
         about = {**_about(problem.source.origin), "opened": {**opened, "model": spec.name}}
+        about["classes"] = list(problem.source.class_names)
         if fork is not None:
             about["forked from"] = study
         record = RunRecord.open(fork or study or default_study(config), storage, config, about)
@@ -165,7 +166,7 @@ def carry_on(
     progress: Progress,
 ) -> dict[str, Any]:
     """The result of a run: the recorded one where its budget is spent, else searched for and recorded."""
-    from promptsearch.reports import build_result, standard_baselines
+    from promptsearch.reports import build_details, build_result, standard_baselines
     from promptsearch.runs import search
     from promptsearch.runs.rebuild import give_start
     from promptsearch.search import TrialSearcher
@@ -208,6 +209,8 @@ def carry_on(
         "version": __version__,
     }
     result = build_result(head, outcome, baselines, evaluator, test, time.perf_counter() - started)
+    before, after = (evaluator.predictions(s, test) for s in (baselines[0].prompt_set, outcome.winner[0]))
+    record.set("details", build_details(task.class_names, test, before, after, baselines[0].name))
     record.finish(result)
     return result
 

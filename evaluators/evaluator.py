@@ -63,9 +63,13 @@ class Evaluator:
             scores.append(Score(float((logits.argmax(1) == split.labels).mean()), float(xent.mean(dtype=np.float64))))
         return scores
 
+    def predictions(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
+        """(N,) class index that the ensemble gives each picture of a split."""
+        return (split.features @ self.class_weights(prompt_set).T).argmax(axis=1)
+
     def hits(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
         """(N,) bool: which pictures of a split the ensemble classifies rightly."""
-        return (split.features @ self.class_weights(prompt_set).T).argmax(axis=1) == split.labels
+        return self.predictions(prompt_set, split) == split.labels
 
     def class_weights(self, prompt_set: PromptSet) -> np.ndarray:
         """(C, D) unit class weights: mean of the templates' unit text vectors, normalised (open_clip's rule)."""

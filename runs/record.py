@@ -30,6 +30,7 @@ class Trial:
     owner: str
     waiting: bool
     params: Mapping[str, Any]
+    evaluations: int | None = None
 
 
 class RunRecord:
@@ -37,8 +38,8 @@ class RunRecord:
 
     Study attributes: `config` (options and fingerprints: what must be the same to resume), `about` (what need not
     be: names, versions, paths, the budget), `bank` (its templates), `start` (starting points), `result` (the final
-    document), `test_opened`.  Trial attributes: `prompt_set`, `templates`, `step`, `worker`, `owner`, and the figures
-    of the score.
+    document), `details` (predictions on the opened test split), `test_opened`.  Trial attributes: `prompt_set`,
+    `templates`, `step`, `worker`, `owner`, `evaluations` (searches by rounds) and the figures of the score.
     """
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
@@ -155,6 +156,7 @@ class RunRecord:
                 str(attrs.get("owner", "")),
                 t.state == TrialState.WAITING,
                 t.params,
+                attrs.get("evaluations"),
             )
             if complete:
                 self._finished[t.number] = trial
@@ -162,12 +164,12 @@ class RunRecord:
             found.append(trial)
         return found
 
-    def add(self, results: Iterable[tuple[PromptSet, Score]], step: int) -> None:
-        """Record scored sets as complete trials."""
+    def add(self, results: Iterable[tuple[PromptSet, Score]], step: int, evaluations: int) -> None:
+        """Record scored sets as complete trials, with how many sets the search had scored by then."""
         import optuna
 
         for prompt_set, score in results:
-            attrs = {**_attrs(prompt_set, step), **score.to_dict()}
+            attrs = {**_attrs(prompt_set, step), **score.to_dict(), "evaluations": evaluations}
             with self.recording():
                 self.study.add_trial(optuna.trial.create_trial(value=self.value_of(score), user_attrs=attrs))
 

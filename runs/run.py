@@ -108,7 +108,7 @@ def _by_rounds(
                     "the record was changed; begin anew with another --study"
                 )
         if record:
-            record.add(keep[max(0, len(recorded) - written) :], step)
+            record.add(keep[max(0, len(recorded) - written) :], step, evaluations)
         written += len(keep)
         told.update(keep)
         step += 1

@@ -1,0 +1,163 @@
+"""`promptsearch export`: a run's winner for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptsearch.commands.options import run_elsewhere_options, storage_option
+
+if TYPE_CHECKING:
+    from promptsearch.banks import PromptSet
+    from promptsearch.evaluators import Problem
+    from promptsearch.runs import RunRecord
+
+
+@click.command()
+@click.argument("study")
+@click.option("--to", "form", required=True, help="clip-benchmark, open-clip, transformers, bank or python.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout.")
+@click.option("--name", help="With clip-benchmark: its name of the data set.  [default: the run's data set]")
+@storage_option
+@run_elsewhere_options
+def export(
+    study: str,
+    form: str,
+    out: Path | None,
+    name: str | None,
+    storage: str | None,
+    model: str | None,
+    weights: Path | None,
+    dataset: str | None,
+    device: str,
+) -> None:
+    """Write the winner of STUDY for another tool.
+
+    \b
+    clip-benchmark  JSON for CLIP_benchmark's --custom_template_file
+    open-clip       safetensors with the zero-shot classifier (D, C) that open_clip builds
+    transformers    a script for zero-shot-image-classification; the best single template of an ensemble
+    bank            the templates, one a line: a bank for another run
+    python          a script that classifies pictures with open_clip
+
+    A run that is not finished gives the best it has found so far.
+    """
+    import dataclasses
+
+    from promptsearch.banks import PromptSet
+    from promptsearch.errors import InputError
+    from promptsearch.reports import export as to
+    from promptsearch.runs import RunRecord
+
+    if form not in to.FORMATS:
+        raise InputError(f"--to {form}: choose from {', '.join(to.FORMATS)}")
+    if form == "open-clip" and out is None:
+        raise InputError("--to open-clip writes a binary file; name it with --out FILE.safetensors")
+    if name is not None and form != "clip-benchmark":
+        raise InputError(f"--name {name}: belongs to --to clip-benchmark; leave it out")
+    record = RunRecord.load(study, storage)
+    prompt_set = winner_of(record)
+    elsewhere = {"model": model, "weights": weights, "dataset": dataset, "device": device}
+    needs_scores = form == "open-clip" or (form == "transformers" and prompt_set.size > 1)
+    problem = _reopen(record, elsewhere) if needs_scores or not record.about.get("classes") else None
+    classes = tuple(problem.source.class_names if problem else record.about["classes"])
+    kept = record.about.get("opened", {}).get("weights")
+    winner = to.Winner(
+        prompt_set,
+        classes,
+        record.name,
+        record.config["model"],
+        record.config["dataset"],
+        weights or (Path(kept) if kept else None),
+        _figures(record),
+    )
+    if form == "open-clip":
+        assert problem is not None and out is not None  # seen to above
+        evaluator = problem.evaluator(problem.task(record.config["shots"], record.config["seed"]))
+        to.to_open_clip(winner, evaluator.class_weights(prompt_set), problem.encoder.logit_scale, out)
+    else:
+        if form == "transformers" and prompt_set.size > 1:
+            assert problem is not None
+            single = _best_single(record, prompt_set, problem)
+            winner = dataclasses.replace(winner, prompt_set=PromptSet(single.templates, None, prompt_set.class_names))
+        if form == "bank" and prompt_set.weights is not None:
+            click.echo("a bank holds no weights: those of the winner are left out", err=True)
+        text = {
+            "bank": to.to_bank,
+            "python": to.to_python,
+            "transformers": to.to_transformers,
+            "clip-benchmark": lambda w: to.to_clip_benchmark(w, name),
+        }[form](winner)
+        if out is None:
+            click.echo(text, nl=False)
+        else:
+            to.write(out, text)
+    if problem is not None:
+        problem.encoder.close()
+    if out is not None:
+        click.echo(f"wrote {out}", err=True)
+
+
+def winner_of(record: RunRecord) -> PromptSet:
+    """The winner of a run, or the best so far (with a word about it) of one that is not finished.
+
+    Raises:
+        InputError: nothing was scored yet, or what was learnt are vectors.
+    """
+    from promptsearch.banks import PromptSet
+    from promptsearch.commands.searching import best_first
+    from promptsearch.errors import InputError
+
+    result = record.result
+    if result is not None:
+        found = result["winner"]
+        if found.get("readable", True) is False:
+            raise InputError(
+                f"run {record.name!r}: {result['command']} learnt vectors, there are no prompts to export; "
+                f"`promptsearch {result['command']} … --save FILE` writes the vectors"
+            )
+        return PromptSet(found["templates"], found.get("weights"), found.get("class_names"))
+    ranked = best_first(record)
+    if not ranked:
+        raise InputError(f"run {record.name!r} has no scored trial yet; the same command again resumes it")
+    click.echo(f"run {record.name} is not finished: this is the best of its {len(ranked)} trials so far", err=True)
+    return ranked[0][0]
+
+
+def _reopen(record: RunRecord, elsewhere: dict[str, Any]) -> Problem:
+    from promptsearch.commands.progress import progress_bar
+    from promptsearch.commands.searching import reopen
+
+    with progress_bar(False) as progress:
+        return reopen(record, **elsewhere, progress=progress)
+
+
+def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> PromptSet:
+    """The template of an ensemble that scores best alone on the few-shot pictures, with a word on what that loses."""
+    from promptsearch.banks import PromptSet
+    from promptsearch.search import get_objective
+
+    evaluator = problem.evaluator(problem.task(record.config["shots"], record.config["seed"]))
+    objective = get_objective(record.config.get("objective", "xent"))
+    singles = [PromptSet((t,), None, prompt_set.class_names) for t in prompt_set.templates]
+    score, *scores = evaluator.score([prompt_set, *singles])
+    best, alone = max(zip(singles, scores, strict=True), key=lambda r: (objective(r[1]), r[0].templates))
+    click.echo(
+        f"transformers takes one template: the best of {prompt_set.size} alone, {alone.accuracy:.1%} of the few-shot "
+        f"pictures (the ensemble: {score.accuracy:.1%})",
+        err=True,
+    )
+    return best
+
+
+def _figures(record: RunRecord) -> list[str]:
+    result, config = record.result, record.config
+    if result is None:
+        return [f"not finished; {config['shots']} shots per class, seed {config['seed']}"]
+    test = result["winner"]["test"]
+    return [
+        f"{config['shots']} shots per class, seed {config['seed']}; winner: {test['accuracy']:.2%} of "
+        f"{result['test_pictures']} test pictures (95 % interval {test['low']:.1%} to {test['high']:.1%})"
+    ]
