@@ -197,7 +197,7 @@ def run_learning(
 def _document(
     head: dict[str, Any], trained: Trained, setting: Setting, started: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The document of reports/result.py, with what was decoded (and scored as text) under `decoded`, and the details."""
+    """The document of reports/result.py, with what was decoded (scored as text) under `decoded`; and the details."""
     from promptsearch.banks import BASELINE, PromptSet
     from promptsearch.evaluators import Score, paired_difference, wilson
     from promptsearch.reports import build_details
