@@ -163,7 +163,7 @@ def run_learning(
             "objective": "xent",
             **own,
         }
-        about = {"version": __version__, "started": _now(), "pictures": problem.source.origin}
+        about: dict[str, Any] = {"version": __version__, "started": _now(), "pictures": problem.source.origin}
         about["classes"] = list(problem.source.class_names)
         record = RunRecord.open(study or default_study(config), storage, config, about)
         kept = _folder() / f"{default_study(config)}.safetensors"
