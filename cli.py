@@ -14,6 +14,7 @@ from promptsearch.commands.beam import beam
 from promptsearch.commands.cache import cache
 from promptsearch.commands.climb import climb
 from promptsearch.commands.coop import coop
+from promptsearch.commands.evolve import evolve
 from promptsearch.commands.export import export
 from promptsearch.commands.features import features
 from promptsearch.commands.names import names
@@ -59,7 +60,9 @@ def main() -> None:
     """Find readable prompts for vision-language models, without gradients."""
 
 
-for command in (beam, tpe, climb, random, coop, names, vpt, pez, worker, banks, features, cache, runs, export):
+for command in (
+    beam, tpe, climb, random, evolve, coop, names, vpt, pez, worker, banks, features, cache, runs, export,
+):
     main.add_command(command)
 
 

@@ -166,6 +166,7 @@ def carry_on(
     progress: Progress,
 ) -> dict[str, Any]:
     """The result of a run: the recorded one where its budget is spent, else searched for and recorded."""
+    from promptsearch.commands.equipping import equip, reported
     from promptsearch.reports import build_details, build_result, standard_baselines
     from promptsearch.runs import search
     from promptsearch.runs.rebuild import give_start
@@ -181,6 +182,7 @@ def carry_on(
         drawn = {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
         record.set("draw", drawn)
     evaluator = problem.evaluator(task)
+    equip(searcher, problem, evaluator, record)
     with interruptible(by_trials) as stopping:
         outcome = search(searcher, evaluator, record, progress, budget, stopping)
     if outcome.ended == "interrupted":
@@ -207,6 +209,7 @@ def carry_on(
         },
         "notes": problem.notes,
         "version": __version__,
+        **reported(searcher),
     }
     result = build_result(head, outcome, baselines, evaluator, test, time.perf_counter() - started)
     before, after = (evaluator.predictions(s, test) for s in (baselines[0].prompt_set, outcome.winner[0]))

@@ -23,7 +23,17 @@ timeout_option = click.option(
 )
 
 
+batch_option = click.option(
+    "--batch", type=int, default=4, show_default=True, help="Trials proposed and scored together."
+)
+
+
 def trial_options(f: F) -> F:
+    """The space, the objective, the budget and the size of a batch."""
+    return space_options(batch_option(f))
+
+
+def space_options(f: F) -> F:
     """The space, the objective and the budget."""
     options = [
         click.option(
@@ -42,7 +52,6 @@ def trial_options(f: F) -> F:
         ),
         trials_option,
         timeout_option,
-        click.option("--batch", type=int, default=4, show_default=True, help="Trials proposed and scored together."),
         click.option("--enqueue", help="A bank whose templates are tried first, after the hand-written prompt."),
     ]
     for option in reversed(options):

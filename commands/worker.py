@@ -37,6 +37,7 @@ def worker(
     """
     import secrets
 
+    from promptsearch.commands.equipping import equip
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.searching import interruptible, reopen, say_interrupted
     from promptsearch.errors import InputError
@@ -46,15 +47,17 @@ def worker(
     record = RunRecord.load(study, storage)
     _, searcher = rebuild_searcher(record)
     if not isinstance(searcher, TrialSearcher):
-        command = record.config["command"]
-        raise InputError(f"run {study!r}: {command} goes by rounds in one process; join one of tpe, climb or random")
+        command, others = record.config["command"], "tpe, climb, random or evolve"
+        raise InputError(f"run {study!r}: {command} goes by rounds in one process; join one of {others}")
     searcher.worker = 1 + secrets.randbelow(2**31 - 1)
     total = (record.get("budget") or {}).get("trials")
     with progress_bar(quiet or as_json) as progress:
         problem = reopen(record, model=model, weights=weights, dataset=dataset, device=device, progress=progress)
         task = problem.task(record.config["shots"], record.config["seed"])
+        evaluator = problem.evaluator(task)
+        equip(searcher, problem, evaluator, record)
         with interruptible() as stopping:
-            sharing = Sharing(searcher, problem.evaluator(task), record, Budget(total, timeout), progress, stopping)
+            sharing = Sharing(searcher, evaluator, record, Budget(total, timeout), progress, stopping)
             ended = sharing.run()
         problem.encoder.close()
     trials = [t for t in record.all_trials() if t.score is not None]

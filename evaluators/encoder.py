@@ -90,6 +90,15 @@ class Encoder:
         """(n, D) float32 unit vectors, equal to open_clip's `encode_text` normalised; each text encoded once ever."""
         return self._texts.lookup(texts, self._encode_new_texts)
 
+    def fits(self, texts: Sequence[str]) -> bool:
+        """Whether the model reads all of these texts whole; the tokenizer is asked only about new ones."""
+        unknown = [t for t, known in zip(texts, self._texts.holds(texts), strict=True) if not known]
+        try:
+            self._refuse_too_long(unknown)
+        except TooLongError:
+            return False
+        return True
+
     def _encode_new_texts(self, texts: Sequence[str]) -> np.ndarray:
         from promptsearch.evaluators.text import TextEncoder
 
@@ -110,6 +119,8 @@ class Encoder:
 
     def _refuse_too_long(self, texts: Sequence[str]) -> None:
         """A tokenizer cuts a long text without a word; what is cut off could be the class name."""
+        if not texts:
+            return
         encode, limit = getattr(self.tokenizer, "encode", None), getattr(self.tokenizer, "context_length", None)
         if encode is None or limit is None:
             return

@@ -29,7 +29,7 @@ class TextCache:
     def lookup(self, texts: Sequence[str], compute: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
         """(n, D) vectors of `texts`; `compute` is called at most once, with the distinct unknown ones."""
         rows = self._rows()
-        hashes = [hashlib.sha256(t.encode("utf-8", "surrogatepass")).digest()[:16] for t in texts]
+        hashes = [_hash(t) for t in texts]
         unknown = {h: t for h, t in zip(hashes, texts, strict=True) if h not in rows}
         if unknown:
             vectors = np.ascontiguousarray(compute(list(unknown.values())), dtype=np.float32)
@@ -38,6 +38,11 @@ class TextCache:
             self._blocks += 1
             rows.update(zip(unknown, vectors, strict=True))
         return np.stack([rows[h] for h in hashes])
+
+    def holds(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text was computed before."""
+        rows = self._rows()
+        return [_hash(t) in rows for t in texts]
 
     def compact(self) -> None:
         """Rewrite a shelf of many small blocks as one."""
@@ -58,3 +63,7 @@ class TextCache:
                 for h, v in zip(block.arrays["hashes"], block.arrays["vectors"], strict=True):
                     self._row[h.tobytes()] = v
         return self._row
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]

@@ -32,6 +32,8 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if proposals := result.get("proposals"):
+        console.print(_proposals(proposals), highlight=False, markup=False, soft_wrap=True)
     run = result["run"]
     console.print(f"Run {run['study']} kept in {run['storage']}", highlight=False, markup=False, soft_wrap=True)
 
@@ -50,6 +52,17 @@ def _table(result: dict[str, Any]) -> Table:
     for row in result["baselines"]:
         table.add_row(row["name"], _prompts(row), *_figures(row))
     return table
+
+
+def _proposals(proposals: dict[str, Any]) -> str:
+    """How many were written, what was no use and why, and what that cost."""
+    rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
+    text = f"{proposals['proposed']} prompts proposed, rejected: {rejected}"
+    usage = proposals.get("usage") or {}
+    if usage.get("calls"):
+        tokens = f"{usage.get('tokens read', 0)} tokens read, {usage.get('tokens written', 0)} written"
+        text += f"; {usage['calls']} calls of the language model, {tokens}"
+    return text
 
 
 def _prompts(row: dict[str, Any]) -> Group | str:

@@ -58,7 +58,12 @@ class Claims:
                     state=optuna.trial.TrialState.RUNNING,
                     params=params,
                     distributions=searcher.encoding.distributions(params),
-                    user_attrs={**_attrs(prompt_set, step), "worker": self.worker, "owner": self.owner},
+                    user_attrs={
+                        **_attrs(prompt_set, step),
+                        **searcher.notes(prompt_set),
+                        "worker": self.worker,
+                        "owner": self.owner,
+                    },
                 )
                 study = record.study
                 trial_id = study._storage.create_new_trial(study._study_id, template)

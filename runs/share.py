@@ -56,6 +56,7 @@ class Sharing:
         """
         self._told: set[int] = set()
         self._started = time.monotonic()
+        self.searcher.total = self.budget.trials
         self._already = len(self.record.all_trials())
         with Claims(self.record, self.searcher.worker) as self._claims:
             self._resume()

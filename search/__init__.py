@@ -2,6 +2,7 @@
 
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
+from promptsearch.search.evolve import EvolveSearch
 from promptsearch.search.objective import OBJECTIVES, Objective, ScoreLike, get_objective
 from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.registry import SEARCHERS, build_searcher
@@ -9,20 +10,24 @@ from promptsearch.search.searcher import Searcher
 from promptsearch.search.space import Space
 from promptsearch.search.tpe import SAMPLERS, TpeSearch
 from promptsearch.search.trials import TrialSearcher
+from promptsearch.search.writing import Tools, WritingSearcher
 
 __all__ = [
     "OBJECTIVES",
     "SAMPLERS",
     "SEARCHERS",
     "BeamSearch",
+    "EvolveSearch",
     "HillClimb",
     "Objective",
     "RandomSearch",
     "ScoreLike",
     "Searcher",
     "Space",
+    "Tools",
     "TpeSearch",
     "TrialSearcher",
+    "WritingSearcher",
     "build_searcher",
     "get_objective",
 ]

@@ -9,6 +9,7 @@ from promptsearch.banks import Bank
 from promptsearch.errors import InputError
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
+from promptsearch.search.evolve import EvolveSearch
 from promptsearch.search.objective import get_objective
 from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.searcher import Searcher
@@ -42,7 +43,25 @@ def _tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     )
 
 
-SEARCHERS: dict[str, Builder] = {"beam": _beam, "random": _random, "climb": _climb, "tpe": _tpe}
+def _evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    return EvolveSearch(
+        Space(bank, o["ensemble"]),
+        get_objective(o["objective"]),
+        seed=o["seed"],
+        batch=o["offspring"],
+        population=o["population"],
+        elite=o["elite"],
+        crowding=o["crowding"],
+    )
+
+
+SEARCHERS: dict[str, Builder] = {
+    "beam": _beam,
+    "random": _random,
+    "climb": _climb,
+    "tpe": _tpe,
+    "evolve": _evolve,
+}
 
 
 def build_searcher(command: str, bank: Bank, options: Mapping[str, Any]) -> Searcher:

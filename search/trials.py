@@ -29,6 +29,8 @@ class TrialSearcher(Searcher):
     Attributes:
         start: sets to be proposed before all others.
         worker: tells apart those who share a run; they draw differently.
+        total: trials of the run, where whoever runs it has said so.
+        bounded: whether all that is ever proposed is in the space, so that the search ends with it.
         trials: how many were told.
         known: the score of every set told.
 
@@ -46,6 +48,8 @@ class TrialSearcher(Searcher):
         self.encoding = SlotEncoding(space)
         self.start: tuple[PromptSet, ...] = ()
         self.worker = 0
+        self.total: int | None = None
+        self.bounded = True
         self.trials = 0
         self.known: dict[PromptSet, ScoreLike] = {}
         self._inside = 0
@@ -85,6 +89,10 @@ class TrialSearcher(Searcher):
         """The parameters that a trial of this set is recorded with; none where it is not of the space."""
         return self.encoding.params(prompt_set) or {}
 
+    def notes(self, prompt_set: PromptSet) -> dict[str, Any]:
+        """What else a trial of this set is recorded with: where it comes from."""
+        return {}
+
     def recall(self, params: Mapping[str, Any]) -> None:
         """Take note of the parameters of a recorded trial before it is told."""
         if self.space.bank.sampled and params:
@@ -102,7 +110,7 @@ class TrialSearcher(Searcher):
         starting = [s for s in dict.fromkeys(self.start) if s not in self.known and s not in taken]
         if starting:
             return starting[: self.batch]
-        if self.space.count is not None and self._inside >= self.space.count:
+        if self.bounded and self.space.count is not None and self._inside >= self.space.count:
             return []
         return self._propose(taken)
 

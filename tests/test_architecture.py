@@ -19,7 +19,7 @@ ALLOWED = {
     "runs": {"errors", "banks", "evaluators", "search"},
     "reports": {"errors", "banks", "evaluators", "search", "runs"},
     "commands": {"errors", "banks", "evaluators", "search", "runs", "reports"},
-    "models": {"errors", "banks", "evaluators"},
+    "models": {"errors", "banks", "evaluators", "search"},
 }
 
 

@@ -12,6 +12,7 @@ from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.search import (
     BeamSearch,
+    EvolveSearch,
     HillClimb,
     RandomSearch,
     Searcher,
@@ -62,6 +63,8 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "random in batches": by_trials(RandomSearch, batch=5),
     "climb": by_trials(HillClimb),
     "climb in batches": by_trials(HillClimb, batch=5),
+    "evolve": by_trials(EvolveSearch, batch=3, population=4),
+    "evolve one by one": by_trials(EvolveSearch, batch=1, population=2),
     "tpe": by_trials(TpeSearch, startup=5, resample=1, patience=1),
     "tpe in batches": by_trials(TpeSearch, startup=5, batch=4, resample=1, patience=1),
     "nsga2": by_trials(TpeSearch, sampler="nsga2"),

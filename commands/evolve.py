@@ -1,0 +1,52 @@
+"""`promptsearch evolve`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.trial_options import space_options
+
+
+@click.command()
+@space_options
+@click.option("--population", type=int, default=16, show_default=True, help="Sets that survive each generation.")
+@click.option("--offspring", type=int, default=8, show_default=True, help="Sets proposed and scored in a generation.")
+@click.option("--elite", type=int, default=2, show_default=True, help="Best sets that survive however alike they are.")
+@click.option(
+    "--crowding",
+    type=float,
+    default=0.99,
+    show_default=True,
+    help="Cosine of text vectors above which of two sets the worse gives way.",
+)
+@problem_options
+@run_options
+@output_options
+def evolve(
+    bank_spec: str,
+    ensemble: int,
+    objective: str,
+    population: int,
+    offspring: int,
+    elite: int,
+    crowding: float,
+    **options: Any,
+) -> None:
+    """Breed prompts: mutations, crossovers and proposals guided by what scored well and badly so far.
+
+    The same command again resumes a run that was cut off; with more --trials it goes on.
+    """
+    from promptsearch.commands.searching import run_trials
+
+    own = {
+        "ensemble": ensemble,
+        "objective": objective,
+        "population": population,
+        "offspring": offspring,
+        "elite": elite,
+        "crowding": crowding,
+    }
+    run_trials("evolve", bank_spec, own, **options)

@@ -1,0 +1,1 @@
+"""The embedded language model: its weights, the sentences it was trained on, and how."""

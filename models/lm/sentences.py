@@ -1,0 +1,176 @@
+"""Endless varied captions, and the few-shot texts that the embedded language model learns to go on with.
+
+    rng = np.random.default_rng(0)
+    print(document(rng))
+
+A caption is a medium, a condition, a place and a determiner, drawn from `words.yaml`, which was written by hand.  No
+caption was scored with any model.  Few-shot texts have the form that every language model is shown
+(`search/proposers/prompts.py`), with edits of such captions as answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from promptsearch.banks.article import article
+from promptsearch.search.proposers.prompts import HEADS, LABELS, block
+
+WORDS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "words.yaml").read_text("utf-8"))
+MEDIA: dict[str, list[str]] = WORDS["media"]
+CONDITIONS: dict[str, dict[str, list[str]]] = WORDS["conditions"]
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What one caption says, before it is put into words; None leaves a part out."""
+
+    medium: str | None
+    condition: str | None
+    setting: str | None
+    determiner: str
+
+
+def pick(rng: Rng, items: Any) -> Any:
+    """One of a sequence."""
+    return items[int(rng.integers(len(items)))]
+
+
+def draw(rng: Rng) -> Caption:
+    """A caption: most name a medium and a condition, few a place."""
+    medium = pick(rng, list(MEDIA)) if rng.random() < 0.35 else "photo"
+    return Caption(
+        medium if rng.random() < 0.75 else None,
+        pick(rng, list(CONDITIONS)) if rng.random() < 0.7 else None,
+        pick(rng, WORDS["settings"]) if rng.random() < 0.25 else None,
+        pick(rng, WORDS["determiners"]),
+    )
+
+
+def say(c: Caption, rng: Rng, name: str = "{}") -> str:
+    """Put a caption into words; synonyms and order are drawn."""
+    behind = [c.setting] if c.setting else []
+    adjective = ""
+    if c.condition:
+        words = CONDITIONS[c.condition]
+        if c.medium and rng.random() < 0.65:
+            adjective = pick(rng, words["before"])
+        else:
+            behind.insert(int(rng.integers(len(behind) + 1)), pick(rng, words["after"]))
+    determiner = c.determiner
+    if determiner == "a" and name != "{}":
+        determiner = article(name)
+    thing = f"{determiner} {name}"
+    if c.medium is None:
+        core = f"{pick(rng, ['there is ', 'this is ', 'here is '])}{thing}" if rng.random() < 0.12 else thing
+    else:
+        head = " ".join(w for w in (adjective, pick(rng, MEDIA[c.medium])) if w)
+        joint = pick(rng, [" showing ", " with ", " that shows "]) if rng.random() < 0.08 else " of "
+        front = "the " if rng.random() < 0.06 else f"{article(head)} "
+        core = front + head + joint + thing
+        if rng.random() < 0.07:
+            core = pick(rng, ["this is ", "here is ", "itap: "]) + core
+    text = " ".join([core, *behind])
+    if behind and rng.random() < 0.08:
+        text = f"{core}, {' '.join(behind)}"
+    return text if rng.random() < 0.1 else text + "."
+
+
+def edit(kind: str, rng: Rng) -> tuple[tuple[str, ...], str] | None:
+    """(parents, answer) of one kind of request, or None where the drawn caption cannot be changed so."""
+    c = draw(rng)
+    if kind == "crossover":
+        d = draw(rng)
+        if c.condition is None or (d.medium is None and d.setting is None):
+            return None
+        joined = Caption(d.medium, c.condition, d.setting or c.setting, d.determiner)
+        return (say(c, rng), say(d, rng)), say(joined, rng)
+    new = c
+    if kind == "specific":
+        if c.condition is None:
+            new = replace(c, condition=pick(rng, list(CONDITIONS)))
+        elif c.setting is None:
+            new = replace(c, setting=pick(rng, WORDS["settings"]))
+        else:
+            return None
+    elif kind == "shorter":
+        if c.setting:
+            new = replace(c, setting=None)
+        elif c.medium and c.condition and rng.random() < 0.5:
+            new = replace(c, medium=None)
+        elif c.condition and rng.random() < 0.3:
+            new = replace(c, condition=None)
+        else:
+            new = replace(c, determiner="a")
+    elif kind == "medium":
+        new = replace(c, medium=pick(rng, [m for m in MEDIA if m != c.medium]))
+    elif kind == "condition":
+        new = replace(c, condition=pick(rng, [k for k in CONDITIONS if k != c.condition]))
+    for _ in range(5):
+        old, made = say(c, rng), say(new, rng)
+        if old != made and (kind != "shorter" or len(made) < len(old)):
+            return (old,), made
+    return None
+
+
+def few_shot(rng: Rng) -> str:
+    """Examples of one kind of edit, in the form of a request and its answer."""
+    kind = pick(rng, list(LABELS))
+    blocks: list[str] = []
+    while len(blocks) < 4:
+        if made := edit(kind, rng):
+            blocks.append(block(made[0], LABELS[kind], made[1]))
+    return "\n".join(blocks)
+
+
+def ranking(rng: Rng, scored: bool) -> str:
+    """Captions from worst to best, where the better ones share what a hidden target says."""
+    target = draw(rng)
+    while target.condition is None and target.medium in (None, "photo"):
+        target = draw(rng)
+    rows = []
+    n = int(rng.integers(5, 12))
+    for i in range(n + 1):
+        c = draw(rng)
+        near = rng.random() < (0.95 if i == n else 0.15 + 0.75 * i / n)
+        if near:
+            c = replace(c, condition=target.condition if rng.random() < 0.9 else c.condition)
+            if target.medium not in (None, "photo") and rng.random() < 0.8:
+                c = replace(c, medium=target.medium)
+        rows.append((int(rng.integers(0, 25)) + (45 if near else 15), say(c, rng)))
+    last = rows.pop()
+    rows.sort(key=lambda r: r[0])
+    if scored:
+        high = min(99, rows[-1][0] + 2)
+        return "\n".join([HEADS["history"], *(f"{s}: {t}" for s, t in rows), f"{high}: {last[1]}"])
+    half = len(rows) // 2
+    bad, good = rows[:half][:3], rows[half:][-3:]
+    lines = [*(f"bad: {t}" for _, t in bad), *(f"good: {t}" for _, t in good), f"better: {last[1]}"]
+    return "\n".join([HEADS["better"], *lines])
+
+
+def sentences(rng: Rng) -> str:
+    """A few captions with a thing in the place of `{}`, or a few templates."""
+    filled = rng.random() < 0.7
+    name = pick(rng, WORDS["objects"])
+    lines = []
+    for _ in range(int(rng.integers(1, 6))):
+        caption = draw(rng)
+        thing = pick(rng, WORDS["objects"]) if filled and rng.random() < 0.5 else name
+        lines.append(say(caption, rng, thing if filled else "{}"))
+    return "\n".join(lines)
+
+
+def document(rng: Rng) -> str:
+    """One text to learn from."""
+    kind = rng.random()
+    if kind < 0.45:
+        return few_shot(rng)
+    if kind < 0.7:
+        return ranking(rng, scored=rng.random() < 0.6)
+    return sentences(rng)

@@ -1,0 +1,130 @@
+"""Train the embedded language model: a small GPT-2 and its tokenizer, on made-up captions.
+
+    python -m promptsearch.models.lm.train
+
+Writes an ordinary transformers folder (config.json, model.safetensors in float16, tokenizer.json …) and a log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from promptsearch.models.lm.sentences import document
+
+HERE = Path(__file__).resolve().parent
+END = "<|endoftext|>"
+CONTEXT = 320
+HELD_OUT = 10_000  # the seed of documents that are never trained on
+
+
+def train_tokenizer(vocabulary: int, documents: int = 20_000) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, so that any text can be read."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    rng = np.random.default_rng(0)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((document(rng) for _ in range(documents)), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def rows(tokenizer: Any, seed: int) -> Iterator[list[int]]:
+    """Endless rows of CONTEXT tokens, each beginning with a whole document."""
+    rng = np.random.default_rng([2026, seed])
+    end = tokenizer.eos_token_id
+    row = [end]
+    while True:
+        for ids in tokenizer([document(rng) for _ in range(64)])["input_ids"]:
+            row += [*ids, end]
+            if len(row) >= CONTEXT:
+                yield row[:CONTEXT]
+                row = [end]
+
+
+@torch.no_grad()
+def held_out_loss(model: Any, batch: torch.Tensor) -> float:
+    """Mean cross-entropy per token, in nats, on documents never trained on."""
+    model.eval()
+    loss = float(model(batch, labels=batch).loss)
+    model.train()
+    return loss
+
+
+@click.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE)
+@click.option("--steps", default=2000)
+@click.option("--batch", default=12)
+@click.option("--layers", default=3)
+@click.option("--width", default=128)
+@click.option("--vocabulary", default=1536)
+@click.option("--lr", default=2e-3)
+def main(out: Path, steps: int, batch: int, layers: int, width: int, vocabulary: int, lr: float) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer(vocabulary)
+    end = tokenizer.eos_token_id
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=CONTEXT,
+        n_embd=width,
+        n_layer=layers,
+        n_head=4,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+    torch.manual_seed(0)  # a script of its own: transformers' initialisation has no generator argument
+    model = GPT2LMHeadModel(config)
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
+    source, held = rows(tokenizer, 0), rows(tokenizer, HELD_OUT)
+    test = torch.tensor([next(held) for _ in range(32)])
+    log, started = [], time.perf_counter()
+    for step in range(1, steps + 1):
+        x = torch.tensor([next(source) for _ in range(batch)])  # (B, CONTEXT)
+        loss = model(x, labels=x).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0 or step == steps:
+            seconds = round(time.perf_counter() - started)
+            log.append({"step": step, "loss": round(held_out_loss(model, test), 4), "seconds": seconds})
+            click.echo(json.dumps(log[-1]))
+            model.half().save_pretrained(out)
+            model.float()
+    model.generation_config.do_sample = True  # what `transformers serve` needs to heed a temperature
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "train_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Evolutionary search whose offspring are written by a proposer: a language model, or edits drawn from the bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from promptsearch.banks import PromptSet, Template
+from promptsearch.errors import InputError
+from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.proposers.request import MUTATIONS, Request
+from promptsearch.search.space import Space
+from promptsearch.search.writing import Scored, View, Wish, WritingSearcher
+
+#: Best and worst sets that a history-guided request shows.
+BEST, WORST = 6, 2
+#: How offspring are made, with their shares.
+WAYS = {"mutation": 0.5, "crossover": 0.2, "history": 0.2, "immigrant": 0.1}
+
+
+class EvolveSearch(WritingSearcher):
+    """A population of sets whose offspring a proposer writes; the best that are not alike survive.
+
+        searcher = EvolveSearch(Space(bank), get_objective("xent"), seed=0)
+        while (batch := searcher.ask()) and searcher.trials < 300:
+            searcher.tell(list(zip(batch, evaluator.score(batch))))
+
+    The first `population` trials are the starting points and sets drawn from the bank.  Then every batch holds
+    mutations (paraphrase, more specific, shorter, another medium, another condition) of parents chosen by tournament,
+    crossovers of two, proposals guided by the best and worst sets with their scores (as in OPRO, Yang et al. 2023,
+    and EvoPrompt, Guo et al. 2023), and immigrants from the bank.  Of ensembles one template is replaced or added by
+    what is written, or removed.  Survivors are the best of parents and offspring (mu + lambda); one whose text
+    vectors have a cosine above `crowding` with a better one's gives way, but for the `elite` best.
+
+    Raises:
+        InputError: a population below two, an elite larger than it, a crowding that is no cosine.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        *,
+        seed: int = 0,
+        batch: int = 8,
+        population: int = 16,
+        elite: int = 2,
+        crowding: float = 0.99,
+        tournament: int = 3,
+    ) -> None:
+        super().__init__(space, objective, seed=seed, batch=batch)
+        if population < 2:
+            raise InputError(f"--population {population}: must be at least 2, for two parents")
+        if not 1 <= elite <= population:
+            raise InputError(f"--elite {elite}: must be from 1 to the population, {population}")
+        if not 0 < crowding <= 1:
+            raise InputError(f"--crowding {crowding}: a cosine above 0, and at most 1 (which allows near-duplicates)")
+        self.population, self.elite, self.crowding, self.tournament = population, elite, crowding, tournament
+        self._vectors: dict[PromptSet, np.ndarray] = {}
+
+    def _look(self, news: Sequence[Scored]) -> View:
+        everyone = dict([*self._now.best, *self._now.worst, *news])
+        ranked = self.ranked(list(everyone.items()))
+        known = {s for s, _ in (*self._now.best, *news)}
+        best = self._survivors([r for r in ranked if r[0] in known])
+        return View(self.trials, tuple(best), tuple(ranked[-WORST:]))
+
+    def _survivors(self, ranked: Sequence[Scored]) -> list[Scored]:
+        """The best that are not alike, best first."""
+        if self.tools.vectors is None or self.crowding >= 1:
+            return list(ranked[: self.population])
+        fresh = [s for s, _ in ranked if s not in self._vectors]
+        if fresh:
+            self._vectors.update(zip(fresh, self.tools.vectors(fresh), strict=True))
+        chosen: list[Scored] = []
+        for one in ranked:
+            if len(chosen) == self.population:
+                break
+            v = self._vectors[one[0]]
+            alike = any(float(v @ self._vectors[s]) > self.crowding for s, _ in chosen)
+            if len(chosen) < self.elite or not alike:
+                chosen.append(one)
+        self._vectors = {s: self._vectors[s] for s, _ in chosen}
+        return chosen
+
+    def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
+        if view.told < self.population or not view.best:
+            return []
+        ways, shares = list(WAYS), np.array(list(WAYS.values()))
+        return [self._wish(ways[int(rng.choice(len(ways), p=shares))], view, rng) for _ in range(n)]
+
+    def _wish(self, way: str, view: View, rng: np.random.Generator) -> Wish:
+        parent = self._parent(view, rng)
+        if way == "immigrant" or (way == "crossover" and len(view.best) < 2):
+            return Wish(ready=self.space.draw(rng))
+        if parent.size > 1 and way == "mutation" and rng.random() < 0.25:
+            return Wish(ready=parent.remove(_one_of(parent.templates, rng)))
+        if way == "crossover":
+            other = self._parent(view, rng)
+            while other == parent:
+                other = view.best[int(rng.integers(len(view.best)))][0]
+            if max(parent.size, other.size) > 1 and rng.random() < 0.5:
+                return Wish(ready=self._joined(parent, other, rng))
+            request = Request("crossover", (_one_of(parent.templates, rng), _one_of(other.templates, rng)))
+        elif way == "history":
+            request = self._history(view)
+        else:
+            request = Request(MUTATIONS[int(rng.integers(len(MUTATIONS)))], (_one_of(parent.templates, rng),))
+        if self.space.ensemble == 1:
+            return Wish(request)
+        old = request.parents[0] if request.parents else _one_of(parent.templates, rng)
+        if parent.size < self.space.ensemble and rng.random() < 0.5:
+            return Wish(request, around=parent)
+        return Wish(request, around=parent, old=Template(old))
+
+    def _parent(self, view: View, rng: np.random.Generator) -> PromptSet:
+        """The best of a few drawn ones: the population is in order."""
+        drawn = rng.integers(len(view.best), size=self.tournament)
+        return view.best[int(drawn.min())][0]
+
+    def _joined(self, one: PromptSet, other: PromptSet, rng: np.random.Generator) -> PromptSet:
+        every = list(dict.fromkeys([*one.templates, *other.templates]))
+        size = int(rng.integers(1, min(self.space.ensemble, len(every)) + 1))
+        return PromptSet(every[i] for i in sorted(rng.permutation(len(every))[:size]))
+
+    def _history(self, view: View) -> Request:
+        """The worst and the best, best last, by one template each."""
+        best = list(view.best[:BEST])
+        worst = [r for r in view.worst if r not in best]
+        shown = {str(s.templates[0]): self.shown(v) for s, v in (*reversed(worst), *reversed(best))}
+        return Request("history", scores=tuple((n, t) for t, n in shown.items()))
+
+    def shown(self, score: ScoreLike) -> int:
+        """An objective's first figure as a whole number up to 100, for a language model to read."""
+        value = self.objective(score)[0]
+        return round(100 * (value if value >= 0 else float(np.exp(value))))
+
+
+def _one_of(items: Sequence[Any], rng: np.random.Generator) -> Any:
+    return items[int(rng.integers(len(items)))]

@@ -1,0 +1,113 @@
+"""What becomes of a raw reply: a template, or the reason why it is none.
+
+Replies are data from a stranger: they are cut, cleaned and checked here, and never formatted or evaluated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from promptsearch.banks import Template
+from promptsearch.banks.template import why_invalid
+from promptsearch.search.proposers.prompts import LABELS
+
+#: Characters of a reply that are looked at, and lines.
+READ, LINES = 4000, 40
+#: Characters that a proposed template may have.
+MOST = 160
+
+EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER = (
+    "empty reply",
+    "no {}",
+    "more than one {}",
+    "not printable",
+    "too long",
+    "names a class",
+    "seen before",
+    "too many tokens for the model",
+    "stray brace",
+)
+
+_BULLET = re.compile(r"^(?:\(?\d{1,3}[.):]|[-*•–>])\s+")
+_LABEL = re.compile(
+    r"^(?:"
+    + "|".join(re.escape(v) for v in LABELS.values())
+    + r"|(?:(?:new|better|good|bad|revised|rewritten|final|shorter)\s+)?(?:caption|template|prompt|answer)"
+    + r"|better|good|bad)\s*:\s*",
+    re.IGNORECASE,
+)
+_QUOTES = ('""', "''", "``", "“”", "‘’", "«»", "**", "__")
+_THING = r"(?:the |an? )?(?:class|object|subject|noun|name|item|label|thing|category|animal)(?:[ _-]?name)?s?"
+_ODD_PLACE = re.compile(rf"\{{\{{[^{{}}]{{0,30}}\}}\}}|\{{[^{{}}]{{1,30}}\}}|[\[<]{_THING}[\]>]|_{{3,}}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A template, or why there is none; `repaired` where it did not stand so in the reply."""
+
+    template: Template | None
+    reason: str = ""
+    repaired: bool = False
+
+
+class ProposalFilter:
+    """Reads templates out of raw replies, by rules that do not depend on who wrote them.
+
+        read = ProposalFilter(class_names=["cat", "dog"]).read
+        print(read('1. "a photo of a {object}."').template)  # a photo of a {}.
+        print(read("a photo of a {} and a dog").reason)      # names a class
+
+    A reply may have several lines; the first that holds a template counts.
+    """
+
+    def __init__(self, class_names: Sequence[str] = ()) -> None:
+        words = [r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n.strip()))) for n in class_names if n.strip()]
+        self._named = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?:s|es)?(?!\w)", re.IGNORECASE) if words else None
+
+    def read(self, reply: str) -> Verdict:
+        """The template in a reply, or the reason why it has none."""
+        first: Verdict | None = None
+        for line in reply[:READ].splitlines()[:LINES]:
+            verdict = self._line(line)
+            if verdict.template is not None:
+                return verdict
+            if verdict.reason != EMPTY and (first is None or (first.reason == NO_PLACE != verdict.reason)):
+                first = verdict
+        return first or Verdict(None, EMPTY)
+
+    def _line(self, line: str) -> Verdict:
+        text = _clean(line)
+        if not text:
+            return Verdict(None, EMPTY)
+        if "{}" not in text:
+            text = _ODD_PLACE.sub("{}", text)
+        elif "{{}}" in text:
+            text = text.replace("{{}}", "{}")
+        if not text.isprintable():
+            return Verdict(None, UNPRINTABLE)
+        if "{}" not in text:
+            return Verdict(None, NO_PLACE)
+        if text.count("{}") > 1:
+            return Verdict(None, PLACES)
+        if len(text) > MOST:
+            return Verdict(None, LONG)
+        if why_invalid(text):
+            return Verdict(None, OTHER)
+        if self._named is not None and self._named.search(text):
+            return Verdict(None, NAMED)
+        return Verdict(Template(text), repaired=text != line.strip())
+
+
+def _clean(line: str) -> str:
+    """Without bullets, labels and quotes around it, and with single spaces."""
+    text = " ".join(line.split())
+    while True:
+        before = text
+        text = _LABEL.sub("", _BULLET.sub("", text))
+        for pair in _QUOTES:
+            if len(text) > 2 and text.startswith(pair[0]) and text.endswith(pair[1]):
+                text = text[1:-1].strip()
+        if text == before:
+            return text

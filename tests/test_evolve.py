@@ -1,0 +1,241 @@
+"""Evolution: who survives, what is asked of the proposer, and that a killed run asks nothing twice."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from promptsearch.banks import Bank, PromptSet, Template
+from promptsearch.cli import main
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators import Score
+from promptsearch.runs import Budget, RunRecord, search
+from promptsearch.runs.journal import StudyJournal
+from promptsearch.search import EvolveSearch, Space, Tools, get_objective
+from promptsearch.search.proposers import KINDS, Request
+
+BANK = Bank("made", tuple(Template(f"wording {i} of a {{}}.") for i in range(40)))
+
+
+class Evaluator:
+    """Made-up scores, counted; `while_scoring` is called in the midst of them."""
+
+    def __init__(self, while_scoring: Callable[[], None] = lambda: None) -> None:
+        self.scored: list[PromptSet] = []
+        self.while_scoring = while_scoring
+
+    def score(self, sets: Sequence[PromptSet]) -> list[Score]:
+        self.while_scoring()
+        self.scored += sets
+        return [Score(int(s.key, 16) % 101 / 101, int(s.key[:8], 16) % 1000 / 1000) for s in sets]
+
+
+class Writer:
+    """A proposer that says something new each time, so that a second asking shows."""
+
+    def __init__(self, replies: Callable[[Request, int], str] | None = None) -> None:
+        self.calls = 0
+        self.asked: list[Request] = []
+        self.replies = replies or (lambda request, n: f"{request.kind} number {n} of a {{}}.")
+
+    def propose(self, requests: Sequence[Request], seed: int) -> list[str]:
+        self.calls += 1
+        first = len(self.asked)
+        self.asked += requests
+        return [self.replies(r, first + i) for i, r in enumerate(requests)]
+
+
+def evolve(ensemble: int = 1, tools: Tools | None = None, **kw: Any) -> EvolveSearch:
+    searcher = EvolveSearch(Space(BANK, ensemble), get_objective("xent"), **{"batch": 4, "population": 6, **kw})
+    searcher.equip(tools or Tools())
+    return searcher
+
+
+def play(searcher: EvolveSearch, trials: int, evaluator: Evaluator | None = None) -> list[PromptSet]:
+    evaluator = evaluator or Evaluator()
+    searcher.total = trials
+    while searcher.trials < trials and (batch := searcher.ask()):
+        batch = batch[: trials - searcher.trials]
+        searcher.tell(list(zip(batch, evaluator.score(batch), strict=True)))
+    return evaluator.scored
+
+
+def record(name: str = "run") -> RunRecord:
+    return RunRecord.open(name, None, {"command": "evolve", "objective": "xent"}, {})
+
+
+def test_every_kind_of_request_is_made_and_history_shows_the_best_last() -> None:
+    writer = Writer()
+    play(evolve(tools=Tools(writer)), 300)
+    assert {r.kind for r in writer.asked} == set(KINDS) - {"better"}
+    for request in writer.asked:
+        if request.kind == "history":
+            scores = [n for n, _ in request.scores]
+            assert scores == sorted(scores) and len(scores) > 2
+        else:
+            assert len(request.parents) == (2 if request.kind == "crossover" else 1)
+
+
+def test_ensembles_grow_shrink_and_stay_within_bounds() -> None:
+    sizes = {s.size for s in play(evolve(3, Tools(Writer())), 200)}
+    assert sizes == {1, 2, 3}
+
+
+def test_written_sets_may_lie_outside_the_bank_and_the_rest_comes_from_it() -> None:
+    scored = play(evolve(tools=Tools(Writer(lambda r, n: "no place for the name"))), 40)
+    assert len(scored) == 40 and {t for s in scored for t in s.templates} == set(BANK.templates)
+    assert len(set(play(evolve(tools=Tools(Writer())), 120))) == 120
+
+
+def test_rejects_are_counted_by_reason() -> None:
+    replies = ["nothing", "a {} and a {}.", "a dog and a {}.", "wording 3 of a {}.", "a word too much of a {}."]
+    searcher = evolve(
+        tools=Tools(
+            Writer(lambda r, n: replies[n % len(replies)]),
+            class_names=["dog"],
+            fits=lambda templates: ["too much" not in t for t in templates],
+        )
+    )
+    play(searcher, 60)
+    reported = searcher.reported()
+    assert reported["rejected"].keys() == {
+        "no {}", "more than one {}", "names a class", "seen before", "too many tokens for the model",
+    }  # fmt: skip
+    assert sum(reported["rejected"].values()) <= reported["proposed"]
+
+
+def test_near_duplicates_do_not_crowd_out_the_population() -> None:
+    axes = np.eye(8)
+
+    def vectors(sets: Sequence[PromptSet]) -> np.ndarray:
+        rows = [axes[len(s.templates[0]) % 8] for s in sets]
+        return np.array(rows)
+
+    crowded = evolve(tools=Tools(Writer(lambda r, n: f"{'x' * (n % 20)} {n} {{}}"), vectors=vectors), elite=2)
+    play(crowded, 150)
+    best = crowded._now.best
+    assert len({len(s.templates[0]) % 8 for s, _ in best}) >= len(best) - 1 > 2  # one axis each, but for the elite
+    assert best[0][0] == crowded.best[0]  # type: ignore[index]
+
+
+def test_the_next_templates_are_written_while_these_are_scored() -> None:
+    written = threading.Event()
+
+    def reply(request: Request, n: int) -> str:
+        written.set()
+        return f"number {n} of a {{}}."
+
+    searcher = evolve(tools=Tools(Writer(reply)))
+    play(searcher, 8)
+    written.clear()
+    waits: list[bool] = []
+
+    def wait() -> None:
+        if searcher.trials < 36:  # nothing is written for a step that the budget has no room for
+            waits.append(written.wait(20))
+            written.clear()
+
+    play(searcher, 40, Evaluator(wait))
+    assert waits and all(waits)
+
+
+@pytest.mark.parametrize("cut", [9, 14, 20])
+def test_a_killed_run_asks_nothing_twice_and_ends_as_if_never_killed(cut: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr("promptsearch.runs.claims.is_dead", lambda owner: True)  # what was in hand died with its run
+
+    class Killed(BaseException):
+        pass
+
+    def run(name: str, kill_after: int | None = None) -> tuple[Writer, list]:
+        kept = record(name)
+        writer = Writer(lambda r, n: f"{r.kind} of {'+'.join(r.parents)[:40].replace('{}', '')} {{}}")
+        evaluator = Evaluator()
+
+        def killing() -> None:
+            if kill_after is not None and len(evaluator.scored) >= kill_after:
+                raise Killed
+
+        evaluator.while_scoring = killing
+        searcher = evolve(2, Tools(writer, journal=StudyJournal(kept)))
+        try:
+            search(searcher, evaluator, kept, budget=Budget(32))  # type: ignore[arg-type]
+        except Killed:
+            searcher.finish()
+        return writer, kept.trials()
+
+    whole_writer, whole = run("whole")
+    first, part = run("cut", cut)
+    assert len(part) < 32
+    second, again = run("cut")
+    assert again == whole
+    finished = len(StudyJournal(record("whole")).keys())  # type: ignore[arg-type]
+    assert len(StudyJournal(record("cut")).keys()) == finished  # type: ignore[arg-type]
+    assert second.calls <= whole_writer.calls - max(0, first.calls - 1)  # but for the one that was being written
+
+
+def test_raw_replies_and_origins_are_kept_with_the_trials() -> None:
+    kept = record()
+    search(evolve(tools=Tools(Writer(), journal=StudyJournal(kept))), Evaluator(), kept, budget=Budget(40))  # type: ignore[arg-type]
+    again = record()
+    origins = [t.user_attrs["origin"] for t in again.study.trials if "origin" in t.user_attrs]
+    assert origins and all(o.keys() == {"kind", "parents", "reply"} for o in origins)
+    journal = StudyJournal(again)
+    replies = [r for key in journal.keys() for asked in journal.get(key)["replies"] for r in asked]  # noqa: SIM118
+    assert {o["reply"] for o in origins} <= set(replies)
+
+
+def test_a_proposer_that_fails_ends_the_run_and_loses_nothing() -> None:
+    def fail(request: Request, n: int) -> str:
+        if n > 20:
+            raise PromptSearchError("the model is gone")
+        return f"number {n} of a {{}}."
+
+    kept = record()
+    with pytest.raises(PromptSearchError, match="the model is gone"):
+        search(evolve(tools=Tools(Writer(fail), journal=StudyJournal(kept))), Evaluator(), kept, budget=Budget(90))  # type: ignore[arg-type]
+    done = len(kept.trials())
+    assert done > 10
+    outcome = search(evolve(tools=Tools(Writer(), journal=StudyJournal(kept))), Evaluator(), kept, budget=Budget(90))  # type: ignore[arg-type]
+    assert outcome.evaluations == 90 > done
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("population", 1, "--population 1: must be at least 2"),
+        ("elite", 0, "--elite 0: must be from 1"),
+        ("elite", 9, "--elite 9"),
+        ("crowding", 0.0, "--crowding 0.0"),
+        ("crowding", 1.5, "--crowding 1.5"),
+        ("batch", 0, "must be at least 1"),
+    ],
+)
+def test_bad_options(option: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evolve(**{option: value})
+
+
+GRAMMAR = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--trials", "24"]
+GRAMMAR += ["--population", "6", "--bank", "templates", "--json"]
+
+
+def test_the_command_finds_resumes_and_reports(tmp_path: Path) -> None:
+    def run(*args: str) -> dict[str, Any]:
+        result = CliRunner().invoke(main, list(args))
+        assert result.exit_code == 0, (result.output, result.exception)
+        return json.loads(result.stdout)
+
+    whole = run(*GRAMMAR, "--study", "whole")
+    assert whole["evaluations"] == 24 and whole["proposals"]["proposed"] > 5
+    run(*GRAMMAR, "--study", "part", "--trials", "15")
+    more = run("runs", "resume", "part", "--trials", "24", "--json")
+    assert (more["winner"], more["runners_up"]) == (whole["winner"], whole["runners_up"])
+    table = CliRunner().invoke(main, [a for a in GRAMMAR if a != "--json"] + ["--study", "whole"]).stdout
+    assert f"{whole['proposals']['proposed']} prompts proposed, rejected: " in table
