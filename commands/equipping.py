@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from promptsearch.evaluators import Evaluator, Problem
     from promptsearch.runs import RunRecord
     from promptsearch.search import Searcher
+    from promptsearch.search.proposers import Proposer
 
 
 def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: RunRecord) -> None:
@@ -26,7 +28,17 @@ def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: Ru
         """(n, C D): all classes' unit weights behind one another, of unit length together."""
         return np.stack([evaluator.class_weights(s).reshape(-1) for s in sets]) / len(names) ** 0.5
 
+    proposer: Proposer | None = None
+    usage: Callable[[], Mapping[str, int]] = dict
+    if "lm" in record.config:
+        from promptsearch.commands.lm_options import open_lm
+        from promptsearch.search.proposers.language import LanguageProposer
+
+        model = open_lm(record.config, record.get("lm") or {})
+        proposer, usage = LanguageProposer(model), lambda: model.usage
     tools = Tools(
+        proposer=proposer,
+        usage=usage,
         class_names=names,
         vectors=vectors,  # type: ignore[arg-type]
         fits=lambda templates: [problem.encoder.fits([t.fill(n) for n in names]) for t in templates],

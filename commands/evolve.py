@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import output_options, problem_options, run_options
 from promptsearch.commands.trial_options import space_options
 
@@ -22,6 +23,14 @@ from promptsearch.commands.trial_options import space_options
     show_default=True,
     help="Cosine of text vectors above which of two sets the worse gives way.",
 )
+@click.option(
+    "--proposer",
+    type=click.Choice(["lm", "grammar"]),
+    default="lm",
+    show_default=True,
+    help="Who writes the offspring: a language model, or the bank's own slots and words.",
+)
+@lm_options
 @problem_options
 @run_options
 @output_options
@@ -33,9 +42,10 @@ def evolve(
     offspring: int,
     elite: int,
     crowding: float,
+    proposer: str,
     **options: Any,
 ) -> None:
-    """Breed prompts: mutations, crossovers and proposals guided by what scored well and badly so far.
+    """Breed prompts with a language model: mutations, crossovers, proposals guided by what scored well and badly.
 
     The same command again resumes a run that was cut off; with more --trials it goes on.
     """
@@ -48,5 +58,10 @@ def evolve(
         "offspring": offspring,
         "elite": elite,
         "crowding": crowding,
+        "proposer": proposer,
     }
+    given = split_lm(options)
+    if proposer == "lm":
+        own |= lm_config(given)
+        options["named_lm"] = given
     run_trials("evolve", bank_spec, own, **options)

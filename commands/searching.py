@@ -76,6 +76,7 @@ def run_search(
     fork: str | None = None,
     trials: int | None = None,
     timeout: float | None = None,
+    named_lm: dict[str, Any] | None = None,
 ) -> None:
     """Run `searcher` on the problem that the options name, keep it as a study, and print the result.
 
@@ -83,6 +84,7 @@ def run_search(
         own: the command's own options, part of what must be the same for the run to be resumed.
         start: sets to begin with, for searchers that can.
         fork: name of the run to begin, from the best of the one that `study` names.
+        named_lm: how the language model was named; a server may have moved since the run began.
     """
     from promptsearch.evaluators import open_problem
     from promptsearch.runs import Budget, RunRecord
@@ -121,6 +123,8 @@ def run_search(
             about["forked from"] = study
         record = RunRecord.open(fork or study or default_study(config), storage, config, about)
         keep(record, bank, start, trials)
+        if named_lm is not None and record.get("lm") != named_lm:
+            record.set("lm", named_lm)
         result = carry_on(problem, bank, searcher, record, Budget(trials, timeout), started, progress)
         problem.encoder.close()
     emit(result, as_json, quiet)

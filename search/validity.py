@@ -69,6 +69,7 @@ class ProposalFilter:
     def read(self, reply: str) -> Verdict:
         """The template in a reply, or the reason why it has none."""
         first: Verdict | None = None
+        reply = reply.rpartition("</think>")[2]  # what a reasoning model thought aloud is no answer
         for line in reply[:READ].splitlines()[:LINES]:
             verdict = self._line(line)
             if verdict.template is not None:

@@ -16,9 +16,10 @@ ALLOWED = {
     "banks": {"errors"},
     "evaluators": {"errors", "banks"},
     "search": {"errors", "banks"},
+    "lm": {"errors", "banks", "evaluators"},
     "runs": {"errors", "banks", "evaluators", "search"},
     "reports": {"errors", "banks", "evaluators", "search", "runs"},
-    "commands": {"errors", "banks", "evaluators", "search", "runs", "reports"},
+    "commands": {"errors", "banks", "evaluators", "search", "lm", "runs", "reports"},
     "models": {"errors", "banks", "evaluators", "search"},
 }
 

@@ -63,6 +63,17 @@ def rows(tokenizer: Any, seed: int) -> Iterator[list[int]]:
                 row = [end]
 
 
+def save(model: Any, tokenizer: Any, out: Path) -> None:
+    """Weights in float16, in a folder that transformers 4 reads too."""
+    model.generation_config.do_sample = True  # `transformers serve` heeds a temperature only then
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    file = out / "tokenizer_config.json"
+    settings = {**json.loads(file.read_text("utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
+    settings.pop("backend", None)
+    file.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+
+
 @torch.no_grad()
 def held_out_loss(model: Any, batch: torch.Tensor) -> float:
     """Mean cross-entropy per token, in nats, on documents never trained on."""
@@ -118,11 +129,8 @@ def main(out: Path, steps: int, batch: int, layers: int, width: int, vocabulary:
             seconds = round(time.perf_counter() - started)
             log.append({"step": step, "loss": round(held_out_loss(model, test), 4), "seconds": seconds})
             click.echo(json.dumps(log[-1]))
-            model.half().save_pretrained(out)
+            save(model, tokenizer, out)
             model.float()
-    model.generation_config.do_sample = True  # what `transformers serve` needs to heed a temperature
-    model.half().save_pretrained(out)
-    tokenizer.save_pretrained(out)
     (out / "train_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
 
 

@@ -19,8 +19,11 @@ class LanguageModel(Protocol):
         usage: calls made so far, tokens read and written.
     """
 
-    chats: bool
-    usage: Mapping[str, int]
+    @property
+    def chats(self) -> bool: ...
+
+    @property
+    def usage(self) -> Mapping[str, int]: ...
 
     def fits(self, prompt: Any) -> bool:
         """Whether the prompt and an answer fit into its context."""

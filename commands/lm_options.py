@@ -1,0 +1,109 @@
+"""Options that name a language model, and the model that a run's study names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from promptsearch.lm import LocalModel
+    from promptsearch.lm.server import ServerModel
+
+F = TypeVar("F", bound=Callable[..., Any])
+NAMES = ("lm", "lm_url", "lm_model", "lm_api", "lm_key_env", "lm_timeout", "lm_tries", "lm_concurrency")
+
+
+def lm_options(f: F) -> F:
+    """Which language model writes, and where it is."""
+    options = [
+        click.option(
+            "--lm",
+            help="A causal language model: embedded (shipped, small), a folder, or a hub id.  [default: embedded]",
+        ),
+        click.option("--lm-url", help="An OpenAI-compatible server instead, e.g. http://127.0.0.1:11434/v1."),
+        click.option("--lm-model", help="What the server calls the model."),
+        click.option(
+            "--lm-api",
+            default="chat",
+            show_default=True,
+            help="chat, or completions for a model that only goes on with a text.",
+        ),
+        click.option(
+            "--lm-key-env", help="Environment variable with the server's key.  [default: OPENAI_API_KEY, if set]"
+        ),
+        click.option("--lm-timeout", type=float, default=60.0, show_default=True, help="Seconds for one call."),
+        click.option("--lm-tries", type=int, default=5, show_default=True, help="Tries of a call that fails."),
+        click.option("--lm-concurrency", type=int, default=4, show_default=True, help="Calls at a time."),
+        click.option("--temperature", type=float, default=1.0, show_default=True, help="Of the language model."),
+        click.option("--top-p", type=float, default=0.95, show_default=True, help="Of the language model."),
+    ]
+    for option in reversed(options):
+        f = option(f)
+    return f
+
+
+def split_lm(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the language model's options out of a command's others."""
+    return {k: options.pop(k) for k in (*NAMES, "temperature", "top_p")}
+
+
+def lm_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same for a run to be resumed.
+
+    Raises:
+        InputError: options that exclude each other; no such model; a bad address.
+    """
+    from promptsearch.errors import InputError
+
+    drawing = {"temperature": given["temperature"], "top p": given["top_p"]}
+    if given["lm_url"] is None:
+        if given["lm_model"] is not None:
+            raise InputError(f"--lm-model {given['lm_model']}: name the server with --lm-url, or the model with --lm")
+        from promptsearch.lm import EMBEDDED, locate
+
+        place = locate(given["lm"] or EMBEDDED)
+        return {"lm": place.name, "lm fingerprint": place.fingerprint, **drawing}
+    if given["lm"] is not None:
+        raise InputError(f"--lm {given['lm']} and --lm-url exclude each other; leave one out")
+    if given["lm_model"] is None:
+        raise InputError(f"--lm-url {given['lm_url']}: say what the server calls the model with --lm-model")
+    _place(given)
+    return {"lm": f"server:{given['lm_model']}", "lm api": given["lm_api"], **drawing}
+
+
+def open_lm(config: Mapping[str, Any], given: Mapping[str, Any]) -> LocalModel | ServerModel:
+    """The model of a run, by its configuration and by the options that were given for it (kept beside it).
+
+    Raises:
+        InputError: the model here is not the one that the run was made with.
+    """
+    from promptsearch.errors import InputError
+    from promptsearch.lm import LocalModel, locate
+
+    drawing = {"temperature": config["temperature"], "top_p": config["top p"]}
+    if str(config["lm"]).startswith("server:"):
+        from promptsearch.lm.server import ServerModel
+
+        return ServerModel(_place(given), **drawing)
+    place = locate(config["lm"])
+    if place.fingerprint != config["lm fingerprint"]:
+        raise InputError(
+            f"--lm {place.name}: not the model that this run was made with; give that one, or another --study"
+        )
+    return LocalModel(place, **drawing).load()
+
+
+def _place(given: Mapping[str, Any]) -> Any:
+    from promptsearch.lm.server import ServerPlace
+
+    return ServerPlace(
+        given["lm_url"],
+        given["lm_model"],
+        given["lm_api"],
+        given["lm_key_env"],
+        given["lm_timeout"],
+        given["lm_tries"],
+        given["lm_concurrency"],
+    )

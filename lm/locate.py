@@ -1,0 +1,92 @@
+"""Which language model is meant: the embedded one, a folder, or a hub id; found without importing torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.cache import digest_of, sha256_file
+from promptsearch.evaluators.hub import first_line, go_offline, hub_reachable
+
+#: The name of the model that is shipped, and its folder.
+EMBEDDED = "embedded"
+FOLDER = Path(__file__).resolve().parent.parent / "models" / "lm"
+#: Files of a repository that are not needed.
+UNUSED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx*", "*.h5", "*.msgpack", "*.ot", "*.tflite", "original/*"]
+REMEDY = "give a folder you have, or take the embedded one (--lm embedded)"
+#: One of them holds a tokenizer.
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+#: Files up to this many bytes are hashed; of larger ones (weights of gigabytes) the size counts.
+HASHED = 256 << 20
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """A language model's name as given, its folder, and what changes whenever its answers may."""
+
+    name: str
+    folder: Path
+    fingerprint: str
+
+
+def locate(name: str) -> ModelPlace:
+    """Find a causal language model's folder, downloading it from the hub if need be.
+
+    Args:
+        name: "embedded", a folder as transformers saves it, or a hub id.
+
+    Raises:
+        InputError: no such folder or repository, or it holds no causal language model.
+        PromptSearchError: the hub cannot be reached and its cache has no copy.
+    """
+    if name == EMBEDDED:
+        return _checked(name, FOLDER)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _checked(name, folder)
+    if folder.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"--lm {name}: no such folder; {REMEDY}")
+    return _checked(name, _from_hub(name))
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    reachable, reason = hub_reachable()
+    if not reachable:
+        go_offline()
+    try:
+        return Path(snapshot_download(name, ignore_patterns=UNUSED, local_files_only=not reachable))
+    except LocalEntryNotFoundError as e:
+        raise PromptSearchError(
+            f"--lm {name}: the hub cannot be reached ({reason or first_line(e)}) and its cache has no copy; {REMEDY}"
+        ) from e
+    except (RepositoryNotFoundError, HFValidationError) as e:
+        raise InputError(f"--lm {name}: neither a folder nor a hub repository that is open to you; {REMEDY}") from e
+    except Exception as e:  # the hub's client and its transport have many kinds
+        raise PromptSearchError(
+            f"--lm {name}: could not be had from the hub ({type(e).__name__}: {first_line(e)}); try again, or {REMEDY}"
+        ) from e
+
+
+def _checked(name: str, folder: Path) -> ModelPlace:
+    config = folder / "config.json"
+    try:
+        kinds = json.loads(config.read_text("utf-8")).get("architectures") or []
+    except OSError as e:
+        raise InputError(f"--lm {name}: no config.json in {folder}; name a folder that transformers saved") from e
+    except (ValueError, AttributeError) as e:
+        raise InputError(f"--lm {name}: {config} is not valid ({e}); fetch it again") from e
+    if kinds and not any("CausalLM" in k or "LMHead" in k or "ConditionalGeneration" in k for k in kinds):
+        raise InputError(f"--lm {name}: a {kinds[0]} writes no text; name a causal language model")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"--lm {name}: no *.safetensors in {folder}; convert its weights, or name another")
+    if not any((folder / f).is_file() for f in TOKENIZERS):
+        raise InputError(f"--lm {name}: no tokenizer in {folder} ({TOKENIZERS[0]} …); save it there too")
+    files = [config, *weights, *sorted(folder.glob("tokenizer*")), *sorted(folder.glob("chat_template*"))]
+    marks = [[f.name, sha256_file(f) if f.stat().st_size <= HASHED else f.stat().st_size] for f in files]
+    return ModelPlace(name, folder, digest_of(marks))

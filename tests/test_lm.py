@@ -1,0 +1,194 @@
+"""Local language models: the embedded one, others from folders, and what is said when there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from promptsearch.cli import main
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.lm import EMBEDDED, LocalModel, locate
+from promptsearch.search.proposers import MUTATIONS, Request
+from promptsearch.search.proposers.language import LanguageProposer
+from promptsearch.search.validity import ProposalFilter
+
+PARENT = "a dark photo of a {} in the snow."
+REQUESTS = [Request(kind, (PARENT,)) for kind in MUTATIONS]
+REQUESTS += [
+    Request("crossover", (PARENT, "a painting of my {}.")),
+    Request("history", scores=((20, "a bright photo of a {}."), (71, "a dim picture of the {}."), (75, PARENT))),
+    Request("better", good=(PARENT, "a {} at night."), bad=("a bright {}.",)),
+]
+CHAT = "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def embedded() -> LocalModel:
+    return LocalModel(locate(EMBEDDED)).load()
+
+
+def copied(tmp_path: Path, **tokenizer: Any) -> Path:
+    """The embedded model's folder with other settings of its tokenizer; None takes one away."""
+    folder = tmp_path / "lm"
+    folder.mkdir(exist_ok=True)
+    for file in locate(EMBEDDED).folder.glob("*.*"):
+        if file.suffix in (".json", ".safetensors"):
+            shutil.copy(file, folder)
+    settings = folder / "tokenizer_config.json"
+    kept = {**json.loads(settings.read_text()), **tokenizer}
+    settings.write_text(json.dumps({k: v for k, v in kept.items() if v is not None}))
+    return folder
+
+
+def test_the_embedded_model_is_small_and_writes_valid_templates(embedded: LocalModel) -> None:
+    shipped = [f for f in locate(EMBEDDED).folder.iterdir() if f.is_file()]
+    assert sum(f.stat().st_size for f in shipped) < 6_000_000
+    proposer, read = LanguageProposer(embedded), ProposalFilter().read
+    verdicts = [read(reply) for seed in range(5) for reply in proposer.propose(REQUESTS, seed)]
+    assert sum(v.template is not None for v in verdicts) > 0.8 * len(verdicts)
+    assert len({v.template for v in verdicts}) > 15
+
+
+def test_the_same_seed_writes_the_same_and_nothing_global_is_touched(embedded: LocalModel) -> None:
+    import torch
+
+    proposer = LanguageProposer(embedded)
+    state = torch.random.get_rng_state()
+    one = proposer.propose(REQUESTS, 3)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(99)
+    assert proposer.propose(REQUESTS, 3) == one != proposer.propose(REQUESTS, 4)
+
+
+def test_many_prompts_are_written_for_in_batches(embedded: LocalModel) -> None:
+    before = embedded.usage["calls"]
+    assert len(LanguageProposer(embedded).propose(REQUESTS * 5, 0)) == 40
+    assert embedded.usage["calls"] == before + 2
+
+
+def test_likelihoods_are_those_of_the_model_one_by_one(embedded: LocalModel) -> None:
+    import torch
+
+    texts = ["a photo of a cat.", "a dark photo of the truck at night.", "xq jjw kk!"]
+    got = embedded.log_likelihood(texts)
+    for text, (total, tokens) in zip(texts, got, strict=True):
+        ids = torch.tensor([embedded._ids(text)])
+        with torch.inference_mode():
+            loss = embedded._model(ids, labels=ids).loss
+        assert total / tokens == pytest.approx(-float(loss), abs=1e-4)
+        assert tokens == ids.shape[1] - 1
+    perplexity = got[:, 0] / got[:, 1]
+    assert perplexity[0] > perplexity[2] + 3
+
+
+def test_a_chat_template_is_used_where_there_is_one(tmp_path: Path) -> None:
+    model = LocalModel(locate(str(copied(tmp_path, chat_template=CHAT))))
+    assert model.chats
+    (prompt,) = [model._tokenizer.decode(model._ids(LanguageProposer(model)._prompt(REQUESTS[0])))]
+    assert "Rewrite this caption" in prompt and PARENT in prompt and "exactly once" in prompt
+    assert len(LanguageProposer(model).propose(REQUESTS[:2], 0)) == 2
+
+
+def test_a_model_without_a_pad_or_an_end_token_writes_too(tmp_path: Path, embedded: LocalModel) -> None:
+    assert embedded._tokenizer.pad_token_id is None  # as in GPT-2
+    folder = copied(tmp_path, eos_token=None, bos_token=None)
+    model = LocalModel(locate(str(folder)))
+    assert model._tokenizer.eos_token_id is None
+    assert len(LanguageProposer(model).propose(REQUESTS, 0)) == len(REQUESTS)
+
+
+def test_long_histories_are_cut_and_what_is_too_long_is_said(embedded: LocalModel) -> None:
+    long = Request("history", scores=tuple((i, f"a photo number {i} of the {{}} in the snow.") for i in range(90)))
+    prompt = LanguageProposer(embedded)._prompt(long)
+    assert embedded.fits(prompt) and "number 89 " in str(prompt) and "number 1 " not in str(prompt)
+    with pytest.raises(InputError, match="do not fit into the context of 320 of the language model embedded"):
+        LanguageProposer(embedded).propose([Request("shorter", ("very " * 400 + "{}",))], 0)
+    with pytest.raises(InputError, match="reads 320; shorten the template"):
+        embedded.log_likelihood(["very " * 400])
+
+
+@pytest.mark.parametrize("option", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+def test_bad_drawing_options(option: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="--t"):
+        LocalModel(locate(EMBEDDED), **option)
+
+
+def run(*args: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(args))
+    assert result.exit_code == code, (result.output, result.exception)
+    assert "Traceback" not in result.output
+    return result
+
+
+EVOLVE = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--bank", "templates"]
+EVOLVE += ["--population", "4", "--offspring", "4", "--trials", "20"]
+
+
+def test_a_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    import promptsearch.evaluators.hub as hub
+
+    monkeypatch.setattr(hub, "_answer", (False, "HF_HUB_OFFLINE is set"))
+    error = run(*EVOLVE, "--lm", "gpt2", code=1).stderr
+    assert "--lm gpt2: the hub cannot be reached (HF_HUB_OFFLINE is set)" in error and "--lm embedded" in error
+    assert "Error: " in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "is not valid"),
+        (lambda f: (f / "config.json").write_text('{"architectures": ["CLIPModel"]}'), "a CLIPModel writes no text"),
+        (lambda f: (f / "model.safetensors").unlink(), r"no \*.safetensors"),
+        (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer"),
+    ],
+)
+def test_folders_that_are_no_language_model(tmp_path: Path, spoil: Any, message: str) -> None:
+    folder = copied(tmp_path)
+    spoil(folder)
+    with pytest.raises(InputError, match=message):
+        locate(str(folder))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c"])
+def test_no_such_folder(name: str) -> None:
+    with pytest.raises(InputError, match="no such folder; give a folder you have"):
+        locate(name)
+
+
+def test_damaged_weights_and_tokenizers_are_one_line(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    assert "cannot be loaded" in run(*EVOLVE, "--lm", str(folder), code=1).stderr
+    folder = copied(tmp_path)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(PromptSearchError, match="tokenizer cannot be loaded"):
+        LocalModel(locate(str(folder))).load()
+
+
+def test_evolve_runs_offline_through_the_embedded_model_and_resumes_exactly() -> None:
+    whole = json.loads(run(*EVOLVE, "--study", "whole", "--json").stdout)
+    assert whole["proposals"]["usage"]["calls"] >= 3 and whole["evaluations"] == 20
+    run(*EVOLVE, "--study", "part", "--trials", "13")
+    more = json.loads(run("runs", "resume", "part", "--trials", "20", "--json").stdout)
+    assert (more["winner"], more["runners_up"]) == (whole["winner"], whole["runners_up"])
+    assert "calls of the language model" in run(*EVOLVE, "--study", "whole").stdout
+
+
+def test_another_model_is_another_run(tmp_path: Path) -> None:
+    run(*EVOLVE, "--study", "mine")
+    other = copied(tmp_path)
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    assert "lm 'embedded'" in run(*EVOLVE, "--study", "mine", "--lm", str(other), code=2).stderr
+
+
+def test_likelihoods_do_not_depend_on_the_company(embedded: LocalModel) -> None:
+    alone = embedded.log_likelihood(["a photo of a cat."])
+    crowd = embedded.log_likelihood(["a photo of a cat.", *(f"a long photo of a thing, {i}." for i in range(200))])
+    np.testing.assert_allclose(alone[0], crowd[0], atol=1e-3)

@@ -1,0 +1,238 @@
+"""Language models behind a server: one that fails in every way there is, and a real `transformers serve`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from faulty_server import FaultyServer, faulty_server
+
+from promptsearch.cli import main
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.lm import EMBEDDED, locate
+from promptsearch.lm.server import ServerModel, ServerPlace
+
+TALK: list[dict[str, str]] = [{"role": "user", "content": "Shorten: a dark photo of a {}."}]
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with faulty_server() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def model(server: FaultyServer, **kw: Any) -> ServerModel:
+    return ServerModel(ServerPlace(server.url, "m", **{"wait": 0.01, "timeout": 5.0, **kw}))
+
+
+@pytest.mark.parametrize("fault", ["500", "429", "html", "nojson", "other", "odd", "cut", "drop", "new"])
+def test_what_passes_is_tried_again(server: FaultyServer, fault: str) -> None:
+    server.faults = [fault, fault]
+    lm = model(server)
+    assert "{}" in lm.write([TALK], 0)[0]
+    assert lm.usage["calls"] == 1 and lm.usage["tokens read"] == 10 and lm.usage["tokens written"] == 5
+
+
+@pytest.mark.parametrize("fault", ["hang", "endless", "trickle"])
+def test_no_answer_is_waited_for_without_end(server: FaultyServer, fault: str) -> None:
+    server.faults = [fault]
+    assert "{}" in model(server, timeout=0.5 if fault != "endless" else 5.0).write([TALK], 0)[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("500", "it answers 500 .out of luck., 2 times; the trials so far are kept"),
+        ("429", "it answers 429"),
+        ("html", "it answers HTML .*usually ends in /v1"),
+        ("nojson", "no JSON"),
+        ("other", "not in OpenAI's form"),
+        ("odd", "not in OpenAI's form"),
+        ("cut", "the connection was cut"),
+        ("drop", "no connection"),
+        ("hang", "no answer within 0.3 s"),
+        ("trickle", "did not end within 0.3 s"),
+        ("400", "refuses the request with 400 .the context is too short"),
+    ],
+)
+def test_what_stays_is_an_error_with_the_remedy(server: FaultyServer, fault: str, message: str) -> None:
+    server.always = fault
+    with pytest.raises(PromptSearchError, match=message):
+        model(server, tries=2, timeout=0.3 if fault in ("hang", "trickle") else 5.0).write([TALK] * 3, 0)
+
+
+@pytest.mark.parametrize(("fault", "message"), [("401", "set the key in OPENAI_API_KEY"), ("404", "--lm-model")])
+def test_what_is_wrong_is_said_at_once(server: FaultyServer, fault: str, message: str) -> None:
+    server.always = fault
+    with pytest.raises(InputError, match=message):
+        model(server).write([TALK], 0)
+    assert len(server.requests) == 1
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(PromptSearchError, match="no connection"):
+        ServerModel(ServerPlace(url, "m", tries=2, wait=0.01)).write([TALK], 0)
+
+
+def test_retry_after_is_obeyed(server: FaultyServer) -> None:
+    server.faults = ["429"]
+    started = time.monotonic()
+    model(server).write([TALK], 0)
+    assert time.monotonic() - started >= 0.2
+
+
+def test_calls_are_made_so_many_at_a_time(server: FaultyServer) -> None:
+    server.always = "slow"
+    answers = model(server, concurrency=3).write([TALK] * 9, 0)
+    assert len(answers) == 9 and 1 < server.most <= 3
+
+
+def test_the_key_comes_from_the_environment_alone(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "secret-1")
+    model(server, key_env="MY_KEY").write([TALK], 0)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-2")
+    model(server).write([TALK], 0)
+    assert server.keys == ["Bearer secret-1", "Bearer secret-2"]
+    with pytest.raises(InputError, match="--lm-key-env NOT_SET: this environment variable is not set"):
+        model(server, key_env="NOT_SET")
+
+
+def test_each_prompt_has_a_seed_of_its_own(server: FaultyServer) -> None:
+    for seed in (1, 1, 2):
+        model(server, concurrency=1).write([TALK] * 2, seed)
+    seeds = [r["seed"] for r in server.requests]
+    assert seeds[:2] == seeds[2:4] and len(set(seeds)) == 4
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"url": "localhost:11434"}, "--lm-url localhost:11434: not an http"),
+        ({"url": "http://[bad/v1"}, "not an http"),
+        ({"url": "http://me:secret@host/v1"}, "no key, password or query"),
+        ({"api": "tea"}, "--lm-api tea: choose from chat, completions"),
+        ({"timeout": 0.0}, "--lm-timeout 0.0"),
+        ({"tries": 0}, "--lm-tries 0"),
+        ({"concurrency": 0}, "--lm-concurrency 0"),
+    ],
+)
+def test_bad_places(place: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        ServerPlace(**{"url": "http://localhost/v1", "model": "m", **place})
+    assert "secret" not in str(error.value)
+
+
+EVOLVE = ["evolve", "--bank", "templates", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2"]
+EVOLVE += ["--population", "4", "--offspring", "4", "--trials", "24", "--lm-model", "m"]
+
+
+def run(*args: str) -> Result:
+    result = CliRunner().invoke(main, list(args))
+    assert "Traceback" not in result.output
+    return result
+
+
+def test_a_run_survives_a_faulty_server_with_the_same_result(server: FaultyServer) -> None:
+    def answering(self: Any, body: dict[str, Any], n: int) -> None:
+        self.server.answer = f"a photo number {body['seed'] % 1000} of a {{{{}}}}."
+        type(self).plain(self, body, n)
+
+    handler = server.RequestHandlerClass
+    handler.plain = handler.fault_ok  # type: ignore[attr-defined]
+    handler.fault_ok = answering  # type: ignore[attr-defined]
+    try:
+        options = [*EVOLVE, "--lm-url", server.url, "--lm-concurrency", "1", "--json"]
+        calm = json.loads(run(*options, "--study", "calm").stdout)
+        server.faults = ["500", "ok", "cut", "ok", "nojson", "429", "ok", "drop", "html"]
+        stormy = json.loads(run(*options, "--study", "stormy").stdout)
+        assert stormy["winner"] == calm["winner"] and stormy["runners_up"] == calm["runners_up"]
+        assert stormy["proposals"]["usage"]["tries that failed"] == 6
+        asked = len(server.requests)
+        more = json.loads(run("runs", "resume", "stormy", "--trials", "32", "--json").stdout)  # its server is known
+        assert more["evaluations"] == 32 and len(server.requests) > asked
+    finally:
+        handler.fault_ok = handler.plain  # type: ignore[attr-defined]
+
+
+def test_a_server_that_breaks_down_costs_no_trial(server: FaultyServer) -> None:
+    server.faults = ["ok"] * 7 + ["404"] * 50
+    options = [*EVOLVE, "--lm-url", server.url, "--study", "mine"]
+    broken = run(*options)
+    assert broken.exit_code == 2 and broken.stderr.count("Error: ") == 1 and "404" in broken.stderr
+    before = json.loads(run("runs", "show", "mine", "--json").stdout)
+    assert before["state"] == "unfinished" and before["trials"] >= 8
+    server.faults = []
+    whole = json.loads(run(*options, "--json").stdout)
+    assert whole["evaluations"] == 24
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--lm-url", "nowhere"], "not an http"),
+        (["--lm", "embedded"], "--lm-model m"),
+        (["--lm", "embedded", "--lm-url", "http://localhost:1/v1"], "exclude each other"),
+        (["--lm-url", "http://localhost:1/v1", "--lm-key-env", "NOT_SET"], "NOT_SET"),
+    ],
+)
+def test_bad_options(args: list[str], message: str) -> None:
+    result = run(*EVOLVE, *args)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `transformers serve` of the embedded model."""
+    home = tmp_path_factory.mktemp("served")
+    (home / "hub").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = os.pathsep.join(p for p in sys.path if p)
+    env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
+    code = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
+    command = [sys.executable, "-c", code, "serve", str(locate(EMBEDDED).folder), "--device", "cpu"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    log = (home / "log").open("w+")
+    process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, Path(log.name).read_text()
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def test_transformers_serve_writes_for_a_run(served: str) -> None:
+    folder = str(locate(EMBEDDED).folder)
+    options = [*EVOLVE[:-1], folder, "--lm-url", served, "--lm-api", "completions", "--lm-concurrency", "1"]
+    result = run(*options, "--json")
+    assert result.exit_code == 0, result.output
+    proposals = json.loads(result.stdout)["proposals"]
+    assert proposals["usage"]["calls"] >= 12 and proposals["usage"]["tokens read"] > 500
+    assert sum(proposals["rejected"].values()) < 0.7 * proposals["proposed"]
