@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,10 +14,13 @@ from promptsearch.commands.banks import banks
 from promptsearch.commands.beam import beam
 from promptsearch.commands.cache import cache
 from promptsearch.commands.climb import climb
+from promptsearch.commands.completion import completion
 from promptsearch.commands.coop import coop
+from promptsearch.commands.doctor import doctor
 from promptsearch.commands.evolve import evolve
 from promptsearch.commands.export import export
 from promptsearch.commands.features import features
+from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
 from promptsearch.commands.random import random
@@ -25,6 +29,9 @@ from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker
 from promptsearch.errors import InputError, PromptSearchError
+
+#: Commands that must work, whatever a settings file says.
+_WITHOUT_SETTINGS = ("doctor", "completion")
 
 
 class _WrongInput(click.ClickException):
@@ -54,15 +61,45 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
         click.echo(f"Warning: {message}", err=True)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="promptsearch")
-def main() -> None:
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Settings file; by default the nearest promptsearch.toml, or [tool.promptsearch] of a pyproject.toml.",
+)
+@verbose_option
+@click.pass_context
+def main(ctx: click.Context, config: Path | None) -> None:
     """Find readable prompts for vision-language models, without gradients."""
+    if ctx.invoked_subcommand in _WITHOUT_SETTINGS:
+        return
+    from promptsearch.commands.settings import find_settings, read_settings
+
+    if (path := find_settings(config)) is not None:
+        ctx.default_map = read_settings(path, main)
 
 
-for command in (
-    beam, tpe, climb, random, evolve, coop, names, vpt, pez, worker, banks, features, cache, runs, export,
-):
+COMMANDS = (
+    beam,
+    tpe,
+    climb,
+    random,
+    evolve,
+    coop,
+    names,
+    vpt,
+    pez,
+    worker,
+    banks,
+    features,
+    cache,
+    runs,
+    export,
+    doctor,
+    completion,
+)
+for command in COMMANDS:
     main.add_command(command)
 
 

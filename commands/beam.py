@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from promptsearch.commands import complete
 from promptsearch.commands.options import output_options, problem_options, run_options
 
 
@@ -15,6 +16,7 @@ from promptsearch.commands.options import output_options, problem_options, run_o
     "bank_spec",
     default="templates",
     show_default=True,
+    shell_complete=complete.banks,
     help=("A bank of templates: a file, or the name of a built-in one (`promptsearch banks list`)."),
 )
 @problem_options

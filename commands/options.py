@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
+from promptsearch.commands import complete
+from promptsearch.commands.logs import verbose_option
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -42,6 +45,7 @@ def problem_options(f: F) -> F:
             click.option(
                 "--model",
                 default="auto",
+                shell_complete=complete.models,
                 show_default=True,
                 help=(
                     "RN50 (OpenAI's weights), NAME:PRETRAINED, hf-hub:OWNER/NAME, local-dir:PATH, tiny (embedded), or"
@@ -56,6 +60,7 @@ def problem_options(f: F) -> F:
             click.option(
                 "--dataset",
                 default="auto",
+                shell_complete=complete.datasets,
                 show_default=True,
                 help=(
                     "cifar10, cifar100, cifar10-dark (and other conditions), a hub id, a folder of parquet files"
@@ -83,7 +88,9 @@ def run_options(f: F) -> F:
             click.option("--shots", type=int, default=16, show_default=True, help="Labelled pictures per class."),
             click.option("--seed", type=int, default=0, show_default=True, help="Of the draw and of the search."),
             click.option("--storage", help="Where runs are kept: a database URL or a SQLite file."),
-            click.option("--study", help="Name of the run; by default made from its options."),
+            click.option(
+                "--study", shell_complete=complete.studies, help="Name of the run; by default made from its options."
+            ),
             click.option("--fork", help="Begin a run of this name from the best of the one that --study names."),
         ],
         f,
@@ -96,6 +103,7 @@ def output_options(f: F) -> F:
         [
             click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
             click.option("--quiet", is_flag=True, help="No progress and no notes."),
+            verbose_option,
         ],
         f,
     )

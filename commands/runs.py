@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from promptsearch.commands import complete
 from promptsearch.commands.options import output_options, storage_option
 from promptsearch.commands.trial_options import timeout_option
 
@@ -50,7 +51,7 @@ def list_runs(storage: str | None, as_json: bool) -> None:
 
 
 @runs.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.studies)
 @storage_option
 @output_options
 def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
@@ -75,7 +76,7 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
 
 
 @runs.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.studies)
 @storage_option
 @json_option
 def best(name: str, storage: str | None, as_json: bool) -> None:
@@ -98,7 +99,7 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
 
 
 @runs.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.studies)
 @storage_option
 @click.option("--trials", type=click.IntRange(1), help="A new total.  [default: the run's own]")
 @timeout_option
@@ -137,7 +138,7 @@ def resume(
 
 
 @runs.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.studies)
 @storage_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -163,7 +164,7 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
 
 
 @runs.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.studies)
 @storage_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout.")
 @json_option

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from promptsearch.commands import complete
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 trials_option = click.option(
@@ -40,6 +42,7 @@ def space_options(f: F) -> F:
             "--bank",
             "bank_spec",
             default="grammar",
+            shell_complete=complete.banks,
             show_default=True,
             help="A bank of templates: a file, or the name of a built-in one (`promptsearch banks list`).",
         ),

@@ -28,6 +28,8 @@ Progress = Callable[[int, int, str], None]
 #: Pictures per forward pass: on a CPU larger batches fall out of the caches.
 BATCH = {"cpu": 32, "cuda": 256}
 
+log = logging.getLogger(__name__)
+
 
 def no_progress(done: int, total: int, what: str) -> None:
     """The Progress that says nothing."""
@@ -102,6 +104,7 @@ class Encoder:
     def _encode_new_texts(self, texts: Sequence[str]) -> np.ndarray:
         from promptsearch.evaluators.text import TextEncoder
 
+        log.info("encoding %d texts that are not in the cache", len(texts))
         self._refuse_too_long(texts)
         if self._text_encoder is None:
             self._text_encoder = TextEncoder(self.model, self.tokenizer)
@@ -210,6 +213,7 @@ class Encoder:
         import torch
 
         spec = self.spec
+        log.info("loading the model %s%s", spec.name, "" if spec.weights is None else f" from {spec.weights}")
         try:
             with _quiet():
                 model, preprocess = _create(spec)

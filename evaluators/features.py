@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Pictures encoded between two writes to the cache: what a kill can cost.
 BLOCK = 1024
+
+log = logging.getLogger(__name__)
 
 
 def pack_key(model: ModelSpec, dataset: str, split: str) -> dict[str, str]:
@@ -81,6 +84,7 @@ class LiveFeatures:
     def features(self, split: str, positions: np.ndarray) -> np.ndarray:
         known = self._load(split)
         missing = sorted({int(p) for p in positions} - known.keys())
+        log.info("%s pictures: %d wanted, %d not in the cache", split, len(positions), len(missing))
         for at in range(0, len(missing), BLOCK):
             part = np.array(missing[at : at + BLOCK])
             self._encoder.progress(at, len(missing), f"encoding {split} pictures")

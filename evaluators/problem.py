@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from promptsearch.evaluators.models import RN50_REPO, TINY, WEIGHT_FILES, ModelS
 from promptsearch.evaluators.task import Task
 
 TINY_NOTE = "tiny is a small CLIP that was trained on CIFAR-10's training pictures: it is no zero-shot model."
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -87,6 +90,8 @@ def open_problem(
         name, condition = split_condition(dataset)
         data = open_dataset(name, picture_column=picture_column, label_column=label_column)
         source = LiveFeatures(data, condition, dataset, encoder, cache)
+    log.info("model %s (%s, %s), fingerprint %s", spec.name, spec.device, spec.precision, spec.fingerprint[:16])
+    log.info("pictures: %s, %s, %d classes", source.name, source.origin, len(source.class_names))
     return Problem(encoder, source, cache, notes, memory)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,8 @@ from promptsearch.runs.storage import masked, open_storage, reason_of
 
 if TYPE_CHECKING:
     import optuna
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class RunRecord:
             except optuna.exceptions.DuplicatedStudyError:
                 study = optuna.load_study(storage=storage, study_name=name)
             record = cls(study, storage)
+            log.info("run %s in %s", name, record.url)
             kept = study.user_attrs.get("config")
             if kept is None:  # new, or killed before anything was recorded
                 if study.get_trials(deepcopy=False, states=None):

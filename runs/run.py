@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from promptsearch.search import Searcher, TrialSearcher
 
 if TYPE_CHECKING:
     from promptsearch.runs.record import RunRecord
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,5 +115,6 @@ def _by_rounds(
         written += len(keep)
         told.update(keep)
         step += 1
+        log.debug("round %d: %d sets scored, %d kept, best %s", step, len(batch), len(keep), keep[0][0] if keep else "")
         progress(step, 0, f"round {step}: {evaluations} sets scored")
     return told, evaluations

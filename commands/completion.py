@@ -1,0 +1,24 @@
+"""`promptsearch completion`: the shell completes commands, options, banks, models and runs."""
+
+from __future__ import annotations
+
+import click
+
+_HOW = {
+    "bash": 'eval "$(promptsearch completion bash)"  in ~/.bashrc',
+    "zsh": 'eval "$(promptsearch completion zsh)"  in ~/.zshrc',
+    "fish": "promptsearch completion fish > ~/.config/fish/completions/promptsearch.fish",
+}
+
+
+@click.command(epilog="\b\n" + "\n".join(f"{shell}: {how}" for shell, how in _HOW.items()))
+@click.argument("shell", type=click.Choice(list(_HOW)))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the script that lets SHELL complete promptsearch's commands and options."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # click has all three
+    root = ctx.find_root()
+    click.echo(kind(root.command, {}, "promptsearch", "_PROMPTSEARCH_COMPLETE").source())

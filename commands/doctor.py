@@ -1,0 +1,197 @@
+"""`promptsearch doctor`: is everything here that a search needs, and what to do where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from promptsearch import __version__
+from promptsearch.commands.options import storage_option
+
+#: Free space below which downloads and caches are likely to fail, in bytes: RN50 and CIFAR-10 take about a third.
+SPACE = 2 << 30
+PACKAGES = ("numpy", "torch", "open_clip_torch", "transformers", "datasets", "optuna", "click", "huggingface_hub")
+EXTRAS = {"psycopg": "postgresql", "plotly": "report", "ray": "ray"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: `state` is ok, note (works, with a limit) or problem (something will fail)."""
+
+    what: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+@click.command()
+@storage_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+def doctor(storage: str | None, as_json: bool) -> None:
+    """Look at versions, devices, caches, storage, hub and disk; exit with 1 where something will fail."""
+    findings = [f for look in _LOOKS for f in look(storage)]
+    bad = sum(f.state == "problem" for f in findings)
+    if as_json:
+        click.echo(json.dumps({"healthy": not bad, "findings": [asdict(f) for f in findings]}, indent=2))
+    else:
+        width = max(len(f.what) for f in findings)
+        for f in findings:
+            click.echo(f"{'ok' if f.state == 'ok' else f.state:8}{f.what:{width}}  {f.found}")
+            if f.remedy:
+                click.echo(f"{'':8}{'':{width}}  → {f.remedy}")
+        click.echo("everything that a search needs is here" if not bad else f"{bad} problem{'s' if bad > 1 else ''}")
+    if bad:
+        raise click.exceptions.Exit(1)
+
+
+def _versions(_: str | None) -> Iterator[Finding]:
+    yield Finding("promptsearch", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for name in PACKAGES:
+        try:
+            yield Finding(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "problem", "not installed", "pip install promptsearch again")
+    extras = metadata.metadata("promptsearch").get_all("Provides-Extra") or [] if _installed() else []
+    for name, extra in EXTRAS.items():
+        if extra not in extras:
+            continue
+        try:
+            yield Finding(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "note", "not installed (optional)", f"pip install 'promptsearch[{extra}]'")
+
+
+def _installed() -> bool:
+    try:
+        return bool(metadata.version("promptsearch"))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _devices(_: str | None) -> Iterator[Finding]:
+    from promptsearch.evaluators.models import resolve_device
+
+    ram = _ram()
+    yield Finding("CPU", "ok", f"{os.cpu_count()} cores" + (f", {ram / 2**30:.1f} GiB of memory" if ram else ""))
+    device = resolve_device("auto")
+    if device == "cuda":
+        import torch
+
+        yield Finding("GPU", "ok", torch.cuda.get_device_name())
+    else:
+        yield Finding("GPU", "note", "none that torch could use: the CPU encodes pictures, some 10 a second with RN50")
+
+
+def _ram() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _embedded(_: str | None) -> Iterator[Finding]:
+    from promptsearch.errors import PromptSearchError
+    from promptsearch.evaluators import open_problem
+
+    try:
+        problem = open_problem("tiny", "cifar10")
+        count = len(problem.source.labels("test")[0])
+        yield Finding("embedded model tiny", "ok", f"weights and feature pack ({count} test pictures) are sound")
+    except (PromptSearchError, OSError) as e:
+        yield Finding("embedded model tiny", "problem", str(e), "reinstall promptsearch")
+
+
+def _cache(_: str | None) -> Iterator[Finding]:
+    from promptsearch.evaluators import default_cache
+
+    cache = default_cache()
+    rows = cache.info()
+    size = sum(r[2] for r in rows) / 1e6
+    kinds = ", ".join(r[0] for r in rows) or "empty"
+    remedy = "set PROMPTSEARCH_CACHE to a folder you can write"
+    yield from _writable("cache", cache.root, f"{size:.1f} MB ({kinds})", remedy, "problem")
+
+
+def _storage(url: str | None) -> Iterator[Finding]:
+    from promptsearch.errors import PromptSearchError
+    from promptsearch.runs import default_storage
+    from promptsearch.runs.listing import summaries
+    from promptsearch.runs.storage import masked
+
+    place = url or default_storage()
+    path = Path(place.removeprefix("sqlite:///"))
+    if (place.startswith("sqlite:///") or "://" not in place) and not path.exists():
+        yield from _writable("runs", path.parent, "no run kept yet", "set PROMPTSEARCH_HOME, or give --storage")
+        return
+    try:
+        rows = summaries(url)
+        yield Finding("runs", "ok", f"{len(rows)} in {masked(place)}")
+    except PromptSearchError as e:
+        yield Finding("runs", "problem", str(e), "set PROMPTSEARCH_HOME, or give --storage")
+
+
+def _hub(_: str | None) -> Iterator[Finding]:
+    from promptsearch.evaluators.data import dataset_cached
+    from promptsearch.evaluators.hub import find_cached, hub_reachable
+    from promptsearch.evaluators.models import RN50_REPO, WEIGHT_FILES
+
+    reachable, reason = hub_reachable()
+    mirror = "give --weights FILE and --dataset FOLDER, or name a mirror in HF_ENDPOINT"
+    yield Finding("model hub", "ok", "reachable") if reachable else Finding("model hub", "note", reason, mirror)
+    for what, there in {
+        "RN50's weights": find_cached(RN50_REPO, WEIGHT_FILES[0]) is not None,
+        "CIFAR-10": dataset_cached("cifar10"),
+    }.items():
+        if there:
+            yield Finding(what, "ok", "in the cache")
+        elif reachable:
+            yield Finding(what, "note", "not here yet; the first run downloads it")
+        else:
+            yield Finding(what, "note", "neither here nor to be downloaded: `auto` takes tiny and its pack")
+
+
+def _writable(what: str, folder: Path, found: str, remedy: str, bad: str = "problem") -> Iterator[Finding]:
+    existing = next((p for p in (folder, *folder.parents) if p.exists()), folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        yield Finding(what, bad, f"{folder} cannot be written", remedy)
+        return
+    free = shutil.disk_usage(existing).free
+    state = "ok" if free > SPACE else "problem"
+    more = "" if free > SPACE else "free some space, or " + remedy
+    yield Finding(what, state, f"{folder}: {found}, {free / 2**30:.1f} GiB free", more)
+
+
+def _settings(_: str | None) -> Iterator[Finding]:
+    from promptsearch.commands.settings import find_settings, read_settings
+    from promptsearch.errors import PromptSearchError
+
+    try:
+        path = find_settings()
+        if path is None:
+            yield Finding("settings", "ok", "no settings file: every option has its own default")
+        else:
+            group = click.get_current_context().find_root().command
+            assert isinstance(group, click.Group)  # the root of every command line
+            read_settings(path, group)
+            yield Finding("settings", "ok", str(path))
+    except PromptSearchError as e:
+        yield Finding("settings", "problem", str(e), "mend that line")
+
+
+_LOOKS: tuple[Callable[[str | None], Iterator[Finding]], ...] = (
+    _versions,
+    _devices,
+    _settings,
+    _embedded,
+    _cache,
+    _storage,
+    _hub,
+)

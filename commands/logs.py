@@ -1,0 +1,46 @@
+"""`-v`: what promptsearch is doing, on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+
+def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
+    """Send the package's log records to stderr: once for what it does, twice for every detail."""
+    if not count or ctx.resilient_parsing:
+        return
+    logger = logging.getLogger("promptsearch")
+    logger.setLevel(logging.INFO if count == 1 else logging.DEBUG)
+    if not any(getattr(h, "from_command_line", False) for h in logger.handlers):
+        handler = _Stderr()
+        handler.from_command_line = True  # type: ignore[attr-defined]
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """A handler that looks up stderr each time: tests and progress bars replace it."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    default=0,
+    show_default=False,
+    expose_value=False,
+    callback=show_logs,
+    help="Say on stderr what is being done; -vv says more.",
+)

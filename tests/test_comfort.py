@@ -1,0 +1,177 @@
+"""Settings files, logs, completion, the doctor, colours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from made_problem import make_problem
+
+from promptsearch.cli import main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own to run in, without settings above it, and a made-up problem that needs no torch."""
+    folder = tmp_path / "project" / "deep"
+    folder.mkdir(parents=True)
+    (tmp_path / "bank.txt").write_text("a photo of a {}.\na dark photo of the {}.\na sketch of a {}.\n")
+    make_problem(tmp_path / "cache", ["a dark photo of the {}.", "a sketch of a {}."])
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("PROMPTSEARCH_CONFIG", raising=False)
+    return folder
+
+
+@pytest.fixture
+def beam(tmp_path: Path) -> list[str]:
+    """A command line that searches in no time."""
+    return ["beam", "--model", "tiny", "--dataset", "made", "--bank", str(tmp_path / "bank.txt")]
+
+
+def run(*args: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(args))
+    assert result.exit_code == code, (result.output, result.stderr, result.exception)
+    if code == 2:
+        assert len([line for line in result.stderr.splitlines() if line.startswith("Error: ")]) == 1
+    return result
+
+
+def helped(command: str, option: str) -> str:
+    """The text that `--help` has for one option."""
+    text = " ".join(run(*command.split(), "--help").stdout.split())
+    return text[text.index(f" {option} ") :].split(" --", 2)[1]
+
+
+def test_the_nearest_settings_show_in_the_help_and_are_used(elsewhere: Path, beam: list[str]) -> None:
+    settings = 'shots = 2\nmodel = "tiny"\nseed = 7\n[beam]\ndepth = 1\nseed = 5\n'
+    (elsewhere.parent / "promptsearch.toml").write_text(settings)
+    assert "[default: 2]" in helped("beam", "--shots") and "[default: 2]" in helped("climb", "--shots")
+    assert "[default: 1]" in helped("beam", "--depth") and "[default: 5]" in helped("beam", "--seed")
+    assert "[default: 7]" in helped("tpe", "--seed")
+    document = json.loads(run("beam", *beam[3:], "--json").stdout)
+    assert (document["shots"], document["seed"], document["model"]) == (2, 5, "tiny")
+    assert len(document["winner"]["templates"]) == 1
+    assert json.loads(run("beam", *beam[3:], "--shots", "1", "--json").stdout)["shots"] == 1
+
+
+def test_a_pyproject_holds_settings_too(elsewhere: Path, beam: list[str]) -> None:
+    settings = "[tool.promptsearch]\nshots = 3\n[tool.promptsearch.runs.list]\njson = true\n"
+    (elsewhere / "pyproject.toml").write_text(settings)
+    assert "[default: 3]" in helped("beam", "--shots")
+    run(*beam, "--shots", "1", "--depth", "1")
+    assert len(json.loads(run("runs", "list").stdout)) == 1
+
+
+def test_a_named_file_comes_before_the_nearest(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (elsewhere / "promptsearch.toml").write_text("shots = 3\n")
+    (elsewhere / "mine.toml").write_text("shots = 8\n")
+    assert "[default: 8]" in " ".join(run("--config", "mine.toml", "beam", "--help").stdout.split())
+    monkeypatch.setenv("PROMPTSEARCH_CONFIG", str(elsewhere / "mine.toml"))
+    assert "[default: 8]" in helped("beam", "--shots")
+    assert "nowhere.toml" in run("--config", "nowhere.toml", "beam", "--help", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("shots = ", "not TOML"),
+        ("shotz = 4", "did you mean shots"),
+        ("[bean]\nwidth = 4", "did you mean beam"),
+        ("[beam]\nwitdh = 4", "did you mean width"),
+        ('[beam]\nwidth = "many"', "'many' is not a valid integer"),
+        ("[beam]\njson = 1", "write true or false"),
+        ("[beam]\nwidth = [1, 2]", "not one value"),
+        ('memory = "lots"', "4GB"),
+        ("[runs.lists]\njson = true", "runs.lists"),
+    ],
+)
+def test_mistakes_in_a_settings_file_are_one_line(elsewhere: Path, text: str, message: str) -> None:
+    (elsewhere / "promptsearch.toml").write_text(text)
+    error = run("beam", "--model", "tiny", code=2).stderr
+    assert message in error and "promptsearch.toml" in error
+
+
+def test_bytes_that_are_no_text(elsewhere: Path) -> None:
+    (elsewhere / "promptsearch.toml").write_bytes(b"shots = \xff\xfe")
+    assert "not TOML" in run("beam", code=2).stderr
+
+
+def test_logs_go_to_stderr_and_leave_the_document_alone(beam: list[str]) -> None:
+    args = (*beam, "--shots", "1", "--depth", "1", "--json", "--quiet")
+    code = f"import sys; from promptsearch.cli import main; main({list(args)!r} + sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    quiet, loud = (
+        subprocess.run([sys.executable, "-c", code, *v], env=environment, capture_output=True, text=True, check=True)
+        for v in ([], ["-vv"])
+    )
+    assert quiet.stderr == ""
+    for words in ("model tiny (cpu, fp32)", "feature pack", "run beam-made-1shots"):
+        assert words in loud.stderr
+    assert json.loads(loud.stdout) == json.loads(quiet.stdout)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    assert "_PROMPTSEARCH_COMPLETE" in run("completion", shell).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("promptsearch bea", "beam"),
+        ("promptsearch beam --ba", "--bank"),
+        ("promptsearch beam --bank gr", "grammar"),
+        ("promptsearch beam --model ti", "tiny"),
+        ("promptsearch tpe --dataset cifar10-d", "cifar10-dark"),
+        ("promptsearch runs show be", "beam-made-1shots-seed0"),
+    ],
+)
+def test_the_shell_is_offered(words: str, offered: str, beam: list[str]) -> None:
+    run(*beam, "--shots", "1", "--depth", "1")
+    count = str(len(words.split()) - 1)
+    env = {"_PROMPTSEARCH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": count}
+    result = CliRunner().invoke(main, env=env, prog_name="promptsearch")
+    assert any(line.partition(",")[2].startswith(offered) for line in result.stdout.splitlines()), result.stdout
+
+
+def states(*args: str, code: int = 0) -> dict[str, dict[str, str]]:
+    document = json.loads(run("doctor", "--json", *args, code=code).stdout)
+    assert document["healthy"] == (code == 0)
+    return {f["what"]: f for f in document["findings"]}
+
+
+def test_the_doctor_finds_a_healthy_machine() -> None:
+    found = states()
+    for what in ("promptsearch", "torch", "optuna", "CPU", "settings", "embedded model tiny", "cache", "runs"):
+        assert found[what]["state"] == "ok", found[what]
+    assert found["model hub"]["state"] == "note" and "HF_HUB_OFFLINE" in found["model hub"]["found"]
+    assert "HF_ENDPOINT" in found["model hub"]["remedy"]
+    assert "embedded model tiny" in run("doctor").stdout
+
+
+def test_the_doctor_names_what_will_fail(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "file" / "cache"))
+    (tmp_path / "notes").write_text("no database, and longer than sixteen bytes")
+    (elsewhere / "promptsearch.toml").write_text("shotz = 4")
+    found = states("--storage", str(tmp_path / "notes"), code=1)
+    for what in ("cache", "runs", "settings"):
+        assert found[what]["state"] == "problem" and found[what]["remedy"], found[what]
+    assert "3 problems" in run("doctor", "--storage", str(tmp_path / "notes"), code=1).stdout
+
+
+def test_the_doctor_sees_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptsearch.commands.doctor.SPACE", 1 << 60)
+    assert "free some space" in states(code=1)["cache"]["remedy"]
+
+
+def test_no_colour_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch, beam: list[str]) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "")
+    text = run(*beam, "--shots", "1", "--depth", "1").stdout
+    assert "\x1b[3" not in text and max(map(len, text.splitlines()[3:])) <= 140
