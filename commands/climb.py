@@ -6,21 +6,34 @@ from typing import Any
 
 import click
 
+from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import output_options, problem_options, run_options
 from promptsearch.commands.trial_options import trial_options
 
 
 @click.command()
 @trial_options
+@lm_options
+@click.option("--pool", type=int, default=20, show_default=True, help="With a language model: sets to begin with.")
+@click.option("--shown", type=int, default=3, show_default=True, help="With one: best and worst sets that it is shown.")
+@click.option("--patience", type=int, default=10, show_default=True, help="With one: batches until it begins again.")
 @problem_options
 @run_options
 @output_options
-def climb(bank_spec: str, ensemble: int, objective: str, batch: int, **options: Any) -> None:
+def climb(
+    bank_spec: str, ensemble: int, objective: str, batch: int, pool: int, shown: int, patience: int, **options: Any
+) -> None:
     """Climb from prompt to better prompt by small edits, and start again on every summit.
 
-    An edit changes one slot of a template, or adds, drops or replaces a template of an ensemble.
+    An edit changes one slot of a template, or adds, drops or replaces a template of an ensemble.  With --lm or
+    --lm-url a language model is shown the best and the worst so far, and asked for a better one (Liu et al. 2024).
     The same command again resumes a run that was cut off; with more --trials it goes on.
     """
     from promptsearch.commands.searching import run_trials
 
-    run_trials("climb", bank_spec, {"ensemble": ensemble, "objective": objective, "batch": batch}, **options)
+    own: dict[str, Any] = {"ensemble": ensemble, "objective": objective, "batch": batch}
+    given = split_lm(options)
+    if given["lm"] is not None or given["lm_url"] is not None or given["lm_model"] is not None:
+        own |= {"pool": pool, "shown": shown, "patience": patience, **lm_config(given)}
+        options["named_lm"] = given
+    run_trials("climb", bank_spec, own, **options)

@@ -28,7 +28,7 @@ from promptsearch.commands.trial_options import space_options
     type=click.Choice(["lm", "grammar"]),
     default="lm",
     show_default=True,
-    help="Who writes the offspring: a language model, or the bank's own slots and words.",
+    help="Who writes the offspring: a language model (embedded, unless one is named), or the bank's slots and words.",
 )
 @lm_options
 @problem_options

@@ -20,7 +20,7 @@ def lm_options(f: F) -> F:
     options = [
         click.option(
             "--lm",
-            help="A causal language model: embedded (shipped, small), a folder, or a hub id.  [default: embedded]",
+            help="A causal language model: embedded (shipped, small), a folder, or a hub id.",
         ),
         click.option("--lm-url", help="An OpenAI-compatible server instead, e.g. http://127.0.0.1:11434/v1."),
         click.option("--lm-model", help="What the server calls the model."),

@@ -1,5 +1,6 @@
 """Searchers: `ask()` for PromptSets, `tell()` their scores."""
 
+from promptsearch.search.ask_climb import AskClimb
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
 from promptsearch.search.evolve import EvolveSearch
@@ -16,6 +17,7 @@ __all__ = [
     "OBJECTIVES",
     "SAMPLERS",
     "SEARCHERS",
+    "AskClimb",
     "BeamSearch",
     "EvolveSearch",
     "HillClimb",

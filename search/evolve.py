@@ -135,7 +135,7 @@ class EvolveSearch(WritingSearcher):
     def shown(self, score: ScoreLike) -> int:
         """An objective's first figure as a whole number up to 100, for a language model to read."""
         value = self.objective(score)[0]
-        return round(100 * (value if value >= 0 else float(np.exp(value))))
+        return round(100 * float(np.exp(min(value, 0.0)) if value < 0 else min(value, 1.0)))
 
 
 def _one_of(items: Sequence[Any], rng: np.random.Generator) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from promptsearch.banks import Bank
 from promptsearch.errors import InputError
+from promptsearch.search.ask_climb import AskClimb
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
 from promptsearch.search.evolve import EvolveSearch
@@ -29,6 +30,16 @@ def _random(bank: Bank, o: Mapping[str, Any]) -> Searcher:
 
 
 def _climb(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    if "lm" in o:
+        return AskClimb(
+            Space(bank, o["ensemble"]),
+            get_objective(o["objective"]),
+            seed=o["seed"],
+            batch=o["batch"],
+            pool=o["pool"],
+            shown=o["shown"],
+            patience=o["patience"],
+        )
     return HillClimb(Space(bank, o["ensemble"]), get_objective(o["objective"]), seed=o["seed"], batch=o["batch"])
 
 

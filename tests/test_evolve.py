@@ -18,7 +18,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs import Budget, RunRecord, search
 from promptsearch.runs.journal import StudyJournal
-from promptsearch.search import EvolveSearch, Space, Tools, get_objective
+from promptsearch.search import AskClimb, EvolveSearch, Space, Tools, WritingSearcher, get_objective
 from promptsearch.search.proposers import KINDS, Request
 
 BANK = Bank("made", tuple(Template(f"wording {i} of a {{}}.") for i in range(40)))
@@ -58,7 +58,7 @@ def evolve(ensemble: int = 1, tools: Tools | None = None, **kw: Any) -> EvolveSe
     return searcher
 
 
-def play(searcher: EvolveSearch, trials: int, evaluator: Evaluator | None = None) -> list[PromptSet]:
+def play(searcher: WritingSearcher, trials: int, evaluator: Evaluator | None = None) -> list[PromptSet]:
     evaluator = evaluator or Evaluator()
     searcher.total = trials
     while searcher.trials < trials and (batch := searcher.ask()):
@@ -239,3 +239,35 @@ def test_the_command_finds_resumes_and_reports(tmp_path: Path) -> None:
     assert (more["winner"], more["runners_up"]) == (whole["winner"], whole["runners_up"])
     table = CliRunner().invoke(main, [a for a in GRAMMAR if a != "--json"] + ["--study", "whole"]).stdout
     assert f"{whole['proposals']['proposed']} prompts proposed, rejected: " in table
+
+
+def climb(writer: Writer, ensemble: int = 1, **kw: Any) -> AskClimb:
+    searcher = AskClimb(Space(BANK, ensemble), get_objective("xent"), **{"pool": 6, "patience": 3, **kw})
+    searcher.equip(Tools(writer))
+    return searcher
+
+
+def test_climbing_shows_the_best_last_and_the_worst_without_scores() -> None:
+    writer = Writer()
+    searcher = climb(writer, shown=2)
+    play(searcher, 16)
+    request = writer.asked[0]
+    assert request.kind == "better" and not request.scores
+    assert len(request.good) == len(request.bad) == 2 and not set(request.good) & set(request.bad)
+    scores = {t: Evaluator().score([PromptSet.of(t)])[0].xent for t in (*request.good, *request.bad)}
+    good, bad = [scores[t] for t in request.good], [scores[t] for t in request.bad]
+    assert good == sorted(good, reverse=True) and min(bad) >= max(good)
+
+
+def test_climbing_begins_again_with_a_new_pool() -> None:
+    writer = Writer()
+    scored = play(climb(writer, patience=2), 120)
+    drawn = [i for i, s in enumerate(scored) if s.templates[0].startswith("wording")]
+    assert len(drawn) > 12 and max(drawn) > 40  # not only the first pool comes from the bank
+    assert {s.size for s in play(climb(Writer(), 3), 120)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("option", "value"), [("pool", 0), ("shown", 0), ("patience", 0), ("shown", 7)])
+def test_bad_options_of_climbing(option: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"--{option} {value}"):
+        climb(Writer(), **{option: value})

@@ -181,6 +181,13 @@ def test_evolve_runs_offline_through_the_embedded_model_and_resumes_exactly() ->
     assert "calls of the language model" in run(*EVOLVE, "--study", "whole").stdout
 
 
+def test_climb_asks_a_language_model_where_one_is_named() -> None:
+    options = ["climb", *EVOLVE[1:7], "--bank", "templates", "--trials", "20", "--pool", "6", "--json"]
+    asked = json.loads(run(*options, "--lm", "embedded").stdout)
+    assert asked["proposals"]["usage"]["calls"] >= 2
+    assert "proposals" not in json.loads(run(*options).stdout)
+
+
 def test_another_model_is_another_run(tmp_path: Path) -> None:
     run(*EVOLVE, "--study", "mine")
     other = copied(tmp_path)

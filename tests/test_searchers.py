@@ -11,6 +11,7 @@ import pytest
 from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.search import (
+    AskClimb,
     BeamSearch,
     EvolveSearch,
     HillClimb,
@@ -65,6 +66,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "climb in batches": by_trials(HillClimb, batch=5),
     "evolve": by_trials(EvolveSearch, batch=3, population=4),
     "evolve one by one": by_trials(EvolveSearch, batch=1, population=2),
+    "climb by asking": by_trials(AskClimb, batch=2, pool=3, shown=2, patience=2),
     "tpe": by_trials(TpeSearch, startup=5, resample=1, patience=1),
     "tpe in batches": by_trials(TpeSearch, startup=5, batch=4, resample=1, patience=1),
     "nsga2": by_trials(TpeSearch, sampler="nsga2"),

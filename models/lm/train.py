@@ -91,7 +91,21 @@ def held_out_loss(model: Any, batch: torch.Tensor) -> float:
 @click.option("--width", default=128)
 @click.option("--vocabulary", default=1536)
 @click.option("--lr", default=2e-3)
-def main(out: Path, steps: int, batch: int, layers: int, width: int, vocabulary: int, lr: float) -> None:
+@click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Weights to begin with.")
+@click.option("--warm-up", default=0.05, help="Share of the steps in which the learning rate rises.")
+@click.option("--seed", default=0, help="Of the documents.")
+def main(
+    out: Path,
+    steps: int,
+    batch: int,
+    layers: int,
+    width: int,
+    vocabulary: int,
+    lr: float,
+    start: Path | None,
+    warm_up: float,
+    seed: int,
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(vocabulary)
     end = tokenizer.eos_token_id
@@ -109,12 +123,14 @@ def main(out: Path, steps: int, batch: int, layers: int, width: int, vocabulary:
     )
     torch.manual_seed(0)  # a script of its own: transformers' initialisation has no generator argument
     model = GPT2LMHeadModel(config)
+    if start is not None:
+        model.load_state_dict(GPT2LMHeadModel.from_pretrained(start, dtype=torch.float32).state_dict())
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
-    source, held = rows(tokenizer, 0), rows(tokenizer, HELD_OUT)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=warm_up)
+    source, held = rows(tokenizer, seed), rows(tokenizer, HELD_OUT)
     test = torch.tensor([next(held) for _ in range(32)])
     log, started = [], time.perf_counter()
     for step in range(1, steps + 1):
