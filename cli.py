@@ -24,6 +24,7 @@ from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
 from promptsearch.commands.random import random
+from promptsearch.commands.report import report
 from promptsearch.commands.runs import runs
 from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
@@ -95,6 +96,7 @@ COMMANDS = (
     features,
     cache,
     runs,
+    report,
     export,
     doctor,
     completion,

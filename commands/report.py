@@ -1,0 +1,80 @@
+"""`promptsearch report`: runs as a page that a person looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptsearch.commands.options import storage_option
+
+if TYPE_CHECKING:
+    from promptsearch.reports.html import Pictures
+    from promptsearch.reports.view import RunView
+
+
+@click.command()
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The page.",
+)
+@click.option("--png", type=click.Path(file_okay=False, path_type=Path), help="Also each plot as a PNG in this folder.")
+@click.option("--pictures", help="Where the test pictures lie, for a run that was made with a feature pack.")
+@storage_option
+def report(studies: tuple[str, ...], out: Path, png: Path | None, pictures: str | None, storage: str | None) -> None:
+    """Write the runs STUDY... as one HTML page that loads nothing, with plots, pictures and what repeats them.
+
+    A run that is not finished is shown as far as it has come; one without a trial is left out.
+    """
+    from promptsearch.reports.export import write
+    from promptsearch.reports.html import all_plots, build_page
+    from promptsearch.reports.view import open_views
+
+    views, empty = open_views(studies, storage)
+    notes = [f"run {name} has no scored trial yet and is left out" for name in empty]
+    for note in notes:
+        click.echo(note, err=True)
+    overall, by_run = all_plots(views)
+    sources = {v.name: _pictures(v, pictures) for v in views}
+    write(out, build_page(views, overall, by_run, sources, notes))
+    click.echo(f"wrote {out}")
+    if png is not None:
+        from promptsearch.reports.png import write_pngs
+
+        for file in write_pngs(overall, by_run, png):
+            click.echo(f"wrote {file}")
+
+
+def _pictures(view: RunView, named: str | None) -> Pictures:
+    """Where the flipped pictures of a run come from: what --pictures names, else what the run was made with."""
+
+    def load(indices: Sequence[int]) -> Any:
+        from promptsearch.errors import PromptSearchError
+        from promptsearch.evaluators.conditions import degrade, split_condition
+        from promptsearch.evaluators.data import open_dataset
+
+        spec, condition = split_condition(view.config["dataset"])
+        opened = view.about.get("opened", {})
+        if named is None and not str(view.about.get("pictures", "")).startswith("pictures"):
+            return (
+                "The run was made with a feature pack, which holds no pictures: give them with --pictures FOLDER "
+                "to see them here."
+            )
+        columns = {k: opened.get(k) for k in ("picture_column", "label_column")}
+        try:
+            data = open_dataset(named or spec, **columns)
+            found = [degrade(p, condition) for p in data.pictures("test", list(indices))]
+        except PromptSearchError as e:
+            if named is not None:
+                raise
+            return f"The pictures cannot be shown: {e}"
+        return found
+
+    return load

@@ -1,0 +1,246 @@
+"""Runs as one HTML page that loads nothing: what a person looks at instead of reading tables."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from promptsearch import __version__
+from promptsearch.evaluators.cache import digest_of
+from promptsearch.reports.figures import Plot, of_run, overview
+from promptsearch.reports.view import RunView
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from PIL.Image import Image
+
+#: Templates written out in the heading, and in a row of the table.
+HEADING, ROW = 8, 3
+#: Flipped pictures shown in each direction, and their largest side in pixels.
+PICTURES, SIDE = 24, 224
+#: Templates of a bank that are listed.
+BANK = 2000
+
+#: Gives the test pictures at these indices, or says in a line why there are none.
+Pictures = Callable[[Sequence[int]], "list[Image] | str"]
+
+
+def all_plots(views: list[RunView]) -> tuple[list[Plot], dict[str, list[Plot]]]:
+    """The plots of all runs together, and those of each run by its name."""
+    return overview(views), {v.name: of_run(v) for v in views}
+
+
+def build_page(
+    views: list[RunView],
+    overall: list[Plot],
+    by_run: Mapping[str, list[Plot]],
+    pictures: Mapping[str, Pictures],
+    notes: Sequence[str] = (),
+) -> str:
+    """The page.  Everything that comes from a run is escaped: by Jinja in the text, by `figures.text` in the plots.
+
+    Args:
+        overall, by_run: what `all_plots` gave.
+        pictures: for each run's name, where its flipped pictures come from.
+        notes: lines at the top.
+    """
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    page = resources.files("promptsearch.reports") / "page"
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_finalize
+    )
+    template = environment.from_string((page / "report.html.j2").read_text("utf-8"))
+    runs = [_run(v, by_run[v.name], pictures.get(v.name)) for v in views]
+    found = dict.fromkeys(n for v in views if v.result for n in v.result.get("notes", []))
+    return template.render(
+        title=_printable(f"promptsearch: {', '.join(v.name for v in views)}"),
+        runs=runs,
+        overview=[_plot(p, f"all-{i}") for i, p in enumerate(overall)],
+        notes=[_printable(n) for n in (*notes, *found)],
+        css=(page / "report.css").read_text("utf-8"),
+        js=(page / "report.js").read_text("utf-8"),
+        plotly=get_plotlyjs(),
+        version=__version__,
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def to_json(figure: go.Figure) -> str:
+    """A figure for a script element: no `<` in it can end the element."""
+    plain = json.dumps(json.loads(figure.to_json()), ensure_ascii=True)
+    return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plot(plot: Plot, key: str) -> dict[str, Any]:
+    figure = plot.figure
+    figure.update_layout(template=None, margin={"l": 60, "r": 20, "t": 50, "b": 50})
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    if figure.layout.height is None:
+        figure.update_layout(height=400)
+    return {"id": f"{key}-{plot.key}", "title": plot.title, "says": plot.says, "json": to_json(figure)}
+
+
+def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[str, Any]:
+    winner, result = view.winner(), view.result
+    templates = winner["templates"] if view.readable else []
+    weights = winner.get("weights") or [None] * len(templates)
+    shown = list(zip(templates, weights, strict=True))[:HEADING]
+    names = winner.get("class_names") if view.readable else None
+    slug = f"run-{digest_of(view.name)[:10]}"
+    flips: list[dict[str, Any]] = []
+    why = None
+    if view.details is not None:
+        flips, why = _flips(view, pictures)
+    bank = view.record.get("bank") or {}
+    return {
+        "view": view,
+        "slug": slug,
+        "glance": _glance(view, winner),
+        "templates": [_heading(t, w) for t, w in shown],
+        "more": len(templates) - len(shown),
+        "class_names": ", ".join(names) if names else None,
+        "tiles": _tiles(view, winner),
+        "rows": _rows(view) if result is not None else [],
+        "plots": [_plot(p, slug) for p in plots],
+        "gained": view.details["flips"]["gained"]["count"] if view.details else 0,
+        "lost": view.details["flips"]["lost"]["count"] if view.details else 0,
+        "flips": flips,
+        "no_pictures": why,
+        "config": _config(view),
+        "bank": [_printable(t) for t in bank.get("templates", [])[:BANK]],
+        "grammar": json.dumps(bank["grammar"], indent=1, ensure_ascii=False) if "grammar" in bank else "",
+    }
+
+
+def _heading(template: str, weight: float | None) -> dict[str, Any]:
+    before, _, after = _printable(template).partition("{}")
+    return {"before": before, "name": "class name", "after": after, "weight": weight and f"{weight:.3g}"}
+
+
+def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
+    support, result = winner["support"], view.result
+    tiles = []
+    if result is not None:
+        test, paired = winner["test"], result["paired"]
+        interval = f"{100 * test['low']:.1f} to {100 * test['high']:.1f}"
+        tiles += [
+            ("test accuracy", f"{100 * test['accuracy']:.2f} %", interval),
+            (
+                f"against {paired['baseline']}",
+                f"{100 * paired['difference']:+.2f}",
+                f"points, {100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}",
+            ),
+        ]
+    hint = f"cross-entropy {support['xent']:.4f}"
+    tiles.append(("few-shot accuracy", f"{100 * support['accuracy']:.1f} %", hint))
+    if (fluency := support.get("fluency")) is not None:
+        tiles.append(("fluency", f"{fluency:.2f}", "log-likelihood per token, nats"))
+    if result is not None:
+        tiles.append(("prompt sets scored", f"{result['evaluations']:,}", f"in {result['seconds']:.1f} s"))
+    else:
+        tiles.append(("recorded trials", f"{len(view.points):,}", "not finished"))
+    return tiles
+
+
+def _glance(view: RunView, winner: dict[str, Any]) -> dict[str, Any]:
+    """The run in one row of a table."""
+    templates = [_printable(t) for t in winner["templates"]] if view.readable else ["(learnt vectors)"]
+    row = {"prompts": " · ".join(templates[:ROW]), "more": max(0, len(templates) - ROW), "test": "", "interval": ""}
+    row |= {"against": "", "sets": f"{len(view.points):,}", "support": f"{100 * winner['support']['accuracy']:.1f}"}
+    if view.result is None:
+        return {**row, "test": "not finished"}
+    test = winner["test"]
+    row |= {"test": f"{100 * test['accuracy']:.2f}", "interval": f"{100 * test['low']:.1f}–{100 * test['high']:.1f}"}
+    against = f"{100 * view.result['paired']['difference']:+.2f}"
+    return {**row, "sets": f"{view.result['evaluations']:,}", "against": against}
+
+
+def _rows(view: RunView) -> list[dict[str, Any]]:
+    assert view.result is not None  # only finished runs have a table
+    result = view.result
+    named = [("winner", result["winner"])]
+    named += [(r.get("name", "decoded"), r) for r in result.get("decoded", [])]
+    named += [("runner-up", r) for r in result["runners_up"][:2]]
+    named += [(b["name"], b) for b in result["baselines"]]
+    rows = []
+    for name, r in named:
+        templates = [_printable(t) for t in r["templates"]]
+        test = r.get("test")
+        rows.append(
+            {
+                "name": name,
+                "prompts": " · ".join(templates[:ROW]),
+                "more": max(0, len(templates) - ROW),
+                "support": f"{100 * r['support']['accuracy']:.1f}",
+                "xent": f"{r['support']['xent']:.4f}",
+                "test": f"{100 * test['accuracy']:.2f}" if test else "",
+                "interval": f"{100 * test['low']:.1f}–{100 * test['high']:.1f}" if test else "",
+            }
+        )
+    return rows
+
+
+def _flips(view: RunView, pictures: Pictures | None) -> tuple[list[dict[str, Any]], str | None]:
+    assert view.details is not None  # seen to by the caller
+    names, flips = view.details["classes"], view.details["flips"]
+    sides = [("gained", "Right now, wrong before"), ("lost", "Wrong now, right before")]
+    wanted = {key: flips[key]["pictures"][:PICTURES] for key, _ in sides}
+    every = [row[0] for rows in wanted.values() for row in rows]
+    got = pictures(every) if pictures is not None and every else []
+    if isinstance(got, str):
+        return [], got
+    found = dict(zip(every, got, strict=True)) if got else {}
+    shown = []
+    for key, title in sides:
+        rows = [
+            {
+                "src": _data_url(found[index]),
+                "index": index,
+                "true": _printable(names[true]),
+                "before": _printable(names[before]),
+                "after": _printable(names[after]),
+            }
+            for index, true, before, after in wanted[key]
+            if index in found
+        ]
+        shown.append({"title": title, "pictures": rows})
+    return shown, None
+
+
+def _data_url(picture: Image) -> str:
+    if max(picture.size) > SIDE:
+        picture = picture.copy()
+        picture.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _config(view: RunView) -> list[tuple[str, str]]:
+    rows = [("run", view.name), ("kept in", view.record.url)]
+    rows += [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in view.config.items()]
+    about = {k: v for k, v in view.about.items() if k not in ("classes", "opened")}
+    rows += [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in about.items()]
+    if opened := view.record.get("test_opened"):
+        rows.append(("test split opened", opened if isinstance(opened, str) else ", ".join(opened)))
+    return [(_printable(k), _printable(v)) for k, v in rows]
+
+
+def _finalize(value: Any) -> Any:
+    """Nothing that is not printed reaches the page, whatever a run or its data set is called."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "\n".join(_printable(line) for line in value.split("\n"))
+
+
+def _printable(text: object) -> str:
+    """Control characters as a mark, line ends as spaces: what a terminal would obey, a page shows."""
+    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text))

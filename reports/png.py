@@ -1,0 +1,58 @@
+"""Plots as PNG files for papers, drawn by a Chromium through kaleido."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.reports.figures import Plot
+
+#: Names that a Chromium goes by.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def write_pngs(overall: list[Plot], by_run: Mapping[str, list[Plot]], folder: Path, scale: float = 3) -> list[Path]:
+    """Write every plot to the folder, on white; returns the files.
+
+    Raises:
+        InputError: the folder cannot be written.
+        PromptSearchError: there is no Chromium, or no kaleido.
+    """
+    browser = os.environ.get("BROWSER_PATH") or next((b for n in BROWSERS if (b := shutil.which(n))), None)
+    if browser is None:
+        raise PromptSearchError(
+            f"--png {folder}: there is no Chromium to draw with; install one (apt-get install chromium), or name it in "
+            "BROWSER_PATH"
+        )
+    os.environ["BROWSER_PATH"] = browser
+    try:
+        import kaleido  # noqa: F401 (plotly asks for it)
+        import plotly.io
+    except ImportError as e:
+        raise PromptSearchError(f"--png {folder} needs kaleido; pip install 'promptsearch[report]'") from e
+    many = len(by_run) > 1
+    named = [(p.key, p) for p in overall]
+    named += [(f"{_slug(run)}-{p.key}" if many else p.key, p) for run, plots in by_run.items() for p in plots]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{name}.png" for name, _ in named]
+        figures = []
+        for (_, plot), file in zip(named, files, strict=True):
+            file.touch()
+            figure = plot.figure
+            figure.update_layout(template="plotly_white", title={"text": plot.title, "x": 0.02})
+            figure.update_layout(margin={"l": 60, "r": 20, "t": 90, "b": 60})
+            figures.append(figure)
+        heights = [figure.layout.height or 500 for figure in figures]
+        plotly.io.write_images(figures, files, width=900, height=heights, scale=scale)
+    except OSError as e:
+        raise InputError(f"--png {folder}: cannot be written ({e.strerror or e}); name another folder") from e
+    return files
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60] or "run"

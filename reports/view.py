@@ -1,0 +1,170 @@
+"""A kept run as a report needs it: its trials in the order of their evaluations, its result, its words."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from promptsearch.banks import PromptSet
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Score
+from promptsearch.runs import RunRecord
+from promptsearch.search import get_objective
+
+
+@dataclass(frozen=True)
+class Point:
+    """A scored set, and how many sets the search had scored by then."""
+
+    evaluations: int
+    prompt_set: PromptSet
+    score: Score
+
+    @property
+    def words(self) -> int:
+        """Words of all its templates together, the class name counted as one."""
+        return sum(len(t.split()) for t in self.prompt_set.templates)
+
+
+class RunView:
+    """What a report says of one run.
+
+        view = RunView(RunRecord.load("my-run"))
+        print(view.headline)
+        for point in view.best_so_far():
+            print(point.evaluations, point.score.xent)
+    """
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self.name = record.name
+        self.config, self.about = record.config, record.about
+        self.result: dict[str, Any] | None = record.result
+        self.details: dict[str, Any] | None = record.get("details")
+        self.points = [
+            Point(t.evaluations or i, t.prompt_set, t.score)
+            for i, t in enumerate((t for t in record.all_trials() if t.score is not None), 1)
+            if t.score is not None
+        ]
+        self._objective = get_objective(self.config.get("objective") or "xent")
+
+    @property
+    def searcher(self) -> str:
+        sampler = self.config.get("sampler")
+        command = str(self.config.get("command", "?"))
+        return f"{command} ({sampler})" if sampler and sampler != command else command
+
+    @property
+    def empty(self) -> bool:
+        return self.result is None and not self.points
+
+    @property
+    def readable(self) -> bool:
+        return self.result is None or self.result["winner"].get("readable", True) is not False
+
+    @property
+    def setting(self) -> str:
+        """Model, data set, shots and seed in a line."""
+        c, shots = self.config, self.config.get("shots")
+        plural = "s" if shots != 1 else ""
+        return f"{c.get('model')} on {c.get('dataset')}, {shots} shot{plural} per class, seed {c.get('seed')}"
+
+    def ranked(self) -> list[Point]:
+        """The distinct sets, best first by the run's own objective."""
+        first = {p.prompt_set: p for p in reversed(self.points)}
+        return sorted(
+            first.values(),
+            key=lambda p: (tuple(-v for v in self._objective(p.score)), p.prompt_set.size, p.prompt_set.templates),
+        )
+
+    def winner(self) -> dict[str, Any]:
+        """The result's winner, or the best so far in the same form.  Call it only where the run is not empty."""
+        if self.result is not None:
+            found: dict[str, Any] = self.result["winner"]
+            return found
+        best = self.ranked()[0]
+        return {**best.prompt_set.to_dict(), "support": best.score.to_dict()}
+
+    def best_so_far(self) -> list[Point]:
+        """The points at which the best became better."""
+        best: list[Point] = []
+        for p in self.points:
+            if not best or self._objective(p.score) > self._objective(best[-1].score):
+                if best and best[-1].evaluations == p.evaluations:
+                    best.pop()
+                best.append(p)
+        return best
+
+    def chosen(self, among: int = 50) -> Counter[str]:
+        """How many of the best sets (a tenth of them, 5 to `among`) use each template."""
+        ranked = self.ranked()
+        top = ranked[: max(5, min(among, len(ranked) // 10))]
+        return Counter(str(t) for p in top for t in p.prompt_set.templates)
+
+    @property
+    def headline(self) -> str:
+        """The winner in words."""
+        if self.empty:
+            return "Nothing was scored yet."
+        winner = self.winner()
+        support = f"{100 * winner['support']['accuracy']:.1f} % of the few-shot pictures"
+        what = _what(winner, self.readable)
+        if self.result is None:
+            return (
+                f"The run is not finished. The best of {len(self.points)} recorded sets so far is {what}: it gets "
+                f"{support} right. The test split is still shut."
+            )
+        test, paired = winner["test"], self.result["paired"]
+        low, high = paired["low"], paired["high"]
+        verdict = "does not explain" if low > 0 or high < 0 else "may explain"
+        pictures = f"{self.result['test_pictures']:,} test pictures"
+        return (
+            f"The winner is {what}. It gets {100 * test['accuracy']:.2f} % of {pictures} right "
+            f"(95 % interval {100 * test['low']:.1f} to {100 * test['high']:.1f}): "
+            f"{100 * abs(paired['difference']):.2f} points {'more' if paired['difference'] >= 0 else 'fewer'} than the "
+            f"{paired['baseline']} prompt on the same pictures (95 % interval {100 * low:+.2f} to {100 * high:+.2f}), "
+            f"a difference that chance {verdict}."
+        )
+
+
+def open_views(names: tuple[str, ...], storage: str | None = None) -> tuple[list[RunView], list[str]]:
+    """The runs of these names, and the names of those that hold nothing yet.
+
+    Raises:
+        InputError: no such run, or all of them are empty.
+    """
+    views = [RunView(RunRecord.load(name, storage)) for name in dict.fromkeys(names)]
+    empty = [v.name for v in views if v.empty]
+    if len(empty) == len(views):
+        runs = f"run {empty[0]!r} has" if len(empty) == 1 else f"the runs {', '.join(map(repr, empty))} have"
+        raise InputError(f"{runs} no scored trial yet; the same command again resumes it")
+    return [v for v in views if not v.empty], empty
+
+
+def by_shots(views: list[RunView]) -> dict[str, list[tuple[int, float, float, int]]]:
+    """For each searcher, and the hand-written prompt: (shots, mean test accuracy, sd over runs, runs), by shots."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for v in views:
+        if v.result is None:
+            continue
+        shots = int(v.config["shots"])
+        found.setdefault(v.searcher, {}).setdefault(shots, []).append(v.result["winner"]["test"]["accuracy"])
+        for b in v.result["baselines"]:
+            if b["name"] == "hand-written":
+                found.setdefault("hand-written", {}).setdefault(shots, []).append(b["test"]["accuracy"])
+    return {
+        name: [
+            (shots, statistics.fmean(a), statistics.stdev(a) if len(a) > 1 else 0.0, len(a))
+            for shots, a in sorted(rows.items())
+        ]
+        for name, rows in found.items()
+    }
+
+
+def _what(winner: dict[str, Any], readable: bool) -> str:
+    if not readable:
+        return "a set of learnt vectors, which no text says"
+    n = len(winner["templates"])
+    return f"“{winner['templates'][0]}”" if n == 1 else f"an ensemble of {n} templates"
