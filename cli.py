@@ -14,6 +14,7 @@ from promptsearch.commands.banks import banks
 from promptsearch.commands.beam import beam
 from promptsearch.commands.cache import cache
 from promptsearch.commands.climb import climb
+from promptsearch.commands.compare import compare
 from promptsearch.commands.completion import completion
 from promptsearch.commands.coop import coop
 from promptsearch.commands.doctor import doctor
@@ -91,6 +92,7 @@ COMMANDS = (
     names,
     vpt,
     pez,
+    compare,
     worker,
     banks,
     features,

@@ -18,7 +18,7 @@ MAX_LINE = 10_000
 #: Largest file of each format, in bytes.  YAML is parsed slowly.
 MAX_BYTES = {".txt": 16_000_000, ".json": 16_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
 
-_FILES = {"templates": "templates.txt", "grammar": "grammar.yaml"}
+_FILES = {"templates": "templates.txt", "grammar": "grammar.yaml", "openai-cifar": "openai-cifar.txt"}
 _OPEN_CLIP = {"openai-imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple-imagenet": "SIMPLE_IMAGENET_TEMPLATES"}
 #: Sizes of the banks that open_clip has: importing it to count takes seconds.
 OPEN_CLIP_SIZES = {"openai-imagenet": 80, "simple-imagenet": 7}
@@ -30,6 +30,7 @@ def builtin_banks() -> dict[str, str]:
     return {
         "templates": "hand-written sentences: media, quality, light, distance, framing, context, weather",
         "grammar": "a slot grammar of quality, medium, determiner and context",
+        "openai-cifar": "the 18 templates that CLIP's authors wrote for CIFAR-10 and CIFAR-100",
         "openai-imagenet": "the 80 templates of CLIP's ImageNet ensemble, from open_clip",
         "simple-imagenet": "the 7 templates of CLIP's small ImageNet ensemble, from open_clip",
     }

@@ -10,9 +10,7 @@ import click
 from promptsearch.commands.options import output_options, problem_options, run_options
 
 if TYPE_CHECKING:
-    from promptsearch.banks import Bank
-    from promptsearch.commands.learning import Setting, Trained
-    from promptsearch.search.gradient import CoOpOptions, SparseOptions
+    from promptsearch.runs.setting import Setting, Trained
 
 
 @click.command()
@@ -42,6 +40,7 @@ def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
     from promptsearch.banks import load_bank
     from promptsearch.commands.learning import run_learning
     from promptsearch.errors import InputError
+    from promptsearch.runs.learners import learn_context, sample_bank
     from promptsearch.search.gradient import CoOpOptions, Schedule, SparseOptions, published_epochs
 
     names = ("vectors", "position", "specific", "init", "epochs", "rate", "batch", "augment", "kg", "hull", "sample")
@@ -59,70 +58,7 @@ def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
 
     def train(setting: Setting) -> Trained:
         if bank is not None and sparse is not None:
-            return _sample(setting, bank, sparse)
-        return _learn(setting, learnt, bank, own["augment"])
+            return sample_bank(setting, sparse, bank)
+        return learn_context(setting, learnt, bank, own["augment"])
 
     run_learning("coop", own, train, save=save, **options)
-
-
-def _learn(setting: Setting, options: CoOpOptions, bank: Bank | None, augment: bool) -> Trained:
-    from promptsearch.banks import BASELINE, PromptSet
-    from promptsearch.commands.learning import UNREADABLE, Row, Trained, decoded_row
-    from promptsearch.search.gradient import AugmentedPictures, coop, decode_context, top_templates
-    from promptsearch.search.gradient.words import METRICS
-
-    encoder, support = setting.problem.encoder, setting.support
-    notes = ["Picture features are cached, without augmentation."]
-    features: Any = support.features
-    if augment:
-        features = AugmentedPictures(encoder.model, encoder.preprocess, setting.pictures("train", support.indices))
-        notes = ["Pictures are cropped and mirrored anew for every step."]
-    tower = setting.tower()
-    learned = coop(
-        tower,
-        setting.class_names,
-        features,
-        support.labels,
-        setting.logit_scale,
-        options,
-        setting.task.seed,
-        hand_written=setting.evaluator.class_weights(PromptSet.of(BASELINE)) if options.kg else None,
-        bank=setting.bank_weights(bank.templates) if bank is not None else None,
-        checkpoint=setting.checkpoint,
-        progress=setting.progress,
-    )
-    words, classes = setting.words(), len(setting.class_names)
-    decoded = {m: decode_context(words, learned.tensors["context"], classes, options, m) for m in METRICS}
-    others = [decoded_row(setting, f"nearest words ({m}), as text", texts) for m, texts in decoded.items()]
-    if bank is not None:
-        nearest = top_templates(bank.templates, learned.tensors["mixture"], 4)
-        others.append(
-            Row("nearest templates", setting.evaluator.class_weights(nearest), [str(t) for t in nearest.templates])
-        )
-    winner = Row("learnt context", learned.class_weights, decoded["cosine"], readable=False)
-    return Trained(learned, winner, others, _whole(bank), [*notes, UNREADABLE])
-
-
-def _sample(setting: Setting, bank: Bank, options: SparseOptions) -> Trained:
-    from promptsearch.commands.learning import Row, Trained
-    from promptsearch.search.gradient import learn_ensemble
-
-    found, learned = learn_ensemble(
-        [str(t) for t in bank.templates],
-        setting.bank_weights(bank.templates),
-        setting.support.features,
-        setting.support.labels,
-        setting.logit_scale,
-        options,
-        setting.task.seed,
-        setting.progress,
-    )
-    winner = Row("sampled templates", setting.evaluator.class_weights(found), [str(t) for t in found.templates])
-    mixture = Row("the mixture before sampling", learned.class_weights, readable=False)
-    return Trained(learned, winner, [mixture], _whole(bank))
-
-
-def _whole(bank: Bank | None) -> list[tuple[str, Any]]:
-    from promptsearch.banks import PromptSet
-
-    return [] if bank is None else [("whole bank averaged", PromptSet.of(*bank.templates))]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,107 +16,7 @@ from promptsearch.commands.progress import progress_bar
 from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from promptsearch.banks import PromptSet
-    from promptsearch.evaluators import Evaluator, Problem, Split, Task
-    from promptsearch.search.gradient import Checkpoint, Learned, TextTower, Words
-
-UNREADABLE = "What was learnt are vectors; the words shown are those nearest to them, scored as text below."
-
-
-@dataclass
-class Setting:
-    """What a method trains with."""
-
-    problem: Problem
-    task: Task
-    evaluator: Evaluator
-    checkpoint: Checkpoint
-    progress: Callable[[int, int, str], None]
-    options: dict[str, Any]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.task.class_names
-
-    @property
-    def support(self) -> Split:
-        return self.task.support
-
-    @property
-    def logit_scale(self) -> float:
-        return self.problem.encoder.logit_scale
-
-    def tower(self) -> TextTower:
-        from promptsearch.search.gradient import TextTower
-
-        return TextTower(self.problem.encoder.model, self.problem.encoder.tokenizer)
-
-    def words(self) -> Words:
-        from promptsearch.search.gradient import Words
-
-        self.progress(0, 0, "reading the vocabulary")
-        return Words(self.tower())
-
-    def bank_weights(self, templates: Sequence[str]) -> np.ndarray:
-        """(T, C, D) unit class features of each template alone."""
-        from promptsearch.banks import PromptSet
-
-        sets = [PromptSet.of(t) for t in templates]
-        self.evaluator.score(sets)  # encodes them all in one call
-        return np.stack([self.evaluator.class_weights(s) for s in sets])
-
-    def pictures(self, split: str, indices: np.ndarray) -> Iterator[Image]:
-        """The pictures themselves.
-
-        Raises:
-            InputError: there is a feature pack only.
-        """
-        from promptsearch.evaluators.conditions import degrade, split_condition
-        from promptsearch.evaluators.data import open_dataset
-        from promptsearch.evaluators.features import LiveFeatures
-
-        source = self.problem.source
-        if not isinstance(source, LiveFeatures):
-            raise InputError(
-                f"--dataset {source.name}: there is a feature pack only, and this needs the pictures; "
-                "give them with --dataset FOLDER"
-            )
-        name, condition = split_condition(source.name)
-        columns = {k: self.options[k] for k in ("picture_column", "label_column")}
-        for picture in open_dataset(name, **columns).pictures(split, indices):
-            yield degrade(picture, condition)
-
-
-@dataclass
-class Row:
-    """Class weights with the text that stands for them, and whose features they classify."""
-
-    name: str
-    weights: np.ndarray
-    texts: list[str] = field(default_factory=list)
-    class_names: list[str] | None = None
-    readable: bool = True
-
-
-@dataclass
-class Trained:
-    """What a method hands back.
-
-    Attributes:
-        winner: what it learnt, as class weights.
-        others: what else is to be scored, the decoded texts above all.
-        support, test: picture features instead of the model's own, where pictures were prompted.
-    """
-
-    learned: Learned
-    winner: Row
-    others: list[Row] = field(default_factory=list)
-    baselines: list[tuple[str, PromptSet]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    support: np.ndarray | None = None
-    test: Callable[[np.ndarray], np.ndarray] | None = None
+    from promptsearch.runs.setting import Row, Setting, Trained
 
 
 def run_learning(
@@ -143,6 +42,8 @@ def run_learning(
     from promptsearch.commands.searching import default_study, emit
     from promptsearch.evaluators import open_problem
     from promptsearch.runs import RunRecord
+    from promptsearch.runs.setting import Setting, Tools
+    from promptsearch.runs.storage import learnt_folder
     from promptsearch.search.gradient import Checkpoint, Learned
 
     if fork is not None:
@@ -166,14 +67,16 @@ def run_learning(
         about: dict[str, Any] = {"version": __version__, "started": _now(), "pictures": problem.source.origin}
         about["classes"] = list(problem.source.class_names)
         record = RunRecord.open(study or default_study(config), storage, config, about)
-        kept = _folder() / f"{default_study(config)}.safetensors"
+        kept = learnt_folder() / f"{default_study(config)}.safetensors"
         result = record.result
         if result is None or (save and not kept.exists()):
             task = problem.task(shots, seed)
             drawn = {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
             record.set("draw", drawn)
             checkpoint = Checkpoint(kept.with_suffix(".pt"), default_study(config))
-            setting = Setting(problem, task, problem.evaluator(task), checkpoint, progress, options)
+            columns = {k: options[k] for k in ("picture_column", "label_column")}
+            tools = Tools(problem.encoder)
+            setting = Setting(problem, task, problem.evaluator(task), tools, progress, checkpoint, columns)
             trained = train(setting)
             trained.learned.save(kept, {k: v for k, v in config.items() if k not in own})
             if result is None:
@@ -277,18 +180,3 @@ def _print_decoded(result: dict[str, Any]) -> None:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _folder() -> Path:
-    """Where checkpoints and learnt vectors lie: beside the runs of this user."""
-    from promptsearch.runs import default_storage
-
-    return Path(default_storage().removeprefix("sqlite:///")).parent / "learnt"
-
-
-def decoded_row(setting: Setting, name: str, texts: Sequence[str], class_names: Sequence[str] | None = None) -> Row:
-    """Templates (one, or one per class) that were decoded from vectors, scored as the texts they are."""
-    names = list(class_names or setting.class_names)
-    filled = [texts[c % len(texts)].replace("{}", n) for c, n in enumerate(names)]
-    weights = setting.problem.encoder.encode_texts(filled)
-    return Row(name, weights, list(texts), None if class_names is None else names, readable=False)

@@ -10,7 +10,7 @@ import click
 from promptsearch.commands.options import output_options, problem_options, run_options
 
 if TYPE_CHECKING:
-    from promptsearch.commands.learning import Setting, Trained
+    from promptsearch.runs.setting import Setting, Trained
 
 
 @click.command()
@@ -31,34 +31,16 @@ def names(
     The same command again resumes a training that was cut off, and shows one that is finished.
     """
     from promptsearch.banks import Template
-    from promptsearch.commands.learning import UNREADABLE, Row, Trained, decoded_row, run_learning
-    from promptsearch.search.gradient import NamesOptions, Schedule, decode_names, learn_names, published_epochs
-    from promptsearch.search.gradient.words import METRICS
+    from promptsearch.commands.learning import run_learning
+    from promptsearch.runs.learners import learn_class_names
+    from promptsearch.search.gradient import NamesOptions, Schedule, published_epochs
 
     epochs = epochs if epochs is not None else published_epochs(options["shots"])
     schedule = Schedule(epochs, rate, batch, momentum=0.0, weight_decay=0.0)
     learnt = NamesOptions(Template(template), vectors, schedule)
 
     def train(setting: Setting) -> Trained:
-        learned = learn_names(
-            setting.tower(),
-            setting.class_names,
-            setting.support.features,
-            setting.support.labels,
-            setting.logit_scale,
-            learnt,
-            setting.task.seed,
-            checkpoint=setting.checkpoint,
-            progress=setting.progress,
-        )
-        words = setting.words()
-        read = {m: decode_names(words, learned.tensors["names"], learned.tensors["counts"], m) for m in METRICS}
-        others = [
-            decoded_row(setting, f"nearest words ({m}), as text", [str(learnt.template)], found)
-            for m, found in read.items()
-        ]
-        winner = Row("learnt names", learned.class_weights, [str(learnt.template)], read["cosine"], readable=False)
-        return Trained(learned, winner, others, notes=[UNREADABLE])
+        return learn_class_names(setting, learnt)
 
     own = {"template": str(learnt.template), "vectors": vectors, "epochs": epochs, "rate": rate, "batch": batch}
     run_learning("names", own, train, save=save, **options)

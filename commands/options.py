@@ -40,6 +40,11 @@ def _apply(decorators: list[Callable[[Any], Any]], f: F) -> F:
 
 def problem_options(f: F) -> F:
     """Which model and which pictures."""
+    return _apply([model_options, picture_options], f)
+
+
+def model_options(f: F) -> F:
+    """Which model, and how it is run."""
     return _apply(
         [
             click.option(
@@ -57,6 +62,22 @@ def problem_options(f: F) -> F:
                 type=click.Path(path_type=Path),
                 help=("Weights for --model NAME: safetensors or a plain state dict."),
             ),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option(
+                "--memory",
+                type=MEMORY,
+                help="What scoring may take, e.g. 4GB; by default a quarter of the RAM.",
+            ),
+            click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16, for pictures."),
+        ],
+        f,
+    )
+
+
+def picture_options(f: F) -> F:
+    """Which pictures."""
+    return _apply(
+        [
             click.option(
                 "--dataset",
                 default="auto",
@@ -69,13 +90,6 @@ def problem_options(f: F) -> F:
             ),
             click.option("--picture-column", help="Column of the pictures, where it is not plain."),
             click.option("--label-column", help="Column of the labels, where it is not plain."),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-            click.option(
-                "--memory",
-                type=MEMORY,
-                help="What scoring may take, e.g. 4GB; by default a quarter of the RAM.",
-            ),
-            click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16, for pictures."),
         ],
         f,
     )

@@ -10,7 +10,7 @@ import click
 from promptsearch.commands.options import output_options, problem_options, run_options
 
 if TYPE_CHECKING:
-    from promptsearch.commands.learning import Setting, Trained
+    from promptsearch.runs.setting import Setting, Trained
 
 
 @click.command()
@@ -27,27 +27,14 @@ def pez(tokens: int, steps: int, rate: float, position: str, save: Path | None, 
 
     The same command again resumes a training that was cut off, and shows one that is finished.
     """
-    from promptsearch.commands.learning import Row, Trained, run_learning
+    from promptsearch.commands.learning import run_learning
+    from promptsearch.runs.learners import project_words
     from promptsearch.search.gradient import PezOptions
-    from promptsearch.search.gradient import pez as learn
 
     learnt = PezOptions(tokens=tokens, steps=steps, rate=rate, position=position)
 
     def train(setting: Setting) -> Trained:
-        words = setting.words()
-        template, learned = learn(
-            words.tower,
-            words,
-            setting.class_names,
-            setting.support.features,
-            setting.support.labels,
-            setting.logit_scale,
-            learnt,
-            setting.task.seed,
-            checkpoint=setting.checkpoint,
-            progress=setting.progress,
-        )
-        return Trained(learned, Row("projected words", learned.class_weights, [template], readable=False))
+        return project_words(setting, learnt)
 
     own = {"tokens": tokens, "steps": steps, "rate": rate, "position": position}
     run_learning("pez", own, train, save=save, **options)

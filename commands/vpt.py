@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,7 @@ import click
 from promptsearch.commands.options import output_options, problem_options, run_options
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from PIL.Image import Image
-
-    from promptsearch.commands.learning import Setting, Trained
-
-BATCH = 64
+    from promptsearch.runs.setting import Setting, Trained
 
 
 @click.command()
@@ -49,6 +42,7 @@ def vpt(
     """
     from promptsearch.banks import Template
     from promptsearch.commands.learning import run_learning
+    from promptsearch.runs.learners import prompt_pictures
     from promptsearch.search.gradient import VptOptions, vpt_schedule
 
     text = Template(template)
@@ -56,52 +50,8 @@ def vpt(
     learnt = VptOptions(kind, border, tokens, schedule)
 
     def train(setting: Setting) -> Trained:
-        return _learn(setting, learnt, text)
+        return prompt_pictures(setting, learnt, text)
 
     own: dict[str, Any] = {"kind": kind, "border": border, "tokens": tokens, "template": str(text)}
     own |= {"epochs": epochs, "rate": schedule.rate, "batch": batch}
     run_learning("vpt", own, train, save=save, **options)
-
-
-def _learn(setting: Setting, options: Any, template: str) -> Trained:
-    import torch
-
-    from promptsearch.banks import PromptSet
-    from promptsearch.commands.learning import Row, Trained
-    from promptsearch.search.gradient import learn_visual_prompt
-
-    encoder, support = setting.problem.encoder, setting.support
-    pictures = setting.pictures("train", support.indices)
-    pixels = torch.cat(list(_batches(encoder.preprocess, pictures)))  # (N, 3, H, W)
-    weights = setting.evaluator.class_weights(PromptSet.of(template))
-    prompt, learned = learn_visual_prompt(
-        encoder.model,
-        weights,
-        pixels,
-        support.labels,
-        setting.logit_scale,
-        options,
-        setting.task.seed,
-        checkpoint=setting.checkpoint,
-        progress=setting.progress,
-    )
-
-    def test(indices: np.ndarray) -> np.ndarray:
-        return prompt.encode_all(_batches(encoder.preprocess, setting.pictures("test", indices)))
-
-    winner = Row(f"visual prompt ({options.kind})", weights, [str(template)], readable=False)
-    return Trained(learned, winner, support=prompt.encode_all(pixels.split(BATCH)), test=test)
-
-
-def _batches(preprocess: Any, pictures: Iterable[Image]) -> Iterator[torch.Tensor]:
-    """Preprocessed pictures (B, 3, H, W), decoded as they are needed."""
-    import torch
-
-    batch: list[torch.Tensor] = []
-    for picture in pictures:
-        batch.append(preprocess(picture))
-        if len(batch) == BATCH:
-            yield torch.stack(batch)
-            batch = []
-    if batch:
-        yield torch.stack(batch)

@@ -4,7 +4,7 @@ from promptsearch.evaluators.cache import Cache, CacheWarning
 from promptsearch.evaluators.encoder import Encoder, Progress, TooLongError, no_progress
 from promptsearch.evaluators.evaluator import Evaluator
 from promptsearch.evaluators.models import ModelSpec, resolve_model
-from promptsearch.evaluators.problem import Problem, default_cache, open_problem
+from promptsearch.evaluators.problem import Problem, default_cache, open_pictures, open_problem
 from promptsearch.evaluators.score import Interval, Score, paired_difference, wilson
 from promptsearch.evaluators.task import Split, Task
 
@@ -23,6 +23,7 @@ __all__ = [
     "TooLongError",
     "default_cache",
     "no_progress",
+    "open_pictures",
     "open_problem",
     "paired_difference",
     "resolve_model",

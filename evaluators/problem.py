@@ -82,17 +82,28 @@ def open_problem(
         notes.append(TINY_NOTE)
     dataset = "cifar10" if dataset == "auto" else dataset
     encoder = Encoder(spec, cache, progress)
-    source: PackFeatures | LiveFeatures
-    if has_pack(spec, dataset, cache):
-        source = PackFeatures(spec, dataset, cache)
+    source = open_pictures(encoder, dataset, cache, picture_column=picture_column, label_column=label_column)
+    if isinstance(source, PackFeatures):
         notes.append(f"Pictures: {source.origin}.")
-    else:
-        name, condition = split_condition(dataset)
-        data = open_dataset(name, picture_column=picture_column, label_column=label_column)
-        source = LiveFeatures(data, condition, dataset, encoder, cache)
     log.info("model %s (%s, %s), fingerprint %s", spec.name, spec.device, spec.precision, spec.fingerprint[:16])
     log.info("pictures: %s, %s, %d classes", source.name, source.origin, len(source.class_names))
     return Problem(encoder, source, cache, notes, memory)
+
+
+def open_pictures(
+    encoder: Encoder, dataset: str, cache: Cache, *, picture_column: str | None = None, label_column: str | None = None
+) -> PackFeatures | LiveFeatures:
+    """The pictures of a data set for an encoder: its feature pack where there is one.
+
+    Raises:
+        InputError: no such data set, column, condition.
+        PromptSearchError: a data set that is neither here nor to be had.
+    """
+    if has_pack(encoder.spec, dataset, cache):
+        return PackFeatures(encoder.spec, dataset, cache)
+    name, condition = split_condition(dataset)
+    data = open_dataset(name, picture_column=picture_column, label_column=label_column)
+    return LiveFeatures(data, condition, dataset, encoder, cache)
 
 
 def _auto_model(dataset: str, cache: Cache, device: str, precision: str) -> tuple[ModelSpec, list[str]]:

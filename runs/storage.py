@@ -31,6 +31,11 @@ def default_storage() -> str:
     return f"sqlite:///{folder / 'runs.db'}"
 
 
+def learnt_folder() -> Path:
+    """Where checkpoints and learnt vectors lie: beside the runs of this user."""
+    return Path(default_storage().removeprefix("sqlite:///")).parent / "learnt"
+
+
 def open_storage(url: str | None = None, *, create: bool = True) -> optuna.storages.RDBStorage:
     """Open (and create, where there is none) a storage by its URL; a plain path means a SQLite file.
 

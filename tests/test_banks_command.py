@@ -24,6 +24,7 @@ def test_list_names_all_banks() -> None:
     assert [line.split()[0] for line in result.stdout.splitlines()] == [
         "templates",
         "grammar",
+        "openai-cifar",
         "openai-imagenet",
         "simple-imagenet",
     ]

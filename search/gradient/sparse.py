@@ -11,7 +11,10 @@ import numpy as np
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.search.gradient.learned import Learned
-from promptsearch.search.gradient.training import Progress, few_shot_loss, generator, no_progress
+from promptsearch.search.gradient.training import Checkpoint, Progress, few_shot_loss, generator, no_progress
+
+#: Steps between two checkpoints.
+KEEP = 100
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def learn_ensemble(
     logit_scale: float,
     options: SparseOptions,
     seed: int,
+    *,
+    checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> tuple[PromptSet, Learned]:
     """The k templates with the largest weights, as a weighted ensemble; and the soft mixture before they were chosen.
@@ -73,14 +78,18 @@ def learn_ensemble(
     y = torch.as_tensor(labels)
     logits = torch.zeros(len(templates), requires_grad=True)
     optim = torch.optim.Adam([logits], lr=options.rate)
-    random = generator(seed, 0, 2)
-    losses = []
-    for step in range(options.steps):
+    losses: list[float] = []
+    if checkpoint and (state := checkpoint.load()):
+        losses = list(state["losses"])
+        optim.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            logits.copy_(state["logits"])
+    for step in range(len(losses), options.steps):
         at = step / max(1, options.steps - 1)
         temperature = options.hot * (options.cold / options.hot) ** at
         noisy = logits
         if options.gumbel:
-            uniform = torch.rand(logits.shape, generator=random).clamp(1e-9, 1 - 1e-7)
+            uniform = torch.rand(logits.shape, generator=generator(seed, step, 2)).clamp(1e-9, 1 - 1e-7)
             noisy = logits - torch.log(-torch.log(uniform))
         w = (noisy / temperature).softmax(0)  # (T,)
         weights = F.normalize(torch.tensordot(w, v, dims=1), dim=-1)  # (C, D)
@@ -88,13 +97,17 @@ def learn_ensemble(
         sure = (logits / temperature).softmax(0)
         entropy = -(sure * sure.clamp(min=1e-12).log()).sum()
         loss = xent + options.entropy * at * (entropy - math.log(options.size)).clamp(min=0)
-        if not math.isfinite(float(loss.detach())):
-            raise PromptSearchError(f"the training diverged at step {step}; use a smaller learning rate")
+        if not math.isfinite(amount := float(loss.detach())):
+            raise PromptSearchError(
+                f"the training diverged: the loss of step {step} is {amount}; check the features of the bank"
+            )
         (logits.grad,) = torch.autograd.grad(loss, [logits])
         optim.step()
         losses.append(float(xent.detach()))
-        if step % 50 == 0:
-            progress(step, options.steps, f"learning a mixture, cross-entropy {losses[-1]:.4f}")
+        if len(losses) % KEEP == 0:
+            if checkpoint:
+                checkpoint.save(losses=losses, optimizer=optim.state_dict(), logits=logits.detach().clone())
+            progress(len(losses), options.steps, f"learning a mixture, cross-entropy {losses[-1]:.4f}")
     with torch.no_grad():
         w = (logits / options.cold).softmax(0)
         weights = F.normalize(torch.tensordot(w, v, dims=1), dim=-1)

@@ -1,0 +1,222 @@
+"""`promptsearch compare`."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptsearch.commands.options import model_options, output_options
+
+if TYPE_CHECKING:
+    from promptsearch.evaluators import Problem, Progress
+
+
+@click.command()
+@click.option("--methods", default="all", show_default=True, help='A list such as "beam,coop" or "all,pez:1" (1 draw).')
+@model_options
+@click.option("--dataset", "datasets", multiple=True, default=["auto"], help="As for searches; again for more.")
+@click.option("--picture-column", help="Column of the pictures, where it is not plain.")
+@click.option("--label-column", help="Column of the labels, where it is not plain.")
+@click.option("--shots", default="1,2,4,8,16", show_default=True, help="Labelled pictures per class, a list.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Draws, from seed 0 on.")
+@click.option("--bank", "bank_spec", default="templates", show_default=True, help="Searched and averaged by all.")
+@click.option("--trials", type=click.IntRange(1), default=200, show_default=True, help="Of searches that go by trials.")
+@click.option("--ensemble", type=int, default=6, show_default=True, help="Most templates of one prompt set.")
+@click.option("--against", default="coop", show_default=True, help="The method whose distance is given.")
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every cell's rows.")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables for a page.")
+@click.option(
+    "--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw accuracy against shots: png, svg."
+)
+@click.option("--storage", help="Where runs are kept: a database URL or a SQLite file.")
+@click.option("--study", help="Name of the run; by default made from the model and the bank.")
+@output_options
+def compare(
+    methods: str,
+    datasets: tuple[str, ...],
+    shots: str,
+    seeds: int,
+    bank_spec: str,
+    trials: int,
+    ensemble: int,
+    against: str,
+    csv_file: Path | None,
+    markdown: Path | None,
+    figure: Path | None,
+    storage: str | None,
+    study: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Set methods side by side: every one on the same draws, the test split opened once at the end.
+
+    The same command again goes on where it was cut off; with more methods, shots, seeds or data sets it computes only
+    what is new.  Given to several terminals it is shared by them.
+    """
+    from promptsearch import __version__
+    from promptsearch.banks import load_bank
+    from promptsearch.commands.progress import progress_bar
+    from promptsearch.reports.comparison import build_comparison, to_csv
+    from promptsearch.reports.comparison_table import to_markdown
+    from promptsearch.reports.figure import check_figure, draw_figure
+    from promptsearch.runs.cells import Cells
+    from promptsearch.runs.compare import Comparison
+    from promptsearch.runs.methods import all_methods, choose_methods
+    from promptsearch.runs.storage import learnt_folder
+
+    if figure is not None:
+        check_figure(figure)
+    counts = _numbers(shots)
+    bank = load_bank(bank_spec)
+    known = all_methods(bank, searcher_options({"ensemble": ensemble}), trials)
+    chosen = choose_methods(known, methods)
+    reference = against if against in chosen else next(iter(chosen))
+    started = time.perf_counter()
+    with progress_bar(quiet or as_json) as progress:
+        problems = _open(list(dict.fromkeys(datasets)), options, progress)
+        first = next(iter(problems.values()))
+        record = _record(first, bank, options["precision"], storage, study)
+        folder = learnt_folder() / record.name
+        columns = {k: options[k] for k in ("picture_column", "label_column")}
+        comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, columns, progress)
+        comparison.compute()
+        tested = comparison.test()
+    skipped = [f"{n}: needs pictures, and there are feature packs only." for n in comparison.skipped]
+    if against not in chosen:
+        skipped.append(f"{against} is not among the methods: distances are to {reference}.")
+    head = {
+        "command": "compare",
+        "model": first.encoder.spec.name,
+        "datasets": list(problems),
+        "shots": counts,
+        "seeds": seeds,
+        "bank": bank.name,
+        "bank_hash": bank.hash,
+        "test_pictures": {r.cell.dataset: len(r.hits) for r in tested},
+        "run": {"study": record.name, "storage": record.url},
+        "notes": list(dict.fromkeys([*(n for p in problems.values() for n in p.notes), *skipped])),
+        "version": __version__,
+        "elapsed": round(time.perf_counter() - started, 3),
+    }
+    document = build_comparison(head, chosen, tested, reference)
+    record.finish({k: v for k, v in document.items() if k != "cells"})
+    first.encoder.close()
+    for file, text in ((csv_file, to_csv), (markdown, to_markdown)):
+        if file is not None:
+            _write(file, text(document))
+    if figure is not None:
+        draw_figure(document, figure)
+    _emit(document, as_json, quiet)
+
+
+def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of every searcher of the registry: its command's own defaults, with those `given` that it has."""
+    from promptsearch.search import SEARCHERS
+
+    found = {}
+    for name in SEARCHERS:
+        command = getattr(importlib.import_module(f"promptsearch.commands.{name}"), name)
+        context = click.Context(command)
+        defaults = {p.name: p.get_default(context) for p in command.params if p.name not in NOT_OWN}
+        found[name] = {k: given.get(k, v) for k, v in defaults.items()}
+    return found
+
+
+#: Options of a search command that are not its searcher's.
+NOT_OWN = frozenset(
+    [
+        "model",
+        "weights",
+        "dataset",
+        "picture_column",
+        "label_column",
+        "device",
+        "memory",
+        "precision",
+        "shots",
+        "seed",
+        "storage",
+        "study",
+        "fork",
+        "as_json",
+        "quiet",
+        "bank_spec",
+        "trials",
+        "timeout",
+        "enqueue",
+    ]
+)
+
+
+def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> dict[str, Problem]:
+    """A problem for each data set, all with one encoder."""
+    from promptsearch.evaluators import Problem, open_pictures, open_problem
+
+    columns = {k: options[k] for k in ("picture_column", "label_column")}
+    first = open_problem(dataset=datasets[0], **options, progress=progress)
+    problems = {first.source.name: first}
+    for name in datasets[1:]:
+        source = open_pictures(first.encoder, name, first.cache, **columns)
+        problems[source.name] = Problem(first.encoder, source, first.cache, [], options["memory"])
+    return problems
+
+
+def _record(problem: Problem, bank: Any, precision: str, storage: str | None, study: str | None) -> Any:
+    from datetime import datetime, timezone
+
+    from promptsearch import __version__
+    from promptsearch.evaluators.cache import digest_of
+    from promptsearch.runs import RunRecord
+
+    spec = problem.encoder.spec
+    config = {
+        "command": "compare",
+        "model": spec.name,
+        "model fingerprint": spec.fingerprint,
+        "precision": precision,
+        "bank": bank.name,
+        "bank hash": bank.hash,
+        "objective": "xent",
+    }
+    about = {"version": __version__, "started": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    return RunRecord.open(study or f"compare-{digest_of(config)[:8]}", storage, config, about)
+
+
+def _numbers(text: str) -> list[int]:
+    from promptsearch.errors import InputError
+
+    parts = text.replace(",", " ").split()
+    if not parts or not all(p.isdecimal() and int(p) > 0 for p in parts):
+        raise InputError(f"--shots {text!r}: write numbers of pictures per class, e.g. 1,2,4,8,16")
+    return sorted({int(p) for p in parts})
+
+
+def _write(file: Path, text: str) -> None:
+    from promptsearch.errors import InputError
+
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as e:
+        raise InputError(f"{file}: cannot be written ({e.strerror}); name another file") from e
+
+
+def _emit(document: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        import json
+
+        for note in [] if quiet else document["notes"]:
+            click.echo(note, err=True)
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from promptsearch.reports.comparison_table import print_comparison
+
+    shown = {**document, "notes": []} if quiet else document
+    print_comparison(shown, Console(width=None if Console().is_terminal else 200))

@@ -1,0 +1,138 @@
+"""The document of a comparison: every row of every cell, their means over draws, and the distances to one method."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from promptsearch.evaluators.crossed import crossed_interval
+from promptsearch.runs.compare import Tested
+from promptsearch.runs.methods import Method
+
+#: Columns of the CSV file, in order.
+COLUMNS = (
+    "dataset",
+    "shots",
+    "seed",
+    "method",
+    "readable",
+    "support_accuracy",
+    "support_xent",
+    "validation_accuracy",
+    "validation_xent",
+    "test_accuracy",
+    "evaluations",
+    "steps",
+    "seconds",
+    "draw",
+    "version",
+    "templates",
+    "class_names",
+)
+
+
+def row_name(tested: Tested) -> str:
+    """The method, and which of its rows: "coop" or "coop: nearest words (cosine), as text"."""
+    return f"{tested.cell.method}: {tested.name}" if tested.name else tested.cell.method
+
+
+def build_comparison(
+    head: dict[str, Any], methods: Mapping[str, Method], tested: Sequence[Tested], against: str
+) -> dict[str, Any]:
+    """The document that `--json` prints.
+
+    Args:
+        head: model, bank, shots, seeds, run and whatever else says what was run.
+        against: the row that all others' distance to is given.
+    """
+    groups: dict[tuple[str, int, str], list[Tested]] = {}
+    for row in tested:
+        groups.setdefault((row.cell.dataset, row.cell.shots, row_name(row)), []).append(row)
+    table, distances = [], []
+    for (dataset, shots, name), rows in groups.items():
+        accuracy = np.array([r.hits.mean() for r in rows])
+        seconds = [r.figures["seconds"] for r in rows if r.figures["seconds"] is not None]
+        own = not rows[0].name
+        table.append(
+            {
+                "dataset": dataset,
+                "shots": shots,
+                "method": name,
+                "readable": rows[0].figures["readable"],
+                "draws": len(rows),
+                "mean": round(float(accuracy.mean()), 6),
+                "sd": round(float(accuracy.std(ddof=1)), 6) if len(rows) > 1 else None,
+                "evaluations": round(float(np.mean([r.figures["evaluations"] for r in rows])), 1) if own else None,
+                "steps": round(float(np.mean([r.figures["steps"] for r in rows])), 1) if own else None,
+                "seconds": round(float(np.mean(seconds)), 3) if own and seconds else None,
+            }
+        )
+        reference = {r.cell.seed: r for r in groups.get((dataset, shots, against), [])}
+        both = [r for r in rows if r.cell.seed in reference]
+        if name != against and both:
+            gaps = [r.hits.astype(np.float64) - reference[r.cell.seed].hits for r in both]
+            interval = crossed_interval(np.stack(gaps))
+            distances.append(
+                {
+                    "dataset": dataset,
+                    "shots": shots,
+                    "method": name,
+                    "readable": rows[0].figures["readable"],
+                    "draws": len(both),
+                    "difference": round(interval.value, 6),
+                    "low": round(interval.low, 6),
+                    "high": round(interval.high, 6),
+                }
+            )
+    return {
+        **head,
+        "methods": [
+            {"name": m.name, "about": m.about, "readable": m.readable, "options": dict(m.options)}
+            for m in methods.values()
+        ],
+        "table": table,
+        "against": {"method": against, "rows": distances},
+        "cells": [_cell(r) for r in tested],
+    }
+
+
+def to_csv(document: Mapping[str, Any]) -> str:
+    """One line for every row of every cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for cell in document["cells"]:
+        flat = {
+            **cell,
+            "templates": " | ".join(cell["templates"]),
+            "class_names": " | ".join(cell["class_names"] or []),
+        }
+        writer.writerow(["" if flat[c] is None else flat[c] for c in COLUMNS])
+    return buffer.getvalue()
+
+
+def _cell(row: Tested) -> dict[str, Any]:
+    figures, validation = row.figures, row.validation or {"accuracy": None, "xent": None}
+    return {
+        "dataset": row.cell.dataset,
+        "shots": row.cell.shots,
+        "seed": row.cell.seed,
+        "method": row_name(row),
+        "readable": figures["readable"],
+        "support_accuracy": row.support["accuracy"],
+        "support_xent": row.support["xent"],
+        "validation_accuracy": validation["accuracy"],
+        "validation_xent": validation["xent"],
+        "test_accuracy": round(float(row.hits.mean()), 6),
+        "evaluations": figures["evaluations"],
+        "steps": figures["steps"],
+        "seconds": figures["seconds"],
+        "draw": figures["draw"]["support"],
+        "version": figures["version"],
+        "templates": figures["templates"],
+        "class_names": figures["class_names"],
+    }

@@ -1,0 +1,104 @@
+"""A comparison's document as tables for people, or as Markdown for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def print_comparison(document: Mapping[str, Any], console: Console) -> None:
+    """One table of accuracies for every data set, and one of the distances to the reference."""
+    for note in document.get("notes", []):
+        console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
+    for title, header, rows in tables(document):
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, name in enumerate(header):
+            table.add_column(name, justify="left" if i == 0 else "right")
+        for row in rows:
+            table.add_row(*row, style=None if row[-1] == "yes" else "dim")
+        console.print(table)
+    run = document["run"]
+    console.print(
+        f"Test splits opened once, after everything was learnt. Run {run['study']} kept in {run['storage']}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def to_markdown(document: Mapping[str, Any]) -> str:
+    """The same tables in Markdown."""
+    parts = []
+    for title, header, rows in tables(document):
+        lines = [f"**{title}**", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, header, rows) of each table, as text."""
+    found = []
+    shots = [str(s) for s in document["shots"]]
+    reference = document["against"]["method"]
+    for dataset in document["datasets"]:
+        over = _draws(document)
+        found.append(
+            (
+                f"{document['model']} on {dataset}: test accuracy by shots per class, mean ± sd over {over}",
+                ["method", *shots, "evaluations", "steps", "seconds", "readable"],
+                _rows(document, dataset, document["table"], _accuracy, costs=True),
+            )
+        )
+        if any(r["dataset"] == dataset for r in document["against"]["rows"]):
+            found.append(
+                (
+                    f"{dataset}: points above {reference} on the same draws and pictures, with 95 % intervals",
+                    ["method", *shots, "readable"],
+                    _rows(document, dataset, document["against"]["rows"], _difference),
+                )
+            )
+    return found
+
+
+def _draws(document: Mapping[str, Any]) -> str:
+    return f"{document['seeds']} draw{'s' if document['seeds'] != 1 else ''}"
+
+
+def _rows(
+    document: Mapping[str, Any], dataset: str, figures: list[dict[str, Any]], show: Any, costs: bool = False
+) -> list[list[str]]:
+    by_method: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in figures:
+        if row["dataset"] == dataset:
+            by_method.setdefault(row["method"], {})[row["shots"]] = row
+    made = []
+    for method, cells in by_method.items():
+        any_cell = next(iter(cells.values()))
+        fewer = "" if any_cell["draws"] == document["seeds"] else f" ({any_cell['draws']} of {_draws(document)})"
+        line = [method + fewer, *(show(cells[s]) if s in cells else "" for s in document["shots"])]
+        if costs:
+            most = cells[max(cells)]  # the dearest: the most shots
+            line += [_number(most["evaluations"]), _number(most["steps"]), _seconds(most["seconds"])]
+        made.append([*line, "yes" if any_cell["readable"] else "no"])
+    return made
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    return f"{100 * row['mean']:.2f}" + ("" if row["sd"] is None else f" ± {100 * row['sd']:.2f}")
+
+
+def _difference(row: dict[str, Any]) -> str:
+    return f"{100 * row['difference']:+.2f} ({100 * row['low']:+.2f} to {100 * row['high']:+.2f})"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}" if value >= 1 else f"{value:.2f}"

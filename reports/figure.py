@@ -1,0 +1,70 @@
+"""The field's classic picture: test accuracy against shots, one line for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from promptsearch.errors import InputError
+
+#: What a picture can be written as.
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_figure(path: Path) -> None:
+    """Refuse before anything is computed what could not be drawn afterwards.
+
+    Raises:
+        InputError: another suffix, no such folder, matplotlib is not installed.
+    """
+    import importlib.util
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"--figure {path}: name a file that ends in {', '.join(SUFFIXES)}")
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"--figure {path}: there is no such folder; make it, or name another")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError(f"--figure {path}: needs matplotlib; pip install 'promptsearch[plots]'")
+
+
+def draw_figure(document: Mapping[str, Any], path: Path) -> None:
+    """Write the picture: readable methods with full lines, learnt vectors dashed, shaded one sd.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    datasets, shots = document["datasets"], document["shots"]
+    figure = Figure(figsize=(4.6 * len(datasets) + 2.6, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(datasets), squeeze=False)[0]
+    names = [m["name"] for m in document["methods"]]
+    for ax, dataset in zip(axes, datasets, strict=True):
+        for i, name in enumerate(names):
+            rows = {r["shots"]: r for r in document["table"] if r["dataset"] == dataset and r["method"] == name}
+            if not rows:
+                continue
+            x = [s for s in shots if s in rows]
+            y = [100 * rows[s]["mean"] for s in x]
+            sd = [100 * (rows[s]["sd"] or 0) for s in x]
+            style = "-" if rows[x[0]]["readable"] else "--"
+            colour = f"C{i % 10}"
+            ax.plot(x, y, style, color=colour, marker="osD^vP*X"[i // 10 % 8], markersize=4, linewidth=1.4, label=name)
+            low, high = [a - b for a, b in zip(y, sd, strict=True)], [a + b for a, b in zip(y, sd, strict=True)]
+            ax.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(shots, [str(s) for s in shots])
+        ax.minorticks_off()
+        ax.set_xlabel("shots per class")
+        ax.set_title(dataset, fontsize=10)
+        ax.grid(alpha=0.25)
+    axes[0].set_ylabel(f"test accuracy of {document['model']} (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as e:
+        raise InputError(f"--figure {path}: cannot be written ({e.strerror or e}); name another file") from e

@@ -1,0 +1,130 @@
+"""The cells of a comparison in its study: one trial for each method on each draw, computed once, by one process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators.cache import digest_of
+from promptsearch.runs.owner import is_dead, this_process
+from promptsearch.runs.record import RunRecord
+from promptsearch.runs.storage import alone
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one draw of one data set, with all else that its result depends on as `inputs`."""
+
+    method: str
+    dataset: str
+    shots: int
+    seed: int
+    inputs: str
+
+    @property
+    def key(self) -> str:
+        return digest_of(asdict(self))[:16]
+
+    def __str__(self) -> str:
+        return f"{self.method} on {self.dataset}, {self.shots} shots, seed {self.seed}"
+
+
+class Cells:
+    """What a comparison's study knows of its cells.
+
+        cells = Cells(record, folder)
+        if (claim := cells.claim(cell)) is not None:
+            cells.finish(claim, cell, {"seconds": 1.5}, {"row 0": weights})
+        figures, arrays = cells.done()[cell.key], cells.arrays(cell)
+
+    Figures are the trial's attributes, arrays a file in `folder` beside the runs.  A claim is taken under the storage's
+    lock, so that several processes of one machine share the work; the cell of one that died is computed anew (a
+    training goes on from its checkpoint).
+    """
+
+    def __init__(self, record: RunRecord, folder: Path) -> None:
+        self.record, self.folder = record, folder
+
+    def done(self) -> dict[str, dict[str, Any]]:
+        """The attributes of every finished cell whose arrays are there, by key."""
+        from optuna.trial import TrialState
+
+        with self.record.recording():
+            trials = self.record.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found = {t.user_attrs["key"]: t.user_attrs for t in trials if "key" in t.user_attrs}
+        return {key: attrs for key, attrs in found.items() if self._file(key).exists()}
+
+    def claim(self, cell: Cell) -> int | None:
+        """The trial to finish, or None where another process has the cell in hand, or finished it."""
+        import optuna
+        from optuna.trial import TrialState
+
+        record = self.record
+        storage = record.study._storage
+        with record.recording(), alone(record.storage):
+            if cell.key in self.done():
+                return None
+            for t in record.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if t.user_attrs.get("key") != cell.key:
+                    continue
+                if t.user_attrs["owner"] != this_process() and not is_dead(t.user_attrs["owner"]):
+                    return None
+                storage.set_trial_user_attr(t._trial_id, "owner", this_process())
+                return t._trial_id
+            attrs = {**asdict(cell), "key": cell.key, "owner": this_process()}
+            template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attrs)
+            return storage.create_new_trial(record.study._study_id, template)
+
+    def finish(self, claim: int, cell: Cell, figures: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Keep what a cell gave: the arrays first, so that a finished trial always has them.
+
+        Raises:
+            PromptSearchError: the folder or the storage cannot be written.
+        """
+        from optuna.trial import TrialState
+
+        self._write(cell, arrays)
+        storage = self.record.study._storage
+        with self.record.recording():
+            for key, value in figures.items():
+                storage.set_trial_user_attr(claim, key, value)
+            storage.set_trial_state_values(claim, TrialState.COMPLETE, [figures["support"]["xent"]])
+
+    def arrays(self, cell: Cell) -> dict[str, np.ndarray]:
+        """What `finish` was given."""
+        from safetensors.numpy import load_file
+
+        return load_file(self._file(cell.key))
+
+    def checkpoint(self, cell: Cell) -> Path:
+        """Where a training of this cell keeps its state."""
+        return self._file(cell.key).with_suffix(".pt")
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+    def _write(self, cell: Cell, arrays: dict[str, np.ndarray]) -> None:
+        from safetensors.numpy import save
+
+        temporary = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.folder)
+            with os.fdopen(handle, "wb") as f:
+                f.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+            os.replace(temporary, self._file(cell.key))
+        except OSError as e:
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+            raise PromptSearchError(
+                f"{self.folder}: what {cell} learnt cannot be written ({e.strerror or e}); "
+                "make room there, or set PROMPTSEARCH_HOME, and give the same command again"
+            ) from e

@@ -1,0 +1,217 @@
+"""Methods × shots × seeds × data sets: every cell computed once, then the test split of each data set opened once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from promptsearch import __version__
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress
+from promptsearch.evaluators.cache import digest_of
+from promptsearch.evaluators.draw import draw
+from promptsearch.runs.cells import Cell, Cells
+from promptsearch.runs.learners import prompted_features
+from promptsearch.runs.methods import Method
+from promptsearch.runs.setting import Setting, Tools
+
+#: Seconds between two looks at cells that other processes have in hand.
+POLL = 1.0
+
+#: Templates kept of a row: the whole bank averaged needs no more.
+SHOWN = 32
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One row of a cell with what it classified rightly of the test split."""
+
+    cell: Cell
+    name: str
+    figures: Mapping[str, Any]
+    support: Mapping[str, float]
+    validation: Mapping[str, float] | None
+    hits: np.ndarray  # (N,) bool
+
+
+@dataclass
+class Comparison:
+    """Computes the cells of a grid that its study does not hold yet, and tests them all.
+
+        comparison = Comparison(cells, problems, methods, shots=(1, 16), seeds=3)
+        comparison.compute()
+        rows = comparison.test()
+
+    All methods get the same draws: `shots` pictures per class to learn from, min(shots, 4) others that no method sees
+    and whose figures are only reported.  Seeds come first and methods last, so that a comparison that is cut off has
+    whole draws.
+
+    Args:
+        problems: data sets by name, all with the same encoder.
+        methods: by name; those that change pictures are left out where there are none (see `skipped`).
+
+    Raises:
+        InputError: fewer pictures than shots, a method that needs pictures where only some data sets have them.
+    """
+
+    cells: Cells
+    problems: Mapping[str, Problem]
+    methods: Mapping[str, Method]
+    shots: Sequence[int]
+    seeds: int
+    columns: dict[str, str | None] = field(default_factory=dict)
+    progress: Progress = no_progress
+
+    def __post_init__(self) -> None:
+        for problem in self.problems.values():
+            labels, _ = problem.source.labels("train")
+            draw(labels, max(self.shots), 0, class_names=problem.source.class_names)
+        self._tools = Tools(next(iter(self.problems.values())).encoder)
+        self._evaluator: tuple[tuple[str, int, int], Evaluator] | None = None
+
+    @property
+    def skipped(self) -> list[str]:
+        """Methods that no data set can have."""
+        return [m.name for m in self.methods.values() if not any(self._fits(m, p) for p in self.problems.values())]
+
+    def grid(self) -> list[tuple[Cell, Method]]:
+        """Every cell, in the order in which they are computed."""
+        return [
+            (self._cell(method, dataset, problem, shots, seed), method)
+            for seed in range(self.seeds)
+            for dataset, problem in self.problems.items()
+            for shots in self.shots
+            for method in self.methods.values()
+            if (method.seeds is None or seed < method.seeds) and self._fits(method, problem)
+        ]
+
+    def compute(self) -> None:
+        """Compute what is missing.  Processes that were given the same comparison share it.
+
+        Raises:
+            PromptSearchError: a method failed; the cell is named.
+        """
+        grid = self.grid()
+        done = self.cells.done().keys()
+        left = [(cell, method) for cell, method in grid if cell.key not in done]
+        while left:
+            elsewhere = []
+            for cell, method in left:
+                self.progress(len(grid) - len(left), len(grid), str(cell))
+                claim = self.cells.claim(cell)
+                if claim is None:
+                    elsewhere.append((cell, method))
+                else:
+                    self._compute(claim, cell, method)
+                    grid_done = len(self.cells.done().keys() & {c.key for c, _ in grid})
+                    self.progress(grid_done, len(grid), str(cell))
+            done = self.cells.done().keys()
+            left = [(cell, method) for cell, method in elsewhere if cell.key not in done]
+            if left:
+                time.sleep(POLL)
+
+    def test(self) -> list[Tested]:
+        """Open the test split of each data set once, and classify it by every row of every cell."""
+        record = self.cells.record
+        done = self.cells.done()
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record.set("test_opened", [*(record.get("test_opened") or []), now])
+        found: list[Tested] = []
+        for name, problem in self.problems.items():
+            self.progress(0, 0, f"opening the test split of {name}")
+            task = problem.task(min(self.shots), 0)
+            test = task.open_test()
+            for cell, method in self.grid():
+                if cell.dataset == name:
+                    found += self._tested(cell, method, done[cell.key], test)
+        return found
+
+    def _fits(self, method: Method, problem: Problem) -> bool:
+        from promptsearch.evaluators.features import LiveFeatures
+
+        return not method.prompts_pictures or isinstance(problem.source, LiveFeatures)
+
+    def _cell(self, method: Method, dataset: str, problem: Problem, shots: int, seed: int) -> Cell:
+        inputs = digest_of([problem.source.fingerprint, list(problem.source.class_names), dict(method.options)])
+        return Cell(method.name, dataset, shots, seed, inputs)
+
+    def _setting(self, cell: Cell) -> Setting:
+        from promptsearch.search.gradient import Checkpoint
+
+        problem = self.problems[cell.dataset]
+        at = (cell.dataset, cell.shots, cell.seed)
+        if self._evaluator is None or self._evaluator[0] != at:
+            self._evaluator = (at, problem.evaluator(problem.task(cell.shots, cell.seed)))
+        evaluator = self._evaluator[1]
+        checkpoint = Checkpoint(self.cells.checkpoint(cell), cell.key)
+        return Setting(problem, evaluator.task, evaluator, self._tools, no_progress, checkpoint, self.columns)
+
+    def _compute(self, claim: int, cell: Cell, method: Method) -> None:
+        from promptsearch.search.gradient import score_weights
+
+        setting = self._setting(cell)
+        assert setting.checkpoint is not None  # `_setting` gives one
+        whole = not setting.checkpoint.path.exists()
+        started = time.perf_counter()
+        try:
+            found = method.find(setting)
+        except (InputError, PromptSearchError) as e:
+            raise type(e)(f"{cell}: {e}") from e
+        seconds = time.perf_counter() - started
+        task, scale = setting.task, setting.logit_scale
+
+        def scored(split: Split, weights: np.ndarray, features: np.ndarray) -> dict[str, float]:
+            hits, xent = score_weights(weights, features, split.labels, scale)
+            return {"accuracy": round(float(hits.mean()), 6), "xent": round(xent, 6)}
+
+        rows: list[dict[str, Any]] = []
+        arrays = {f"tensor {k}": v for k, v in found.tensors.items()}
+        for i, row in enumerate(found.rows):
+            arrays[f"row {i}"] = row.weights
+            support = task.support.features if found.support is None or i else found.support
+            readable = row.readable and (method.readable or i > 0)
+            data: dict[str, Any] = {"name": row.name if i else "", "readable": readable}
+            data |= {"templates": row.texts[:SHOWN], "size": len(row.texts), "class_names": row.class_names}
+            data["support"] = scored(task.support, row.weights, support)
+            if not method.prompts_pictures:
+                data["validation"] = scored(task.validation, row.weights, task.validation.features)
+            rows.append(data)
+        figures = {
+            "rows": rows,
+            "support": rows[0]["support"],
+            "evaluations": found.evaluations,
+            "steps": found.steps,
+            # A training that went on from a checkpoint does not know how long it took.
+            "seconds": round(seconds, 4) if whole else None,
+            "options": dict(method.options),
+            "version": __version__,
+            "draw": {"support": _indices(task, "support"), "validation": _indices(task, "validation")},
+        }
+        self.cells.finish(claim, cell, figures, arrays)
+        setting.checkpoint.remove()
+
+    def _tested(self, cell: Cell, method: Method, figures: Mapping[str, Any], test: Split) -> list[Tested]:
+        from promptsearch.search.gradient import score_weights
+
+        arrays = self.cells.arrays(cell)
+        features = test.features
+        if method.prompts_pictures:
+            tensors = {k.removeprefix("tensor "): v for k, v in arrays.items() if k.startswith("tensor ")}
+            self.progress(0, 0, f"encoding the prompted test pictures: {cell}")
+            features = prompted_features(self._setting(cell), method.options["kind"], tensors, test.indices)
+        found = []
+        for i, row in enumerate(figures["rows"]):
+            scale = self._tools.encoder.logit_scale
+            hits, _ = score_weights(arrays[f"row {i}"], features, test.labels, scale)
+            found.append(Tested(cell, row["name"], {**figures, **row}, row["support"], row.get("validation"), hits))
+        return found
+
+
+def _indices(task: Task, split: str) -> str:
+    """A short digest of which pictures were drawn: the same for every method of a draw."""
+    return digest_of(getattr(task, split).indices.tolist())[:12]

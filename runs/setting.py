@@ -1,0 +1,147 @@
+"""What a gradient baseline trains with, and what it hands back: class weights, and the texts that stand for them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch.banks import PromptSet
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Encoder, Evaluator, Problem, Progress, Split, Task
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from promptsearch.search.gradient import Checkpoint, Learned, TextTower, Words
+
+
+class Tools:
+    """A model's text tower and its vocabulary, made once for all that is learnt with it.
+
+    tools = Tools(encoder)
+    tools.words.nearest(vectors)
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    @functools.cached_property
+    def tower(self) -> TextTower:
+        from promptsearch.search.gradient import TextTower
+
+        return TextTower(self.encoder.model, self.encoder.tokenizer)
+
+    @functools.cached_property
+    def words(self) -> Words:
+        from promptsearch.search.gradient import Words
+
+        self.encoder.progress(0, 0, "reading the vocabulary")
+        return Words(self.tower)
+
+
+@dataclass
+class Setting:
+    """What a method trains with.
+
+    Attributes:
+        columns: `picture_column` and `label_column`, to read the pictures by.
+    """
+
+    problem: Problem
+    task: Task
+    evaluator: Evaluator
+    tools: Tools
+    progress: Progress
+    checkpoint: Checkpoint | None = None
+    columns: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.task.class_names
+
+    @property
+    def support(self) -> Split:
+        return self.task.support
+
+    @property
+    def logit_scale(self) -> float:
+        return self.problem.encoder.logit_scale
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are pictures, not a feature pack only."""
+        from promptsearch.evaluators.features import LiveFeatures
+
+        return isinstance(self.problem.source, LiveFeatures)
+
+    def bank_weights(self, templates: Sequence[str]) -> np.ndarray:
+        """(T, C, D) unit class features of each template alone."""
+        sets = [PromptSet.of(t) for t in templates]
+        self.evaluator.score(sets)  # encodes them all in one call
+        return np.stack([self.evaluator.class_weights(s) for s in sets])
+
+    def pictures(self, split: str, indices: np.ndarray) -> Iterator[Image]:
+        """The pictures themselves.
+
+        Raises:
+            InputError: there is a feature pack only.
+        """
+        from promptsearch.evaluators.conditions import degrade, split_condition
+        from promptsearch.evaluators.data import open_dataset
+
+        source = self.problem.source
+        if not self.has_pictures:
+            raise InputError(
+                f"--dataset {source.name}: there is a feature pack only, and this needs the pictures; "
+                "give them with --dataset FOLDER"
+            )
+        name, condition = split_condition(source.name)
+        for picture in open_dataset(name, **self.columns).pictures(split, indices):
+            yield degrade(picture, condition)
+
+
+@dataclass
+class Row:
+    """Class weights with the text that stands for them."""
+
+    name: str
+    weights: np.ndarray
+    texts: list[str] = field(default_factory=list)
+    class_names: list[str] | None = None
+    readable: bool = True
+
+
+@dataclass
+class Trained:
+    """What a method hands back.
+
+    Attributes:
+        winner: what it learnt, as class weights.
+        others: what else is to be scored, the decoded texts above all.
+        support, test: picture features instead of the model's own, where pictures were prompted.
+    """
+
+    learned: Learned
+    winner: Row
+    others: list[Row] = field(default_factory=list)
+    baselines: list[tuple[str, PromptSet]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    support: np.ndarray | None = None
+    test: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def decoded_row(setting: Setting, name: str, texts: Sequence[str], class_names: Sequence[str] | None = None) -> Row:
+    """Templates (one, or one per class) that were decoded from vectors, scored as the texts they are."""
+    names = list(class_names or setting.class_names)
+    filled = [texts[c % len(texts)].replace("{}", n) for c, n in enumerate(names)]
+    weights = setting.problem.encoder.encode_texts(filled)
+    return Row(name, weights, list(texts), None if class_names is None else names, readable=False)
+
+
+def whole_bank(templates: Sequence[Any]) -> list[tuple[str, PromptSet]]:
+    """The baseline of a method that has a bank."""
+    return [("whole bank averaged", PromptSet.of(*templates))]
