@@ -1,6 +1,6 @@
 """Where the time goes before a search begins: fresh processes, turn by turn.
 
-    python benchmarks/startup.py --repeats 5 --json startup.json
+python benchmarks/startup.py --repeats 5 --json startup.json
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ def compare(
     from promptsearch import __version__
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar
+    from promptsearch.commands.searching import emit
     from promptsearch.reports.comparison import build_comparison, to_csv
     from promptsearch.reports.comparison_table import to_markdown
     from promptsearch.reports.figure import check_figure, draw_figure
@@ -87,7 +88,7 @@ def compare(
         comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, columns, progress)
         comparison.compute()
         tested = comparison.test()
-    skipped = [f"{n}: needs pictures, and there are feature packs only." for n in comparison.skipped]
+    skipped = comparison.skipped
     if against not in chosen:
         skipped.append(f"{against} is not among the methods: distances are to {reference}.")
     head = {
@@ -112,7 +113,7 @@ def compare(
             _write(file, text(document))
     if figure is not None:
         draw_figure(document, figure)
-    _emit(document, as_json, quiet)
+    emit(document, as_json, quiet)
 
 
 def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -204,19 +205,3 @@ def _write(file: Path, text: str) -> None:
         file.write_text(text, "utf-8")
     except OSError as e:
         raise InputError(f"{file}: cannot be written ({e.strerror}); name another file") from e
-
-
-def _emit(document: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    if as_json:
-        import json
-
-        for note in [] if quiet else document["notes"]:
-            click.echo(note, err=True)
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-        return
-    from rich.console import Console
-
-    from promptsearch.reports.comparison_table import print_comparison
-
-    shown = {**document, "notes": []} if quiet else document
-    print_comparison(shown, Console(width=None if Console().is_terminal else 200))

@@ -325,7 +325,10 @@ def emit(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
         return
     from rich.console import Console
 
+    from promptsearch.reports.comparison_table import print_comparison
     from promptsearch.reports.table import print_result
 
     shown = {**result, "notes": []} if quiet else result
-    print_result(shown, Console(width=None if Console().is_terminal else 120))
+    comparison = result["command"] == "compare"
+    console = Console(width=None if Console().is_terminal else 200 if comparison else 120)
+    (print_comparison if comparison else print_result)(shown, console)

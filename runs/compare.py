@@ -53,10 +53,10 @@ class Comparison:
 
     Args:
         problems: data sets by name, all with the same encoder.
-        methods: by name; those that change pictures are left out where there are none (see `skipped`).
+        methods: by name; those that change pictures are left out where that cannot be done (see `skipped`).
 
     Raises:
-        InputError: fewer pictures than shots, a method that needs pictures where only some data sets have them.
+        InputError: fewer pictures than shots, nothing that can be compared.
     """
 
     cells: Cells
@@ -73,11 +73,18 @@ class Comparison:
             draw(labels, max(self.shots), 0, class_names=problem.source.class_names)
         self._tools = Tools(next(iter(self.problems.values())).encoder)
         self._evaluator: tuple[tuple[str, int, int], Evaluator] | None = None
+        if not self.grid():
+            raise InputError(f"--methods {','.join(self.methods)}: {' '.join(self.skipped)}")
 
     @property
     def skipped(self) -> list[str]:
-        """Methods that no data set can have."""
-        return [m.name for m in self.methods.values() if not any(self._fits(m, p) for p in self.problems.values())]
+        """Why methods are left out, a line each."""
+        reasons = []
+        for method in self.methods.values():
+            lacking = {name: why for name, p in self.problems.items() if (why := self._lacks(method, p))}
+            if lacking:
+                reasons.append(f"{method.name} is left out on {', '.join(lacking)}: {next(iter(lacking.values()))}.")
+        return reasons
 
     def grid(self) -> list[tuple[Cell, Method]]:
         """Every cell, in the order in which they are computed."""
@@ -87,7 +94,7 @@ class Comparison:
             for dataset, problem in self.problems.items()
             for shots in self.shots
             for method in self.methods.values()
-            if (method.seeds is None or seed < method.seeds) and self._fits(method, problem)
+            if (method.seeds is None or seed < method.seeds) and self._lacks(method, problem) is None
         ]
 
     def compute(self) -> None:
@@ -131,10 +138,18 @@ class Comparison:
                     found += self._tested(cell, method, done[cell.key], test)
         return found
 
-    def _fits(self, method: Method, problem: Problem) -> bool:
+    def _lacks(self, method: Method, problem: Problem) -> str | None:
+        """What a method needs and does not find with a data set."""
         from promptsearch.evaluators.features import LiveFeatures
+        from promptsearch.search.gradient import takes_tokens
 
-        return not method.prompts_pictures or isinstance(problem.source, LiveFeatures)
+        if not method.prompts_pictures:
+            return None
+        if not isinstance(problem.source, LiveFeatures):
+            return "there is a feature pack only, and it needs the pictures (--dataset FOLDER)"
+        if method.options["kind"] != "border" and not takes_tokens(problem.encoder.model):
+            return "the picture tower of this model is no ViT"
+        return None
 
     def _cell(self, method: Method, dataset: str, problem: Problem, shots: int, seed: int) -> Cell:
         inputs = digest_of([problem.source.fingerprint, list(problem.source.class_names), dict(method.options)])

@@ -23,6 +23,6 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
         row["trials"] = storage.get_n_trials(study._study_id, (optuna.trial.TrialState.COMPLETE,))
         row["state"] = "finished" if result else "unfinished"
         row["started"] = attrs.get("about", {}).get("started")
-        row["test"] = result["winner"]["test"]["accuracy"] if result else None
+        row["test"] = result["winner"]["test"]["accuracy"] if result and "winner" in result else None
         rows.append(row)
     return rows

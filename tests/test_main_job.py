@@ -65,7 +65,6 @@ def test_the_document_keeps_its_contract(small_bank: str) -> None:
     assert doc["paired"]["difference"] == pytest.approx(difference, abs=1e-6)
 
 
-
 def test_the_winner_is_the_best_of_all_small_sets(small_bank: str) -> None:
     """Width enough to keep everything: beam search is then exhaustive, and can be checked by brute force."""
     from itertools import combinations

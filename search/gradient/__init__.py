@@ -12,7 +12,7 @@ from promptsearch.search.gradient.pez import PezOptions, pez
 from promptsearch.search.gradient.sparse import SparseOptions, learn_ensemble, top_templates
 from promptsearch.search.gradient.tower import TextTower
 from promptsearch.search.gradient.training import Checkpoint, Schedule, published_epochs, train
-from promptsearch.search.gradient.vpt import VisualPrompt, VptOptions, learn_visual_prompt, vpt_schedule
+from promptsearch.search.gradient.vpt import VisualPrompt, VptOptions, learn_visual_prompt, takes_tokens, vpt_schedule
 from promptsearch.search.gradient.words import Words
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "pez",
     "published_epochs",
     "score_weights",
+    "takes_tokens",
     "top_templates",
     "train",
     "vpt_schedule",

@@ -66,6 +66,13 @@ def vpt_schedule(options: VptOptions, epochs: int = 100, rate: float | None = No
     return Schedule(epochs, each * batch if rate is None else rate, batch, 0.9, 0.0, warmup, None)
 
 
+def takes_tokens(model: Any) -> bool:
+    """Whether a model's picture tower is a ViT of open_clip's own."""
+    from open_clip.transformer import VisionTransformer
+
+    return isinstance(model.visual, VisionTransformer)
+
+
 class VisualPrompt:
     """A model's picture tower with a visual prompt in it.
 
@@ -95,9 +102,7 @@ class VisualPrompt:
             self._mask[wide : height - wide, wide : width - wide] = 0
             self.tensors = {"border": torch.zeros(3, height, width, device=device)}
             return
-        from open_clip.transformer import VisionTransformer
-
-        if not isinstance(visual, VisionTransformer):
+        if not takes_tokens(model):
             raise InputError(
                 f"--kind {options.kind}: the picture tower of this model is a {type(visual).__name__}; "
                 "tokens need a ViT of open_clip's own: use --kind border"

@@ -1,0 +1,225 @@
+"""`promptsearch compare`: the same draws for all, killed and resumed, shared, tested once, shown in every form."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from made_problem import make_problem
+
+from promptsearch.cli import main
+from promptsearch.commands.compare import searcher_options
+from promptsearch.evaluators.crossed import crossed_interval
+from promptsearch.runs.methods import random_templates
+from promptsearch.search import SEARCHERS
+
+LINES = ["a photo of a {}.", "a dark {}.", "the {} far away", "many {}", "a drawing of a {}", "one {} only"]
+FAST = "hand-written,whole-bank,single,beam,random,climb"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> list[str]:
+    """Arguments of a comparison that needs no torch: pictures and prompts are in the cache of this test."""
+    bank = tmp_path / "bank.txt"
+    bank.write_text("\n".join(LINES) + "\n")
+    make_problem(tmp_path / "cache", LINES)
+    make_problem(tmp_path / "cache", LINES, "other", seed=1)
+    problem = ["--model", "tiny", "--dataset", "made", "--dataset", "other", "--bank", str(bank), "--device", "cpu"]
+    return ["compare", *problem, "--methods", FAST, "--shots", "1,4", "--seeds", "2", "--trials", "10"]
+
+
+def run(args: list[str], code: int = 0) -> Result:
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == code, (result.output, result.stderr, result.exception)
+    assert "Traceback" not in result.output
+    return result
+
+
+def document(args: list[str]) -> dict[str, Any]:
+    return json.loads(run([*args, "--json"]).stdout)
+
+
+def started(args: list[str], **env: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join(p for p in sys.path if p)
+    command = [sys.executable, "-m", "promptsearch", *args]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **env}, text=True, **streams)
+
+
+def timeless(doc: dict[str, Any]) -> dict[str, Any]:
+    """A document without what differs from one run to the next."""
+    kept = {k: v for k, v in doc.items() if k not in ("run", "elapsed", "notes")}
+    for part in ("table", "cells"):
+        kept[part] = [{k: v for k, v in row.items() if k != "seconds"} for row in kept[part]]
+    return kept
+
+
+def test_all_methods_get_the_same_draws_and_means_are_of_the_cells(made: list[str]) -> None:
+    doc = document(made)
+    assert len(doc["cells"]) == 2 * 2 * 2 * 6
+    for dataset in ("made", "other"):
+        for shots in (1, 4):
+            for seed in (0, 1):
+                at = [c for c in doc["cells"] if (c["dataset"], c["shots"], c["seed"]) == (dataset, shots, seed)]
+                assert len(at) == 6 and len({c["draw"] for c in at}) == 1
+                assert all(c["validation_xent"] > 0 for c in at)
+    for row in doc["table"]:
+        own = ("dataset", "shots", "method")
+        values = [c["test_accuracy"] for c in doc["cells"] if all(c[k] == row[k] for k in own)]
+        assert row["mean"] == pytest.approx(np.mean(values), abs=1e-5) and row["draws"] == 2
+        assert row["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-5)
+    assert doc["against"]["method"] == "hand-written" and any("coop is not among" in n for n in doc["notes"])
+    gaps = {(r["dataset"], r["shots"], r["method"]): r for r in doc["against"]["rows"]}
+    means = {(r["dataset"], r["shots"], r["method"]): r["mean"] for r in doc["table"]}
+    for (dataset, shots, method), row in gaps.items():
+        expected = means[dataset, shots, method] - means[dataset, shots, "hand-written"]
+        assert row["difference"] == pytest.approx(expected, abs=2e-6) and row["low"] <= row["difference"] <= row["high"]
+
+
+def test_a_search_finds_what_its_own_command_finds(made: list[str], tmp_path: Path) -> None:
+    doc = document([*made, "--shots", "4", "--ensemble", "2"])
+    cell = next(c for c in doc["cells"] if (c["method"], c["dataset"], c["seed"]) == ("random", "other", 1))
+    problem = ["--model", "tiny", "--dataset", "other", "--device", "cpu", "--shots", "4", "--seed", "1"]
+    own = document(["random", *problem, "--bank", str(tmp_path / "bank.txt"), "--trials", "10", "--ensemble", "2"])
+    assert cell["templates"] == own["winner"]["templates"] and cell["evaluations"] == own["evaluations"]
+    assert cell["test_accuracy"] == own["winner"]["test"]["accuracy"]
+    assert cell["support_xent"] == pytest.approx(own["winner"]["support"]["xent"], abs=1e-5)
+
+
+def test_every_searcher_of_the_registry_joins_with_its_commands_defaults() -> None:
+    options = searcher_options({"ensemble": 3})
+    assert options.keys() == SEARCHERS.keys()
+    assert options["beam"]["width"] == 8 and options["tpe"]["ensemble"] == 3 and options["tpe"]["sampler"] == "tpe"
+    assert all(o["objective"] == "xent" and "seed" not in o and "trials" not in o for o in options.values())
+
+
+def test_a_killed_comparison_goes_on_and_ends_the_same(made: list[str], tmp_path: Path) -> None:
+    whole = document([*made, "--storage", str(tmp_path / "whole.db")])
+    runs = tmp_path / "home" / "runs.db"
+    process = started([*made, "--json"])
+    count = 0
+    while count < 9 and process.poll() is None:
+        time.sleep(0.02)
+        if runs.exists():
+            with sqlite3.connect(runs, timeout=30) as db:
+                tables = db.execute("select count(*) from sqlite_master where name = 'trials'").fetchone()[0]
+                done = "select count(*) from trials where state = 'COMPLETE'"
+                count = db.execute(done).fetchone()[0] if tables else 0
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = dict(
+        sqlite3.connect(runs).execute("select number, datetime_complete from trials where state = 'COMPLETE'")
+    )
+    again = document(made)
+    assert timeless(again) == timeless(whole)
+    after = dict(sqlite3.connect(runs).execute("select number, datetime_complete from trials"))
+    assert len(after) == 48 and 9 <= len(before) < 48
+    assert {n: after[n] for n in before} == before  # nothing was computed twice
+
+
+def test_more_of_it_computes_only_what_is_new(made: list[str], tmp_path: Path) -> None:
+    first = document([*made, "--methods", "single,random"])
+    more = document([*made, "--methods", "hand-written,single,random:1", "--shots", "1,2,4", "--seeds", "3"])
+    trials = sqlite3.connect(tmp_path / "home" / "runs.db").execute("select count(*) from trials").fetchone()[0]
+    assert trials == 16 + 2 * 3 * 3 + 2 * 5 + 2  # hand-written; single: 3 × 3 of 4 there; random: 2 shots in the middle
+    kept = {tuple(str(c[k]) for k in c) for c in first["cells"] if c["method"] == "single"}
+    assert kept <= {tuple(str(c[k]) for k in c) for c in more["cells"]}
+    assert {c["seed"] for c in more["cells"] if c["method"] == "random"} == {0}
+    other = document([*made, "--methods", "random", "--trials", "11"])  # another budget is another cell
+    assert {c["evaluations"] for c in other["cells"]} == {11}
+
+
+def test_two_processes_share_it(made: list[str], tmp_path: Path) -> None:
+    processes = [started([*made, "--json"]) for _ in range(2)]
+    outputs = [p.communicate() for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    docs = [json.loads(out) for out, _ in outputs]
+    assert timeless(docs[0]) == timeless(docs[1]) == timeless(document([*made, "--storage", str(tmp_path / "x.db")]))
+    assert sqlite3.connect(tmp_path / "home" / "runs.db").execute("select count(*) from trials").fetchone()[0] == 48
+
+
+def test_tables_files_and_the_picture(made: list[str], tmp_path: Path) -> None:
+    files = {name: tmp_path / f"out.{name}" for name in ("csv", "md", "svg", "png")}
+    args = [*made, "--csv", str(files["csv"]), "--markdown", str(files["md"])]
+    shown = run([*args, "--figure", str(files["svg"])]).stdout
+    doc = document([*args, "--figure", str(files["png"])])
+    assert "tiny on made: test accuracy by shots per class, mean ± sd over 2 draws" in shown
+    assert "points above hand-written on the same draws and pictures" in shown
+    rows = list(csv.DictReader(files["csv"].open()))
+    assert len(rows) == len(doc["cells"]) and {r["method"] for r in rows} == set(FAST.split(","))
+    assert float(rows[0]["test_accuracy"]) == doc["cells"][0]["test_accuracy"]
+    row = next(r for r in doc["table"] if (r["dataset"], r["shots"], r["method"]) == ("other", 4, "beam"))
+    figure = f"{100 * row['mean']:.2f} ± {100 * row['sd']:.2f}"
+    assert figure in shown and figure in files["md"].read_text()
+    picture = files["svg"].read_text()
+    assert "<svg" in picture and files["png"].read_bytes()[:4] == b"\x89PNG"
+    name = doc["run"]["study"]
+    assert name in run(["runs", "list"]).stdout and figure in run(["runs", "show", name]).stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--methods", "beam,magic"], "--methods magic: not known; choose from all, hand-written"),
+        (["--methods", "beam:x"], "--methods beam:x: after the colon stands a number"),
+        (["--methods", "beam:0"], "names no method"),
+        (["--methods", "vpt"], "feature pack only"),
+        (["--shots", "1,two"], "--shots '1,two'"),
+        (["--shots", "0"], "--shots '0'"),
+        (["--shots", "90"], "90"),
+        (["--figure", "out.gif"], "--figure out.gif: name a file that ends in .png"),
+        (["--figure", "no/such/out.png"], "there is no such folder"),
+        (["--csv", "no/such/out.csv"], "no/such/out.csv"),
+        (["--ensemble", "0"], "--ensemble 0"),
+        (["--dataset", "nothing-there"], "nothing-there"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(made: list[str], args: list[str], message: str) -> None:
+    result = run([*made, *args], code=2)
+    errors = result.stderr.strip().splitlines()
+    assert message in errors[-1] and result.stdout == ""
+
+
+def test_a_picture_without_matplotlib_is_refused_before_anything_is_computed(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a))
+    result = run([*made, "--figure", str(tmp_path / "a.png")], code=2)
+    assert "pip install 'promptsearch[plots]'" in result.stderr and not (tmp_path / "home").exists()
+
+
+def test_the_random_word_control_is_random_and_repeats_itself() -> None:
+    vocabulary = ["apple", "river", "stone", "window", "ab", "Paris", "x1", "cloud", "hammer"]
+    first, again, other = (random_templates(vocabulary, seed) for seed in (0, 0, 1))
+    assert first == again != other and len(first) == len(set(first)) == 30
+    assert all(t.startswith("a photo of a {}, which has ") and t.endswith(".") for t in first)
+    said = {w for t in first[::2] for w in t.removeprefix("a photo of a {}, which has ").rstrip(".").split()}
+    assert said <= {"apple", "river", "stone", "window", "cloud", "hammer"}
+
+
+def test_intervals_over_draws_and_pictures_cover() -> None:
+    """Of 300 made comparisons with draws and pictures as random effects, some 95 % of the intervals hold the mean."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        values = 0.3 + rng.normal(0, 0.2, (5, 1)) + rng.normal(0, 1.0, (1, 40)) + rng.normal(0, 1.0, (5, 40))
+        interval = crossed_interval(values)
+        held += interval.low <= 0.3 <= interval.high
+    assert 0.93 <= held / 300 <= 1
+    one = crossed_interval(np.array([[0.0, 1.0, 1.0, 0.0]]))
+    assert one.value == 0.5 and one.high - one.low == pytest.approx(
+        2 * 1.96 * np.std([0, 1, 1, 0], ddof=1) / 2, rel=1e-3
+    )
