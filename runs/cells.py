@@ -44,22 +44,22 @@ class Cells:
             cells.finish(claim, cell, {"seconds": 1.5}, {"row 0": weights})
         figures, arrays = cells.done()[cell.key], cells.arrays(cell)
 
-    Figures are the trial's attributes, arrays a file in `folder` beside the runs.  A claim is taken under the storage's
-    lock, so that several processes of one machine share the work; the cell of one that died is computed anew (a
-    training goes on from its checkpoint).
+    Figures are an attribute of the trial, arrays a file in `folder` beside the runs.  A claim is taken under the
+    storage's lock, so that several processes of one machine share the work; the cell of one that died is computed anew
+    (a training goes on from its checkpoint).
     """
 
     def __init__(self, record: RunRecord, folder: Path) -> None:
         self.record, self.folder = record, folder
 
     def done(self) -> dict[str, dict[str, Any]]:
-        """The attributes of every finished cell whose arrays are there, by key."""
+        """The figures of every finished cell whose arrays are there, by key."""
         from optuna.trial import TrialState
 
         with self.record.recording():
             trials = self.record.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        found = {t.user_attrs["key"]: t.user_attrs for t in trials if "key" in t.user_attrs}
-        return {key: attrs for key, attrs in found.items() if self._file(key).exists()}
+        found = {t.user_attrs["key"]: t.user_attrs["figures"] for t in trials if "key" in t.user_attrs}
+        return {key: figures for key, figures in found.items() if self._file(key).exists()}
 
     def claim(self, cell: Cell) -> int | None:
         """The trial to finish, or None where another process has the cell in hand, or finished it."""
@@ -69,10 +69,11 @@ class Cells:
         record = self.record
         storage = record.study._storage
         with record.recording(), alone(record.storage):
-            if cell.key in self.done():
-                return None
-            for t in record.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if t.user_attrs.get("key") != cell.key:
+            trials = record.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE))
+            for t in (t for t in trials if t.user_attrs.get("key") == cell.key):
+                if t.state == TrialState.COMPLETE:
+                    if self._file(cell.key).exists():
+                        return None
                     continue
                 if t.user_attrs["owner"] != this_process() and not is_dead(t.user_attrs["owner"]):
                     return None
@@ -93,8 +94,7 @@ class Cells:
         self._write(cell, arrays)
         storage = self.record.study._storage
         with self.record.recording():
-            for key, value in figures.items():
-                storage.set_trial_user_attr(claim, key, value)
+            storage.set_trial_user_attr(claim, "figures", figures)
             storage.set_trial_state_values(claim, TrialState.COMPLETE, [figures["support"]["xent"]])
 
     def arrays(self, cell: Cell) -> dict[str, np.ndarray]:

@@ -108,15 +108,13 @@ class Comparison:
         left = [(cell, method) for cell, method in grid if cell.key not in done]
         while left:
             elsewhere = []
-            for cell, method in left:
-                self.progress(len(grid) - len(left), len(grid), str(cell))
+            for i, (cell, method) in enumerate(left):
+                self.progress(len(grid) - len(left) + i, len(grid), str(cell))
                 claim = self.cells.claim(cell)
                 if claim is None:
                     elsewhere.append((cell, method))
                 else:
                     self._compute(claim, cell, method)
-                    grid_done = len(self.cells.done().keys() & {c.key for c, _ in grid})
-                    self.progress(grid_done, len(grid), str(cell))
             done = self.cells.done().keys()
             left = [(cell, method) for cell, method in elsewhere if cell.key not in done]
             if left:

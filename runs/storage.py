@@ -53,13 +53,19 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
     if url.startswith(("postgresql://", "postgres://")):  # SQLAlchemy's default driver is not the one installed
         url = f"postgresql+psycopg://{url.partition('://')[2]}"
     sqlite = url.startswith("sqlite:///")
+    making: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if sqlite:
-        _prepare_file(Path(url.removeprefix("sqlite:///")), create)
+        import filelock
+
+        path = Path(url.removeprefix("sqlite:///"))
+        _prepare_file(path, create)
+        if os.access(path.parent, os.W_OK):  # two processes that make the tables at once stumble over each other
+            making = filelock.FileLock(f"{path}.lock")
     try:
         kwargs: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
         if url.startswith("postgresql+psycopg://"):
             kwargs["connect_args"] = {"connect_timeout": 15}
-        with warnings.catch_warnings():
+        with making, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the heartbeat is experimental
             storage = optuna.storages.RDBStorage(
                 url,

@@ -31,9 +31,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_one_command_trains_weights_that_load(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_command_trains_weights_that_load(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "HELD_OUT_PER_CLASS", 1)
     monkeypatch.setattr(train, "BATCH", 10)
     monkeypatch.setattr(train, "PHASES", (train.Phase(1, 1e-3, 0.7, 0.3, 0), train.Phase(1, 1e-3, 0.7, 0.5, 1)))
