@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import model_options, output_options
+from promptsearch.commands.lm_options import lm_options
+from promptsearch.commands.options import model_options, output_options, problem_options, run_options
 
 if TYPE_CHECKING:
     from promptsearch.evaluators import Problem, Progress
@@ -120,39 +121,26 @@ def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The options of every searcher of the registry: its command's own defaults, with those `given` that it has."""
     from promptsearch.search import SEARCHERS
 
-    found = {}
+    found, shared = {}, _shared()
     for name in SEARCHERS:
         command = getattr(importlib.import_module(f"promptsearch.commands.{name}"), name)
         context = click.Context(command)
-        defaults = {p.name: p.get_default(context) for p in command.params if p.name not in NOT_OWN}
+        defaults = {p.name: p.get_default(context) for p in command.params if p.name not in shared}
         found[name] = {k: given.get(k, v) for k, v in defaults.items()}
+        if "proposer" in found[name]:  # no language model takes part: its prompts depend on which one is here
+            found[name]["proposer"] = "grammar"
     return found
 
 
-#: Options of a search command that are not its searcher's.
-NOT_OWN = frozenset(
-    [
-        "model",
-        "weights",
-        "dataset",
-        "picture_column",
-        "label_column",
-        "device",
-        "memory",
-        "precision",
-        "shots",
-        "seed",
-        "storage",
-        "study",
-        "fork",
-        "as_json",
-        "quiet",
-        "bank_spec",
-        "trials",
-        "timeout",
-        "enqueue",
-    ]
-)
+def _shared() -> set[str]:
+    """Names of the options of search commands that are not their searcher's."""
+
+    def nothing() -> None: ...
+
+    for options in (problem_options, run_options, output_options, lm_options):
+        options(nothing)
+    params: list[click.Parameter] = nothing.__click_params__  # type: ignore[attr-defined]
+    return {str(p.name) for p in params} | {"bank_spec", "trials", "timeout", "enqueue"}
 
 
 def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> dict[str, Problem]:

@@ -42,7 +42,7 @@ def run_learning(
     from promptsearch.commands.searching import default_study, emit
     from promptsearch.evaluators import open_problem
     from promptsearch.runs import RunRecord
-    from promptsearch.runs.setting import Setting, Tools
+    from promptsearch.runs.setting import Setting, TextTools
     from promptsearch.runs.storage import learnt_folder
     from promptsearch.search.gradient import Checkpoint, Learned
 
@@ -75,7 +75,7 @@ def run_learning(
             record.set("draw", drawn)
             checkpoint = Checkpoint(kept.with_suffix(".pt"), default_study(config))
             columns = {k: options[k] for k in ("picture_column", "label_column")}
-            tools = Tools(problem.encoder)
+            tools = TextTools(problem.encoder)
             setting = Setting(problem, task, problem.evaluator(task), tools, progress, checkpoint, columns)
             trained = train(setting)
             trained.learned.save(kept, {k: v for k, v in config.items() if k not in own})

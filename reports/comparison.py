@@ -116,7 +116,8 @@ def to_csv(document: Mapping[str, Any]) -> str:
 
 
 def _cell(row: Tested) -> dict[str, Any]:
-    figures, validation = row.figures, row.validation or {"accuracy": None, "xent": None}
+    figures: Mapping[str, Any] = row.figures
+    validation: Mapping[str, Any] = row.validation or {"accuracy": None, "xent": None}
     return {
         "dataset": row.cell.dataset,
         "shots": row.cell.shots,

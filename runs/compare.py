@@ -18,7 +18,7 @@ from promptsearch.evaluators.draw import draw
 from promptsearch.runs.cells import Cell, Cells
 from promptsearch.runs.learners import prompted_features
 from promptsearch.runs.methods import Method
-from promptsearch.runs.setting import Setting, Tools
+from promptsearch.runs.setting import Setting, TextTools
 
 #: Seconds between two looks at cells that other processes have in hand.
 POLL = 1.0
@@ -71,7 +71,7 @@ class Comparison:
         for problem in self.problems.values():
             labels, _ = problem.source.labels("train")
             draw(labels, max(self.shots), 0, class_names=problem.source.class_names)
-        self._tools = Tools(next(iter(self.problems.values())).encoder)
+        self._tools = TextTools(next(iter(self.problems.values())).encoder)
         self._evaluator: tuple[tuple[str, int, int], Evaluator] | None = None
         if not self.grid():
             raise InputError(f"--methods {','.join(self.methods)}: {' '.join(self.skipped)}")

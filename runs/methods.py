@@ -15,6 +15,7 @@ from promptsearch.runs.run import search
 from promptsearch.runs.setting import Row, Setting, Trained
 from promptsearch.runs.share import Budget
 from promptsearch.search import TrialSearcher, build_searcher, get_objective
+from promptsearch.search.writing import Tools, WritingSearcher
 
 if TYPE_CHECKING:
     from promptsearch.search import Searcher
@@ -193,6 +194,8 @@ def _searched(name: str, command: str, bank: Bank, options: Mapping[str, Any], t
         by_trials = isinstance(searcher, TrialSearcher)
         if isinstance(searcher, TrialSearcher):
             searcher.start = (PromptSet.of(BASELINE),)
+        if isinstance(searcher, WritingSearcher):
+            searcher.equip(Tools(class_names=setting.class_names))
         return _outcome(setting, searcher, trials if by_trials else None)
 
     budget = {"trials": trials} if command != "beam" else {}

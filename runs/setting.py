@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from promptsearch.search.gradient import Checkpoint, Learned, TextTower, Words
 
 
-class Tools:
+class TextTools:
     """A model's text tower and its vocabulary, made once for all that is learnt with it.
 
-    tools = Tools(encoder)
+    tools = TextTools(encoder)
     tools.words.nearest(vectors)
     """
 
@@ -54,7 +54,7 @@ class Setting:
     problem: Problem
     task: Task
     evaluator: Evaluator
-    tools: Tools
+    tools: TextTools
     progress: Progress
     checkpoint: Checkpoint | None = None
     columns: dict[str, str | None] = field(default_factory=dict)

@@ -101,6 +101,7 @@ def test_every_searcher_of_the_registry_joins_with_its_commands_defaults() -> No
     options = searcher_options({"ensemble": 3})
     assert options.keys() == SEARCHERS.keys()
     assert options["beam"]["width"] == 8 and options["tpe"]["ensemble"] == 3 and options["tpe"]["sampler"] == "tpe"
+    assert options["evolve"]["proposer"] == "grammar" and not [o for o in options["evolve"] if o.startswith("lm")]
     assert all(o["objective"] == "xent" and "seed" not in o and "trials" not in o for o in options.values())
 
 
