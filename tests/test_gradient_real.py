@@ -122,7 +122,7 @@ def test_a_mixture_that_was_cut_off_ends_the_same(tmp_path: Path, gumbel: bool) 
 
 
 def coop_process(home: Path, out: Path) -> subprocess.Popen[str]:
-    args = ["coop", "--model", "tiny", "--dataset", "cifar10", "--shots", "8", "--vectors", "4", "--epochs", "60"]
+    args = ["coop", "--model", "tiny", "--dataset", "cifar10", "--shots", "4", "--vectors", "4", "--epochs", "40"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PROMPTSEARCH_HOME": str(home)}
     command = [sys.executable, "-m", "promptsearch", *args, "--device", "cpu", "--quiet", "--save", str(out)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -147,4 +147,4 @@ def test_a_process_that_is_killed_while_it_trains_ends_with_the_same_weights(tmp
     first, second = Learned.load(tmp_path / "whole.safetensors"), Learned.load(tmp_path / "killed.safetensors")
     np.testing.assert_array_equal(first.tensors["context"], second.tensors["context"])
     np.testing.assert_array_equal(first.class_weights, second.class_weights)
-    assert first.losses == second.losses and len(first.losses) == 60
+    assert first.losses == second.losses and len(first.losses) == 40
