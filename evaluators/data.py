@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.hub import first_line, load_from_hub, prepared
+from promptsearch.evaluators.stored import StoredPicture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -124,6 +124,15 @@ class PictureData:
             InputError: an index that is not in the split.
             PromptSearchError: a picture that cannot be decoded.
         """
+        for picture in self.stored(split, indices):
+            yield picture.open()
+
+    def stored(self, split: str, indices: Iterable[int], condition: str | None = None) -> Iterator[StoredPicture]:
+        """Yield the pictures as they are stored, in the order of `indices`, to be degraded to `condition` when opened.
+
+        Raises:
+            InputError: an index that is not in the split.
+        """
         from datasets import Image as ImageFeature
 
         part = self._part(split)
@@ -138,15 +147,8 @@ class PictureData:
                 )
             cell = table[index][column]
             content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-            try:
-                picture = _decode(content, path)
-            except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error ...
-                where = f" ({path})" if path else ""
-                raise PromptSearchError(
-                    f"data set {self.spec!r}, split {part.name!r}, picture {index}{where} cannot be decoded "
-                    f"({first_line(error)}); replace it or remove it"
-                ) from error
-            yield picture
+            where = f"data set {self.spec!r}, split {part.name!r}, picture {index}"
+            yield StoredPicture(content, path, where, condition)
 
     def _part(self, split: str) -> _Part:
         if split not in self._parts:
@@ -367,13 +369,3 @@ def _one(spec: str, features: Any, found: list[str], preferred: Sequence[str], w
     if found:
         raise InputError(f"data set {spec!r}: several {what}s ({', '.join(found)}); choose one with {option}")
     raise InputError(f"data set {spec!r}: no {what} among {', '.join(features)}; name one with {option}")
-
-
-def _decode(content: bytes | None, path: str | None) -> Image:
-    from PIL import Image, ImageOps
-
-    source = path if content is None else io.BytesIO(content)
-    if source is None:
-        raise ValueError("neither bytes nor a path")
-    with Image.open(source) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")

@@ -17,16 +17,22 @@ import numpy as np
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache import Cache
 from promptsearch.evaluators.models import ModelSpec
+from promptsearch.evaluators.stored import StoredPicture
 from promptsearch.evaluators.textcache import TextCache
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from promptsearch.evaluators.text import TextEncoder
 
 #: Told how much of a long work is done: (done, total, what).
 Progress = Callable[[int, int, str], None]
 
 #: Pictures per forward pass: on a CPU larger batches fall out of the caches.
 BATCH = {"cpu": 32, "cuda": 256}
+
+#: Texts encoded between two writes to the cache.
+PART = 2000
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +47,20 @@ class TooLongError(InputError):
     def __init__(self, text: str, tokens: int, limit: int) -> None:
         super().__init__(f"the prompt {text!r} has {tokens} tokens and the model reads {limit}; shorten its template")
         self.text, self.tokens, self.limit = text, tokens, limit
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it may come from another process
+        return TooLongError, (self.text, self.tokens, self.limit)
+
+
+def text_parts(texts: Sequence[str]) -> list[Sequence[int]]:
+    """Positions of the texts that are encoded, and kept, together.
+
+    Sorted, so that texts which share a beginning fall into one call and its trie.
+    """
+    if len(texts) < PART:
+        return [range(len(texts))]
+    order = np.argsort(np.array(texts, dtype=object), kind="stable").tolist()
+    return [order[at : at + PART] for at in range(0, len(texts), PART)]
 
 
 class Encoder:
@@ -61,7 +81,6 @@ class Encoder:
         self._texts = TextCache(cache, spec.text_key)
         self._model: Any = None
         self._preprocess: Any = None
-        self._text_encoder: Any = None
 
     @property
     def loaded(self) -> bool:
@@ -78,19 +97,21 @@ class Encoder:
         key = {"model": self.spec.fingerprint}
         if block := self._cache.get("models", key):
             return block.meta
-        model = self.model
-        info = {
-            "name": self.spec.name,
-            "logit_scale": float(model.logit_scale.exp()),
-            "embed_dim": int(self.encode_texts(["a"]).shape[1]),
-            "context_length": int(getattr(self.tokenizer, "context_length", 77)),
-        }
+        info = self._measure()
         self._cache.add("models", key, {}, info)
         return info
 
+    def _measure(self) -> dict[str, Any]:
+        return {
+            "name": self.spec.name,
+            "logit_scale": float(self.model.logit_scale.exp()),
+            "embed_dim": int(self.encode_texts(["a"]).shape[1]),
+            "context_length": int(getattr(self.tokenizer, "context_length", 77)),
+        }
+
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(n, D) float32 unit vectors, equal to open_clip's `encode_text` normalised; each text encoded once ever."""
-        return self._texts.lookup(texts, self._encode_new_texts)
+        return self._texts.lookup_parts(texts, self._encode_new_texts)
 
     def fits(self, texts: Sequence[str]) -> bool:
         """Whether the model reads all of these texts whole; the tokenizer is asked only about new ones."""
@@ -101,24 +122,25 @@ class Encoder:
             return False
         return True
 
-    def _encode_new_texts(self, texts: Sequence[str]) -> np.ndarray:
-        from promptsearch.evaluators.text import TextEncoder
-
+    def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        """Positions and vectors of parts of the texts, as they are done."""
         log.info("encoding %d texts that are not in the cache", len(texts))
         self._refuse_too_long(texts)
-        if self._text_encoder is None:
-            self._text_encoder = TextEncoder(self.model, self.tokenizer)
-        if len(texts) < 2000:
-            return self._text_encoder.encode(texts)
-        # Sorted, so that texts which share a beginning fall into one call and its trie.
-        order = np.argsort(np.array(texts, dtype=object), kind="stable")
-        parts: list[np.ndarray] = []
-        for at in range(0, len(texts), 2000):
-            self.progress(at, len(texts), "encoding prompts")
-            parts.append(self._text_encoder.encode([texts[i] for i in order[at : at + 2000]]))
-        self.progress(len(texts), len(texts), "encoding prompts")
-        vectors = np.concatenate(parts)
-        return vectors[np.argsort(order)]
+        done = 0
+        for rows in text_parts(texts):
+            if len(texts) > len(rows):
+                self.progress(done, len(texts), "encoding prompts")
+            yield rows, self.text_encoder.encode([texts[i] for i in rows])
+            done += len(rows)
+        if done > PART:
+            self.progress(done, done, "encoding prompts")
+
+    @functools.cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The prefix-sharing encoder of the model's text tower."""
+        from promptsearch.evaluators.text import TextEncoder
+
+        return TextEncoder(self.model, self.tokenizer)
 
     def _refuse_too_long(self, texts: Sequence[str]) -> None:
         """A tokenizer cuts a long text without a word; what is cut off could be the class name."""
@@ -132,7 +154,12 @@ class Encoder:
             if len(text) + 2 > limit and (tokens := len(encode(text)) + 2) > limit:
                 raise TooLongError(text, tokens, limit)
 
-    def encode_pictures(self, pictures: Iterable[Image]) -> np.ndarray:
+    def encode_blocks(self, blocks: Iterable[Iterable[Image | StoredPicture]]) -> Iterator[tuple[int, np.ndarray]]:
+        """Number and vectors of each block of pictures as it is done, not always in order: what is worth keeping."""
+        for n, pictures in enumerate(blocks):
+            yield n, self.encode_pictures(pictures)
+
+    def encode_pictures(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
         """(n, D) float32 unit vectors of a stream of RGB pictures; decoding and preprocessing overlap the model."""
         import torch
 
@@ -154,10 +181,14 @@ class Encoder:
             )
         return vectors
 
-    def _batches(self, pictures: Iterable[Image]) -> Iterator[list[Any]]:
+    def _batches(self, pictures: Iterable[Image | StoredPicture]) -> Iterator[list[Any]]:
         """Preprocessed pictures in batches, prepared up to two batches ahead by a thread of their own."""
         size = BATCH[self.spec.device]
-        preprocess = self.preprocess
+        transform = self.preprocess
+
+        def preprocess(picture: Image | StoredPicture) -> Any:
+            return transform(picture.open() if isinstance(picture, StoredPicture) else picture)
+
         with ThreadPoolExecutor(1 if self.spec.device == "cpu" else 8) as pool:
             waiting: deque[Future] = deque()
             batch: list[Any] = []

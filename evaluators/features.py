@@ -15,9 +15,8 @@ from promptsearch.evaluators.encoder import Encoder
 from promptsearch.evaluators.models import ModelSpec
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from promptsearch.evaluators.data import PictureData
+    from promptsearch.evaluators.stored import StoredPicture
 
 #: Pictures encoded between two writes to the cache: what a kill can cost.
 BLOCK = 1024
@@ -85,23 +84,20 @@ class LiveFeatures:
         known = self._load(split)
         missing = sorted({int(p) for p in positions} - known.keys())
         log.info("%s pictures: %d wanted, %d not in the cache", split, len(positions), len(missing))
-        for at in range(0, len(missing), BLOCK):
-            part = np.array(missing[at : at + BLOCK])
-            self._encoder.progress(at, len(missing), f"encoding {split} pictures")
-            vectors = self._encoder.encode_pictures(self._pictures(split, part, at, len(missing)))
-            self._cache.add("pictures", self._key(split), {"positions": part, "features": vectors})
-            known.update(zip(part.tolist(), vectors, strict=True))
+        parts = [np.array(missing[at : at + BLOCK]) for at in range(0, len(missing), BLOCK)]
+        blocks = (self._pictures(split, part, n * BLOCK, len(missing)) for n, part in enumerate(parts))
+        for n, vectors in self._encoder.encode_blocks(blocks):
+            self._cache.add("pictures", self._key(split), {"positions": parts[n], "features": vectors})
+            known.update(zip(parts[n].tolist(), vectors, strict=True))
         if missing:
             self._encoder.progress(len(missing), len(missing), f"encoding {split} pictures")
         return np.stack([known[int(p)] for p in positions])
 
-    def _pictures(self, split: str, part: np.ndarray, done: int, total: int) -> Iterator[Image]:
-        from promptsearch.evaluators.conditions import degrade
-
-        for i, picture in enumerate(self._data.pictures(split, part)):
+    def _pictures(self, split: str, part: np.ndarray, done: int, total: int) -> Iterator[StoredPicture]:
+        for i, picture in enumerate(self._data.stored(split, part, self._condition)):
             if i % 16 == 0:
                 self._encoder.progress(done + i, total, f"encoding {split} pictures")
-            yield degrade(picture, self._condition)
+            yield picture
 
     def _key(self, split: str) -> dict[str, Any]:
         data = self._data.fingerprint(split)

@@ -89,6 +89,17 @@ class TextEncoder:
         out[again] = out[source[again]]
         return out
 
+    def chunks(self, texts: Sequence[str]) -> list[Ints]:
+        """Rows of at most `TEXTS` distinct texts that `encode` computes together.
+
+        Each chunk given to `encode` alone makes one call of the model with the same input, so the same bits.
+        """
+        rows = np.array(sorted(range(len(texts)), key=lambda i: texts[i].lower()), dtype=np.int64)
+        if self._tower is None:
+            return [rows[at : at + PLAIN_BATCH] for at in range(0, len(rows), PLAIN_BATCH)]
+        ids, lengths = self._tokens(self._tower, [texts[i] for i in rows])
+        return [rows[chunk] for chunk in _chunks(ids, lengths, self._budget())]
+
     def trie(self, texts: Sequence[str]) -> Trie:
         """The prefixes of these texts: what `encode` computes for them, apart from its chunks' common prefixes.
 
@@ -114,7 +125,7 @@ class TextEncoder:
         import torch
 
         device = next(self.model.parameters()).device
-        nodes = self.nodes or NODES["cpu" if device.type == "cpu" else "cuda"]
+        nodes = self._budget()
         try:
             if self._tower is None:
                 parts = [self._plain(texts[i : i + PLAIN_BATCH], device) for i in range(0, len(texts), PLAIN_BATCH)]
@@ -131,6 +142,10 @@ class TextEncoder:
         out = np.empty_like(vectors)
         out[np.concatenate(chunks)] = vectors
         return out
+
+    def _budget(self) -> int:
+        device = next(self.model.parameters()).device
+        return self.nodes or NODES["cpu" if device.type == "cpu" else "cuda"]
 
     def _plain(self, texts: list[str], device: torch.device) -> torch.Tensor:
         """The model's own encoding (n, D), every text padded to the full context."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from promptsearch.evaluators.cache import Cache
+
+#: Gives (positions, vectors) of parts of the texts, each text in one of them.
+Compute = Callable[[Sequence[str]], Iterable[tuple[Sequence[int], np.ndarray]]]
 
 #: A shelf of more blocks than this is rewritten as one.
 MANY_BLOCKS = 24
@@ -28,15 +31,22 @@ class TextCache:
 
     def lookup(self, texts: Sequence[str], compute: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
         """(n, D) vectors of `texts`; `compute` is called at most once, with the distinct unknown ones."""
+        return self.lookup_parts(texts, lambda unknown: [(range(len(unknown)), compute(unknown))])
+
+    def lookup_parts(self, texts: Sequence[str], compute: Compute) -> np.ndarray:
+        """As `lookup`, with vectors that come, and are written, a part at a time: a kill costs the parts in hand."""
         rows = self._rows()
         hashes = [_hash(t) for t in texts]
         unknown = {h: t for h, t in zip(hashes, texts, strict=True) if h not in rows}
         if unknown:
-            vectors = np.ascontiguousarray(compute(list(unknown.values())), dtype=np.float32)
-            keys = np.frombuffer(b"".join(unknown), np.uint8).reshape(-1, 16)
-            self._cache.add("texts", self._key, {"hashes": keys, "vectors": vectors})
-            self._blocks += 1
-            rows.update(zip(unknown, vectors, strict=True))
+            keys = list(unknown)
+            for part, computed in compute(list(unknown.values())):
+                vectors = np.ascontiguousarray(computed, dtype=np.float32)
+                names = [keys[i] for i in part]
+                digests = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16)
+                self._cache.add("texts", self._key, {"hashes": digests, "vectors": vectors})
+                self._blocks += 1
+                rows.update(zip(names, vectors, strict=True))
         return np.stack([rows[h] for h in hashes])
 
     def holds(self, texts: Sequence[str]) -> list[bool]:
