@@ -19,6 +19,7 @@ from promptsearch.commands.completion import completion
 from promptsearch.commands.coop import coop
 from promptsearch.commands.doctor import doctor
 from promptsearch.commands.evolve import evolve
+from promptsearch.commands.explore import explore
 from promptsearch.commands.export import export
 from promptsearch.commands.features import features
 from promptsearch.commands.logs import verbose_option
@@ -99,6 +100,7 @@ COMMANDS = (
     cache,
     runs,
     report,
+    explore,
     export,
     doctor,
     completion,

@@ -38,3 +38,12 @@ def page_of(browser: Any, **options: Any) -> Iterator[tuple[Any, list[str]]]:
     page.on("requestfailed", lambda r: complaints.append(f"{r.url} failed"))
     yield page, complaints
     page.close()
+
+
+def wait_for(page: Any, condition: str, seconds: float = 30) -> None:
+    """Wait until a JavaScript expression is true; playwright's own waiting needs `eval`, which our pages forbid."""
+    for _ in range(int(20 * seconds)):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not within {seconds} s: {condition}; the page says: {page.inner_text('body')[:500]}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, chromium, page_of
+from browser import CHROMIUM, chromium, page_of, wait_for
 from click.testing import CliRunner, Result
 from made_problem import CLASSES, make_problem
 
@@ -79,7 +79,7 @@ def test_the_page_works_in_a_browser(runs: list[str], tmp_path: Path, browser: A
             asked: list[str] = []
             page.on("request", lambda r, asked=asked: asked.append(r.url))
             page.goto(out.as_uri())
-            page.wait_for_function("[...document.querySelectorAll('.plot')].every(d => d.data)")
+            wait_for(page, "[...document.querySelectorAll('.plot')].every(d => d.data)")
             assert complaints == [] and [u for u in asked if not u.startswith("data:")] == [out.as_uri()]
             assert page.evaluate("document.documentElement.dataset.theme") == scheme
             points = page.evaluate(
@@ -107,7 +107,7 @@ def test_labels_of_plots_show_templates_and_obey_none_of_them(runs: list[str], t
     run("report", runs[0], "-o", str(out))
     with page_of(browser) as (page, complaints):
         page.goto(out.as_uri())
-        page.wait_for_function("[...document.querySelectorAll('.plot')].every(d => d.data)")
+        wait_for(page, "[...document.querySelectorAll('.plot')].every(d => d.data)")
         ticks = page.evaluate("[...document.querySelectorAll('[id$=templates] .ytick text')].map(t => t.textContent)")
         chosen = list(RunView(RunRecord.load(runs[0])).chosen())
         assert len(ticks) == len(chosen)
@@ -136,7 +136,7 @@ def test_flipped_pictures_are_shown_where_there_are_pictures(tmp_path: Path, bro
     run("report", "noise", "-o", str(out))
     with page_of(browser) as (page, complaints):
         page.goto(out.as_uri())
-        page.wait_for_function("document.images.length > 0 && [...document.images].every(i => i.naturalWidth === 40)")
+        wait_for(page, "document.images.length > 0 && [...document.images].every(i => i.naturalWidth === 40)")
         assert "dog → cat" in page.inner_text(".pictures")
         assert complaints == []
     (tmp_path / "data" / "test" / "cat" / "3.png").unlink()

@@ -1,0 +1,103 @@
+"""One ensemble against another on training pictures, as often as a person types: what the exploring page asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from promptsearch.banks import BASELINE, PromptSet
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Evaluator, Problem, Split, Task, paired_difference, wilson
+from promptsearch.reports.details import build_details, confusion_matrix
+
+#: Templates of one ensemble that a page may ask for, and flipped pictures that it is told of.
+MOST, FLIPPED = 64, 24
+
+
+class Explorer:
+    """Scores what is typed on the few-shot pictures, and on training pictures that the draw left; never on the test.
+
+        explorer = Explorer(problem, shots=16, seed=0, held_out=500)
+        print(explorer.look(["a sketch of a {}."])["held_out"]["accuracy"])
+
+    Args:
+        held_out: how many of the left pictures, drawn by the seed; their features are encoded here where need be.
+
+    Raises:
+        InputError: fewer pictures than shots.
+    """
+
+    def __init__(self, problem: Problem, shots: int, seed: int, held_out: int) -> None:
+        self.problem = problem
+        self.task: Task = problem.task(shots, seed)
+        self.evaluator: Evaluator = problem.evaluator(self.task)
+        self.held_out = _left(problem, self.task, held_out, seed)
+        self._lock = threading.Lock()
+
+    def look(self, templates: Sequence[str], against: Sequence[str] = (BASELINE,)) -> dict[str, Any]:
+        """Figures of an ensemble beside those of another: accuracies, each class, and the pictures that flip.
+
+        Raises:
+            InputError: no template, too many, or one that is none.
+        """
+        started = time.perf_counter()
+        ours, theirs = _ensemble(templates), _ensemble(against)
+        with self._lock:  # an Evaluator grows with every new template
+            score, old = self.evaluator.score([ours, theirs])
+            found: dict[str, Any] = {
+                "templates": list(ours.templates),
+                "against": list(theirs.templates),
+                "support": score.to_dict(),
+                "support_against": old.to_dict(),
+                "pictures": {"support": len(self.task.support), "held_out": len(self.held_out)},
+            }
+            split = self.held_out if len(self.held_out) else self.task.support
+            after, before = (self.evaluator.predictions(s, split) for s in (ours, theirs))
+        hits, was = after == split.labels, before == split.labels
+        found["held_out"] = {
+            "accuracy": _interval(wilson(int(hits.sum()), len(split))),
+            "against": _interval(wilson(int(was.sum()), len(split))),
+            "difference": _interval(paired_difference(hits, was)),
+        }
+        details = build_details(self.task.class_names, split, before, after)
+        found["classes"] = _classes(details)
+        found["flips"] = {
+            k: {"count": v["count"], "pictures": v["pictures"][:FLIPPED]} for k, v in details["flips"].items()
+        }
+        found["names"] = details["classes"]
+        found["milliseconds"] = round(1000 * (time.perf_counter() - started), 1)
+        return found
+
+
+def _ensemble(templates: Sequence[str]) -> PromptSet:
+    if len(templates) > MOST:
+        raise InputError(f"{len(templates)} templates in one ensemble; this page takes up to {MOST}")
+    return PromptSet(templates)
+
+
+def _left(problem: Problem, task: Task, count: int, seed: int) -> Split:
+    """Training pictures that are neither support nor validation, the same ones for the same seed."""
+    labels, indices = problem.source.labels("train")
+    drawn = np.concatenate([task.support.indices, task.validation.indices])
+    left = np.flatnonzero(~np.isin(indices, drawn))
+    at = np.sort(np.random.default_rng([seed, 1]).permutation(left)[:count])
+    features = problem.source.features("train", at) if len(at) else task.support.features[:0]
+    return Split(features, labels[at], indices[at])
+
+
+def _classes(details: dict[str, Any]) -> list[dict[str, Any]]:
+    before, after = (confusion_matrix(details, w) for w in ("before", "after"))
+    rows = []
+    for c, name in enumerate(details["classes"]):
+        n = int(after[c].sum())
+        if n:
+            rows.append({"name": name, "pictures": n, "before": before[c, c] / n, "after": after[c, c] / n})
+    return rows
+
+
+def _interval(interval: Any) -> list[float]:
+    return [round(float(x), 6) for x in (interval.value, interval.low, interval.high)]
