@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.fluency_options import fluency_options
 from promptsearch.commands.options import output_options, problem_options, run_options
 
 
@@ -30,6 +31,7 @@ from promptsearch.commands.options import output_options, problem_options, run_o
     show_default=True,
     help=("xent (cross-entropy), or accuracy (ties broken by cross-entropy)."),
 )
+@fluency_options
 @output_options
 def beam(bank_spec: str, width: int, depth: int, patience: int, objective: str, **options: Any) -> None:
     """Search a bank for the ensemble of templates that classifies best, by beam search.
@@ -37,10 +39,12 @@ def beam(bank_spec: str, width: int, depth: int, patience: int, objective: str, 
     The same command again resumes a run that was cut off, and shows one that is finished.
     """
     from promptsearch.banks import load_bank
+    from promptsearch.commands.fluency_options import fluency_config
     from promptsearch.commands.searching import run_search
-    from promptsearch.search import BeamSearch, get_objective
+    from promptsearch.search import BeamSearch, of_options
 
     bank = load_bank(bank_spec)
-    searcher = BeamSearch(bank, get_objective(objective), width=width, depth=depth, patience=patience)
-    own = {"width": width, "depth": depth, "patience": patience, "objective": objective}
+    own: dict[str, Any] = {"width": width, "depth": depth, "patience": patience, "objective": objective}
+    own |= fluency_config(options)
+    searcher = BeamSearch(bank, of_options(own), width=width, depth=depth, patience=patience)
     run_search("beam", bank, searcher, own, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,19 +10,26 @@ import numpy as np
 if TYPE_CHECKING:
     from promptsearch.banks import PromptSet
     from promptsearch.evaluators import Evaluator, Problem
+    from promptsearch.evaluators.fluency import Fluency
     from promptsearch.runs import RunRecord
     from promptsearch.search import Searcher
     from promptsearch.search.proposers import Proposer
 
 
 def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: RunRecord) -> None:
-    """Hand a searcher that writes its own templates what it needs; others are left alone."""
+    """Hand an evaluator what rates fluency, where the run's options ask for it, and a writing searcher its tools.
+
+    Raises:
+        InputError: a language model that is not the run's.
+    """
     from promptsearch.runs.journal import StudyJournal
     from promptsearch.search import Tools, WritingSearcher
 
+    names = evaluator.task.class_names
+    if "fluency lm" in record.config:
+        evaluator.fluency = _fluency(problem, record.config, names)
     if not isinstance(searcher, WritingSearcher):
         return
-    names = evaluator.task.class_names
 
     def vectors(sets: list[PromptSet]) -> np.ndarray:
         """(n, C D): all classes' unit weights behind one another, of unit length together."""
@@ -45,6 +52,20 @@ def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: Ru
         journal=StudyJournal(record),
     )
     searcher.equip(tools)
+
+
+def _fluency(problem: Problem, config: Mapping[str, Any], names: Sequence[str]) -> Fluency:
+    """Rates prompts by the run's language model, which is loaded when a prompt is new to the cache."""
+    from promptsearch.errors import InputError
+    from promptsearch.evaluators.fluency import Fluency
+    from promptsearch.evaluators.models import resolve_device
+    from promptsearch.lm import LocalModel, locate
+
+    place = locate(config["fluency lm"], "--fluency-lm")
+    if place.fingerprint != config["fluency lm fingerprint"]:
+        raise InputError(f"--fluency-lm {place.name}: not the model that this run was made with; give that one")
+    key = {"lm": place.fingerprint, "device": resolve_device("auto")}
+    return Fluency(LocalModel(place).log_likelihood, problem.cache, key, names)
 
 
 def reported(searcher: Searcher) -> dict[str, Any]:

@@ -40,8 +40,10 @@ def run_trials(
 ) -> None:
     """Run a searcher by trials: the hand-written prompt and the templates of `enqueue` first."""
     from promptsearch.banks import BASELINE, PromptSet, load_bank
+    from promptsearch.commands.fluency_options import fluency_config
     from promptsearch.search import build_searcher
 
+    own = {**own, **fluency_config(options)}
     bank = load_bank(bank_spec)
     start = [PromptSet.of(BASELINE)]
     if enqueue is not None:
@@ -142,9 +144,9 @@ def _best_of(study: str | None, storage: str | None, fork: str) -> list[PromptSe
 
 def best_first(record: RunRecord) -> list[tuple[PromptSet, Any]]:
     """The scored sets of a run, each once, by its own objective."""
-    from promptsearch.search import get_objective
+    from promptsearch.search import of_options
 
-    objective = get_objective(record.config.get("objective", "xent"))
+    objective = of_options(record.config)
     found = dict(record.trials())
     return sorted(found.items(), key=lambda r: (tuple(-v for v in objective(r[1])), r[0].size, r[0].templates))
 
@@ -171,7 +173,7 @@ def carry_on(
 ) -> dict[str, Any]:
     """The result of a run: the recorded one where its budget is spent, else searched for and recorded."""
     from promptsearch.commands.equipping import equip, reported
-    from promptsearch.reports import build_details, build_result, standard_baselines
+    from promptsearch.reports import build_details, build_result, front_rows, standard_baselines
     from promptsearch.runs import search
     from promptsearch.runs.rebuild import give_start
     from promptsearch.search import TrialSearcher
@@ -214,6 +216,7 @@ def carry_on(
         "notes": problem.notes,
         "version": __version__,
         **reported(searcher),
+        **({"front": front_rows(outcome, searcher.objective)} if config.get("pareto") else {}),
     }
     result = build_result(head, outcome, baselines, evaluator, test, time.perf_counter() - started)
     before, after = (evaluator.predictions(s, test) for s in (baselines[0].prompt_set, outcome.winner[0]))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.fluency_options import fluency_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +37,8 @@ def trial_options(f: F) -> F:
 
 
 def space_options(f: F) -> F:
-    """The space, the objective and the budget."""
+    """The space, the objective with fluency, and the budget."""
+    f = fluency_options(f)
     options = [
         click.option(
             "--bank",

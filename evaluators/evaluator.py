@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -33,6 +34,7 @@ class Evaluator:
         self._text_vectors = text_vectors
         self._rows: dict[_Row, int] = {}
         self._table = TemplateTable(task.support.features, task.support.labels, logit_scale, memory)
+        self.fluency: Callable[[Sequence[PromptSet]], list[float]] | None = None
         self.evaluations = 0
 
     def score(self, sets: Sequence[PromptSet]) -> list[Score]:
@@ -49,7 +51,10 @@ class Evaluator:
             accuracy, xent = self._table.score(index, weights)
             for i, a, x in zip(members, accuracy.tolist(), xent.tolist(), strict=True):
                 scores[i] = Score(a, x)
-        return scores  # type: ignore[return-value]
+        if self.fluency is None:
+            return scores  # type: ignore[return-value]
+        rated = zip(scores, self.fluency(sets), strict=True)
+        return [dataclasses.replace(v, fluency=f) for v, f in rated]  # type: ignore[type-var, misc]
 
     def score_on(self, sets: Sequence[PromptSet], split: Split) -> list[Score]:
         """Scores on another split (validation; the opened test split), computed afresh."""

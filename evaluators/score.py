@@ -16,9 +16,11 @@ class Score:
 
     accuracy: float
     xent: float
+    fluency: float | None = None
 
     def to_dict(self) -> dict[str, float]:
-        return {"accuracy": self.accuracy, "xent": self.xent}
+        fluency = {} if self.fluency is None else {"fluency": self.fluency}
+        return {"accuracy": self.accuracy, "xent": self.xent, **fluency}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ class TextCache:
     resumed, the very bits that its recorded scores were made of.
     """
 
-    def __init__(self, cache: Cache, key: dict[str, Any]) -> None:
-        self._cache, self._key = cache, key
+    def __init__(self, cache: Cache, key: dict[str, Any], kind: str = "texts") -> None:
+        self._cache, self._key, self._kind = cache, key, kind
         self._row: dict[bytes, np.ndarray] | None = None
         self._blocks = 0
 
@@ -44,7 +44,7 @@ class TextCache:
                 vectors = np.ascontiguousarray(computed, dtype=np.float32)
                 names = [keys[i] for i in part]
                 digests = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16)
-                self._cache.add("texts", self._key, {"hashes": digests, "vectors": vectors})
+                self._cache.add(self._kind, self._key, {"hashes": digests, "vectors": vectors})
                 self._blocks += 1
                 rows.update(zip(names, vectors, strict=True))
         return np.stack([rows[h] for h in hashes])
@@ -58,9 +58,9 @@ class TextCache:
         """Rewrite a shelf of many small blocks as one."""
         if self._row is None or self._blocks <= MANY_BLOCKS:
             return
-        old = [b.path for b in self._cache.blocks("texts", self._key) if b.path.is_relative_to(self._cache.root)]
+        old = [b.path for b in self._cache.blocks(self._kind, self._key) if b.path.is_relative_to(self._cache.root)]
         keys = np.frombuffer(b"".join(self._row), np.uint8).reshape(-1, 16)
-        self._cache.add("texts", self._key, {"hashes": keys, "vectors": np.stack(list(self._row.values()))})
+        self._cache.add(self._kind, self._key, {"hashes": keys, "vectors": np.stack(list(self._row.values()))})
         for path in old:
             path.unlink(missing_ok=True)
         self._blocks = 1
@@ -68,7 +68,7 @@ class TextCache:
     def _rows(self) -> dict[bytes, np.ndarray]:
         if self._row is None:
             self._row = {}
-            for block in self._cache.blocks("texts", self._key):
+            for block in self._cache.blocks(self._kind, self._key):
                 self._blocks += 1
                 for h, v in zip(block.arrays["hashes"], block.arrays["vectors"], strict=True):
                     self._row[h.tobytes()] = v

@@ -31,10 +31,11 @@ class ModelPlace:
     fingerprint: str
 
 
-def locate(name: str) -> ModelPlace:
+def locate(name: str, option: str = "--lm") -> ModelPlace:
     """Find a causal language model's folder, downloading it from the hub if need be.
 
     Args:
+        option: what messages call it.
         name: "embedded", a folder as transformers saves it, or a hub id.
 
     Raises:
@@ -42,16 +43,16 @@ def locate(name: str) -> ModelPlace:
         PromptSearchError: the hub cannot be reached and its cache has no copy.
     """
     if name == EMBEDDED:
-        return _checked(name, FOLDER)
+        return _checked(name, FOLDER, option)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _checked(name, folder)
+        return _checked(name, folder, option)
     if folder.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"--lm {name}: no such folder; {REMEDY}")
-    return _checked(name, _from_hub(name))
+        raise InputError(f"{option} {name}: no such folder; {REMEDY}")
+    return _checked(name, _from_hub(name, option), option)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, option: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -62,31 +63,33 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, ignore_patterns=UNUSED, local_files_only=not reachable))
     except LocalEntryNotFoundError as e:
         raise PromptSearchError(
-            f"--lm {name}: the hub cannot be reached ({reason or first_line(e)}) and its cache has no copy; {REMEDY}"
+            f"{option} {name}: the hub cannot be reached ({reason or first_line(e)}) and its cache has no copy; "
+            f"{REMEDY}"
         ) from e
     except (RepositoryNotFoundError, HFValidationError) as e:
-        raise InputError(f"--lm {name}: neither a folder nor a hub repository that is open to you; {REMEDY}") from e
+        raise InputError(f"{option} {name}: neither a folder nor a hub repository that is open to you; {REMEDY}") from e
     except Exception as e:  # the hub's client and its transport have many kinds
         raise PromptSearchError(
-            f"--lm {name}: could not be had from the hub ({type(e).__name__}: {first_line(e)}); try again, or {REMEDY}"
+            f"{option} {name}: could not be had from the hub ({type(e).__name__}: {first_line(e)}); "
+            f"try again, or {REMEDY}"
         ) from e
 
 
-def _checked(name: str, folder: Path) -> ModelPlace:
+def _checked(name: str, folder: Path, option: str) -> ModelPlace:
     config = folder / "config.json"
     try:
         kinds = json.loads(config.read_text("utf-8")).get("architectures") or []
     except OSError as e:
-        raise InputError(f"--lm {name}: no config.json in {folder}; name a folder that transformers saved") from e
+        raise InputError(f"{option} {name}: no config.json in {folder}; name a folder that transformers saved") from e
     except (ValueError, AttributeError) as e:
-        raise InputError(f"--lm {name}: {config} is not valid ({e}); fetch it again") from e
+        raise InputError(f"{option} {name}: {config} is not valid ({e}); fetch it again") from e
     if kinds and not any("CausalLM" in k or "LMHead" in k or "ConditionalGeneration" in k for k in kinds):
-        raise InputError(f"--lm {name}: a {kinds[0]} writes no text; name a causal language model")
+        raise InputError(f"{option} {name}: a {kinds[0]} writes no text; name a causal language model")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise InputError(f"--lm {name}: no *.safetensors in {folder}; convert its weights, or name another")
+        raise InputError(f"{option} {name}: no *.safetensors in {folder}; convert its weights, or name another")
     if not any((folder / f).is_file() for f in TOKENIZERS):
-        raise InputError(f"--lm {name}: no tokenizer in {folder} ({TOKENIZERS[0]} …); save it there too")
+        raise InputError(f"{option} {name}: no tokenizer in {folder} ({TOKENIZERS[0]} …); save it there too")
     files = [config, *weights, *sorted(folder.glob("tokenizer*")), *sorted(folder.glob("chat_template*"))]
     marks = [[f.name, sha256_file(f) if f.stat().st_size <= HASHED else f.stat().st_size] for f in files]
     return ModelPlace(name, folder, digest_of(marks))

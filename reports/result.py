@@ -8,7 +8,8 @@ from typing import Any
 from promptsearch.banks import BASELINE, Bank, PromptSet
 from promptsearch.evaluators import Evaluator, Score, Split, paired_difference, wilson
 from promptsearch.runs import Outcome
-from promptsearch.search import Searcher
+from promptsearch.search import Objective, Searcher
+from promptsearch.search.pareto import aims, front, words
 
 #: How many sets beside the winner are shown.
 RUNNERS_UP = 4
@@ -72,6 +73,12 @@ def build_result(
         "paired": {"baseline": against.name, **_interval(paired, "difference")},
         "test_pictures": len(test),
     }
+
+
+def front_rows(outcome: Outcome, objective: Objective) -> list[dict[str, Any]]:
+    """With several aims: the sets that none beats in the objective, in fluency and in number of words together."""
+    at = front([aims(s, v, objective) for s, v in outcome.ranked])
+    return [{**_set(*outcome.ranked[i]), "words": words(outcome.ranked[i][0])} for i in at]
 
 
 def _set(prompt_set: PromptSet, score: Score) -> dict[str, Any]:

@@ -32,6 +32,9 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if front := result.get("front"):
+        console.print("\nBeaten by none in the objective, fluency and brevity together:", highlight=False)
+        console.print(_front(front))
     if proposals := result.get("proposals"):
         console.print(_proposals(proposals), highlight=False, markup=False, soft_wrap=True)
     run = result["run"]
@@ -51,6 +54,19 @@ def _table(result: dict[str, Any]) -> Table:
     table.add_section()
     for row in result["baselines"]:
         table.add_row(row["name"], _prompts(row), *_figures(row))
+    return table
+
+
+def _front(rows: list[dict[str, Any]]) -> Table:
+    """The front of a run with several aims, best by the objective first."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("prompts", ratio=1)
+    for heading in ("few-shot\naccuracy", "cross-\nentropy", "fluency\n(nats/token)", "words"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        support = row["support"]
+        figures = f"{100 * support['accuracy']:.1f}", f"{support['xent']:.4f}", f"{support['fluency']:.2f}"
+        table.add_row(_prompts(row), *figures, str(row["words"]))
     return table
 
 

@@ -111,8 +111,8 @@ class Claims:
             try:
                 for key, value in score.to_dict().items():
                     storage.set_trial_user_attr(trial.trial_id, key, value)
-                value = self.record.value_of(score)
-                storage.set_trial_state_values(trial.trial_id, optuna.trial.TrialState.COMPLETE, [value])
+                values = self.record.values_of(trial.prompt_set, score)
+                storage.set_trial_state_values(trial.trial_id, optuna.trial.TrialState.COMPLETE, values)
             except optuna.exceptions.UpdateFinishedTrialError:
                 return  # this process slept so long that the trial was given to another
         self.record.safe = max(self.record.safe, trial.number)

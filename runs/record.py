@@ -13,6 +13,7 @@ from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs.storage import masked, open_storage, reason_of
+from promptsearch.search.pareto import words
 
 if TYPE_CHECKING:
     import optuna
@@ -65,9 +66,12 @@ class RunRecord:
 
         storage = open_storage(url)
         direction: Literal["minimize", "maximize"] = "minimize" if config.get("objective") == "xent" else "maximize"
+        several: list[Literal["minimize", "maximize"]] = []
+        if config.get("pareto"):
+            several = ["maximize", "minimize"]  # fluency, words
         with _readable(masked(str(storage.url))):
             try:
-                study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+                study = optuna.create_study(storage=storage, study_name=name, directions=[direction, *several])
             except optuna.exceptions.DuplicatedStudyError:
                 study = optuna.load_study(storage=storage, study_name=name)
             record = cls(study, storage)
@@ -175,14 +179,22 @@ class RunRecord:
         for prompt_set, score in results:
             attrs = {**_attrs(prompt_set, step), **score.to_dict(), "evaluations": evaluations}
             with self.recording():
-                self.study.add_trial(optuna.trial.create_trial(value=self.value_of(score), user_attrs=attrs))
+                values = self.values_of(prompt_set, score)
+                self.study.add_trial(optuna.trial.create_trial(values=values, user_attrs=attrs))
 
     def value_of(self, score: Score) -> float:
         """What Optuna compares the study's trials by."""
         import optuna
 
-        minimize = self.study.direction == optuna.study.StudyDirection.MINIMIZE
+        minimize = self.study.directions[0] == optuna.study.StudyDirection.MINIMIZE
         return score.xent if minimize else score.accuracy
+
+    def values_of(self, prompt_set: PromptSet, score: Score) -> list[float]:
+        """What Optuna keeps of a trial: with several aims also fluency and the number of words."""
+        if len(self.study.directions) == 1:
+            return [self.value_of(score)]
+        assert score.fluency is not None  # several aims have fluency among them
+        return [self.value_of(score), score.fluency, words(prompt_set)]
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from promptsearch.search.ask_climb import AskClimb
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
 from promptsearch.search.evolve import EvolveSearch
-from promptsearch.search.objective import OBJECTIVES, Objective, ScoreLike, get_objective
+from promptsearch.search.objective import OBJECTIVES, Objective, ScoreLike, get_objective, of_options
 from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.registry import SEARCHERS, build_searcher
 from promptsearch.search.searcher import Searcher
@@ -32,4 +32,5 @@ __all__ = [
     "WritingSearcher",
     "build_searcher",
     "get_objective",
+    "of_options",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.pareto import aims, fronts
 from promptsearch.search.proposers.request import MUTATIONS, Request
 from promptsearch.search.space import Space
 from promptsearch.search.writing import Scored, View, Wish, WritingSearcher
@@ -32,7 +33,8 @@ class EvolveSearch(WritingSearcher):
     crossovers of two, proposals guided by the best and worst sets with their scores (as in OPRO, Yang et al. 2023,
     and EvoPrompt, Guo et al. 2023), and immigrants from the bank.  Of ensembles one template is replaced or added by
     what is written, or removed.  Survivors are the best of parents and offspring (mu + lambda); one whose text
-    vectors have a cosine above `crowding` with a better one's gives way, but for the `elite` best.
+    vectors have a cosine above `crowding` with a better one's gives way, but for the `elite` best.  With `pareto` the
+    fronts of objective, fluency and brevity come before the objective.
 
     Raises:
         InputError: a population below two, an elite larger than it, a crowding that is no cosine.
@@ -49,6 +51,7 @@ class EvolveSearch(WritingSearcher):
         elite: int = 2,
         crowding: float = 0.99,
         tournament: int = 3,
+        pareto: bool = False,
     ) -> None:
         super().__init__(space, objective, seed=seed, batch=batch)
         if population < 2:
@@ -57,6 +60,7 @@ class EvolveSearch(WritingSearcher):
             raise InputError(f"--elite {elite}: must be from 1 to the population, {population}")
         if not 0 < crowding <= 1:
             raise InputError(f"--crowding {crowding}: a cosine above 0, and at most 1 (which allows near-duplicates)")
+        self.pareto = pareto
         self.population, self.elite, self.crowding, self.tournament = population, elite, crowding, tournament
         self._vectors: dict[PromptSet, np.ndarray] = {}
 
@@ -64,8 +68,15 @@ class EvolveSearch(WritingSearcher):
         everyone = dict([*self._now.best, *self._now.worst, *news])
         ranked = self.ranked(list(everyone.items()))
         known = {s for s, _ in (*self._now.best, *news)}
-        best = self._survivors([r for r in ranked if r[0] in known])
+        best = self._survivors(self._in_fronts([r for r in ranked if r[0] in known]))
         return View(self.trials, tuple(best), tuple(ranked[-WORST:]))
+
+    def _in_fronts(self, ranked: list[Scored]) -> list[Scored]:
+        """With several aims: front by front, and by the objective within each."""
+        if not self.pareto:
+            return ranked
+        number = fronts([aims(s, v, self.objective) for s, v in ranked])
+        return [ranked[i] for i in sorted(range(len(ranked)), key=number.__getitem__)]
 
     def _survivors(self, ranked: Sequence[Scored]) -> list[Scored]:
         """The best that are not alike, best first."""

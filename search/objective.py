@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from promptsearch.errors import InputError
 
@@ -39,3 +40,36 @@ def get_objective(name: str) -> Objective:
     if name not in OBJECTIVES:
         raise InputError(f"objective {name!r} is not known; choose from {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]
+
+
+@dataclass(frozen=True)
+class Fluent:
+    """An objective with `weight` times the prompts' fluency (nats per token) added to its first figure."""
+
+    base: Objective
+    weight: float
+
+    def __call__(self, score: ScoreLike) -> tuple[float, ...]:
+        first, *ties = self.base(score)
+        return (first + self.weight * score.fluency, *ties)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
+
+
+def check_weight(weight: float) -> None:
+    """Raises InputError for a negative or infinite weight."""
+    if not 0 <= weight < float("inf"):
+        raise InputError(f"--fluency-weight {weight}: must be 0 or larger, and finite")
+
+
+def with_fluency(objective: Objective, weight: float) -> Objective:
+    """The objective itself where the weight is 0.  Raises InputError for a negative or infinite weight."""
+    check_weight(weight)
+    return Fluent(objective, weight) if weight else objective
+
+
+def of_options(options: Mapping[str, Any]) -> Objective:
+    """The objective of a run's configuration."""
+    objective = get_objective(options.get("objective") or "xent")
+    return with_fluency(objective, options.get("fluency weight", 0.0))

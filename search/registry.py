@@ -11,7 +11,7 @@ from promptsearch.search.ask_climb import AskClimb
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
 from promptsearch.search.evolve import EvolveSearch
-from promptsearch.search.objective import get_objective
+from promptsearch.search.objective import of_options
 from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.searcher import Searcher
 from promptsearch.search.space import Space
@@ -22,31 +22,31 @@ Builder = Callable[[Bank, Mapping[str, Any]], Searcher]
 
 
 def _beam(bank: Bank, o: Mapping[str, Any]) -> Searcher:
-    return BeamSearch(bank, get_objective(o["objective"]), width=o["width"], depth=o["depth"], patience=o["patience"])
+    return BeamSearch(bank, of_options(o), width=o["width"], depth=o["depth"], patience=o["patience"])
 
 
 def _random(bank: Bank, o: Mapping[str, Any]) -> Searcher:
-    return RandomSearch(Space(bank, o["ensemble"]), get_objective(o["objective"]), seed=o["seed"], batch=o["batch"])
+    return RandomSearch(Space(bank, o["ensemble"]), of_options(o), seed=o["seed"], batch=o["batch"])
 
 
 def _climb(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     if "lm" in o:
         return AskClimb(
             Space(bank, o["ensemble"]),
-            get_objective(o["objective"]),
+            of_options(o),
             seed=o["seed"],
             batch=o["batch"],
             pool=o["pool"],
             shown=o["shown"],
             patience=o["patience"],
         )
-    return HillClimb(Space(bank, o["ensemble"]), get_objective(o["objective"]), seed=o["seed"], batch=o["batch"])
+    return HillClimb(Space(bank, o["ensemble"]), of_options(o), seed=o["seed"], batch=o["batch"])
 
 
 def _tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     return TpeSearch(
         Space(bank, o["ensemble"]),
-        get_objective(o["objective"]),
+        of_options(o),
         seed=o["seed"],
         batch=o["batch"],
         sampler=o["sampler"],
@@ -57,12 +57,13 @@ def _tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
 def _evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     return EvolveSearch(
         Space(bank, o["ensemble"]),
-        get_objective(o["objective"]),
+        of_options(o),
         seed=o["seed"],
         batch=o["offspring"],
         population=o["population"],
         elite=o["elite"],
         crowding=o["crowding"],
+        pareto=o.get("pareto", False),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from promptsearch.models.lm.sentences import document
 
@@ -91,7 +91,7 @@ def held_out_loss(model: Any, batch: torch.Tensor) -> float:
 @click.option("--width", default=128)
 @click.option("--vocabulary", default=1536)
 @click.option("--lr", default=2e-3)
-@click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Weights to begin with.")
+@click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A folder to go on from.")
 @click.option("--warm-up", default=0.05, help="Share of the steps in which the learning rate rises.")
 @click.option("--seed", default=0, help="Of the documents.")
 def main(
@@ -107,7 +107,7 @@ def main(
     seed: int,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(vocabulary)
+    tokenizer = train_tokenizer(vocabulary) if start is None else AutoTokenizer.from_pretrained(start)
     end = tokenizer.eos_token_id
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -141,7 +141,7 @@ def main(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 100 == 0 or step == steps:
+        if step % 50 == 0 or step == steps:
             seconds = round(time.perf_counter() - started)
             log.append({"step": step, "loss": round(held_out_loss(model, test), 4), "seconds": seconds})
             click.echo(json.dumps(log[-1]))

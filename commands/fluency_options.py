@@ -1,0 +1,59 @@
+"""Options that keep prompts intelligible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def fluency_options(f: F) -> F:
+    """Fluency under a language model, as a part of the objective or as an aim of its own."""
+    options = [
+        click.option(
+            "--fluency-weight",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="How much of the prompts' log-likelihood per token (nats, under a language model) the objective gets.",
+        ),
+        click.option(
+            "--pareto",
+            is_flag=True,
+            help="Several aims: keep and show the front of the objective, fluency and number of words.",
+        ),
+        click.option(
+            "--fluency-lm",
+            help="The language model that rates fluency: embedded, a folder or a hub id.  [default: --lm, or embedded]",
+        ),
+    ]
+    for option in reversed(options):
+        f = option(f)
+    return f
+
+
+def fluency_config(options: dict[str, Any]) -> dict[str, Any]:
+    """Take these options out of a command's others; what of them must be the same for a run to be resumed.
+
+    Raises:
+        InputError: a bad weight, no such language model.
+    """
+    from promptsearch.search.objective import check_weight
+
+    weight, pareto, named = (options.pop(k) for k in ("fluency_weight", "pareto", "fluency_lm"))
+    check_weight(weight)
+    if not weight and not pareto:
+        return {}
+    from promptsearch.lm import EMBEDDED, locate
+
+    writer = (options.get("named_lm") or {}).get("lm")
+    place = locate(named or writer or EMBEDDED, option="--fluency-lm" if named else "--lm")
+    config: dict[str, Any] = {"fluency lm": place.name, "fluency lm fingerprint": place.fingerprint}
+    if weight:
+        config["fluency weight"] = weight
+    if pareto:
+        config["pareto"] = True
+    return config
