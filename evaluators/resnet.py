@@ -1,0 +1,153 @@
+"""open_clip's ModifiedResNet on a CPU with its batch norms, ReLUs and additions folded into oneDNN's convolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FusedResNet:
+    """A ModifiedResNet's features (N, D), equal to its own forward to rounding.
+
+        visual = model.visual  # of an open_clip RN50, in eval mode
+        fast = FusedResNet(visual, torch.float32)
+        fast(pixels)           # (N, D), as visual(pixels)
+
+    A convolution, the batch norm after it, the residual that is added and the ReLU are one pass over memory instead of
+    four.  The attention pooling asks one question per picture, so keys and values are never computed for all 50 places:
+    q.(Wk x) is (Wk' q).x, and the weighted mean of Wv x is Wv of the weighted mean of x.
+
+    Args:
+        dtype: of weights and activations in the convolutions; the pooling is in float32.
+    """
+
+    def __init__(self, visual: Any, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.stem = [_Conv(getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}"), dtype) for i in (1, 2, 3)]
+        layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        self.blocks = [_Block(block, dtype) for layer in layers for block in layer]
+        self.pool = _Pool(visual.attnpool)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        import torch
+        import torch.nn.functional as F
+
+        x = x.to(self.dtype, memory_format=torch.channels_last)  # (N, 3, H, W)
+        for conv in self.stem:
+            x = conv(x)
+        x = F.avg_pool2d(x, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.pool(x.float())
+
+
+class _Conv:
+    """A convolution without bias, the batch norm after it, and perhaps a residual and a ReLU."""
+
+    def __init__(self, conv: Any, norm: Any, dtype: torch.dtype) -> None:
+        import torch
+        from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        self.padding, self.stride, self.dilation = list(conv.padding), list(conv.stride), list(conv.dilation)
+        self.weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+        self.bias = bias.detach().to(dtype)
+        self.packed = False
+
+    def __call__(self, x: torch.Tensor, after: str = "relu") -> torch.Tensor:
+        import torch
+
+        self.pack(x)
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, self.padding, self.stride, self.dilation, 1, after, [], ""
+        )
+
+    def pack(self, x: torch.Tensor) -> None:
+        """The weights in the order that oneDNN wants for inputs of this shape; others are reordered at each call."""
+        import torch
+
+        if not self.packed:
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, self.dilation, 1, list(x.shape)
+            )
+            self.packed = True
+
+    def added_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """relu(residual + conv(x)), written over the residual."""
+        import torch
+
+        self.pack(x)
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            residual, x, self.weight, self.bias, self.padding, self.stride, self.dilation, 1, "add", 1.0, "relu", [], ""
+        )
+
+
+class _Block:
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:
+        self.stride = block.stride
+        self.conv1 = _Conv(block.conv1, block.bn1, dtype)
+        self.conv2 = _Conv(block.conv2, block.bn2, dtype)
+        self.conv3 = _Conv(block.conv3, block.bn3, dtype)
+        shortcut = block.downsample
+        self.shortcut = None if shortcut is None else _Conv(shortcut[1], shortcut[2], dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        import torch.nn.functional as F
+
+        out = self.conv2(self.conv1(x))
+        if self.stride > 1:
+            out, x = F.avg_pool2d(out, self.stride), F.avg_pool2d(x, self.stride)
+        if self.shortcut is not None:
+            x = self.shortcut(x, "none")
+        return self.conv3.added_to(x, out)
+
+
+class _Pool:
+    def __init__(self, pool: Any) -> None:
+        self.places = pool.positional_embedding.detach().float()  # (1 + HW, W)
+        self.heads = pool.num_heads
+        self.q, self.k, self.v, self.c = (
+            (p.weight.detach().float(), None if p.bias is None else p.bias.detach().float())
+            for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
+        )
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        import torch
+        import torch.nn.functional as F
+
+        x = x.flatten(2).transpose(1, 2)  # (N, HW, W)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.places  # (N, 1 + HW, W)
+        n, _, width = x.shape
+        size = width // self.heads
+        q = F.linear(x[:, 0], *self.q).view(n, self.heads, size) * size**-0.5
+        # The keys' bias adds the same to every place's score and falls out of the softmax.
+        asked = torch.einsum("nhs,hsw->nhw", q, self.k[0].view(self.heads, size, width))
+        weight = (asked @ x.transpose(1, 2)).softmax(dim=-1)  # (N, H, 1 + HW)
+        mean = weight @ x  # (N, H, W)
+        value = torch.einsum("nhw,hsw->nhs", mean, self.v[0].view(self.heads, size, width)).reshape(n, width)
+        if self.v[1] is not None:
+            value = value + self.v[1]
+        return F.linear(value, *self.c)
+
+
+def can_fuse(visual: Any, device: str) -> bool:
+    """Whether `FusedResNet` computes what this visual tower does; types are compared exactly."""
+    import torch
+    from open_clip.modified_resnet import AttentionPool2d, Bottleneck, ModifiedResNet
+    from torch import nn
+
+    known = {ModifiedResNet, Bottleneck, AttentionPool2d, nn.Sequential, nn.Conv2d, nn.BatchNorm2d}
+    known |= {nn.ReLU, nn.AvgPool2d, nn.Identity, nn.Linear}
+    return (
+        device == "cpu"
+        and type(visual) is ModifiedResNet
+        and {type(part) for part in visual.modules()} <= known
+        and all(p.dtype == torch.float32 for p in visual.parameters())
+        and not visual.training
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+    )
