@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 import numpy as np
-from measure import Clock, machine, peak_memory, product_speed, save
+from measure import Clock, machine, peak_memory, product_speed, save  # type: ignore[import-not-found]
 
 PARTS = 5  # of our texts: a turn encodes one
 

@@ -68,6 +68,11 @@ def model_options(f: F) -> F:
                 type=MEMORY,
                 help="What scoring may take, e.g. 4GB; by default a quarter of the RAM.",
             ),
+            click.option(
+                "--encode-batch",
+                type=click.IntRange(1),
+                help="Pictures computed at a time; by default 8 on a CPU, 256 on a GPU.",
+            ),
             click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16, for pictures."),
         ],
         f,

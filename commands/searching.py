@@ -68,6 +68,7 @@ def run_search(
     label_column: str | None,
     device: str,
     memory: int | None,
+    encode_batch: int | None,
     precision: str,
     shots: int,
     seed: int,
@@ -104,7 +105,8 @@ def run_search(
             "label_column": label_column,
             "precision": precision,
         }
-        problem = open_problem(**{**opened, "weights": weights}, device=device, memory=memory, progress=progress)  # type: ignore[arg-type]
+        here = {"device": device, "memory": memory, "encode_batch": encode_batch, "weights": weights}
+        problem = open_problem(**{**opened, **here}, progress=progress)  # type: ignore[arg-type]
         spec = problem.encoder.spec
         config = {
             "command": command,

@@ -16,20 +16,29 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache import Cache
+from promptsearch.evaluators.memory import out_of_memory
 from promptsearch.evaluators.models import ModelSpec
 from promptsearch.evaluators.stored import StoredPicture
 from promptsearch.evaluators.textcache import TextCache
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
+    from promptsearch.evaluators.resnet import FusedResNet
     from promptsearch.evaluators.text import TextEncoder
 
 #: Told how much of a long work is done: (done, total, what).
 Progress = Callable[[int, int, str], None]
 
 #: Pictures per forward pass: on a CPU larger batches fall out of the caches.
-BATCH = {"cpu": 32, "cuda": 256}
+BATCH = {"cpu": 8, "cuda": 256}
+
+#: Precisions in which a ResNet's layers are fused, by torch's names.
+FUSED = {"fp32": "float32", "bf16": "bfloat16"}
+
+#: Text prefixes per forward pass, for each picture of `--encode-batch`.
+PREFIXES = 64
 
 #: Texts encoded between two writes to the cache.
 PART = 2000
@@ -70,12 +79,20 @@ class Encoder:
         encoder.encode_texts(["a photo of a cat."])       # (1, D) float32, unit length
         encoder.encode_pictures([Image.open("cat.png")])  # (1, D)
 
+    Args:
+        batch: pictures computed at a time, and 64 times as many text prefixes (default: by the device).
+
     Raises:
         PromptSearchError: the weights do not fit the architecture, are damaged, or are a pickle that runs code.
     """
 
-    def __init__(self, spec: ModelSpec, cache: Cache, progress: Progress = no_progress) -> None:
+    def __init__(
+        self, spec: ModelSpec, cache: Cache, progress: Progress = no_progress, batch: int | None = None
+    ) -> None:
+        if batch is not None and batch < 1:
+            raise InputError(f"--encode-batch {batch}: must be at least 1")
         self.spec = spec
+        self.batch = batch
         self.progress = progress
         self._cache = cache
         self._texts = TextCache(cache, spec.text_key)
@@ -140,7 +157,8 @@ class Encoder:
         """The prefix-sharing encoder of the model's text tower."""
         from promptsearch.evaluators.text import TextEncoder
 
-        return TextEncoder(self.model, self.tokenizer)
+        nodes = None if self.batch is None else PREFIXES * self.batch
+        return TextEncoder(self.model, self.tokenizer, nodes=nodes)
 
     def _refuse_too_long(self, texts: Sequence[str]) -> None:
         """A tokenizer cuts a long text without a word; what is cut off could be the class name."""
@@ -160,31 +178,66 @@ class Encoder:
             yield n, self.encode_pictures(pictures)
 
     def encode_pictures(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
-        """(n, D) float32 unit vectors of a stream of RGB pictures; decoding and preprocessing overlap the model."""
+        """(n, D) float32 unit vectors of a stream of RGB pictures; decoding and preprocessing overlap the model.
+
+        Raises:
+            PromptSearchError: the model gives infinities or NaN, with the picture's place; or memory ran out.
+        """
         import torch
 
-        model, device = self.model, self.spec.device
+        places: list[str] = []
         rows = []  # stay on the device: copying each batch back would wait for it
-        with torch.inference_mode(), self._autocast():
-            for batch in self._batches(pictures):
-                x = torch.stack(batch)
-                if device == "cuda":
-                    x = x.pin_memory()
-                x = x.to(device, memory_format=torch.channels_last, non_blocking=True)
-                rows.append(torch.nn.functional.normalize(model.encode_image(x).float(), dim=-1))
-            vectors = torch.cat(rows).cpu().numpy() if rows else np.zeros((0, self.info["embed_dim"]), np.float32)
-        if not np.isfinite(vectors).all():
-            bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        try:
+            with torch.inference_mode():
+                for batch in self._batches(_noting(pictures, places)):
+                    rows.append(self._unit_vectors(torch.stack(batch)))
+                vectors = torch.cat(rows).cpu().numpy() if rows else np.zeros((0, self.info["embed_dim"]), np.float32)
+        except (MemoryError, RuntimeError) as e:
+            if not out_of_memory(e):
+                raise
             raise PromptSearchError(
-                f"the model gives a vector that is not finite for picture {bad} of this batch; "
-                "check its weights, or use --precision fp32"
+                f"{self.spec.device} ran out of memory with {self._size} pictures at a time: lower --encode-batch"
+            ) from e
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise PromptSearchError(
+                f"the model gives a vector that is not finite for {places[int(np.argmin(finite))]}; "
+                "check that picture and the model's weights, or use --precision fp32"
             )
         return vectors
 
+    def _unit_vectors(self, x: torch.Tensor) -> torch.Tensor:
+        """Unit vectors (n, D) of preprocessed pictures (n, 3, H, W), left on the device without waiting for it."""
+        import torch
+
+        if self.spec.device == "cuda":
+            x = x.pin_memory()
+        x = x.to(self.spec.device, memory_format=torch.channels_last, non_blocking=True)
+        if self._fused is not None:
+            features = self._fused(x)
+        else:
+            with self._autocast():
+                features = self.model.encode_image(x)
+        return torch.nn.functional.normalize(features.float(), dim=-1)
+
+    @functools.cached_property
+    def _fused(self) -> FusedResNet | None:
+        """The visual tower with fused layers, where it can be; made from the model when pictures are first encoded."""
+        import torch
+
+        from promptsearch.evaluators.resnet import FusedResNet, can_fuse
+
+        if self.spec.precision not in FUSED or not can_fuse(self.model.visual, self.spec.device):
+            return None
+        return FusedResNet(self.model.visual, getattr(torch, FUSED[self.spec.precision]))
+
+    @property
+    def _size(self) -> int:
+        return self.batch or BATCH[self.spec.device]
+
     def _batches(self, pictures: Iterable[Image | StoredPicture]) -> Iterator[list[Any]]:
         """Preprocessed pictures in batches, prepared up to two batches ahead by a thread of their own."""
-        size = BATCH[self.spec.device]
-        transform = self.preprocess
+        size, transform = self._size, self.preprocess
 
         def preprocess(picture: Image | StoredPicture) -> Any:
             return transform(picture.open() if isinstance(picture, StoredPicture) else picture)
@@ -257,6 +310,13 @@ class Encoder:
             p.requires_grad_(False)
         model.visual.to(memory_format=torch.channels_last)
         self._model, self._preprocess = model, preprocess
+
+
+def _noting(pictures: Iterable[Image | StoredPicture], places: list[str]) -> Iterator[Image | StoredPicture]:
+    """The pictures, while what each is called in a message is noted."""
+    for i, picture in enumerate(pictures):
+        places.append(picture.where if isinstance(picture, StoredPicture) else f"picture {i} of those given")
+        yield picture
 
 
 def _create(spec: ModelSpec) -> tuple[Any, Any]:

@@ -58,6 +58,7 @@ def open_problem(
     picture_column: str | None = None,
     label_column: str | None = None,
     memory: int | None = None,
+    encode_batch: int | None = None,
     cache: Cache | None = None,
     progress: Progress = no_progress,
 ) -> Problem:
@@ -65,6 +66,7 @@ def open_problem(
 
     Args:
         memory: bytes that scoring may take (default: a quarter of the RAM).
+        encode_batch: pictures computed at a time, and 64 times as many text prefixes (default: by the device).
 
     Raises:
         InputError: no such model, data set, column, device, precision.
@@ -81,7 +83,7 @@ def open_problem(
     if spec.is_tiny:
         notes.append(TINY_NOTE)
     dataset = "cifar10" if dataset == "auto" else dataset
-    encoder = Encoder(spec, cache, progress)
+    encoder = Encoder(spec, cache, progress, encode_batch)
     source = open_pictures(encoder, dataset, cache, picture_column=picture_column, label_column=label_column)
     if isinstance(source, PackFeatures):
         notes.append(f"Pictures: {source.origin}.")

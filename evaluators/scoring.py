@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from promptsearch.evaluators.memory import quarter_of_ram
+
 #: Floats of working memory per chunk of sets: they stay in a core's second-level cache.
 CHUNK_FLOATS = 48_000
 
@@ -201,11 +203,3 @@ class TemplateTable:
             return np.empty(shape, np.float32)
         with tempfile.TemporaryFile() as f:  # unlinked at once; the map keeps it until the array goes
             return np.memmap(f, np.float32, "w+", shape=shape)
-
-
-def quarter_of_ram() -> int:
-    """Bytes; 2 GB where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    except (AttributeError, ValueError, OSError):
-        return 2 << 30

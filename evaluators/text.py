@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.memory import out_of_memory
 from promptsearch.evaluators.tower import Tower, recognise
 from promptsearch.evaluators.trie import Ints, Trie, prefix_order
 
@@ -134,10 +135,12 @@ class TextEncoder:
             chunks = list(_chunks(ids, lengths, nodes))
             parts = [self._tower.features(Trie.build(ids[rows], lengths[rows]), device) for rows in chunks]
             vectors = _unit(torch.cat(parts))  # only here does the host wait for the device
-        except torch.cuda.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             raise PromptSearchError(
-                f"{device} ran out of memory while encoding {len(texts)} texts: "
-                f"lower nodes (now {nodes}) or use the CPU"
+                f"{device} ran out of memory with {nodes} text prefixes at a time: "
+                "lower --encode-batch (nodes of a TextEncoder is 64 times that)"
             ) from error
         out = np.empty_like(vectors)
         out[np.concatenate(chunks)] = vectors

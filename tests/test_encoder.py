@@ -246,3 +246,55 @@ def test_pictures_are_encoded_once_and_survive_a_new_process(tmp_path: Path) -> 
 def test_columns_that_are_not_there(tmp_path: Path, option: dict[str, str]) -> None:
     with pytest.raises(InputError, match="nope"):
         open_problem("tiny", str(picture_folder(tmp_path)), cache=Cache(tmp_path / "c"), **option)
+
+
+def test_a_folder_with_one_bad_picture_names_it(tmp_path: Path) -> None:
+    data = picture_folder(tmp_path)
+    problem = open_problem("tiny", str(data), cache=Cache(tmp_path / "cache"))
+    model = problem.encoder.model
+    own, calls = model.encode_image, []
+
+    def spoilt(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        out = own(x)
+        if len(calls) == 2:
+            out[1] = float("nan")  # the batch is of 3, so this is the fifth missing picture
+        return out
+
+    problem.encoder.batch, problem.encoder._fused, model.encode_image = 3, None, spoilt
+    with pytest.raises(PromptSearchError, match=r"split .train., picture 17; check that picture"):
+        problem.source.features("train", np.array([20, 3, 5, 7, 17, 11]))
+
+
+def test_running_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    encoder = Encoder(resolve_model("tiny", cache), cache, batch=5)
+    encoder._fused = encoder.model.encode_image = lambda x: torch.empty(10**15)  # the allocator's own words
+    with pytest.raises(
+        PromptSearchError, match="cpu ran out of memory with 5 pictures at a time: lower --encode-batch"
+    ):
+        encoder.encode_pictures(pictures(7))
+    encoder.model.ln_final.forward = lambda x: torch.empty(10**15)
+    with pytest.raises(PromptSearchError, match="ran out of memory with 320 text prefixes.*lower --encode-batch"):
+        encoder.encode_texts(["a cat"])
+    with pytest.raises(InputError, match="--encode-batch 0: must be at least 1"):
+        Encoder(resolve_model("tiny", cache), cache, batch=0)
+
+
+def test_the_inner_loop_never_waits_for_the_device(tmp_path: Path) -> None:
+    """On torch's meta device nothing can be read back: what would wait for a GPU raises there."""
+    from dataclasses import replace
+
+    from promptsearch.evaluators.text import TextEncoder
+
+    cache = Cache(tmp_path)
+    spec = resolve_model("RN50:random", cache)
+    encoder = Encoder(spec, cache)
+    text = TextEncoder(encoder.model, encoder.tokenizer)
+    trie = text.trie(TEXTS)
+    encoder.model.to("meta")
+    encoder.spec = replace(spec, device="meta")
+    assert encoder._unit_vectors(torch.zeros(2, 3, 224, 224)).shape == (2, 1024)
+    assert text._tower is not None and text._tower.features(trie, torch.device("meta")).shape == (4, 1024)
+    with pytest.raises(RuntimeError, match="meta"):
+        encoder._unit_vectors(torch.zeros(2, 3, 224, 224)).sum().item()  # such a wait is noticed

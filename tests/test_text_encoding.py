@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP, convert_weights_to_lp
 from torch import nn
 from torch.nn import functional as F
+from transformers import BertConfig
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import text as text_module
@@ -219,8 +221,20 @@ def test_coca_falls_back() -> None:
     assert_plain(randomised(model), "CoCa")
 
 
+@pytest.mark.parametrize("pooler", ["mean_pooler", "cls_pooler"])
+def test_a_hugging_face_tower_falls_back(pooler: str, tmp_path: Path) -> None:
+    BertConfig(
+        vocab_size=50000, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+    ).save_pretrained(tmp_path)
+    text = {"hf_model_name": str(tmp_path), "hf_model_pretrained": False, "hf_pooler_type": pooler}
+    torch.manual_seed(0)
+    text_cfg = {**text, "hf_proj_type": "linear", "context_length": 16}
+    model = CustomTextCLIP(embed_dim=24, vision_cfg=VISION, text_cfg=text_cfg)
+    assert_plain(randomised(model), "HFTextEncoder")
+
+
 class Wrapper(nn.Module):
-    """Somebody's own text tower, standing for HuggingFace's and all others."""
+    """Somebody's own text tower."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

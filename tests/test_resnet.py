@@ -1,0 +1,57 @@
+"""The ResNet with fused layers computes what open_clip's own does, and is not used where it would not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from torch import nn
+
+from promptsearch.evaluators.resnet import FusedResNet, can_fuse
+
+
+def resnet(layers: tuple[int, ...] = (1, 2, 1, 2), side: int = 64) -> Any:
+    """A small tower whose batch norms are as random as trained ones."""
+    torch.manual_seed(0)
+    visual = ModifiedResNet(list(layers), output_dim=24, heads=4, image_size=side, width=8)
+    for part in visual.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean, std=0.2)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, std=0.2)
+    nn.init.normal_(visual.attnpool.k_proj.bias)  # falls out of the softmax, and must
+    return visual.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("layers", [(1, 1, 1, 1), (1, 2, 1, 2)])
+@torch.inference_mode()
+def test_equal_to_its_own_forward(layers: tuple[int, ...]) -> None:
+    visual = resnet(layers)
+    fused = FusedResNet(visual, torch.float32)
+    for n in (4, 1, 7, 4):  # the weights are laid out for the first batch's size
+        x = torch.randn(n, 3, 64, 64)
+        before = x.clone()
+        torch.testing.assert_close(fused(x), visual(x), atol=1e-5, rtol=1e-5)
+        assert torch.equal(x, before)
+
+
+@torch.inference_mode()
+def test_bfloat16_is_close() -> None:
+    visual, x = resnet(), torch.randn(4, 3, 64, 64)
+    out = FusedResNet(visual, torch.bfloat16)(x)
+    assert out.dtype == torch.float32
+    assert torch.cosine_similarity(out, visual(x)).min() > 0.999
+
+
+def test_only_what_is_known_is_fused() -> None:
+    assert can_fuse(resnet(), "cpu")
+    assert not can_fuse(resnet(), "cuda")
+    assert not can_fuse(resnet().train(), "cpu")
+    assert not can_fuse(resnet().to(torch.bfloat16), "cpu")
+    assert not can_fuse(nn.Sequential(nn.Conv2d(3, 3, 1)), "cpu")
+    changed = resnet()
+    changed.layer1[0].act1 = nn.GELU()
+    assert not can_fuse(changed, "cpu")
