@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.options import output_options, problem_options, rating_option, run_options
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--sample", type=int, help="Learn a mixture of the bank's templates instead and keep so many of them.")
 @click.option("--gumbel", is_flag=True, help="With --sample: sample templates (Gumbel-softmax) while learning.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@rating_option
 @output_options
 def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
     """Learn context vectors by gradient (CoOp): what readable prompts are compared with.
@@ -48,6 +49,10 @@ def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
     bank = load_bank(bank_spec) if bank_spec else None
     if bank is None and (own["hull"] or own["sample"] is not None):
         raise InputError("--hull and --sample need the templates of a --bank, e.g. --bank templates")
+    if own["gumbel"] and own["sample"] is None:
+        raise InputError("--gumbel: goes with --sample; say how many templates to keep, e.g. --sample 4")
+    if own["sample"] is not None and (idle := [k for k in ("specific", "init", "augment", "kg", "hull") if own[k]]):
+        raise InputError(f"--{idle[0]}: has no effect with --sample, which learns no context; leave one of them out")
     epochs = own["epochs"] if own["epochs"] is not None else published_epochs(options["shots"])
     schedule = Schedule(epochs, own["rate"], own["batch"])
     learnt = CoOpOptions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +32,14 @@ def run_learning(
     as_json: bool,
     quiet: bool,
     fork: str | None = None,
+    fluency_lm: str | None = None,
     **options: Any,
 ) -> None:
     """Train on the problem that the options name, keep the run as a study, and print the result.
 
     Args:
         own: the command's own options, part of what must be the same for the run to be resumed.
+        fluency_lm: the language model that rates the texts that were decoded.
     """
     from promptsearch.commands.searching import default_study, emit
     from promptsearch.evaluators import open_problem
@@ -48,6 +50,13 @@ def run_learning(
 
     if fork is not None:
         raise InputError(f"--fork {fork}: a training begins from its own options; leave it out")
+    rate = None
+    if fluency_lm is not None:
+        from promptsearch.lm import LocalModel, locate
+
+        place = locate(fluency_lm)
+        own = {**own, "fluency lm": place.fingerprint}
+        rate = LocalModel(place).log_likelihood
     with progress_bar(quiet or as_json) as progress:
         started = time.perf_counter()
         problem = open_problem(**options, progress=progress)
@@ -85,7 +94,7 @@ def run_learning(
                 head |= {"bank": own.get("bank"), "objective": "xent"}
                 head |= {"run": {"study": record.name, "storage": record.url}}
                 head |= {"notes": problem.notes + trained.notes, "version": __version__}
-                result, details = _document(head, trained, setting, started)
+                result, details = _document(head, trained, setting, started, rate)
                 record.set("details", details)
                 record.finish(result)
             checkpoint.remove()
@@ -98,12 +107,17 @@ def run_learning(
 
 
 def _document(
-    head: dict[str, Any], trained: Trained, setting: Setting, started: float
+    head: dict[str, Any],
+    trained: Trained,
+    setting: Setting,
+    started: float,
+    rate: Callable[[Sequence[str]], np.ndarray] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The document of reports/result.py, with what was decoded (scored as text) under `decoded`; and the details."""
     from promptsearch.banks import BASELINE, PromptSet
     from promptsearch.evaluators import Score, paired_difference, wilson
     from promptsearch.reports import build_details
+    from promptsearch.runs.setting import filled
     from promptsearch.search.gradient import score_weights
 
     task, scale = setting.task, setting.logit_scale
@@ -124,6 +138,10 @@ def _document(
         data: dict[str, Any] = {"name": row.name, "templates": row.texts}
         if row.class_names is not None:
             data["class_names"] = row.class_names
+        if rate is not None and row.texts:
+            texts = filled(row.texts, row.class_names or setting.class_names)
+            likelihood, tokens = rate(texts).T
+            data["fluency"] = round(float((likelihood / tokens).mean()), 4)
         return {**data, "readable": row.readable}
 
     figures, hits = scored(trained.winner.weights, support, features)
@@ -169,13 +187,21 @@ def _interval(interval: Any, name: str) -> dict[str, float]:
 def _print_decoded(result: dict[str, Any]) -> None:
     """Each decoded text, and what is lost from the learnt vectors to it."""
     best = result["winner"]["test"]["accuracy"]
+    if "fluency" in result["winner"]:
+        click.echo(f"{result['winner']['name']}: the words shown have a fluency of{_fluency(result['winner'])}")
     for row in result.get("decoded", []):
         lost = 100 * (row["test"]["accuracy"] - best)
-        click.echo(f"{row['name']}: {100 * row['test']['accuracy']:.2f} % of the test pictures ({lost:+.2f} points)")
+        rated = f", fluency{_fluency(row)}" if "fluency" in row else ""
+        accuracy = f"{100 * row['test']['accuracy']:.2f} % of the test pictures"
+        click.echo(f"{row['name']}: {accuracy} ({lost:+.2f} points){rated}")
         for text in row["templates"][:10]:
             click.echo(f"  {text}")
         if "class_names" in row:
             click.echo(f"  names: {', '.join(row['class_names'][:20])}")
+
+
+def _fluency(row: dict[str, Any]) -> str:
+    return f" {row['fluency']:.2f} nats a token"
 
 
 def _now() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.options import output_options, problem_options, rating_option, run_options
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--rate", type=float, default=1e-3, show_default=True, help="Adam's learning rate.")
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@rating_option
 @output_options
 def names(
     template: str, vectors: int, epochs: int | None, rate: float, batch: int, save: Path | None, **options: Any

@@ -145,3 +145,9 @@ def run_elsewhere_options(f: F) -> F:
 def storage_option(f: F) -> F:
     """Where runs are kept, for commands that only read them."""
     return _apply([click.option("--storage", help="Where runs are kept: a database URL or a SQLite file.")], f)
+
+
+def rating_option(f: F) -> F:
+    """Which language model rates what was decoded."""
+    text = "Rate the decoded texts' fluency with this language model: embedded, a folder or a hub id."
+    return _apply([click.option("--fluency-lm", help=text)], f)

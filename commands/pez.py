@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.options import output_options, problem_options, rating_option, run_options
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--rate", type=float, default=0.1, show_default=True, help="AdamW's learning rate.")
 @click.option("--position", default="end", show_default=True, help="Of the class name: end, middle or front.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@rating_option
 @output_options
 def pez(tokens: int, steps: int, rate: float, position: str, save: Path | None, **options: Any) -> None:
     """Find a hard prompt by projected gradients (PEZ, with few-shot cross-entropy): real words, but unreadable.

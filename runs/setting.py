@@ -137,9 +137,13 @@ class Trained:
 def decoded_row(setting: Setting, name: str, texts: Sequence[str], class_names: Sequence[str] | None = None) -> Row:
     """Templates (one, or one per class) that were decoded from vectors, scored as the texts they are."""
     names = list(class_names or setting.class_names)
-    filled = [texts[c % len(texts)].replace("{}", n) for c, n in enumerate(names)]
-    weights = setting.problem.encoder.encode_texts(filled)
+    weights = setting.problem.encoder.encode_texts(filled(texts, names))
     return Row(name, weights, list(texts), None if class_names is None else names, readable=False)
+
+
+def filled(texts: Sequence[str], class_names: Sequence[str]) -> list[str]:
+    """One text per class, from a template for all of them, or from one for each."""
+    return [texts[c % len(texts)].replace("{}", n) for c, n in enumerate(class_names)]
 
 
 def whole_bank(templates: Sequence[Any]) -> list[tuple[str, PromptSet]]:

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from promptsearch.banks import PromptSet
+from promptsearch.commands.compare import compare
 from promptsearch.commands.coop import coop
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
@@ -25,6 +26,7 @@ from promptsearch.commands.vpt import vpt
 from promptsearch.evaluators import default_cache, open_problem
 from promptsearch.evaluators.features import export_pack, import_pack
 from promptsearch.evaluators.models import TINY
+from promptsearch.lm import LocalModel, locate
 from promptsearch.search.gradient import Learned
 
 COMMANDS: dict[str, click.Command] = {"coop": coop, "names": names, "pez": pez, "vpt": vpt}
@@ -109,6 +111,41 @@ def test_decoded_texts_are_scored_as_text(here: Path) -> None:
         assert row["support"]["accuracy"] == pytest.approx(score.accuracy)
 
 
+def test_decoded_texts_are_rated_by_a_language_model(here: Path) -> None:
+    given = [*CASES["coop"], "--fluency-lm", "embedded"]
+    shown = document(here, "coop", *given)
+    rows = [shown["winner"], *shown["decoded"]]
+    assert all(-20 < r["fluency"] < 0 for r in rows)
+    likelihood, tokens = (
+        LocalModel(locate("embedded")).log_likelihood([rows[1]["templates"][0].replace("{}", n) for n in COLOURS]).T
+    )
+    assert rows[1]["fluency"] == pytest.approx(float((likelihood / tokens).mean()), abs=1e-3)
+    problem = ["--model", f"local-dir:{here / 'model'}", "--dataset", str(here / "data"), "--shots", "4"]
+    printed = CliRunner().invoke(coop, [*problem, *given]).stdout
+    assert f"fluency {rows[1]['fluency']:.2f} nats a token" in printed
+    assert shown["run"]["study"] != document(here, "coop", *CASES["coop"])["run"]["study"]
+
+
+def test_a_comparison_says_what_the_commands_say(here: Path) -> None:
+    problem = ["--model", f"local-dir:{here / 'model'}", "--dataset", str(here / "data"), "--seeds", "1"]
+    bank = ["--bank", "openai-cifar", "--methods", "coop,coop-sample,vpt,vpt-deep", "--json"]
+    result = CliRunner().invoke(compare, [*problem, *bank, "--shots", "1"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    shown = json.loads(result.stdout)
+    assert any("vpt-deep is left out" in n and "no ViT" in n for n in shown["notes"])
+    cells = {c["method"]: c for c in shown["cells"]}
+    for method, args in {
+        "coop": ["coop"],
+        "coop-sample": ["coop", "--sample", "4", "--bank", "openai-cifar"],
+        "vpt": ["vpt"],
+    }.items():
+        own = document(here, *args, "--shots", "1")["winner"]
+        assert cells[method]["test_accuracy"] == own["test"]["accuracy"], method
+        assert cells[method]["support_xent"] == pytest.approx(own["support"]["xent"], abs=1e-6)
+        assert cells[method]["templates"] == own["templates"] and cells[method]["readable"] == own["readable"]
+    assert cells["coop: nearest words (cosine), as text"]["readable"] is False
+
+
 def test_a_bank_is_sampled_from_and_pulled_to(here: Path, tmp_path: Path) -> None:
     bank = tmp_path / "bank.txt"
     lines = ["a photo of a {}.", "a {} thing", "the colour {}", "all {}", "a dark {} picture"]
@@ -138,7 +175,19 @@ def test_class_specific_and_augmented(here: Path) -> None:
         ("coop", ["--epochs", "0"], "--epochs 0"),
         ("coop", ["--rate", "1e38", "--epochs", "9", "--vectors", "2"], "diverged"),
         ("names", ["--template", "no place"], "no {}"),
+        ("coop", ["--position", "back"], "--position back"),
+        ("coop", ["--init", " "], "a text without tokens"),
+        ("coop", ["--gumbel"], "--sample"),
+        ("coop", ["--sample", "2", "--bank", "openai-cifar", "--kg", "8"], "--kg: has no effect with --sample"),
+        ("coop", ["--sample", "99", "--bank", "openai-cifar"], "--sample 99: the bank has 18"),
+        ("coop", ["--fluency-lm", "no-such-folder/model"], "no-such-folder/model"),
+        ("names", ["--vectors", "40"], "class 'red' needs"),
+        ("names", ["--vectors", "-1"], "--vectors -1"),
+        ("pez", ["--tokens", "40"], "class 'red' needs"),
+        ("pez", ["--steps", "0"], "--steps 0"),
+        ("vpt", ["--border", "17"], "--border 17: this model's pictures are 32×32"),
         ("vpt", ["--kind", "deep"], "tokens need a ViT"),
+        ("vpt", ["--kind", "shallow"], "tokens need a ViT"),
     ],
 )
 def test_wrong_input_is_told(here: Path, command: str, args: list[str], message: str) -> None:

@@ -98,9 +98,7 @@ def initial_context(tower: TextTower, options: CoOpOptions, classes: int, seed: 
 
     copies = classes if options.specific else 1
     if options.init is not None:
-        if not (tokens := tower.tokens(options.init)):
-            raise InputError(f"--init {options.init!r}: a text without tokens; write words, e.g. 'a photo of a'")
-        return tower.embeddings(tokens).float().repeat(copies, 1)
+        return tower.embeddings(tower.tokens(options.init)).float().repeat(copies, 1)
     shape = (copies * options.vectors, tower.width)
     return (INITIAL_STD * torch.randn(shape, generator=generator(seed, 0, 1))).to(tower.device)
 
@@ -137,7 +135,9 @@ def coop(
     import torch
 
     if options.init is not None:
-        options = _with_vectors(options, len(tower.tokens(options.init)))
+        if not (words := tower.tokens(options.init)):
+            raise InputError(f"--init {options.init!r}: a text without tokens; write words, e.g. 'a photo of a'")
+        options = _with_vectors(options, len(words))
     layout = context_layout(tower, class_names, options.vectors, options.position, options.specific)
     context = initial_context(tower, options, len(class_names), seed)
     schedule = options.schedule or Schedule(published_epochs(len(labels) // len(class_names)))
