@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from promptsearch.banks import PromptSet
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators import Evaluator, Progress, Score, no_progress
+from promptsearch.runs.outcome import Outcome
 from promptsearch.runs.share import Budget, Sharing, never
 from promptsearch.search import Searcher, TrialSearcher
 
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from promptsearch.runs.record import RunRecord
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search found: the winner, what was recorded (best first), how many sets were scored, and why it ended."""
-
-    winner: tuple[PromptSet, Score]
-    ranked: list[tuple[PromptSet, Score]]
-    evaluations: int
-    ended: str = "exhausted"
 
 
 def search(
@@ -55,19 +45,31 @@ def search(
     """
     ended = "exhausted"
     if not isinstance(searcher, TrialSearcher):
-        told, evaluations = _by_rounds(searcher, evaluator, record, progress)
+        told, curve = _by_rounds(searcher, evaluator, record, progress)
+        evaluations = curve[-1][0] if curve else 0
     else:
         if record is None:
             ended = _in_memory(searcher, evaluator, budget)
         else:
             ended = Sharing(searcher, evaluator, record, budget, progress, stopping).run()
         told = {s: _plain(v) for s, v in searcher.known.items()}
-        evaluations = len(told)
+        curve, evaluations = _rising(searcher, told), len(told)
     if searcher.best is None:
         raise PromptSearchError("the search ended before it scored anything; give it a larger budget")
     best, score = searcher.best
     ranked = [(s, _plain(v)) for s, v in searcher.ranked(list(told.items()))]
-    return Outcome((best, _plain(score)), ranked, evaluations, ended)
+    return Outcome((best, _plain(score)), ranked, evaluations, ended, curve)
+
+
+def _rising(searcher: Searcher, told: dict[PromptSet, Score]) -> list[tuple[int, Score]]:
+    """The best score after so many sets, wherever it became better."""
+    curve: list[tuple[int, Score]] = []
+    best: tuple[PromptSet, Score] | None = None
+    for n, row in enumerate(told.items(), start=1):
+        if best is None or searcher.rank_key(*row) < searcher.rank_key(*best):
+            best = row
+            curve.append((n, row[1]))
+    return curve
 
 
 def _plain(score: object) -> Score:
@@ -89,12 +91,13 @@ def _in_memory(searcher: TrialSearcher, evaluator: Evaluator, budget: Budget) ->
 
 def _by_rounds(
     searcher: Searcher, evaluator: Evaluator, record: RunRecord | None, progress: Progress
-) -> tuple[dict[PromptSet, Score], int]:
-    """Searchers that record a part of each batch: (what was recorded, how many sets were scored)."""
+) -> tuple[dict[PromptSet, Score], list[tuple[int, Score]]]:
+    """Searchers that record a part of each batch: (what was recorded, sets scored and the best after each round)."""
     recorded = record.trials() if record else []
     known = dict(recorded)
     written = evaluations = 0
     told: dict[PromptSet, Score] = {}
+    curve: list[tuple[int, Score]] = []
     step = 0
     while batch := searcher.ask():
         fresh = [s for s in batch if s not in known]
@@ -102,6 +105,8 @@ def _by_rounds(
         results = [(s, known.get(s) or scores[s]) for s in batch]
         searcher.tell(results)
         evaluations += len(batch)
+        assert searcher.best is not None  # something was told
+        curve.append((evaluations, _plain(searcher.best[1])))
         answered = dict(results)
         keep = [(s, answered[s]) for s in searcher.record()]
         for (s, _), (old, _) in zip(keep, recorded[written:], strict=False):
@@ -117,4 +122,4 @@ def _by_rounds(
         step += 1
         log.debug("round %d: %d sets scored, %d kept, best %s", step, len(batch), len(keep), keep[0][0] if keep else "")
         progress(step, 0, f"round {step}: {evaluations} sets scored")
-    return told, evaluations
+    return told, curve

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from made_problem import make_problem
+from made_problem import make_problem, unit
 
 from promptsearch.cli import main
 
@@ -175,3 +176,24 @@ def test_no_colour_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch, beam: l
     monkeypatch.setenv("FORCE_COLOR", "")
     text = run(*beam, "--shots", "1", "--depth", "1").stdout
     assert "\x1b[3" not in text and max(map(len, text.splitlines()[3:])) <= 140
+
+
+def test_a_notebook_shows_a_table_and_a_plot() -> None:
+    from promptsearch.banks import Bank
+    from promptsearch.evaluators import open_problem
+    from promptsearch.runs import Budget, search
+    from promptsearch.search import BeamSearch, RandomSearch, Space, get_objective
+
+    problem = open_problem("tiny", "made")
+    bank = Bank.of("mine", ["a photo of a {}.", "a dark photo of the {}.", "a sketch of a {}.", "<b>{}</b>"])
+    problem.encoder.encode_texts = lambda texts: unit(np.random.default_rng(0).normal(size=(len(texts), 16)))  # type: ignore[method-assign]
+    evaluator = problem.evaluator(problem.task(shots=2, seed=0))
+    rounds = search(BeamSearch(bank, get_objective("xent"), depth=2), evaluator)
+    trials = search(RandomSearch(Space(bank), get_objective("xent")), evaluator, budget=Budget(trials=4))
+    for outcome in (rounds, trials):
+        table = outcome._repr_html_()
+        assert "&lt;b&gt;{}&lt;/b&gt;" in table and "<b>" not in table
+        assert table.count("<tr>") == 1 + min(10, len(outcome.ranked))
+        xent, accuracy = outcome.plot().data
+        assert xent.x[-1] == outcome.evaluations and xent.y[-1] == outcome.winner[1].xent
+        assert list(xent.y) == sorted(xent.y, reverse=True) and accuracy.y[-1] == 100 * outcome.winner[1].accuracy

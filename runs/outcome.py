@@ -1,0 +1,63 @@
+"""What a search found, as a value that a notebook shows as a table and a plot."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from promptsearch.banks import PromptSet
+from promptsearch.evaluators import Score
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+#: Rows of the table that a notebook shows.
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found: the winner, what was recorded (best first), how many sets were scored, and why it ended.
+
+        outcome = search(BeamSearch(bank, get_objective("xent")), evaluator)
+        outcome         # in a notebook: a table of the best sets
+        outcome.plot()  # the best so far against the sets scored
+
+    Attributes:
+        curve: the best score after so many sets had been scored, after each round or trial that was better.
+    """
+
+    winner: tuple[PromptSet, Score]
+    ranked: list[tuple[PromptSet, Score]]
+    evaluations: int
+    ended: str = "exhausted"
+    curve: Sequence[tuple[int, Score]] = field(default=(), repr=False)
+
+    def plot(self) -> go.Figure:
+        """Few-shot accuracy and cross-entropy of the best set so far, against the number of sets scored (plotly)."""
+        import plotly.graph_objects as go
+
+        points = [*self.curve, (self.evaluations, self.winner[1])]
+        x = [n for n, _ in points]
+        figure = go.Figure(layout={"xaxis_title": "prompt sets scored", "hovermode": "x unified"})
+        accuracy = [100 * s.accuracy for _, s in points]
+        figure.add_scatter(x=x, y=[s.xent for _, s in points], name="cross-entropy", line_shape="hv")
+        figure.add_scatter(x=x, y=accuracy, name="accuracy (%)", line_shape="hv", yaxis="y2")
+        return figure.update_layout(
+            yaxis={"title": "few-shot cross-entropy"},
+            yaxis2={"title": "few-shot accuracy (%)", "overlaying": "y", "side": "right"},
+        )
+
+    def _repr_html_(self) -> str:
+        """The best sets as a table; templates are data and are escaped."""
+        rows = "".join(
+            f"<tr><td>{i}</td><td style='text-align:left'>{'<br>'.join(html.escape(t) for t in s.templates)}</td>"
+            f"<td>{100 * score.accuracy:.1f}</td><td>{score.xent:.4f}</td></tr>"
+            for i, (s, score) in enumerate(self.ranked[:SHOWN], start=1)
+        )
+        return (
+            f"<table><caption>{self.evaluations} prompt sets scored</caption><thead><tr><th></th><th>prompts</th>"
+            f"<th>few-shot accuracy (%)</th><th>cross-entropy</th></tr></thead><tbody>{rows}</tbody></table>"
+        )
