@@ -19,7 +19,7 @@ from promptsearch.commands.trial_options import space_options
 @click.option(
     "--crowding",
     type=float,
-    default=0.99,
+    default=0.999,
     show_default=True,
     help="Cosine of text vectors above which of two sets the worse gives way.",
 )

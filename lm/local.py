@@ -127,8 +127,7 @@ class LocalModel:
             max_new_tokens=ANSWER,
             do_sample=False,  # the processor draws
             pad_token_id=pad,
-            eos_token_id=self._model.generation_config.eos_token_id,
-            stop_strings=None if self.chats else ["\n"],
+            eos_token_id=self._ends or None,
         )
         draws = LogitsProcessorList([_Drawing(seed, self.temperature, self.top_p)])
         try:
@@ -138,7 +137,6 @@ class LocalModel:
                     attention_mask=mask,
                     generation_config=config,
                     logits_processor=draws,
-                    tokenizer=self._tokenizer,
                 )[:, longest:]
         except torch.cuda.OutOfMemoryError as e:
             raise PromptSearchError(
@@ -169,6 +167,15 @@ class LocalModel:
         """What fills rows up; it is masked, so a model without a pad token takes its end token, or any."""
         tokenizer = self._tokenizer
         return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        """Tokens that end an answer: the model's own, and where a line is wanted all that hold a line's end."""
+        own = self._model.generation_config.eos_token_id
+        ends = [] if own is None else [own] if isinstance(own, int) else list(own)
+        if not self.chats:  # written as "Ċ" by byte-level tokenizers, as <0x0A> by others
+            ends += [i for t, i in self._tokenizer.get_vocab().items() if "Ċ" in t or "\n" in t or t == "<0x0A>"]
+        return sorted(set(ends))
 
     @property
     def _device(self) -> Any:

@@ -49,7 +49,7 @@ class EvolveSearch(WritingSearcher):
         batch: int = 8,
         population: int = 16,
         elite: int = 2,
-        crowding: float = 0.99,
+        crowding: float = 0.999,
         tournament: int = 3,
         pareto: bool = False,
     ) -> None:

@@ -41,6 +41,11 @@ def pick(rng: Rng, items: Any) -> Any:
     return items[int(rng.integers(len(items)))]
 
 
+def chosen(items: Any, number: float) -> Any:
+    """The item that a number from 0 to 1 falls on."""
+    return items[int(number * len(items))]
+
+
 def draw(rng: Rng) -> Caption:
     """A caption: most name a medium and a condition, few a place."""
     medium = pick(rng, list(MEDIA)) if rng.random() < 0.35 else "photo"
@@ -53,32 +58,33 @@ def draw(rng: Rng) -> Caption:
 
 
 def say(c: Caption, rng: Rng, name: str = "{}") -> str:
-    """Put a caption into words; synonyms and order are drawn."""
+    """Put a caption into words; synonyms and order are drawn, each by a number of its own."""
+    in_front, which, order, medium, *odd = rng.random(8)
     behind = [c.setting] if c.setting else []
     adjective = ""
     if c.condition:
         words = CONDITIONS[c.condition]
-        if c.medium and rng.random() < 0.65:
-            adjective = pick(rng, words["before"])
+        if c.medium and in_front < 0.65:
+            adjective = chosen(words["before"], which)
         else:
-            behind.insert(int(rng.integers(len(behind) + 1)), pick(rng, words["after"]))
+            behind.insert(int(order * (len(behind) + 1)), chosen(words["after"], which))
     determiner = c.determiner
     if determiner == "a" and name != "{}":
         determiner = article(name)
     thing = f"{determiner} {name}"
     if c.medium is None:
-        core = f"{pick(rng, ['there is ', 'this is ', 'here is '])}{thing}" if rng.random() < 0.12 else thing
+        core = f"{chosen(['there is ', 'this is ', 'here is '], odd[1])}{thing}" if odd[0] < 0.12 else thing
     else:
-        head = " ".join(w for w in (adjective, pick(rng, MEDIA[c.medium])) if w)
-        joint = pick(rng, [" showing ", " with ", " that shows "]) if rng.random() < 0.08 else " of "
-        front = "the " if rng.random() < 0.06 else f"{article(head)} "
+        head = " ".join(w for w in (adjective, chosen(MEDIA[c.medium], medium)) if w)
+        joint = chosen([" showing ", " with ", " that shows "], odd[1]) if odd[0] < 0.08 else " of "
+        front = "the " if odd[2] < 0.06 else f"{article(head)} "
         core = front + head + joint + thing
-        if rng.random() < 0.07:
-            core = pick(rng, ["this is ", "here is ", "itap: "]) + core
+        if odd[2] > 0.93:
+            core = chosen(["this is ", "here is ", "itap: "], odd[1]) + core
     text = " ".join([core, *behind])
-    if behind and rng.random() < 0.08:
+    if behind and odd[3] < 0.08:
         text = f"{core}, {' '.join(behind)}"
-    return text if rng.random() < 0.1 else text + "."
+    return text if odd[3] > 0.9 else text + "."
 
 
 def edit(kind: str, rng: Rng) -> tuple[tuple[str, ...], str] | None:
@@ -89,7 +95,9 @@ def edit(kind: str, rng: Rng) -> tuple[tuple[str, ...], str] | None:
         if c.condition is None or (d.medium is None and d.setting is None):
             return None
         joined = Caption(d.medium, c.condition, d.setting or c.setting, d.determiner)
-        return (say(c, rng), say(d, rng)), say(joined, rng)
+        first, second = int(rng.integers(1 << 31)), int(rng.integers(1 << 31))
+        say_first, say_second = np.random.default_rng(first), np.random.default_rng(second)
+        return (say(c, say_first), say(d, say_second)), say(joined, np.random.default_rng(first))
     new = c
     if kind == "specific":
         if c.condition is None:
@@ -112,10 +120,17 @@ def edit(kind: str, rng: Rng) -> tuple[tuple[str, ...], str] | None:
     elif kind == "condition":
         new = replace(c, condition=pick(rng, [k for k in CONDITIONS if k != c.condition]))
     for _ in range(5):
-        old, made = say(c, rng), say(new, rng)
+        old, made = alike(c, new, rng, kind)
         if old != made and (kind != "shorter" or len(made) < len(old)):
             return (old,), made
     return None
+
+
+def alike(old: Caption, new: Caption, rng: Rng, kind: str) -> tuple[str, str]:
+    """Two captions in words; but for a paraphrase, what they have in common is mostly said in the same ones."""
+    seed = int(rng.integers(1 << 31))
+    same = kind != "paraphrase" and rng.random() < 0.85
+    return say(old, np.random.default_rng(seed)), say(new, np.random.default_rng(seed if same else seed + 1))
 
 
 def few_shot(rng: Rng) -> str:
@@ -134,6 +149,7 @@ def ranking(rng: Rng, scored: bool) -> str:
     while target.condition is None and target.medium in (None, "photo"):
         target = draw(rng)
     rows = []
+    mostly = int(rng.integers(1 << 31))  # the better ones mostly share their words too
     n = int(rng.integers(5, 12))
     for i in range(n + 1):
         c = draw(rng)
@@ -142,7 +158,8 @@ def ranking(rng: Rng, scored: bool) -> str:
             c = replace(c, condition=target.condition if rng.random() < 0.9 else c.condition)
             if target.medium not in (None, "photo") and rng.random() < 0.8:
                 c = replace(c, medium=target.medium)
-        rows.append((int(rng.integers(0, 25)) + (45 if near else 15), say(c, rng)))
+        words = np.random.default_rng(mostly if near and rng.random() < 0.7 else int(rng.integers(1 << 31)))
+        rows.append((int(rng.integers(0, 25)) + (45 if near else 15), say(c, words)))
     last = rows.pop()
     rows.sort(key=lambda r: r[0])
     if scored:
@@ -166,11 +183,24 @@ def sentences(rng: Rng) -> str:
     return "\n".join(lines)
 
 
+def echo(rng: Rng) -> str:
+    """Lines that come again: what teaches a small model to look back and copy."""
+    if rng.random() < 0.5:
+        every = " ".join([*WORDS["objects"], *WORDS["settings"]]).split()
+        lines = [" ".join(pick(rng, every) for _ in range(int(rng.integers(4, 12)))) for _ in range(3)]
+    else:
+        lines = [say(draw(rng), rng) for _ in range(4)]
+    again = [lines[i] for i in rng.integers(len(lines), size=3 * len(lines))]
+    return "\n".join([*lines, *again])
+
+
 def document(rng: Rng) -> str:
     """One text to learn from."""
     kind = rng.random()
     if kind < 0.45:
         return few_shot(rng)
-    if kind < 0.7:
+    if kind < 0.65:
         return ranking(rng, scored=rng.random() < 0.6)
+    if kind < 0.8:
+        return echo(rng)
     return sentences(rng)

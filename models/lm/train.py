@@ -1,6 +1,7 @@
 """Train the embedded language model: a small GPT-2 and its tokenizer, on made-up captions.
 
-    python -m promptsearch.models.lm.train
+    python -m promptsearch.models.lm.train --stop 900 --out phase1
+    python -m promptsearch.models.lm.train --start phase1 --steps 380 --seed 1
 
 Writes an ordinary transformers folder (config.json, model.safetensors in float16, tokenizer.json …) and a log.
 """
@@ -26,7 +27,7 @@ CONTEXT = 320
 HELD_OUT = 10_000  # the seed of documents that are never trained on
 
 
-def train_tokenizer(vocabulary: int, documents: int = 20_000) -> PreTrainedTokenizerFast:
+def train_tokenizer(vocabulary: int, documents: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer, so that any text can be read."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -90,10 +91,12 @@ def held_out_loss(model: Any, batch: torch.Tensor) -> float:
 @click.option("--layers", default=3)
 @click.option("--width", default=128)
 @click.option("--vocabulary", default=1536)
+@click.option("--documents", default=20_000, help="That the tokenizer is trained on.")
 @click.option("--lr", default=2e-3)
 @click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A folder to go on from.")
 @click.option("--warm-up", default=0.05, help="Share of the steps in which the learning rate rises.")
 @click.option("--seed", default=0, help="Of the documents.")
+@click.option("--stop", type=int, help="Stop after this step, whatever the learning rate is then.")
 def main(
     out: Path,
     steps: int,
@@ -101,13 +104,15 @@ def main(
     layers: int,
     width: int,
     vocabulary: int,
+    documents: int,
     lr: float,
     start: Path | None,
     warm_up: float,
     seed: int,
+    stop: int | None,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(vocabulary) if start is None else AutoTokenizer.from_pretrained(start)
+    tokenizer = train_tokenizer(vocabulary, documents) if start is None else AutoTokenizer.from_pretrained(start)
     end = tokenizer.eos_token_id
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -141,12 +146,14 @@ def main(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 50 == 0 or step == steps:
+        if step % 50 == 0 or step in (steps, stop):
             seconds = round(time.perf_counter() - started)
             log.append({"step": step, "loss": round(held_out_loss(model, test), 4), "seconds": seconds})
             click.echo(json.dumps(log[-1]))
             save(model, tokenizer, out)
             model.float()
+        if step == stop:
+            break
     (out / "train_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
 
 
