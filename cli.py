@@ -25,9 +25,11 @@ from promptsearch.commands.features import features
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
+from promptsearch.commands.plugins import plugins
 from promptsearch.commands.random import random
 from promptsearch.commands.report import report
 from promptsearch.commands.runs import runs
+from promptsearch.commands.search import search
 from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker
@@ -59,8 +61,9 @@ class _Group(click.Group):
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     from promptsearch.evaluators.cache import CacheWarning
+    from promptsearch.plugins import PluginWarning
 
-    if issubclass(category, CacheWarning):
+    if issubclass(category, (CacheWarning, PluginWarning)):
         click.echo(f"Warning: {message}", err=True)
 
 
@@ -89,6 +92,7 @@ COMMANDS = (
     climb,
     random,
     evolve,
+    search,
     coop,
     names,
     vpt,
@@ -102,6 +106,7 @@ COMMANDS = (
     report,
     explore,
     export,
+    plugins,
     doctor,
     completion,
 )

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
-from importlib import resources
 from pathlib import Path
 
 from promptsearch.banks.bank import Bank
 from promptsearch.banks.formats import from_tree, from_txt
 from promptsearch.banks.parse import parse_json, parse_yaml
-from promptsearch.banks.template import Template, shorten
+from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.plugins import Registry
 
 #: Longest line of a text or YAML file, in characters; JSON may be one long line.
 MAX_LINE = 10_000
 #: Largest file of each format, in bytes.  YAML is parsed slowly.
 MAX_BYTES = {".txt": 16_000_000, ".json": 16_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
 
-_FILES = {"templates": "templates.txt", "grammar": "grammar.yaml", "openai-cifar": "openai-cifar.txt"}
-_OPEN_CLIP = {"openai-imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple-imagenet": "SIMPLE_IMAGENET_TEMPLATES"}
-#: Sizes of the banks that open_clip has: importing it to count takes seconds.
-OPEN_CLIP_SIZES = {"openai-imagenet": 80, "simple-imagenet": 7}
 _BOM = b"\xef\xbb\xbf"
 
 
+BANKS = Registry("banks")
+
+
 def builtin_banks() -> dict[str, str]:
-    """Names and descriptions of the banks that need no file."""
-    return {
-        "templates": "hand-written sentences: media, quality, light, distance, framing, context, weather",
-        "grammar": "a slot grammar of quality, medium, determiner and context",
-        "openai-cifar": "the 18 templates that CLIP's authors wrote for CIFAR-10 and CIFAR-100",
-        "openai-imagenet": "the 80 templates of CLIP's ImageNet ensemble, from open_clip",
-        "simple-imagenet": "the 7 templates of CLIP's small ImageNet ensemble, from open_clip",
-    }
+    """Names and descriptions of the banks that need no file: ours (banks/shipped.py) and those of other packages."""
+    return {name: _first_line(make) for name, make in BANKS.loaded().items()}
 
 
 def load_bank(spec: str | Path) -> Bank:
@@ -44,12 +37,8 @@ def load_bank(spec: str | Path) -> Bank:
     Raises:
         InputError: no such bank or file, or something wrong in it: "path:line: what is wrong: value; remedy".
     """
-    if isinstance(spec, str) and spec in _FILES:
-        file = _FILES[spec]
-        data = (resources.files(__package__) / file).read_bytes()
-        return _parse(data, Path(file).suffix, f"promptsearch/banks/{file}", spec, None)
-    if isinstance(spec, str) and spec in _OPEN_CLIP:
-        return _from_open_clip(spec)
+    if isinstance(spec, str) and _is_name(spec) and spec in BANKS:
+        return _checked(spec)
     path, key, status = _find(str(spec))
     shown = _shown(path)
     if stat.S_ISDIR(status.st_mode):
@@ -67,7 +56,32 @@ def load_bank(spec: str | Path) -> Bank:
         raise _unreadable(path, e) from e
     if len(data) > limit:
         raise InputError(f"{shown}: larger than {limit / 1e6:.0f} MB; a {suffix} bank must be smaller, split it")
-    return _parse(data, suffix, shown, _shown(Path(path).stem), key)
+    return parse_bank(data, suffix, shown, _shown(Path(path).stem), key)
+
+
+def _is_name(spec: str) -> bool:
+    """Whether a spec may be a bank's name: a file that is there, or has a suffix, is looked for as a file."""
+    return spec in BANKS.built_in or (Path(spec).suffix.lower() not in MAX_BYTES and not os.path.exists(spec))
+
+
+def _checked(name: str) -> Bank:
+    make = BANKS[name]
+    if name in BANKS.built_in:
+        bank: Bank = make()
+        return bank
+    try:
+        made = make()
+    except PromptSearchError:
+        raise
+    except Exception as e:  # another's function may raise anything
+        raise PromptSearchError(f"plug-in {name!r} (banks) failed ({type(e).__name__}: {e}); update its package") from e
+    if not isinstance(made, Bank):
+        raise PromptSearchError(f"plug-in {name!r} (banks) returned {shorten(made)}; it must return a Bank")
+    return made
+
+
+def _first_line(thing: object) -> str:
+    return ((getattr(thing, "__doc__", None) or "").strip().splitlines() or [""])[0]
 
 
 def _find(spec: str) -> tuple[str, str | None, os.stat_result]:
@@ -92,7 +106,8 @@ def _shown(path: str) -> str:
     return path if path.isprintable() and 0 < len(path) <= 200 else shorten(path, 200)
 
 
-def _parse(data: bytes, suffix: str, place: str, name: str, key: str | None) -> Bank:
+def parse_bank(data: bytes, suffix: str, place: str, name: str, key: str | None = None) -> Bank:
+    """A bank from a file's bytes; `place` is what messages call it.  Raises InputError."""
     data = data.removeprefix(_BOM)
     try:
         text = data.decode("utf-8")
@@ -114,12 +129,3 @@ def _parse(data: bytes, suffix: str, place: str, name: str, key: str | None) -> 
             raise InputError(f"{place}: a .txt bank has no parts to pick {shorten(key)} from; leave #{key} out")
         return from_txt(text, place, name, place)
     return from_tree(parse_yaml(text, place), place, name, place, key)
-
-
-def _from_open_clip(name: str) -> Bank:
-    try:
-        import open_clip
-    except ImportError as e:
-        raise PromptSearchError(f"bank {name!r} needs open_clip, which does not import: {e}; reinstall it") from e
-    texts = [Template(fill("{}")) for fill in getattr(open_clip, _OPEN_CLIP[name])]
-    return Bank(name, tuple(dict.fromkeys(texts)), source=f"open_clip.{_OPEN_CLIP[name]}")

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from promptsearch.banks import Bank, builtin_banks, load_bank
-from promptsearch.banks.load import OPEN_CLIP_SIZES
+from promptsearch.banks.shipped import OPEN_CLIP_SIZES
+from promptsearch.errors import PromptSearchError
 
 
 @click.group()
@@ -20,10 +21,14 @@ def banks() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def list_banks(as_json: bool) -> None:
     """List the built-in banks; any file of templates is a bank too."""
-    rows = [
-        {"name": name, "size": OPEN_CLIP_SIZES.get(name) or len(load_bank(name)), "description": description}
-        for name, description in builtin_banks().items()
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, description in builtin_banks().items():
+        try:
+            size = OPEN_CLIP_SIZES.get(name) or len(load_bank(name))
+        except PromptSearchError as e:  # a plug-in's: the others are listed all the same
+            click.echo(f"Warning: {e}", err=True)
+            continue
+        rows.append({"name": name, "size": size, "description": description})
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

@@ -118,11 +118,11 @@ def compare(
 
 
 def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options of every searcher of the registry: its command's own defaults, with those `given` that it has."""
+    """The options of every searcher that has a command: its command's own defaults, with those `given` that it has."""
     from promptsearch.search import SEARCHERS
 
     found, shared = {}, _shared()
-    for name in SEARCHERS:
+    for name in SEARCHERS.built_in:
         command = getattr(importlib.import_module(f"promptsearch.commands.{name}"), name)
         context = click.Context(command)
         defaults = {p.name: p.get_default(context) for p in command.params if p.name not in shared}

@@ -43,6 +43,10 @@ def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: Ru
 
         model = open_lm(record.config, record.get("lm") or {})
         proposer, usage = LanguageProposer(model), lambda: model.usage
+    elif (name := record.config.get("proposer", "grammar")) != "grammar":
+        from promptsearch.search.proposers import PROPOSERS
+
+        proposer = PROPOSERS[name](searcher.space)
     tools = Tools(
         proposer=proposer,
         usage=usage,

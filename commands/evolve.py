@@ -25,10 +25,10 @@ from promptsearch.commands.trial_options import space_options
 )
 @click.option(
     "--proposer",
-    type=click.Choice(["lm", "grammar"]),
     default="lm",
     show_default=True,
-    help="Who writes the offspring: a language model (embedded, unless one is named), or the bank's slots and words.",
+    help="Who writes the offspring: lm (a language model; embedded, unless one is named), grammar (the bank's slots and"
+    " words), or a plug-in's.",
 )
 @lm_options
 @problem_options
@@ -60,6 +60,11 @@ def evolve(
         "crowding": crowding,
         "proposer": proposer,
     }
+    from promptsearch.errors import InputError
+    from promptsearch.search.proposers import PROPOSERS
+
+    if proposer not in PROPOSERS:
+        raise InputError(f"--proposer {proposer}: choose from {', '.join(PROPOSERS)}")
     given = split_lm(options)
     if proposer == "lm":
         own |= lm_config(given)

@@ -15,11 +15,14 @@ import numpy as np
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.hub import first_line, load_from_hub, prepared
 from promptsearch.evaluators.stored import StoredPicture
+from promptsearch.plugins import Registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SHORT_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+CIFAR10, CIFAR100 = "uoft-cs/cifar10", "uoft-cs/cifar100"
+SHORT_NAMES = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+DATASETS = Registry("datasets")
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<config>[\w.-]+))?")
 _SPLITS = ("train", "test", "validation", "val")
 _SPLIT_FILE = re.compile(rf"({'|'.join(_SPLITS)})(?![a-z])")
@@ -195,17 +198,27 @@ def dataset_cached(spec: str) -> bool:
 
 
 def _hub_id(spec: str) -> tuple[str, str | None]:
-    match = _HUB_ID.fullmatch(SHORT_NAMES.get(spec, spec))
+    match = _HUB_ID.fullmatch(_named_data(spec))
     if match is None:
         raise InputError(
-            f"--dataset {spec}: no such folder, and neither {', '.join(SHORT_NAMES)} nor a hub id owner/name[:config]"
+            f"--dataset {spec}: no such folder, and neither {', '.join(DATASETS)} nor a hub id owner/name[:config]"
         )
     return match["repo"], match["config"]
 
 
+def _named_data(spec: str) -> str:
+    """The hub id or folder that a name stands for (CIFAR, or what a plug-in brings); anything else is itself."""
+    if spec in SHORT_NAMES:
+        return SHORT_NAMES[spec]
+    if not re.fullmatch(r"\w[\w-]*", spec) or os.path.exists(spec) or spec not in DATASETS:
+        return spec
+    named = DATASETS[spec]
+    return str(named() if callable(named) else named)
+
+
 def _local(spec: str) -> Path | None:
     """The folder that `spec` means, or None for the hub's."""
-    path = os.path.expanduser(SHORT_NAMES.get(spec, spec))
+    path = os.path.expanduser(_named_data(spec))
     if spec and os.path.isdir(path):
         return Path(path)
     if spec and os.path.exists(path):

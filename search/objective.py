@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from promptsearch.errors import InputError
+from promptsearch.plugins import Registry
 
 
 class ScoreLike(Protocol):
@@ -32,14 +33,15 @@ def xent(score: ScoreLike) -> tuple[float, ...]:
     return (-score.xent,)
 
 
-OBJECTIVES: dict[str, Objective] = {"accuracy": accuracy, "xent": xent}
+OBJECTIVES = Registry("objectives", {"accuracy": accuracy, "xent": xent})
 
 
 def get_objective(name: str) -> Objective:
     """Look an objective up.  Raises InputError naming those there are."""
     if name not in OBJECTIVES:
         raise InputError(f"objective {name!r} is not known; choose from {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
+    objective: Objective = OBJECTIVES[name]
+    return objective
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from promptsearch.banks import Bank
-from promptsearch.errors import InputError
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.plugins import Registry
 from promptsearch.search.ask_climb import AskClimb
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
@@ -16,20 +18,24 @@ from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.searcher import Searcher
 from promptsearch.search.space import Space
 from promptsearch.search.tpe import TpeSearch
+from promptsearch.search.trials import TrialSearcher
 
 #: Makes a searcher from a bank and a run's configuration (the command's own options, and "seed").
 Builder = Callable[[Bank, Mapping[str, Any]], Searcher]
 
 
-def _beam(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+def beam(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    """Beam search over ensembles."""
     return BeamSearch(bank, of_options(o), width=o["width"], depth=o["depth"], patience=o["patience"])
 
 
-def _random(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+def random(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    """Random search."""
     return RandomSearch(Space(bank, o["ensemble"]), of_options(o), seed=o["seed"], batch=o["batch"])
 
 
-def _climb(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+def climb(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    """Hill climbing; with a language model, climbing by its proposals."""
     if "lm" in o:
         return AskClimb(
             Space(bank, o["ensemble"]),
@@ -43,7 +49,8 @@ def _climb(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     return HillClimb(Space(bank, o["ensemble"]), of_options(o), seed=o["seed"], batch=o["batch"])
 
 
-def _tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+def tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    """Optuna's samplers."""
     return TpeSearch(
         Space(bank, o["ensemble"]),
         of_options(o),
@@ -54,7 +61,8 @@ def _tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     )
 
 
-def _evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+def evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
+    """Evolution with a proposer."""
     return EvolveSearch(
         Space(bank, o["ensemble"]),
         of_options(o),
@@ -67,21 +75,48 @@ def _evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     )
 
 
-SEARCHERS: dict[str, Builder] = {
-    "beam": _beam,
-    "random": _random,
-    "climb": _climb,
-    "tpe": _tpe,
-    "evolve": _evolve,
-}
+SEARCHERS = Registry("searchers")
 
 
 def build_searcher(command: str, bank: Bank, options: Mapping[str, Any]) -> Searcher:
-    """The searcher of a command.
+    """The searcher of a command, or of a plug-in.
 
     Raises:
-        InputError: an unknown command, or options that its searcher refuses.
+        InputError: an unknown name, or options that its searcher refuses.
+        PromptSearchError: a plug-in that does not load, or builds no searcher.
     """
     if command not in SEARCHERS:
         raise InputError(f"searcher {command!r} is not known here; this version has {', '.join(SEARCHERS)}")
-    return SEARCHERS[command](bank, options)
+    builder = SEARCHERS[command]
+    searcher = _of_class(builder, bank, options) if isinstance(builder, type) else builder(bank, options)
+    if not isinstance(searcher, Searcher):
+        raise PromptSearchError(f"plug-in {command!r} (searchers) built {searcher!r}; it must build a Searcher")
+    return searcher
+
+
+def own_options(name: str) -> dict[str, Any]:
+    """The options of a plug-in's class with their defaults: its keyword-only arguments but seed and batch.
+
+    A function that builds a searcher reads what it wants and says nothing of it: it has none here.
+    """
+    builder = SEARCHERS[name]
+    if not isinstance(builder, type):
+        return {}
+    return {
+        p.name: p.default
+        for p in inspect.signature(builder).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in ("seed", "batch")
+    }
+
+
+def _of_class(made: Any, bank: Bank, options: Mapping[str, Any]) -> Any:
+    objective = of_options(options)
+    wanted = {
+        p.name: options[p.name]
+        for p in inspect.signature(made).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name in options
+    }
+    if issubclass(made, TrialSearcher):
+        wanted |= {k: options[k] for k in ("seed", "batch") if k in options}
+        return made(Space(bank, options.get("ensemble", 1)), objective, **wanted)
+    return made(bank, objective, **wanted)

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from promptsearch.banks import BASELINE, Bank, Template, builtin_banks, load_bank
-from promptsearch.banks.load import MAX_BYTES, OPEN_CLIP_SIZES
+from promptsearch.banks.load import MAX_BYTES
+from promptsearch.banks.shipped import OPEN_CLIP_SIZES
 from promptsearch.errors import InputError
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -58,7 +59,7 @@ def test_banks_from_open_clip() -> None:
     bank = load_bank("openai-imagenet")
     assert bank.templates[0] == "a bad photo of a {}." and "a origami {}." in bank.templates
     assert bank.source == "open_clip.OPENAI_IMAGENET_TEMPLATES" and bank.lines[0] is None
-    assert set(builtin_banks()) == {"templates", "grammar", *OPEN_CLIP_SIZES}
+    assert set(builtin_banks()) == {"templates", "grammar", "openai-cifar", *OPEN_CLIP_SIZES}
 
 
 @relaxed
@@ -277,7 +278,7 @@ def test_a_missing_file_lists_the_built_in_banks(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     for spec in ("banks/templates.txt", "nothing", "no.json#cifar10", "", "#", Path("templates")):
         said = message(spec)
-        assert "no such file or bank; built-in banks: templates, grammar, openai-imagenet, simple-imagenet" in said
+        assert f"no such file or bank; built-in banks: {', '.join(builtin_banks())}" in said
 
 
 def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

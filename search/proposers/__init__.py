@@ -1,5 +1,8 @@
 """Proposers: they write new templates on request; a language model, or edits drawn from a bank."""
 
+from promptsearch.plugins import Registry
 from promptsearch.search.proposers.request import KINDS, MUTATIONS, Proposer, Request
 
-__all__ = ["KINDS", "MUTATIONS", "Proposer", "Request"]
+PROPOSERS = Registry("proposers")
+
+__all__ = ["KINDS", "MUTATIONS", "PROPOSERS", "Proposer", "Request"]

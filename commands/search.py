@@ -1,0 +1,62 @@
+"""`promptsearch search`: a searcher that another package brings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.trial_options import trial_options
+
+
+@click.command()
+@click.argument("searcher")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the searcher's own; JSON.")
+@trial_options
+@problem_options
+@run_options
+@output_options
+def search(
+    searcher: str,
+    settings: tuple[str, ...],
+    bank_spec: str,
+    ensemble: int,
+    objective: str,
+    batch: int,
+    **options: Any,
+) -> None:
+    """Search with SEARCHER, a plug-in's (`promptsearch plugins` lists them); promptsearch's own have commands.
+
+    The same command again resumes a run that was cut off; with more --trials it goes on.
+    """
+    from promptsearch.commands.searching import run_trials
+    from promptsearch.errors import InputError
+    from promptsearch.search import SEARCHERS
+    from promptsearch.search.registry import own_options
+
+    if searcher in SEARCHERS.built_in:
+        raise InputError(f"search {searcher}: that one has a command of its own: promptsearch {searcher}")
+    if searcher not in SEARCHERS:
+        there = ", ".join(n for n in SEARCHERS if n not in SEARCHERS.built_in) or "none"
+        raise InputError(f"search {searcher}: no plug-in of that name; installed: {there}")
+    given = dict(_pair(s) for s in settings)
+    if own := own_options(searcher):
+        if unknown := given.keys() - own.keys():
+            raise InputError(f"--set {unknown.pop()}: {searcher} has {', '.join(own)}")
+        given = {**own, **given}
+    kept = {**given, "ensemble": ensemble, "objective": objective, "batch": batch}
+    run_trials(searcher, bank_spec, kept, **options)
+
+
+def _pair(setting: str) -> tuple[str, Any]:
+    from promptsearch.errors import InputError
+
+    name, equals, value = setting.partition("=")
+    if not equals or not name.isidentifier() or name in ("seed", "batch", "ensemble", "objective"):
+        raise InputError(f"--set {setting}: write NAME=VALUE with an option of the searcher's own")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,169 @@
+"""Every extension point in one place: what can be named on the command line, ours and other packages', by one door.
+
+A package adds to a kind by an entry point of the group `promptsearch.KIND` (docs/plug-ins.md); what this package has
+itself is listed here in the same form and loaded by the same code.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from promptsearch.errors import PromptSearchError
+
+#: What each kind's object is, for `promptsearch plugins` and its errors.
+KINDS = {
+    "banks": "a function without arguments that returns a Bank",
+    "datasets": "a hub id, or a function without arguments that returns a folder or a hub id",
+    "objectives": "an objective: called with a Score, it returns a tuple to sort by, larger being better",
+    "proposers": "called with a Space, it returns an object with propose(requests, seed)",
+    "searchers": "a class of Searcher, or a function (bank, options) that returns a Searcher",
+}
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "banks": {
+        "templates": "promptsearch.banks.shipped:templates",
+        "grammar": "promptsearch.banks.shipped:grammar",
+        "openai-cifar": "promptsearch.banks.shipped:openai_cifar",
+        "openai-imagenet": "promptsearch.banks.shipped:openai_imagenet",
+        "simple-imagenet": "promptsearch.banks.shipped:simple_imagenet",
+    },
+    "datasets": {
+        "cifar10": "promptsearch.evaluators.data:CIFAR10",
+        "cifar100": "promptsearch.evaluators.data:CIFAR100",
+    },
+    "objectives": {},
+    "proposers": {
+        "grammar": "promptsearch.search.proposers.grammar:GrammarProposer",
+        "lm": "promptsearch.search.proposers.language:LanguageProposer",
+    },
+    "searchers": {
+        "beam": "promptsearch.search.registry:beam",
+        "random": "promptsearch.search.registry:random",
+        "climb": "promptsearch.search.registry:climb",
+        "tpe": "promptsearch.search.registry:tpe",
+        "evolve": "promptsearch.search.registry:evolve",
+    },
+}
+
+
+#: What the registries hold beside `BUILT_IN`, by kind.
+_OWN: dict[str, Mapping[str, Any]] = {}
+
+
+class PluginWarning(UserWarning):
+    """A plug-in that is left out, and why."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One thing that can be named, and where it comes from; `load` brings it."""
+
+    kind: str
+    name: str
+    point: EntryPoint
+    package: str
+
+    def load(self) -> Any:
+        """The object itself.
+
+        Raises:
+            PromptSearchError: it does not import.
+        """
+        try:
+            return self.point.load()
+        except (Exception, SystemExit) as e:  # another's module may raise anything while it is imported
+            reason = f"{type(e).__name__}: {e}".splitlines()[0]
+            raise PromptSearchError(
+                f"plug-in {self.name!r} ({self.kind}) of {self.package} cannot be loaded ({reason}); "
+                f"update that package, or uninstall it"
+            ) from e
+
+
+@cache
+def found(kind: str) -> tuple[dict[str, Plugin], tuple[str, ...]]:
+    """The plug-ins of a kind by name, ours first, and a line for each that is shadowed by another of its name."""
+    group = f"promptsearch.{kind}"
+    every = {n: Plugin(kind, n, EntryPoint(n, v, group), "promptsearch") for n, v in BUILT_IN[kind].items()}
+    shadowed = []
+    for point in sorted(entry_points(group=group), key=lambda p: (p.dist.name if p.dist else "", p.name)):
+        package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
+        if (first := every.get(point.name)) is None:
+            every[point.name] = Plugin(kind, point.name, point, package)
+        elif first.point.value != point.value:
+            shadowed.append(f"plug-in {point.name!r} ({kind}) of {package} is left out: {first.package} has that name")
+    return every, tuple(shadowed)
+
+
+class Registry(Mapping[str, Any]):
+    """The things of one kind by name, loaded when they are asked for.
+
+        searchers = Registry("searchers")
+        print(sorted(searchers), searchers["beam"])
+
+    Looking a name up raises KeyError for an unknown one and PromptSearchError for one that does not load.  `loaded`
+    leaves those out with a PluginWarning, so that one bad plug-in spoils nothing else.
+
+    Args:
+        own: things of this package that need no import, beside those of `BUILT_IN`.
+    """
+
+    def __init__(self, kind: str, own: Mapping[str, Any] | None = None) -> None:
+        self.kind = kind
+        self.own = dict(own or {})
+        _OWN[kind] = self.own
+
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        """The names that come with promptsearch."""
+        return (*self.own, *BUILT_IN[self.kind])
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self.own:
+            return self.own[name]
+        if name in BUILT_IN[self.kind]:  # without a look at what is installed
+            return Plugin(self.kind, name, _built_in(self.kind, name), "promptsearch").load()
+        return found(self.kind)[0][name].load()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.own or name in BUILT_IN[self.kind] or name in found(self.kind)[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self.own, *found(self.kind)[0]]))
+
+    def __len__(self) -> int:
+        return len({*self.own, *found(self.kind)[0]})
+
+    def loaded(self) -> dict[str, Any]:
+        """All that load, by name."""
+        things = {}
+        for name in self:
+            try:
+                things[name] = self[name]
+            except PromptSearchError as e:
+                warnings.warn(str(e), PluginWarning, stacklevel=2)
+        return things
+
+
+def _built_in(kind: str, name: str) -> EntryPoint:
+    return EntryPoint(name, BUILT_IN[kind][name], f"promptsearch.{kind}")
+
+
+def all_plugins() -> list[tuple[Plugin, str | None]]:
+    """Every plug-in of every kind with why it does not load, or None."""
+    rows: list[tuple[Plugin, str | None]] = []
+    for kind in KINDS:
+        for name, thing in _OWN.get(kind, {}).items():
+            value = f"{thing.__module__}:{getattr(thing, '__qualname__', name)}"
+            rows.append((Plugin(kind, name, EntryPoint(name, value, f"promptsearch.{kind}"), "promptsearch"), None))
+        for plugin in found(kind)[0].values():
+            try:
+                plugin.load()
+                rows.append((plugin, None))
+            except PromptSearchError as e:
+                rows.append((plugin, str(e)))
+    return rows
