@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptsearch.commands.fluency_options import fluency_options
 from promptsearch.commands.lm_options import lm_options
 from promptsearch.commands.options import model_options, output_options, problem_options, run_options
 
@@ -124,8 +125,8 @@ def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found, shared = {}, _shared()
     for name in SEARCHERS.built_in:
         command = getattr(importlib.import_module(f"promptsearch.commands.{name}"), name)
-        context = click.Context(command)
-        defaults = {p.name: p.get_default(context) for p in command.params if p.name not in shared}
+        values = command.make_context(name, []).params
+        defaults = {k: v for k, v in values.items() if k not in shared}
         found[name] = {k: given.get(k, v) for k, v in defaults.items()}
         if "proposer" in found[name]:  # no language model takes part: its prompts depend on which one is here
             found[name]["proposer"] = "grammar"
@@ -137,7 +138,7 @@ def _shared() -> set[str]:
 
     def nothing() -> None: ...
 
-    for options in (problem_options, run_options, output_options, lm_options):
+    for options in (problem_options, run_options, output_options, lm_options, fluency_options):
         options(nothing)
     params: list[click.Parameter] = nothing.__click_params__  # type: ignore[attr-defined]
     return {str(p.name) for p in params} | {"bank_spec", "trials", "timeout", "enqueue"}
