@@ -96,6 +96,7 @@ class Encoder:
         self.progress = progress
         self._cache = cache
         self._texts = TextCache(cache, spec.text_key)
+        self._excess = TextCache(cache, {"model": spec.fingerprint}, kind="lengths")
         self._model: Any = None
         self._preprocess: Any = None
 
@@ -131,13 +132,19 @@ class Encoder:
         return self._texts.lookup_parts(texts, self._encode_new_texts)
 
     def fits(self, texts: Sequence[str]) -> bool:
-        """Whether the model reads all of these texts whole; the tokenizer is asked only about new ones."""
+        """Whether the model reads all of these texts whole; the tokenizer is asked once about each, ever."""
         unknown = [t for t, known in zip(texts, self._texts.holds(texts), strict=True) if not known]
-        try:
-            self._refuse_too_long(unknown)
-        except TooLongError:
-            return False
-        return True
+        return not unknown or bool(self._excess.lookup(unknown, self._count_excess).max() <= 0)
+
+    def _count_excess(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, 1): by how many tokens each text is too long for the model, or 0."""
+        excess = np.zeros((len(texts), 1), np.float32)
+        for i, text in enumerate(texts):
+            try:
+                self._refuse_too_long([text])
+            except TooLongError as e:
+                excess[i] = e.tokens - e.limit
+        return excess
 
     def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         """Positions and vectors of parts of the texts, as they are done."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -223,7 +226,7 @@ def test_bad_options(option: str, value: Any, message: str) -> None:
 
 
 GRAMMAR = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--trials", "24"]
-GRAMMAR += ["--population", "6", "--bank", "templates", "--json"]
+GRAMMAR += ["--population", "6", "--bank", "templates", "--proposer", "grammar", "--json"]
 
 
 def test_the_command_finds_resumes_and_reports(tmp_path: Path) -> None:
@@ -237,7 +240,18 @@ def test_the_command_finds_resumes_and_reports(tmp_path: Path) -> None:
     run(*GRAMMAR, "--study", "part", "--trials", "15")
     more = run("runs", "resume", "part", "--trials", "24", "--json")
     assert (more["winner"], more["runners_up"]) == (whole["winner"], whole["runners_up"])
-    table = CliRunner().invoke(main, [a for a in GRAMMAR if a != "--json"] + ["--study", "whole"]).stdout
+    code = (
+        "import sys\nfrom promptsearch.cli import main\n"
+        f"main({[*GRAMMAR, '--study', 'again']!r}, standalone_mode=False)\n"
+        "print([m for m in ('torch', 'open_clip', 'transformers', 'datasets') if m in sys.modules])"
+    )
+    path = os.pathsep.join(p for p in sys.path if p)
+    env = {**os.environ, "PYTHONPATH": path, "PROMPTSEARCH_HOME": str(tmp_path / "other")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr  # all is cached: no torch without a language model
+    shown = CliRunner().invoke(main, [a for a in GRAMMAR if a != "--json"] + ["--study", "whole"])
+    table = shown.stdout
+    assert shown.exit_code == 0, (shown.stderr, shown.exception)
     assert f"{whole['proposals']['proposed']} prompts proposed, rejected: " in table
 
 
