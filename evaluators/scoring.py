@@ -7,17 +7,19 @@ that the templates' Gram matrix gives.  One more template costs one addition, no
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.memory import quarter_of_ram
 
 #: Floats of working memory per chunk of sets: they stay in a core's second-level cache.
-CHUNK_FLOATS = 48_000
+CHUNK_FLOATS = 96_000
 
 #: Ensembles of more templates take their norms from summed vectors: the Gram matrix would cost k*k.
 LARGE = 64
@@ -50,6 +52,7 @@ class TemplateTable:
         self._logits = np.empty((0, 0, len(labels)), np.float32)  # (T, C, N)
         self._vectors = np.empty((0, 0, features.shape[1]), np.float32)  # (T, C, D)
         self._gram = np.empty((0, 0, 0), np.float32)  # (T, T, C)
+        self._recent = _Recent(LARGE)
         self._cores = available_cores()
 
     def add(self, vectors: np.ndarray) -> None:
@@ -65,6 +68,7 @@ class TemplateTable:
             self._vectors[row] = v
             if self.kept:
                 self._logits[row] = v @ self.features.T
+            if self._paired:
                 pairs = np.einsum("tcd,cd->tc", self._vectors[: row + 1], v)
                 self._gram[row, : row + 1] = pairs
                 self._gram[: row + 1, row] = pairs
@@ -73,6 +77,11 @@ class TemplateTable:
     @property
     def kept(self) -> bool:
         """Whether per-template logits are kept; otherwise they are computed again each time."""
+        return len(self._logits) > 0
+
+    @property
+    def _paired(self) -> bool:
+        """Whether the Gram matrices are kept; otherwise norms come from summed vectors."""
         return len(self._gram) > 0
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
@@ -91,11 +100,17 @@ class TemplateTable:
         """
         accuracy, xent = np.empty(len(index)), np.empty(len(index))
 
-        def work(part: slice) -> None:
+        def work(part: slice | np.ndarray) -> None:
             cosines, norm = self._sums(index[part], None if weights is None else weights[part])
             accuracy[part], xent[part] = self._accuracy_xent(cosines, norm)
 
-        self._spread(work, self._chunks(len(index)))
+        if self.kept or index.shape[1] > LARGE:
+            self._spread(work, self._chunks(len(index)))
+            return accuracy, xent
+        step = self._chunks(len(index))[0].stop
+        order = _neighbours(index)
+        for at in range(0, len(order), step):
+            work(order[at : at + step])
         return accuracy, xent
 
     def grow(self, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,23 +124,45 @@ class TemplateTable:
             the caller leaves those out.
         """
         accuracy, xent = (np.empty((len(parents), self.size)) for _ in range(2))
-        if not self.kept:
-            for p, parent in enumerate(parents):
-                sets = np.column_stack([np.tile(parent, (self.size, 1)), np.arange(self.size)])
-                accuracy[p], xent[p] = self.score(sets)
-            return accuracy, xent
-        own = np.einsum("ttc->tc", self._gram[: self.size, : self.size])
-        for p, parent in enumerate(parents):
-            base = self._logits[parent].sum(axis=0)  # (C, N)
-            mine = self._gram[np.ix_(parent, parent)].sum(axis=(0, 1))  # (C,)
-            squares = mine + 2 * self._gram[parent, : self.size].sum(axis=0) + own  # (T, C)
+        summed = np.stack([self._summed_vectors(parent, None) for parent in parents])  # (P, C, D)
+        bases = np.stack([self._logits[p].sum(axis=0) for p in parents]) if self.kept else summed @ self.features.T
+        mine = np.einsum("pcd,pcd->pc", summed, summed)
+        for start, block in self._blocks():  # (s, C, N) logits
+            whole = slice(start, start + len(block))
+            squares = mine[:, None] + 2 * self._cross(parents, summed, whole) + self._own(whole)  # (P, s, C)
 
-            def work(part: slice, p: int = p, base: np.ndarray = base, squares: np.ndarray = squares) -> None:
-                sums = self._logits[part] + base  # (s, C, N)
-                accuracy[p, part], xent[p, part] = self._accuracy_xent(sums, np.sqrt(squares[part]))
+            def work(part: slice, block: np.ndarray = block, squares: np.ndarray = squares, start: int = start) -> None:
+                to = slice(start + part.start, start + part.stop)
+                sums = np.empty_like(block[part])
+                for p, base in enumerate(bases):  # inside, so that a template is read from memory once for all parents
+                    np.add(block[part], base, out=sums)
+                    accuracy[p, to], xent[p, to] = self._accuracy_xent(sums, np.sqrt(squares[p, part]))
 
-            self._spread(work, self._chunks(self.size))
+            self._spread(work, self._chunks(len(block)))
         return accuracy, xent
+
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Logits of all templates: as they are kept, or computed again some at a time, from the first template on."""
+        if self.kept:
+            yield 0, self._logits[: self.size]
+            return
+        step = max(1, self.memory // 8 // (4 * self._vectors.shape[1] * len(self.labels)))
+        for start in range(0, self.size, step):
+            yield start, np.stack([self._product(row) for row in range(start, min(start + step, self.size))])
+
+    def _product(self, row: int) -> np.ndarray:
+        """(C, N) logits of one template, the same bits whenever they are computed."""
+        return np.asarray(self._vectors[row] @ self.features.T)
+
+    def _cross(self, parents: np.ndarray, summed: np.ndarray, some: slice) -> np.ndarray:
+        """(P, s, C) products of the parents' summed vectors with those of some templates."""
+        if self._paired:
+            return np.stack([self._gram[parent, some].sum(axis=0) for parent in parents])
+        return np.einsum("scd,pcd->psc", self._vectors[some], summed)
+
+    def _own(self, some: slice) -> np.ndarray:
+        """(s, C) squared lengths of some templates' vectors."""
+        return np.einsum("scd,scd->sc", self._vectors[some], self._vectors[some])
 
     def _chunks(self, sets: int) -> list[slice]:
         step = max(1, CHUNK_FLOATS // max(1, self._vectors.shape[1] * len(self.labels)))
@@ -145,22 +182,32 @@ class TemplateTable:
     def _sums(self, index: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """(S, C, N) summed cosines and (S, C) norms of the summed vectors."""
         k = index.shape[1]
-        if k > LARGE or not self.kept:
-            vectors = np.stack(
-                [self._summed_vectors(row, None if weights is None else weights[i]) for i, row in enumerate(index)]
-            )
-            return vectors @ self.features.T, np.sqrt(np.einsum("scd,scd->sc", vectors, vectors))
+        if k > LARGE:
+            vectors = self._vector_sums(index, weights)
+            return vectors @ self.features.T, _lengths(vectors)
         w = None if weights is None else weights.astype(np.float32)
-        sums = self._logits[index[:, 0]]  # (S, C, N), a copy
+        sums = self._gather(index[:, 0])  # (S, C, N), a copy
         if w is not None:
             sums *= w[:, 0, None, None]
         for j in range(1, k):
-            term = self._logits[index[:, j]]
+            term = self._gather(index[:, j])
             sums += term if w is None else term * w[:, j, None, None]
+        if not self._paired:
+            return sums, _lengths(self._vector_sums(index, weights))
         gram = self._gram[index[:, :, None], index[:, None, :]]  # (S, k, k, C)
         if w is not None:
             gram = gram * (w[:, :, None] * w[:, None, :])[..., None]
         return sums, np.sqrt(gram.sum(axis=(1, 2)))
+
+    def _gather(self, rows: np.ndarray) -> np.ndarray:
+        """(S, C, N) logits of S templates, a copy; those that are not kept are computed, or still at hand."""
+        if self.kept:
+            return np.asarray(self._logits[rows])
+        return np.stack([self._recent(int(row), self._product) for row in rows])
+
+    def _vector_sums(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """(S, C, D) summed vectors of S ensembles."""
+        return np.stack([self._summed_vectors(r, None if weights is None else weights[i]) for i, r in enumerate(index)])
 
     def _summed_vectors(self, row: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
         w = np.ones(len(row), np.float32) if weights is None else weights.astype(np.float32)
@@ -184,22 +231,69 @@ class TemplateTable:
 
     def _make_room(self, room: int, classes: int, dim: int) -> None:
         """Larger arrays with what is known copied over; logits and Gram matrices only while they fit the memory."""
-        old, self._vectors = self._vectors, self._vector_array((room, classes, dim))
-        self._vectors[: self.size] = old[: self.size] if self.size else 0
-        need = 4 * room * classes * (len(self.labels) + room)
-        if need > self.memory or (self.size and not self.kept):
-            self._logits = np.empty((0, classes, len(self.labels)), np.float32)
-            self._gram = np.empty((0, 0, 0), np.float32)
-            return
-        logits = np.empty((room, classes, len(self.labels)), np.float32)
-        gram = np.empty((room, room, classes), np.float32)
+        try:
+            old, self._vectors = self._vectors, self._vector_array((room, classes, dim))
+            self._vectors[: self.size] = old[: self.size] if self.size else 0
+            logits, gram = (room, classes, len(self.labels)), (room, room, classes)
+            self._logits = self._grown(self._logits, logits, 4 * math.prod(logits))
+            self._gram = self._grown(self._gram, gram, 4 * math.prod(logits) + 4 * math.prod(gram))
+        except MemoryError as e:
+            raise PromptSearchError(
+                f"memory ran out while scoring with a budget of {self.memory / 2**30:.1f} GB: lower --memory"
+            ) from e
+        recent = self.memory // 4 // (4 * classes * len(self.labels))
+        self._recent = _Recent(max(LARGE, recent))
+
+    def _grown(self, old: np.ndarray, shape: tuple[int, ...], need: int) -> np.ndarray:
+        """A larger array with what is known copied over; an empty one where it does not fit, and once it did not."""
+        if need > self.memory or (self.size and not len(old)):
+            return np.empty((0, *shape[1:]), np.float32)
+        new = np.empty(shape, np.float32)
         if self.size:
-            logits[: self.size] = self._logits[: self.size]
-            gram[: self.size, : self.size] = self._gram[: self.size, : self.size]
-        self._logits, self._gram = logits, gram
+            known = tuple(slice(self.size) if a != b else slice(None) for a, b in zip(old.shape, shape, strict=True))
+            new[known] = old[known]
+        return new
 
     def _vector_array(self, shape: tuple[int, int, int]) -> np.ndarray:
-        if 4 * shape[0] * shape[1] * shape[2] <= self.memory // 2:
+        need = 4 * math.prod(shape)
+        if need <= self.memory // 2:
             return np.empty(shape, np.float32)
         with tempfile.TemporaryFile() as f:  # unlinked at once; the map keeps it until the array goes
-            return np.memmap(f, np.float32, "w+", shape=shape)
+            try:
+                if hasattr(os, "posix_fallocate"):  # else a full disk would end the process at some later write
+                    os.posix_fallocate(f.fileno(), 0, need)
+                return np.memmap(f, np.float32, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=shape)
+            except OSError as e:
+                raise PromptSearchError(
+                    f"{tempfile.gettempdir()} has no room for {need / 2**30:.1f} GB of text vectors ({e.strerror}): "
+                    "give more --memory, another folder in TMPDIR, or a smaller bank"
+                ) from e
+
+
+class _Recent:
+    """The last arrays that were computed, each by its row."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._arrays: dict[int, np.ndarray] = {}  # the least recently used first
+
+    def __call__(self, row: int, compute: Callable[[int], np.ndarray]) -> np.ndarray:
+        array = self._arrays.pop(row, None)
+        if array is None:
+            array = compute(row)
+            for old in list(self._arrays)[: max(0, len(self._arrays) - self.room + 1)]:
+                self._arrays.pop(old, None)  # another thread may have been first
+        self._arrays[row] = array
+        return array
+
+
+def _neighbours(index: np.ndarray) -> np.ndarray:
+    """An order of the sets (S, k) in which those with the same rare template follow each other."""
+    uses = np.bincount(index.reshape(-1))
+    rarest = index[np.arange(len(index)), uses[index].argmin(axis=1)]
+    return np.argsort(rarest, kind="stable")
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    """(S, C) lengths of vectors (S, C, D)."""
+    return np.sqrt(np.einsum("scd,scd->sc", vectors, vectors))

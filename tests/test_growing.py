@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 
+from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.scoring import TemplateTable
 
 
@@ -51,6 +54,42 @@ def test_a_table_that_does_not_fit_its_memory_scores_the_same() -> None:
         np.testing.assert_allclose(a, b, atol=1e-2, rtol=1e-5)
     for a, b in zip(whole.grow(index[:2]), small.grow(index[:2]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-2, rtol=1e-5)
+
+
+def test_without_logits_a_score_is_the_same_to_the_bit_in_any_batch() -> None:
+    t = table(60, 6, 90, memory=1000)
+    t._recent.room = 5  # so that what was computed is forgotten and computed again
+    index = np.array([sorted(np.random.default_rng(i).choice(60, 4, replace=False)) for i in range(80)])
+    together = t.score(index)
+    for i in range(79, -1, -1):
+        alone = t.score(index[i : i + 1])
+        assert (alone[0][0], alone[1][0]) == (together[0][i], together[1][i])
+
+
+def test_logits_are_kept_where_only_the_gram_matrices_do_not_fit() -> None:
+    whole, half = table(40, 10, 20), table(40, 10, 20, memory=40_000)
+    assert half.kept and not half._paired and whole._paired
+    index = np.random.default_rng(1).integers(0, 40, (50, 4))
+    for a, b in zip(whole.score(index), half.score(index), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-2, rtol=1e-5)
+    for a, b in zip(whole.grow(index[:2]), half.grow(index[:2]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-2, rtol=1e-5)
+
+
+def test_a_disk_without_room_for_vectors_says_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(PromptSearchError, match=r"no room for .* GB of text vectors \(No space.*TMPDIR"):
+        table(40, 10, 160, memory=1000)
+
+
+def test_running_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    t = table(4, 10, 160, memory=10**15)
+    monkeypatch.setattr(t, "_vector_array", lambda shape: np.empty((10**15,), np.float32))  # numpy's own MemoryError
+    with pytest.raises(PromptSearchError, match="memory ran out .*lower --memory"):
+        t.add(t.vectors([0, 1, 2, 3]))
 
 
 def test_a_table_that_outgrows_its_memory_lets_go_of_logits() -> None:
