@@ -38,6 +38,25 @@ def _apply(decorators: list[Callable[[Any], Any]], f: F) -> F:
     return f
 
 
+def _cluster(ctx: click.Context, param: click.Parameter, address: str | None) -> str | None:
+    if address is None or ctx.resilient_parsing:
+        return None
+    from promptsearch.evaluators.cluster import check_address, stop_clusters
+
+    ctx.call_on_close(stop_clusters)
+    return check_address(address)
+
+
+ray_option = click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    callback=_cluster,
+    help="Encode on the workers of a Ray cluster (auto, HOST:PORT, ray://HOST:PORT); alone: one on this machine.",
+)
+
+
 def problem_options(f: F) -> F:
     """Which model and which pictures."""
     return _apply([model_options, picture_options], f)
@@ -74,6 +93,7 @@ def model_options(f: F) -> F:
                 help="Pictures computed at a time; by default 8 on a CPU, 256 on a GPU.",
             ),
             click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16, for pictures."),
+            ray_option,
         ],
         f,
     )

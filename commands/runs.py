@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import output_options, storage_option
+from promptsearch.commands.options import output_options, ray_option, storage_option
 from promptsearch.commands.trial_options import timeout_option
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout and nothing else.")
@@ -107,6 +107,7 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
 @click.option("--weights", type=click.Path(path_type=Path), help="The run's weights, where they lie elsewhere here.")
 @click.option("--dataset", help="The run's pictures, where they lie elsewhere here.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@ray_option
 @output_options
 def resume(
     name: str,
@@ -117,6 +118,7 @@ def resume(
     weights: Path | None,
     dataset: str | None,
     device: str,
+    ray: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -129,7 +131,8 @@ def resume(
     bank, searcher = rebuild_searcher(record)
     with progress_bar(quiet or as_json) as progress:
         started = time.perf_counter()
-        problem = reopen(record, model=model, weights=weights, dataset=dataset, device=device, progress=progress)
+        elsewhere = {"model": model, "weights": weights, "dataset": dataset, "device": device, "ray": ray}
+        problem = reopen(record, **elsewhere, progress=progress)  # type: ignore[arg-type]
         total = trials or (record.get("budget") or {}).get("trials")
         keep(record, bank, [], total)
         result = carry_on(problem, bank, searcher, record, Budget(total, timeout), started, progress)

@@ -70,6 +70,7 @@ def run_search(
     memory: int | None,
     encode_batch: int | None,
     precision: str,
+    ray: str | None,
     shots: int,
     seed: int,
     storage: str | None,
@@ -105,8 +106,8 @@ def run_search(
             "label_column": label_column,
             "precision": precision,
         }
-        here = {"device": device, "memory": memory, "encode_batch": encode_batch, "weights": weights}
-        problem = open_problem(**{**opened, **here}, progress=progress)  # type: ignore[arg-type]
+        how: dict[str, Any] = {"device": device, "memory": memory, "encode_batch": encode_batch, "ray": ray}
+        problem = open_problem(**{**opened, **how, "weights": weights}, progress=progress)
         spec = problem.encoder.spec
         config = {
             "command": command,
@@ -273,6 +274,7 @@ def reopen(
     weights: Path | None = None,
     dataset: str | None = None,
     device: str = "auto",
+    ray: str | None = None,
     progress: Progress,
 ) -> Problem:
     """The problem of a run, opened here, perhaps from other paths.
@@ -291,7 +293,7 @@ def reopen(
         weights = Path(kept)
     if dataset is not None:
         opened["dataset"] = dataset
-    problem = open_problem(**opened, weights=weights, device=device, progress=progress)
+    problem = open_problem(**opened, weights=weights, device=device, ray=ray, progress=progress)
     here = {
         "model fingerprint": problem.encoder.spec.fingerprint,
         "data fingerprint": problem.source.fingerprint,

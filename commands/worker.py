@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import output_options
+from promptsearch.commands.options import output_options, ray_option
 from promptsearch.commands.trial_options import timeout_option
 
 
@@ -19,6 +19,7 @@ from promptsearch.commands.trial_options import timeout_option
 @click.option("--weights", type=click.Path(path_type=Path), help="The run's weights, where they lie elsewhere here.")
 @click.option("--dataset", help="The run's pictures, where they lie elsewhere here.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@ray_option
 @timeout_option
 @output_options
 def worker(
@@ -28,6 +29,7 @@ def worker(
     weights: Path | None,
     dataset: str | None,
     device: str,
+    ray: str | None,
     timeout: float | None,
     as_json: bool,
     quiet: bool,
@@ -53,7 +55,8 @@ def worker(
     searcher.worker = 1 + secrets.randbelow(2**31 - 1)
     total = (record.get("budget") or {}).get("trials")
     with progress_bar(quiet or as_json) as progress:
-        problem = reopen(record, model=model, weights=weights, dataset=dataset, device=device, progress=progress)
+        elsewhere = {"model": model, "weights": weights, "dataset": dataset, "device": device, "ray": ray}
+        problem = reopen(record, **elsewhere, progress=progress)  # type: ignore[arg-type]
         task = problem.task(record.config["shots"], record.config["seed"])
         evaluator = problem.evaluator(task)
         equip(searcher, problem, evaluator, record)

@@ -115,11 +115,12 @@ class Encoder:
         key = {"model": self.spec.fingerprint}
         if block := self._cache.get("models", key):
             return block.meta
-        info = self._measure()
+        info = self.measure()
         self._cache.add("models", key, {}, info)
         return info
 
-    def _measure(self) -> dict[str, Any]:
+    def measure(self) -> dict[str, Any]:
+        """What `info` remembers, asked of the model."""
         return {
             "name": self.spec.name,
             "logit_scale": float(self.model.logit_scale.exp()),
@@ -141,7 +142,7 @@ class Encoder:
         excess = np.zeros((len(texts), 1), np.float32)
         for i, text in enumerate(texts):
             try:
-                self._refuse_too_long([text])
+                self.refuse_too_long([text])
             except TooLongError as e:
                 excess[i] = e.tokens - e.limit
         return excess
@@ -149,7 +150,7 @@ class Encoder:
     def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         """Positions and vectors of parts of the texts, as they are done."""
         log.info("encoding %d texts that are not in the cache", len(texts))
-        self._refuse_too_long(texts)
+        self.refuse_too_long(texts)
         done = 0
         for rows in text_parts(texts):
             if len(texts) > len(rows):
@@ -167,7 +168,7 @@ class Encoder:
         nodes = None if self.batch is None else PREFIXES * self.batch
         return TextEncoder(self.model, self.tokenizer, nodes=nodes)
 
-    def _refuse_too_long(self, texts: Sequence[str]) -> None:
+    def refuse_too_long(self, texts: Sequence[str]) -> None:
         """A tokenizer cuts a long text without a word; what is cut off could be the class name."""
         if not texts:
             return

@@ -54,7 +54,13 @@ class ModelSpec:
 
 
 def resolve_model(
-    spec: str, cache: Cache, *, weights: Path | None = None, device: str = "auto", precision: str = "fp32"
+    spec: str,
+    cache: Cache,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    here: bool = True,
 ) -> ModelSpec:
     """Find a model's weights (downloading them if need be) and fingerprint it; the model itself is not loaded.
 
@@ -62,12 +68,13 @@ def resolve_model(
         spec: `tiny`, an open_clip architecture (`RN50` means OpenAI's weights), `NAME:PRETRAINED` (`NAME:random`
             for a random initialisation), `hf-hub:OWNER/NAME` or `local-dir:PATH`.
         weights: a safetensors file or a state dict for the architecture `spec`.
+        here: whether it is to run on this machine, so that `device` must be one of its own.
 
     Raises:
         InputError: no such model, file, device or precision.
         PromptSearchError: weights that can be had neither here nor from the hub.
     """
-    device = resolve_device(device)
+    device = resolve_device(device, here)
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
     if precision == "fp16" and device == "cpu":
@@ -77,10 +84,12 @@ def resolve_model(
     return ModelSpec(spec, source, tag, file, digest_of(about), device, precision)
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str, here: bool = True) -> str:
     """`auto`, `cpu` or `cuda` to the kind that will be used; torch is asked only where there may be a GPU."""
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {device}: choose from auto, cpu, cuda")
+    if not here and device != "auto":
+        return device
     if device == "cpu" or (device == "auto" and not _may_have_gpu()):
         return "cpu"
     import torch

@@ -59,6 +59,7 @@ def open_problem(
     label_column: str | None = None,
     memory: int | None = None,
     encode_batch: int | None = None,
+    ray: str | None = None,
     cache: Cache | None = None,
     progress: Progress = no_progress,
 ) -> Problem:
@@ -67,6 +68,7 @@ def open_problem(
     Args:
         memory: bytes that scoring may take (default: a quarter of the RAM).
         encode_batch: pictures computed at a time, and 64 times as many text prefixes (default: by the device).
+        ray: address of the Ray cluster that encodes, `local` for one on this machine (see `Cluster`).
 
     Raises:
         InputError: no such model, data set, column, device, precision.
@@ -74,16 +76,27 @@ def open_problem(
     """
     cache = cache or default_cache()
     notes: list[str] = []
+    cluster = None
+    if ray is not None:
+        from promptsearch.evaluators.cluster import cluster_at
+
+        cluster = cluster_at(ray)
+        device = cluster.device(device)
+    here = cluster is None or cluster.address == "local"
     if model == "auto":
         if weights is not None:
             raise InputError(f"--weights {weights}: name the architecture they belong to with --model, e.g. RN50")
-        spec, notes = _auto_model(dataset, cache, device, precision)
+        spec, notes = _auto_model(dataset, cache, device, precision, here)
     else:
-        spec = resolve_model(model, cache, weights=weights, device=device, precision=precision)
+        spec = resolve_model(model, cache, weights=weights, device=device, precision=precision, here=here)
     if spec.is_tiny:
         notes.append(TINY_NOTE)
     dataset = "cifar10" if dataset == "auto" else dataset
     encoder = Encoder(spec, cache, progress, encode_batch)
+    if cluster is not None:
+        from promptsearch.evaluators.remote import RemoteEncoder
+
+        encoder = RemoteEncoder(spec, cache, cluster, progress, encode_batch)
     source = open_pictures(encoder, dataset, cache, picture_column=picture_column, label_column=label_column)
     if isinstance(source, PackFeatures):
         notes.append(f"Pictures: {source.origin}.")
@@ -108,7 +121,7 @@ def open_pictures(
     return LiveFeatures(data, condition, dataset, encoder, cache)
 
 
-def _auto_model(dataset: str, cache: Cache, device: str, precision: str) -> tuple[ModelSpec, list[str]]:
+def _auto_model(dataset: str, cache: Cache, device: str, precision: str, here: bool) -> tuple[ModelSpec, list[str]]:
     """RN50 where it (and the default data set) is here or can be downloaded, else `tiny`, with the reason."""
     named = split_condition(dataset)[0] if dataset != "auto" else "cifar10"
     needs_data = named if named in ("cifar10", "cifar100") else None
@@ -124,7 +137,7 @@ def _auto_model(dataset: str, cache: Cache, device: str, precision: str) -> tupl
         reachable, why = True, ""
     if reachable:
         try:
-            return resolve_model("RN50", cache, device=device, precision=precision), []
+            return resolve_model("RN50", cache, device=device, precision=precision, here=here), []
         except InputError:
             raise
         except PromptSearchError as e:
@@ -134,4 +147,4 @@ def _auto_model(dataset: str, cache: Cache, device: str, precision: str) -> tupl
         f"Using the embedded model tiny{pack} ({why}). For RN50: run where huggingface.co can be reached, "
         "or --model RN50 --weights FILE --dataset FOLDER."
     )
-    return resolve_model("tiny", cache, device=device, precision=precision), [note]
+    return resolve_model("tiny", cache, device=device, precision=precision, here=here), [note]
