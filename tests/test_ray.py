@@ -22,8 +22,8 @@ from promptsearch import __version__
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, TooLongError, open_problem, resolve_model
-from promptsearch.evaluators.encoder import BATCH
 from promptsearch.evaluators.cluster import Cluster, cluster_at, stop_clusters
+from promptsearch.evaluators.encoder import BATCH
 from promptsearch.evaluators.remote import PIECE, EncodingWorker, RemoteEncoder
 from promptsearch.evaluators.stored import StoredPicture
 
@@ -221,8 +221,7 @@ def test_a_cluster_of_its_own_ends_with_the_command() -> None:
     code = (
         "import click, ray\n"
         "from promptsearch.commands.options import ray_option\n"
-        "from promptsearch.evaluators.encoder import BATCH
-from promptsearch.evaluators.cluster import cluster_at\n"
+        "from promptsearch.evaluators.cluster import cluster_at\n"
         "@click.command()\n"
         "@ray_option\n"
         "def command(ray): print(cluster_at(ray).ray.cluster_resources()['CPU'] >= 1)\n"
