@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,11 +120,16 @@ def compare(
 
 
 def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options of every searcher that has a command: its command's own defaults, with those `given` that it has."""
+    """The options of every searcher: its command's own defaults (a plug-in's own), with those `given` that it has."""
     from promptsearch.search import SEARCHERS
+    from promptsearch.search.registry import own_options
 
-    found, shared = {}, _shared()
-    for name in SEARCHERS.built_in:
+    found: dict[str, dict[str, Any]] = {}
+    shared = _shared()
+    for name in SEARCHERS.loaded():
+        if importlib.util.find_spec(f"promptsearch.commands.{name}") is None:
+            found[name] = {"ensemble": 1, "objective": "xent", "batch": 4, **own_options(name), **given}
+            continue
         command = getattr(importlib.import_module(f"promptsearch.commands.{name}"), name)
         values = command.make_context(name, []).params
         defaults = {k: v for k, v in values.items() if k not in shared}

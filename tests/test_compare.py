@@ -22,7 +22,7 @@ from promptsearch.cli import main
 from promptsearch.commands.compare import searcher_options
 from promptsearch.evaluators.crossed import crossed_interval
 from promptsearch.runs.methods import random_templates
-from promptsearch.search import SEARCHERS
+from promptsearch.search import SEARCHERS, RandomSearch
 
 LINES = ["a photo of a {}.", "a dark {}.", "the {} far away", "many {}", "a drawing of a {}", "one {} only"]
 FAST = "hand-written,whole-bank,single,beam,random,climb"
@@ -103,6 +103,13 @@ def test_every_searcher_of_the_registry_joins_with_its_commands_defaults() -> No
     assert options["beam"]["width"] == 8 and options["tpe"]["ensemble"] == 3 and options["tpe"]["sampler"] == "tpe"
     assert options["evolve"]["proposer"] == "grammar" and not [o for o in options["evolve"] if o.startswith("lm")]
     assert all(o["objective"] == "xent" and "seed" not in o and "trials" not in o for o in options.values())
+
+
+def test_a_searcher_of_a_plug_in_joins(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SEARCHERS.own, "mine", RandomSearch)
+    doc = document([*made, "--methods", "random,mine", "--shots", "4", "--seeds", "1"])
+    found = {c["method"]: c["templates"] for c in doc["cells"] if c["dataset"] == "made"}
+    assert found["mine"] == found["random"]
 
 
 def test_a_killed_comparison_goes_on_and_ends_the_same(made: list[str], tmp_path: Path) -> None:
