@@ -19,7 +19,7 @@ import click
 import numpy as np
 from searchers import CONDITIONS, held_out, interval  # type: ignore[import-not-found]
 
-from promptsearch.banks import PromptSet, load_bank
+from promptsearch.banks import PromptSet, Template, load_bank
 from promptsearch.evaluators import Evaluator, Problem, open_problem
 from promptsearch.lm import EMBEDDED, LocalModel, locate
 from promptsearch.search import AskClimb, EvolveSearch, RandomSearch, Space, Tools, TrialSearcher, get_objective
@@ -92,8 +92,6 @@ def run_one(
     seconds = play(searcher, evaluator, given["evaluations"])
     assert searcher.best is not None
     winner, score = searcher.best
-    names = evaluator.task.class_names
-    rated = model.log_likelihood([t.fill(n) for t in winner.templates for n in names])
     reported = searcher.reported() if isinstance(searcher, (EvolveSearch, AskClimb)) else {}
     return {
         "searcher": name,
@@ -101,7 +99,7 @@ def run_one(
         "seed": seed,
         "xent": score.xent,
         "accuracy": 100 * evaluator.score_on([winner], pictures)[0].accuracy,
-        "fluency": float((rated[:, 0] / rated[:, 1]).mean()),
+        "classes": list(evaluator.task.class_names),
         "outside": sum(t not in set(space.bank.templates) for t in winner.templates),
         "templates": [str(t) for t in winner.templates],
         "proposals": reported,
@@ -146,8 +144,12 @@ def overlap(evaluations: int, bank: str) -> None:
                f"{spent['asking']} s were waited for")  # fmt: skip
 
 
-def table(rows: list[dict[str, Any]], names: list[str]) -> None:
+def table(rows: list[dict[str, Any]], names: list[str], model: LocalModel) -> None:
     """Means over all runs that every searcher has finished, and paired differences."""
+    for r in rows:
+        texts = [Template(t).fill(n) for t in r["templates"] for n in r["classes"]]
+        likelihood, tokens = model.log_likelihood(texts).T
+        r["fluency"] = float((likelihood / tokens).mean())
     done = {n: {(r["condition"], r["seed"]): r for r in rows if r["searcher"] == n} for n in names}
     common = sorted(set.intersection(*(set(d) for d in done.values())))
     conditions = sorted({c for c, _ in common})
@@ -219,7 +221,7 @@ def main(
                     file.flush()
     judged = "held-out training pictures" if tune else "test half"
     click.echo(f"bank {bank}, sets of up to {ensemble}, {shots} shots, {evaluations} evaluations, {judged}")
-    table(rows, list(makers))
+    table(rows, list(makers), model)
     return None
 
 

@@ -1,9 +1,9 @@
 """Train the embedded language model: a small GPT-2 and its tokenizer, on made-up captions.
 
-    python -m promptsearch.models.lm.train --stop 900 --out phase1
-    python -m promptsearch.models.lm.train --start phase1 --steps 380 --seed 1
+    python -m promptsearch.models.lm.train --out folder
 
-Writes an ordinary transformers folder (config.json, model.safetensors in float16, tokenizer.json …) and a log.
+models/lm/README.md has the commands of the shipped weights.  Writes an ordinary transformers folder (config.json,
+model.safetensors in float16, tokenizer.json …) and a log.
 """
 
 from __future__ import annotations
