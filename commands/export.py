@@ -111,6 +111,8 @@ def winner_of(record: RunRecord) -> PromptSet:
     from promptsearch.errors import InputError
 
     result = record.result
+    if record.config.get("command") == "compare":
+        raise InputError(f"run {record.name!r} compares methods and has no winner; export the run of one of them")
     if result is not None:
         found = result["winner"]
         if found.get("readable", True) is False:

@@ -31,19 +31,21 @@ if TYPE_CHECKING:
 def report(studies: tuple[str, ...], out: Path, png: Path | None, pictures: str | None, storage: str | None) -> None:
     """Write the runs STUDY... as one HTML page that loads nothing, with plots, pictures and what repeats them.
 
+    Searches, trainings and comparisons go together on one page.
+
     A run that is not finished is shown as far as it has come; one without a trial is left out.
     """
     from promptsearch.reports.export import write
     from promptsearch.reports.html import all_plots, build_page
     from promptsearch.reports.view import open_views
 
-    views, empty = open_views(studies, storage)
-    notes = [f"run {name} has no scored trial yet and is left out" for name in empty]
+    opened = open_views(studies, storage)
+    notes = [f"run {name} has no scored trial yet and is left out" for name in opened.empty]
     for note in notes:
         click.echo(note, err=True)
-    overall, by_run = all_plots(views)
-    sources = {v.name: _pictures(v, pictures) for v in views}
-    write(out, build_page(views, overall, by_run, sources, notes))
+    overall, by_run = all_plots(opened)
+    sources = {v.name: _pictures(v, pictures) for v in opened.views}
+    write(out, build_page(opened, overall, by_run, sources, notes))
     click.echo(f"wrote {out}")
     if png is not None:
         from promptsearch.reports.png import write_pngs

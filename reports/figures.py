@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from promptsearch.reports.details import confusion_matrix
+from promptsearch.reports.optuna_plots import distributions, fronts, parameters
+from promptsearch.reports.plot import AFTER, BEFORE, CLASSES, COLOURS, LABEL, MATRIX, TEMPLATES, Plot, labels, text
 from promptsearch.reports.view import RunView, by_shots
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-#: Okabe and Ito's colours: told apart by the colour-blind, and on light and dark ground.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A8A")
-BEFORE, AFTER = COLOURS[6], COLOURS[0]
-#: Classes shown one by one, and in a confusion matrix; of more, those that change most.
-CLASSES, MATRIX = 30, 120
-#: Templates whose counts are shown, and characters of a template in a label.
-TEMPLATES, LABEL = 20, 60
-#: Trials drawn in a scatter plot.
-SCATTERED = 5000
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure with the heading and the sentence that belong to it; `key` names its file."""
-
-    key: str
-    title: str
-    says: str
-    figure: go.Figure
-
-
-def text(value: object, limit: int | None = None) -> str:
-    """Any text for a plot: plotly reads tags in labels, so what comes from a run is escaped."""
-    shown = str(value)
-    if limit is not None and len(shown) > limit:
-        shown = shown[: limit - 1] + "…"
-    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
-    return html.escape(plain, quote=False)  # plotly knows no &quot;
-
-
-def labels(views: list[RunView]) -> list[str]:
-    """A short name for each run: its searcher, and what else tells it from the others."""
-    plain = [v.searcher for v in views]
-    if len(set(plain)) == len(plain):
-        return [text(p) for p in plain]
-    full = [f"{v.searcher}, {v.config.get('shots')} shots, seed {v.config.get('seed')}" for v in views]
-    return [text(f if full.count(f) == 1 else v.name, 48) for f, v in zip(full, views, strict=True)]
-
+    pass
 
 def overview(views: list[RunView]) -> list[Plot]:
     """The plots that show all runs together."""
@@ -63,7 +23,40 @@ def overview(views: list[RunView]) -> list[Plot]:
     if len({v.config.get("shots") for v in views if v.result}) > 1:
         plots.append(_shots(views))
     if any(v.points for v in views):
-        plots += [*_front(views), *_edf(views), _templates(views)]
+        plots += [*fronts(views), *distributions(views), _templates(views)]
+    return plots
+
+
+def of_comparison(document: dict[str, Any]) -> list[Plot]:
+    """Test accuracy against shots, a plot for each data set and a line for each method."""
+    import plotly.graph_objects as go
+
+    plots = []
+    for i, dataset in enumerate(document["datasets"]):
+        figure = go.Figure()
+        names = dict.fromkeys(r["method"] for r in document["table"] if r["dataset"] == dataset)
+        for j, name in enumerate(names):
+            rows = [r for r in document["table"] if r["dataset"] == dataset and r["method"] == name]
+            sd = [100 * (r["sd"] or 0) for r in rows]
+            figure.add_trace(
+                go.Scatter(
+                    x=[r["shots"] for r in rows],
+                    y=[100 * r["mean"] for r in rows],
+                    error_y={"array": sd, "visible": any(sd), "thickness": 1},
+                    text=[f"{r['draws']} draw{'s' * (r['draws'] != 1)}" for r in rows],
+                    name=text(name),
+                    mode="lines+markers",
+                    marker={"symbol": j // len(COLOURS)},
+                    line={"color": COLOURS[j % len(COLOURS)], "dash": "solid" if rows[0]["readable"] else "dash"},
+                    hovertemplate="%{fullData.name}<br>%{y:.2f} % at %{x} shots, mean of %{text}<extra></extra>",
+                )
+            )
+        shots = document["shots"]
+        figure.update_xaxes(title="shots per class", type="log", tickvals=shots, ticktext=[str(s) for s in shots])
+        figure.update_yaxes(title="test accuracy, %")
+        figure.update_layout(height=480)
+        says = "Mean over draws and one standard deviation; learnt vectors, which cannot be read, are dashed."
+        plots.append(Plot(f"comparison-{i}", f"{dataset}: accuracy against shots", says, figure))
     return plots
 
 
@@ -74,7 +67,7 @@ def of_run(view: RunView) -> list[Plot]:
         plots.append(_classes(view.details))
         if len(view.details["classes"]) <= MATRIX:
             plots.append(_confusion(view.details))
-    return plots + _parameters(view)
+    return plots + parameters(view)
 
 
 def _progress(views: list[RunView]) -> Plot:
@@ -144,72 +137,6 @@ def _shots(views: list[RunView]) -> Plot:
     figure.update_yaxes(title="test accuracy, %")
     says = "Accuracy on the whole test split of each run's winner; where there are several seeds, mean and sd."
     return Plot("shots", "Accuracy against shots", says, figure)
-
-
-def _front(views: list[RunView]) -> list[Plot]:
-    """Optuna's own Pareto fronts, of a study made for them."""
-    import optuna
-    from optuna.study import StudyDirection
-
-    points = [p for v in views for p in v.points][:SCATTERED]
-    rows = [("length", "words of the prompts", "MINIMIZE", [float(p.words) for p in points])]
-    fluency = [getattr(p.score, "fluency", None) for p in points]
-    if any(f is not None for f in fluency):
-        known = [i for i, f in enumerate(fluency) if f is not None]
-        points = [points[i] for i in known]
-        rows[0] = ("length", "words of the prompts", "MINIMIZE", [float(p.words) for p in points])
-        values = [float(f) for f in fluency if f is not None]
-        rows.append(("fluency", "fluency (mean log-likelihood per token, nats)", "MAXIMIZE", values))
-    plots = []
-    for key, title, direction, values in rows:
-        study = optuna.create_study(directions=[StudyDirection[direction], StudyDirection.MAXIMIZE])
-        pairs = zip(points, values, strict=True)
-        study.add_trials([optuna.trial.create_trial(values=[x, 100 * p.score.accuracy]) for p, x in pairs])
-        figure = optuna.visualization.plot_pareto_front(study, target_names=[title, "few-shot accuracy, %"])
-        _name_points(figure, [text(p.prompt_set, 160) for p in points])
-        figure.update_layout(title=None)
-        plots.append(
-            Plot(
-                f"front-{key}",
-                f"Accuracy and {key}",
-                f"Every recorded set by few-shot accuracy and {key}; those that no other beats in both are marked.",
-                figure,
-            )
-        )
-    return plots
-
-
-def _name_points(figure: go.Figure, names: list[str]) -> None:
-    """Hover with the prompts, instead of Optuna's dump of the trial, and this report's colours."""
-    for trace in figure.data:
-        front = trace is figure.data[-1]
-        numbers = (re.search(r'"number": (\d+)', str(dump)) for dump in trace.text or ())
-        trace.text = [names[int(n[1])] if n else "" for n in numbers]
-        trace.hovertemplate = "%{y:.1f} %, %{x:.4g}<br>%{text}<extra></extra>"
-        trace.name = "on the front" if front else "other sets"
-        trace.marker = {"color": COLOURS[5] if front else COLOURS[4], "size": 9 if front else 6}
-        trace.showlegend = True
-
-
-def _edf(views: list[RunView]) -> list[Plot]:
-    """Optuna's empirical distribution, where there are several runs to compare."""
-    import optuna
-
-    with_points = [(v, name) for v, name in zip(views, labels(views), strict=True) if len(v.points) > 1]
-    if len(with_points) < 2:
-        return []
-    studies = []
-    for v, name in with_points:
-        study = optuna.create_study(study_name=name, direction="maximize")
-        study.add_trials([optuna.trial.create_trial(value=100 * p.score.accuracy) for p in v.points])
-        studies.append(study)
-    figure = optuna.visualization.plot_edf(studies, target_name="few-shot accuracy, %")
-    figure.update_layout(title=None)
-    figure.update_yaxes(title="share of the sets")
-    for i, trace in enumerate(figure.data):
-        trace.line.color = COLOURS[i % len(COLOURS)]
-    says = "The share of each run's recorded sets that get at most so much right: further right is better."
-    return [Plot("distribution", "How good the recorded sets are", says, figure)]
 
 
 def _templates(views: list[RunView]) -> Plot:
@@ -321,55 +248,3 @@ def _confusion(details: dict[str, Any]) -> Plot:
     figure.update_layout(height=max(430, min(900, 16 * len(names) + 220)))
     says = "Of the test pictures of each class (row), the percentage that is taken for each class (column)."
     return Plot("confusion", "Confusion matrix, before and after", says, figure)
-
-
-def _parameters(view: RunView) -> list[Plot]:
-    """Optuna's importances and slices of a run by trials over slots."""
-    import optuna
-
-    completed = [t for t in view.record.study.get_trials(deepcopy=False) if t.params and t.value is not None]
-    if len(completed) < 10 or len({t.value for t in completed}) < 2:
-        return []
-    target = "cross-entropy" if view.record.study.direction == optuna.study.StudyDirection.MINIMIZE else "accuracy"
-    study = optuna.create_study(direction="minimize" if target == "cross-entropy" else "maximize")
-    study.add_trials(
-        [
-            optuna.trial.create_trial(
-                value=t.value,
-                params={text(k): text(v, 40) if isinstance(v, str) else v for k, v in t.params.items()},
-                distributions={text(k): _escaped(d) for k, d in t.distributions.items()},
-            )
-            for t in completed
-        ]
-    )
-    shared = set.intersection(*(set(t.params) for t in study.get_trials(deepcopy=False)))
-    names = [k for k in sorted(shared) if len({t.params[k] for t in study.get_trials(deepcopy=False)}) > 1]
-    if not names:
-        return []
-    plots = []
-    if len(names) > 1:
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        figure = optuna.visualization.plot_param_importances(
-            study, evaluator=evaluator, params=names, target_name=target
-        )
-        figure.update_layout(title=None)
-        figure.update_xaxes(title="importance")
-        figure.update_yaxes(title="slot")
-        figure.update_traces(marker={"color": COLOURS[0]})
-        says = "Optuna's estimate (PED-ANOVA) of how much each slot matters for being among the best."
-        plots.append(Plot("importance", "Which slots matter", says, figure))
-    figure = optuna.visualization.plot_slice(study, params=names[:6], target_name=target)
-    figure.update_layout(title=None)
-    figure.update_traces(marker={"showscale": False, "colorscale": "Blues"})
-    says = f"Every trial's {target} by what stands in a slot; darker came later."
-    plots.append(Plot("slices", "What stands in the slots", says, figure))
-    return plots
-
-
-def _escaped(distribution: Any) -> Any:
-    import optuna
-
-    if not isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return distribution
-    choices = [text(c, 40) if isinstance(c, str) else c for c in distribution.choices]
-    return optuna.distributions.CategoricalDistribution(list(dict.fromkeys(choices)))

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from promptsearch import __version__
 from promptsearch.evaluators.cache import digest_of
-from promptsearch.reports.figures import Plot, of_run, overview
-from promptsearch.reports.view import RunView
+from promptsearch.reports.figures import of_comparison, of_run, overview
+from promptsearch.reports.plot import Plot
+from promptsearch.reports.view import Opened, RunView
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -30,13 +31,14 @@ BANK = 2000
 Pictures = Callable[[Sequence[int]], "list[Image] | str"]
 
 
-def all_plots(views: list[RunView]) -> tuple[list[Plot], dict[str, list[Plot]]]:
-    """The plots of all runs together, and those of each run by its name."""
-    return overview(views), {v.name: of_run(v) for v in views}
+def all_plots(opened: Opened) -> tuple[list[Plot], dict[str, list[Plot]]]:
+    """The plots of all runs together, and those of each run and each comparison by its name."""
+    by_run = {v.name: of_run(v) for v in opened.views}
+    return overview(opened.views), by_run | {c["name"]: of_comparison(c) for c in opened.comparisons}
 
 
 def build_page(
-    views: list[RunView],
+    opened: Opened,
     overall: list[Plot],
     by_run: Mapping[str, list[Plot]],
     pictures: Mapping[str, Pictures],
@@ -57,10 +59,14 @@ def build_page(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_finalize
     )
     template = environment.from_string((page / "report.html.j2").read_text("utf-8"))
+    views = opened.views
     runs = [_run(v, by_run[v.name], pictures.get(v.name)) for v in views]
-    found = dict.fromkeys(n for v in views if v.result for n in v.result.get("notes", []))
+    results = [*(v.result for v in views if v.result), *opened.comparisons]
+    found = dict.fromkeys(n for r in results for n in r.get("notes", []))
+    names = [*(c["name"] for c in opened.comparisons), *(v.name for v in views)]
     return template.render(
-        title=_printable(f"promptsearch: {', '.join(v.name for v in views)}"),
+        title=_printable(f"promptsearch: {', '.join(names)}"),
+        comparisons=[_comparison(c, by_run[c["name"]]) for c in opened.comparisons],
         runs=runs,
         overview=[_plot(p, f"all-{i}") for i, p in enumerate(overall)],
         notes=[_printable(n) for n in (*notes, *found)],
@@ -120,6 +126,37 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
     }
 
 
+def _comparison(document: dict[str, Any], plots: list[Plot]) -> dict[str, Any]:
+    """A comparison's plots, and its table with the distances to one method."""
+    distances = {(r["dataset"], r["shots"], r["method"]): r for r in document["against"]["rows"]}
+    tables = []
+    for dataset in document["datasets"]:
+        rows: dict[str, list[dict[str, str]]] = {}
+        for r in (r for r in document["table"] if r["dataset"] == dataset):
+            sd = "" if r["sd"] is None else f" ± {100 * r['sd']:.2f}"
+            cell = {"shots": r["shots"], "accuracy": f"{100 * r['mean']:.2f}{sd}", "distance": ""}
+            if gap := distances.get((dataset, r["shots"], r["method"])):
+                figures = (100 * gap[k] for k in ("difference", "low", "high"))
+                cell["distance"] = "{:+.2f} ({:+.2f} to {:+.2f})".format(*figures)
+            rows.setdefault(_printable(r["method"]), []).append(cell)
+        by_shots = {
+            name: [next((c for c in cells if c["shots"] == s), None) for s in document["shots"]]
+            for name, cells in rows.items()
+        }
+        tables.append({"dataset": _printable(dataset), "rows": by_shots})
+    return {
+        "slug": (slug := f"run-{digest_of(document['name'])[:10]}"),
+        "name": document["name"],
+        "model": document["model"],
+        "seeds": document["seeds"],
+        "shots": document["shots"],
+        "against": document["against"]["method"],
+        "methods": document["methods"],
+        "tables": tables,
+        "plots": [_plot(p, slug) for p in plots],
+    }
+
+
 def _heading(template: str, weight: float | None) -> dict[str, Any]:
     before, _, after = _printable(template).partition("{}")
     return {"before": before, "name": "class name", "after": after, "weight": weight and f"{weight:.3g}"}
@@ -172,7 +209,8 @@ def _rows(view: RunView) -> list[dict[str, Any]]:
     named += [(b["name"], b) for b in result["baselines"]]
     rows = []
     for name, r in named:
-        templates = [_printable(t) for t in r["templates"]]
+        learnt = name == "winner" and not view.readable
+        templates = ["(learnt vectors)"] if learnt else [_printable(t) for t in r["templates"]]
         test = r.get("test")
         rows.append(
             {

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.reports.figures import Plot
+from promptsearch.reports.plot import Plot
 
 #: Names that a Chromium goes by.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -129,18 +129,40 @@ class RunView:
         )
 
 
-def open_views(names: tuple[str, ...], storage: str | None = None) -> tuple[list[RunView], list[str]]:
-    """The runs of these names, and the names of those that hold nothing yet.
+@dataclass(frozen=True)
+class Opened:
+    """The runs that a report is made of: searches and trainings, comparisons, and the names of those still empty."""
+
+    views: list[RunView]
+    comparisons: list[dict[str, Any]]
+    empty: list[str]
+
+
+def open_views(names: tuple[str, ...], storage: str | None = None) -> Opened:
+    """The runs of these names; a comparison is its document.
 
     Raises:
         InputError: no such run, or all of them are empty.
     """
-    views = [RunView(RunRecord.load(name, storage)) for name in dict.fromkeys(names)]
-    empty = [v.name for v in views if v.empty]
-    if len(empty) == len(views):
+    opened = Opened([], [], [])
+    for name in dict.fromkeys(names):
+        record = RunRecord.load(name, storage)
+        if record.config.get("command") == "compare":
+            if record.result is None:
+                opened.empty.append(name)
+            else:
+                opened.comparisons.append({**record.result, "name": name})
+            continue
+        view = RunView(record)
+        if view.empty:
+            opened.empty.append(name)
+        else:
+            opened.views.append(view)
+    if not opened.views and not opened.comparisons:
+        empty = opened.empty
         runs = f"run {empty[0]!r} has" if len(empty) == 1 else f"the runs {', '.join(map(repr, empty))} have"
         raise InputError(f"{runs} no scored trial yet; the same command again resumes it")
-    return [v for v in views if not v.empty], empty
+    return opened
 
 
 def by_shots(views: list[RunView]) -> dict[str, list[tuple[int, float, float, int]]]:

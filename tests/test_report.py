@@ -227,6 +227,41 @@ def test_a_run_that_is_empty_unfinished_or_of_one_trial(runs: list[str], tmp_pat
     assert "no run" in run("report", "nobody", "-o", str(out), code=2).stderr
 
 
+def test_a_comparison_and_learnt_vectors_have_their_place(tmp_path: Path, browser: Any) -> None:
+    """By documents of their form: what makes them is tested elsewhere."""
+    methods = [{"name": n, "about": "", "readable": r, "options": {}} for n, r in (("beam", True), ("<b>coop", False))]
+    rows = [
+        {"dataset": "made", "shots": s, "method": m["name"], "readable": m["readable"], "draws": 2}
+        | {"mean": 0.5 + s / 100, "sd": 0.01, "evaluations": 3, "steps": 0, "seconds": 1}
+        for m in methods
+        for s in (1, 2)
+    ]
+    gap = {"dataset": "made", "shots": 2, "method": "beam", "readable": True, "draws": 2}
+    gap |= {"difference": 0.031, "low": -0.01, "high": 0.05}
+    document = {"model": "tiny", "datasets": ["made"], "shots": [1, 2], "seeds": 2, "methods": methods, "table": rows}
+    document |= {"against": {"method": "<b>coop", "rows": [gap]}, "notes": []}
+    record = RunRecord.open("set side by side", None, {"command": "compare", "model": "tiny"}, {})
+    out = tmp_path / "r.html"
+    assert "no scored trial" in run("report", "set side by side", "-o", str(out), code=2).stderr
+    record.finish(document)
+    assert "no winner" in run("export", "set side by side", "--to", "bank", code=2).stderr
+    coop = RunRecord.open("coop", None, {**CONFIG, "command": "coop"}, {})
+    support, test = {"accuracy": 0.5, "xent": 1.0}, {"accuracy": 0.6, "low": 0.5, "high": 0.7}
+    learnt = {"name": "learnt", "templates": ["zqx {}"], "readable": False, "support": support, "test": test}
+    result = {"winner": learnt, "decoded": [], "runners_up": [], "baselines": [], "evaluations": 1, "seconds": 2.0}
+    result |= {"paired": {"baseline": "x", "difference": 0.0, "low": -0.1, "high": 0.1}, "test_pictures": 9}
+    coop.finish(result)
+    run("report", "set side by side", "coop", "-o", str(out))
+    with page_of(browser) as (page, complaints):
+        page.goto(out.as_uri())
+        wait_for(page, "[...document.querySelectorAll('.plot')].every(d => d.data)")
+        said = page.inner_text("body")
+        assert "+3.10 (-1.00 to +5.00)" in said and "51.00 ± 1.00" in said and "<b>coop" in said
+        assert "learnt vectors, which no text says" in said and "zqx" not in said
+        assert page.evaluate("document.querySelectorAll('[id$=comparison-0] .legendtext').length") == 2
+        assert complaints == []
+
+
 @pytest.mark.parametrize("place", ["/sys/report.html", "{tmp}/no/folder/report.html"])
 def test_a_folder_that_cannot_be_written(runs: list[str], tmp_path: Path, place: str) -> None:
     error = run("report", "random-2", "-o", place.replace("{tmp}", str(tmp_path)), code=2).stderr

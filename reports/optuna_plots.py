@@ -1,0 +1,130 @@
+"""The plots that Optuna draws: Pareto fronts, distributions, importances and slices."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from promptsearch.reports.plot import COLOURS, SCATTERED, Plot, labels, text
+from promptsearch.reports.view import RunView
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def fronts(views: list[RunView]) -> list[Plot]:
+    """Optuna's own Pareto fronts, of a study made for them."""
+    import optuna
+    from optuna.study import StudyDirection
+
+    points = [p for v in views for p in v.points][:SCATTERED]
+    rows = [("length", "words of the prompts", "MINIMIZE", [float(p.words) for p in points])]
+    fluency = [getattr(p.score, "fluency", None) for p in points]
+    if any(f is not None for f in fluency):
+        known = [i for i, f in enumerate(fluency) if f is not None]
+        points = [points[i] for i in known]
+        rows[0] = ("length", "words of the prompts", "MINIMIZE", [float(p.words) for p in points])
+        values = [float(f) for f in fluency if f is not None]
+        rows.append(("fluency", "fluency (mean log-likelihood per token, nats)", "MAXIMIZE", values))
+    plots = []
+    for key, title, direction, values in rows:
+        study = optuna.create_study(directions=[StudyDirection[direction], StudyDirection.MAXIMIZE])
+        pairs = zip(points, values, strict=True)
+        study.add_trials([optuna.trial.create_trial(values=[x, 100 * p.score.accuracy]) for p, x in pairs])
+        figure = optuna.visualization.plot_pareto_front(study, target_names=[title, "few-shot accuracy, %"])
+        _name_points(figure, [text(p.prompt_set, 160) for p in points])
+        figure.update_layout(title=None)
+        plots.append(
+            Plot(
+                f"front-{key}",
+                f"Accuracy and {key}",
+                f"Every recorded set by few-shot accuracy and {key}; those that no other beats in both are marked.",
+                figure,
+            )
+        )
+    return plots
+
+
+def _name_points(figure: go.Figure, names: list[str]) -> None:
+    """Hover with the prompts, instead of Optuna's dump of the trial, and this report's colours."""
+    for trace in figure.data:
+        front = trace is figure.data[-1]
+        numbers = (re.search(r'"number": (\d+)', str(dump)) for dump in trace.text or ())
+        trace.text = [names[int(n[1])] if n else "" for n in numbers]
+        trace.hovertemplate = "%{y:.1f} %, %{x:.4g}<br>%{text}<extra></extra>"
+        trace.name = "on the front" if front else "other sets"
+        trace.marker = {"color": COLOURS[5] if front else COLOURS[4], "size": 9 if front else 6}
+        trace.showlegend = True
+
+
+def distributions(views: list[RunView]) -> list[Plot]:
+    """Optuna's empirical distribution, where there are several runs to compare."""
+    import optuna
+
+    with_points = [(v, name) for v, name in zip(views, labels(views), strict=True) if len(v.points) > 1]
+    if len(with_points) < 2:
+        return []
+    studies = []
+    for v, name in with_points:
+        study = optuna.create_study(study_name=name, direction="maximize")
+        study.add_trials([optuna.trial.create_trial(value=100 * p.score.accuracy) for p in v.points])
+        studies.append(study)
+    figure = optuna.visualization.plot_edf(studies, target_name="few-shot accuracy, %")
+    figure.update_layout(title=None)
+    figure.update_yaxes(title="share of the sets")
+    for i, trace in enumerate(figure.data):
+        trace.line.color = COLOURS[i % len(COLOURS)]
+    says = "The share of each run's recorded sets that get at most so much right: further right is better."
+    return [Plot("distribution", "How good the recorded sets are", says, figure)]
+
+
+def parameters(view: RunView) -> list[Plot]:
+    """Optuna's importances and slices of a run by trials over slots."""
+    import optuna
+
+    completed = [t for t in view.record.study.get_trials(deepcopy=False) if t.params and t.value is not None]
+    if len(completed) < 10 or len({t.value for t in completed}) < 2:
+        return []
+    target = "cross-entropy" if view.record.study.direction == optuna.study.StudyDirection.MINIMIZE else "accuracy"
+    study = optuna.create_study(direction="minimize" if target == "cross-entropy" else "maximize")
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                value=t.value,
+                params={text(k): text(v, 40) if isinstance(v, str) else v for k, v in t.params.items()},
+                distributions={text(k): _escaped(d) for k, d in t.distributions.items()},
+            )
+            for t in completed
+        ]
+    )
+    shared = set.intersection(*(set(t.params) for t in study.get_trials(deepcopy=False)))
+    names = [k for k in sorted(shared) if len({t.params[k] for t in study.get_trials(deepcopy=False)}) > 1]
+    if not names:
+        return []
+    plots = []
+    if len(names) > 1:
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        figure = optuna.visualization.plot_param_importances(
+            study, evaluator=evaluator, params=names, target_name=target
+        )
+        figure.update_layout(title=None)
+        figure.update_xaxes(title="importance")
+        figure.update_yaxes(title="slot")
+        figure.update_traces(marker={"color": COLOURS[0]})
+        says = "Optuna's estimate (PED-ANOVA) of how much each slot matters for being among the best."
+        plots.append(Plot("importance", "Which slots matter", says, figure))
+    figure = optuna.visualization.plot_slice(study, params=names[:6], target_name=target)
+    figure.update_layout(title=None)
+    figure.update_traces(marker={"showscale": False, "colorscale": "Blues"})
+    says = f"Every trial's {target} by what stands in a slot; darker came later."
+    plots.append(Plot("slices", "What stands in the slots", says, figure))
+    return plots
+
+
+def _escaped(distribution: Any) -> Any:
+    import optuna
+
+    if not isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return distribution
+    choices = [text(c, 40) if isinstance(c, str) else c for c in distribution.choices]
+    return optuna.distributions.CategoricalDistribution(list(dict.fromkeys(choices)))
