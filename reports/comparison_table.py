@@ -15,7 +15,8 @@ def print_comparison(document: Mapping[str, Any], console: Console) -> None:
     for note in document.get("notes", []):
         console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
     for title, header, rows in tables(document):
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        console.print(title, style="bold", highlight=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(header):
             table.add_column(name, justify="left" if i == 0 else "right")
         for row in rows:

@@ -55,6 +55,8 @@ def draw_figure(document: Mapping[str, Any], path: Path) -> None:
             ax.plot(x, y, style, color=colour, marker="osD^vP*X"[i // 10 % 8], markersize=4, linewidth=1.4, label=name)
             low, high = [a - b for a, b in zip(y, sd, strict=True)], [a + b for a, b in zip(y, sd, strict=True)]
             ax.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
+        means = [100 * r["mean"] for r in document["table"] if r["dataset"] == dataset and r["method"] in names]
+        ax.set_ylim(min(means) - 2, max(means) + 2)  # the shades of what varies wildly would flatten everything else
         ax.set_xscale("log", base=2)
         ax.set_xticks(shots, [str(s) for s in shots])
         ax.minorticks_off()
