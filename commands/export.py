@@ -139,10 +139,10 @@ def _reopen(record: RunRecord, elsewhere: dict[str, Any]) -> Problem:
 def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> PromptSet:
     """The template of an ensemble that scores best alone on the few-shot pictures, with a word on what that loses."""
     from promptsearch.banks import PromptSet
-    from promptsearch.search import get_objective
+    from promptsearch.search.objective import of_options
 
     evaluator = problem.evaluator(problem.task(record.config["shots"], record.config["seed"]))
-    objective = get_objective(record.config.get("objective", "xent"))
+    objective = of_options({**record.config, "fluency weight": 0.0})  # their fluency is not scored here
     singles = [PromptSet((t,), None, prompt_set.class_names) for t in prompt_set.templates]
     score, *scores = evaluator.score([prompt_set, *singles])
     best, alone = max(zip(singles, scores, strict=True), key=lambda r: (objective(r[1]), r[0].templates))

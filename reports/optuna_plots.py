@@ -82,15 +82,16 @@ def parameters(view: RunView) -> list[Plot]:
     """Optuna's importances and slices of a run by trials over slots."""
     import optuna
 
-    completed = [t for t in view.record.study.get_trials(deepcopy=False) if t.params and t.value is not None]
-    if len(completed) < 10 or len({t.value for t in completed}) < 2:
+    completed = [t for t in view.record.study.get_trials(deepcopy=False) if t.params and t.values]
+    if len(completed) < 10 or len({t.values[0] for t in completed}) < 2:
         return []
-    target = "cross-entropy" if view.record.study.direction == optuna.study.StudyDirection.MINIMIZE else "accuracy"
-    study = optuna.create_study(direction="minimize" if target == "cross-entropy" else "maximize")
+    direction = view.record.study.directions[0]  # with several aims, the objective's comes first
+    target = view.objective
+    study = optuna.create_study(direction=direction)
     study.add_trials(
         [
             optuna.trial.create_trial(
-                value=t.value,
+                value=t.values[0],
                 params={text(k): text(v, 40) if isinstance(v, str) else v for k, v in t.params.items()},
                 distributions={text(k): _escaped(d) for k, d in t.distributions.items()},
             )

@@ -11,7 +11,7 @@ from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Score
 from promptsearch.runs import RunRecord
-from promptsearch.search import get_objective
+from promptsearch.search.objective import of_options
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,19 @@ class RunView:
             for i, t in enumerate((t for t in record.all_trials() if t.score is not None), 1)
             if t.score is not None
         ]
-        self._objective = get_objective(self.config.get("objective") or "xent")
+        self._objective = of_options(self.config)
 
     @property
     def searcher(self) -> str:
         sampler = self.config.get("sampler")
         command = str(self.config.get("command", "?"))
         return f"{command} ({sampler})" if sampler and sampler != command else command
+
+    @property
+    def objective(self) -> str:
+        """What it went by, in words."""
+        name = str(self.config.get("objective") or "xent")
+        return {"xent": "cross-entropy"}.get(name, name)
 
     @property
     def empty(self) -> bool:

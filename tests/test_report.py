@@ -19,6 +19,7 @@ from promptsearch.banks import PromptSet
 from promptsearch.cli import main
 from promptsearch.evaluators import Score, Split
 from promptsearch.reports import build_details, confusion_matrix
+from promptsearch.reports.figures import overview
 from promptsearch.reports.view import RunView, by_shots
 from promptsearch.runs import RunRecord
 
@@ -225,6 +226,18 @@ def test_a_run_that_is_empty_unfinished_or_of_one_trial(runs: list[str], tmp_pat
     run("report", "one", "-o", str(out))
     assert "The winner is “a photo of a {}.”" in out.read_text()
     assert "no run" in run("report", "nobody", "-o", str(out), code=2).stderr
+
+
+def test_fluency_has_a_front_of_its_own(tmp_path: Path) -> None:
+    record = RunRecord.open("fluent", None, {**CONFIG, "pareto": True, "fluency weight": 0.5}, {})
+    rows = [("a {}.", 0.5, 1.0, -4.0), ("a photo of a {}.", 0.6, 0.9, -2.0), ("zq {} zq zq.", 0.6, 0.8, -9.0)]
+    record.add([(PromptSet.of(t), Score(a, x, f)) for t, a, x, f in rows], 0, 3)
+    view = RunView(RunRecord.load("fluent"))
+    assert str(view.ranked()[0].prompt_set) == "a photo of a {}."  # by the weighted objective
+    plots = {p.key: p.figure for p in overview([view])}
+    on = {k: set(plots[k].data[-1].text) for k in ("front-length", "front-fluency")}
+    assert on == {"front-length": {"a {}.", "zq {} zq zq."}, "front-fluency": {"a photo of a {}."}}
+    run("report", "fluent", "-o", str(tmp_path / "r.html"))
 
 
 def test_a_comparison_and_learnt_vectors_have_their_place(tmp_path: Path, browser: Any) -> None:
