@@ -8,6 +8,7 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.fluency_options import fluency_options
+from promptsearch.commands.objective_options import objective_options
 from promptsearch.commands.options import output_options, problem_options, run_options
 
 
@@ -25,15 +26,10 @@ from promptsearch.commands.options import output_options, problem_options, run_o
 @click.option("--width", type=int, default=8, show_default=True, help="Ensembles kept after each round.")
 @click.option("--depth", type=int, default=6, show_default=True, help="Largest ensemble, in templates.")
 @click.option("--patience", type=int, default=2, show_default=True, help="Rounds without a better one before the end.")
-@click.option(
-    "--objective",
-    default="xent",
-    show_default=True,
-    help=("xent (cross-entropy), or accuracy (ties broken by cross-entropy)."),
-)
+@objective_options
 @fluency_options
 @output_options
-def beam(bank_spec: str, width: int, depth: int, patience: int, objective: str, **options: Any) -> None:
+def beam(bank_spec: str, width: int, depth: int, patience: int, objective: str | None, **options: Any) -> None:
     """Search a bank for the ensemble of templates that classifies best, by beam search.
 
     The same command again resumes a run that was cut off, and shows one that is finished.
@@ -41,9 +37,10 @@ def beam(bank_spec: str, width: int, depth: int, patience: int, objective: str, 
     from promptsearch.banks import load_bank
     from promptsearch.commands.fluency_options import fluency_config
     from promptsearch.commands.searching import run_search
-    from promptsearch.search import BeamSearch, of_options
+    from promptsearch.search import BeamSearch, choose_objective, of_options
 
     bank = load_bank(bank_spec)
+    objective = choose_objective(objective, options["shots"])
     own: dict[str, Any] = {"width": width, "depth": depth, "patience": patience, "objective": objective}
     own |= fluency_config(options)
     searcher = BeamSearch(bank, of_options(own), width=width, depth=depth, patience=patience)

@@ -21,7 +21,14 @@ from promptsearch.commands.trial_options import trial_options
 @run_options
 @output_options
 def climb(
-    bank_spec: str, ensemble: int, objective: str, batch: int, pool: int, shown: int, patience: int, **options: Any
+    bank_spec: str,
+    ensemble: int,
+    objective: str | None,
+    batch: int,
+    pool: int,
+    shown: int,
+    patience: int,
+    **options: Any,
 ) -> None:
     """Climb from prompt to better prompt by small edits, and start again on every summit.
 

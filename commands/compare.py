@@ -123,6 +123,7 @@ def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The options of every searcher: its command's own defaults (a plug-in's own), with those `given` that it has."""
     from promptsearch.search import SEARCHERS
     from promptsearch.search.registry import own_options
+    from promptsearch.search.objective import DEFAULT
 
     found: dict[str, dict[str, Any]] = {}
     shared = _shared()
@@ -134,6 +135,8 @@ def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         values = command.make_context(name, []).params
         defaults = {k: v for k, v in values.items() if k not in shared}
         found[name] = {k: given.get(k, v) for k, v in defaults.items()}
+        found[name]["select"] = given.get("select")
+        found[name]["objective"] = given.get("objective", DEFAULT)
         if "proposer" in found[name]:  # no language model takes part: its prompts depend on which one is here
             found[name]["proposer"] = "grammar"
     return found
@@ -147,7 +150,7 @@ def _shared() -> set[str]:
     for options in (problem_options, run_options, output_options, lm_options, fluency_options):
         options(nothing)
     params: list[click.Parameter] = nothing.__click_params__  # type: ignore[attr-defined]
-    return {str(p.name) for p in params} | {"bank_spec", "trials", "timeout", "enqueue"}
+    return {str(p.name) for p in params} | {"bank_spec", "trials", "timeout", "enqueue", "unlabelled", "estimate"}
 
 
 def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> dict[str, Problem]:

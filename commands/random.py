@@ -15,7 +15,7 @@ from promptsearch.commands.trial_options import trial_options
 @problem_options
 @run_options
 @output_options
-def random(bank_spec: str, ensemble: int, objective: str, batch: int, **options: Any) -> None:
+def random(bank_spec: str, ensemble: int, objective: str | None, batch: int, **options: Any) -> None:
     """Score prompts drawn at random from a bank: what other searches must beat.
 
     The same command again resumes a run that was cut off; with more --trials it goes on.

@@ -81,13 +81,18 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
 @json_option
 def best(name: str, storage: str | None, as_json: bool) -> None:
     """The templates of a run's winner alone, one per line: a bank for another run."""
-    from promptsearch.banks import Bank
+    from promptsearch.banks import Bank, PromptSet
     from promptsearch.commands.searching import best_first
     from promptsearch.errors import InputError
+    from promptsearch.evaluators import Score
     from promptsearch.runs import RunRecord
 
     record = RunRecord.load(name, storage)
-    ranked = best_first(record)
+    kept = (record.result or {}).get("winner", {})
+    own = {k: kept[k] for k in ("templates", "weights", "class_names") if k in kept}
+    found = "support" in kept and kept.get("readable", True)  # what a baseline learnt are no templates
+    ranked = [] if not found else [(PromptSet.from_dict(own), Score(**kept["support"]))]
+    ranked = ranked or best_first(record)
     if not ranked:
         raise InputError(f"run {name!r} has no scored trial yet; the same command again resumes it")
     prompt_set, score = ranked[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -41,9 +42,9 @@ def run_trials(
     """Run a searcher by trials: the hand-written prompt and the templates of `enqueue` first."""
     from promptsearch.banks import BASELINE, PromptSet, load_bank
     from promptsearch.commands.fluency_options import fluency_config
-    from promptsearch.search import build_searcher
+    from promptsearch.search import build_searcher, choose_objective
 
-    own = {**own, **fluency_config(options)}
+    own = {**own, "objective": choose_objective(own["objective"], options["shots"]), **fluency_config(options)}
     bank = load_bank(bank_spec)
     start = [PromptSet.of(BASELINE)]
     if enqueue is not None:
@@ -77,6 +78,9 @@ def run_search(
     study: str | None,
     as_json: bool,
     quiet: bool,
+    unlabelled: int = 500,
+    select: str | None = None,
+    estimate: bool = True,
     fork: str | None = None,
     trials: int | None = None,
     timeout: float | None = None,
@@ -86,12 +90,15 @@ def run_search(
 
     Args:
         own: the command's own options, part of what must be the same for the run to be resumed.
+        unlabelled: pictures to search on where there are no shots.
+        select: how the winner is chosen among what was found.
+        estimate: whether to estimate its accuracy by repeating search and choice.
         start: sets to begin with, for searchers that can.
         fork: name of the run to begin, from the best of the one that `study` names.
         named_lm: how the language model was named; a server may have moved since the run began.
     """
     from promptsearch.evaluators import open_problem
-    from promptsearch.runs import Budget, RunRecord
+    from promptsearch.runs import Budget, RunRecord, choose_selection
 
     start = list(start or [])
     if fork is not None:
@@ -120,6 +127,8 @@ def run_search(
             "bank hash": bank.hash,
             "shots": shots,
             "seed": seed,
+            **({} if shots else {"unlabelled": unlabelled}),
+            "select": choose_selection(select, shots, own.get("objective") or "xent", "fluency lm" in own),
             **own,
         }
         about = {**_about(problem.source.origin), "opened": {**opened, "model": spec.name}}
@@ -130,7 +139,7 @@ def run_search(
         keep(record, bank, start, trials)
         if named_lm is not None and record.get("lm") != named_lm:
             record.set("lm", named_lm)
-        result = carry_on(problem, bank, searcher, record, Budget(trials, timeout), started, progress)
+        result = carry_on(problem, bank, searcher, record, Budget(trials, timeout), started, progress, estimate)
         problem.encoder.close()
     emit(result, as_json, quiet)
 
@@ -173,8 +182,10 @@ def carry_on(
     budget: Any,
     started: float,
     progress: Progress,
+    estimate: bool = True,
 ) -> dict[str, Any]:
     """The result of a run: the recorded one where its budget is spent, else searched for and recorded."""
+    from promptsearch.commands.choosing import choose, open_test_once
     from promptsearch.commands.equipping import equip, reported
     from promptsearch.reports import build_details, build_result, front_rows, standard_baselines
     from promptsearch.runs import search
@@ -186,7 +197,7 @@ def carry_on(
     if result is not None and (not by_trials or _spent(record, result, budget)):
         return result
     give_start(record, searcher)
-    task = problem.task(config["shots"], config["seed"])
+    task = problem.task(config["shots"], config["seed"], config.get("unlabelled"))
     if record.get("draw") is None:
         drawn = {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
         record.set("draw", drawn)
@@ -197,9 +208,9 @@ def carry_on(
     if outcome.ended == "interrupted":
         say_interrupted(record, len(record.trials()), budget.trials)
     baselines = standard_baselines(bank, searcher, evaluator)
-    opened = record.get("test_opened")
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    record.set("test_opened", [*([opened] if isinstance(opened, str) else opened or []), now])
+    winner, chosen = choose(bank, searcher, evaluator, outcome, record, progress, estimate)
+    outcome = dataclasses.replace(outcome, winner=(winner, evaluator.score([winner])[0]))
+    opened = open_test_once(record, winner)
     progress(0, 0, "opening the test split")
     test = task.open_test()
     head = {
@@ -216,16 +227,25 @@ def carry_on(
             "trials": len(record.trials()),
             "ended": outcome.ended,
         },
-        "notes": problem.notes,
+        "notes": [*problem.notes, *([] if task.labelled else [_unlabelled_note(config)])],
         "version": __version__,
         **reported(searcher),
         **({"front": front_rows(outcome, searcher.objective)} if config.get("pareto") else {}),
+        **chosen,
+        "test_opened": opened,
     }
     result = build_result(head, outcome, baselines, evaluator, test, time.perf_counter() - started)
     before, after = (evaluator.predictions(s, test) for s in (baselines[0].prompt_set, outcome.winner[0]))
     record.set("details", build_details(task.class_names, test, before, after, baselines[0].name))
     record.finish(result)
     return result
+
+
+def _unlabelled_note(config: dict[str, Any]) -> str:
+    return (
+        f"No label was read: searched on {config['unlabelled']} unlabelled training pictures by {config['objective']}, "
+        "which is no accuracy. How good the winner is, only the labelled test split says."
+    )
 
 
 def _spent(record: RunRecord, result: dict[str, Any], budget: Any) -> bool:

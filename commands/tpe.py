@@ -19,7 +19,9 @@ from promptsearch.commands.trial_options import trial_options
 @problem_options
 @run_options
 @output_options
-def tpe(bank_spec: str, ensemble: int, objective: str, batch: int, sampler: str, startup: int, **options: Any) -> None:
+def tpe(
+    bank_spec: str, ensemble: int, objective: str | None, batch: int, sampler: str, startup: int, **options: Any
+) -> None:
     """Search the slots of a grammar, or a bank, with Optuna's samplers (TPE unless another is named).
 
     The same command again resumes a run that was cut off; with more --trials it goes on.  Others can join it:

@@ -9,6 +9,7 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.fluency_options import fluency_options
+from promptsearch.commands.objective_options import objective_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,16 +50,11 @@ def space_options(f: F) -> F:
             help="A bank of templates: a file, or the name of a built-in one (`promptsearch banks list`).",
         ),
         click.option("--ensemble", type=int, default=1, show_default=True, help="Most templates of one prompt set."),
-        click.option(
-            "--objective",
-            default="xent",
-            show_default=True,
-            help="xent (cross-entropy), or accuracy (ties broken by cross-entropy).",
-        ),
         trials_option,
         timeout_option,
         click.option("--enqueue", help="A bank whose templates are tried first, after the hand-written prompt."),
     ]
+    f = objective_options(f)
     for option in reversed(options):
         f = option(f)
     return f

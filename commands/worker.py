@@ -44,7 +44,7 @@ def worker(
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.searching import interruptible, reopen, say_interrupted
     from promptsearch.errors import InputError
-    from promptsearch.runs import Budget, RunRecord, Sharing, rebuild_searcher
+    from promptsearch.runs import Budget, RunRecord, Sharing, prepare, rebuild_searcher
     from promptsearch.search import TrialSearcher
 
     record = RunRecord.load(study, storage)
@@ -57,9 +57,10 @@ def worker(
     with progress_bar(quiet or as_json) as progress:
         elsewhere = {"model": model, "weights": weights, "dataset": dataset, "device": device, "ray": ray}
         problem = reopen(record, **elsewhere, progress=progress)  # type: ignore[arg-type]
-        task = problem.task(record.config["shots"], record.config["seed"])
+        task = problem.task(record.config["shots"], record.config["seed"], record.config.get("unlabelled"))
         evaluator = problem.evaluator(task)
         equip(searcher, problem, evaluator, record)
+        prepare(searcher, evaluator)
         with interruptible() as stopping:
             sharing = Sharing(searcher, evaluator, record, Budget(total, timeout), progress, stopping)
             ended = sharing.run()

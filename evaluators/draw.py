@@ -51,6 +51,19 @@ def draw(
     )
 
 
+def draw_unlabelled(pictures: int, count: int, seed: int) -> np.ndarray:
+    """`count` of so many pictures, drawn by seed alone: a draw of more contains each draw of fewer.
+
+    Raises:
+        InputError: a count below 1 or above what there are, a negative seed.
+    """
+    if not 1 <= count <= pictures:
+        raise InputError(f"--unlabelled {count}: there are {pictures} training pictures; choose from 1 to {pictures}")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: a seed is 0 or larger")
+    return np.random.default_rng([seed]).permutation(pictures)[:count]
+
+
 def _enough(of_class: list[np.ndarray], shots: int, held_out: int, class_names: Sequence[str], fixed: bool) -> None:
     if not of_class:
         raise PromptSearchError("there are no classes to draw from; give a data set with class names")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from promptsearch.banks import PromptSet, Template
-from promptsearch.errors import InputError
+from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.encoder import TooLongError
 from promptsearch.evaluators.score import Score
 from promptsearch.evaluators.scoring import TemplateTable
+from promptsearch.evaluators.statistics import NEED_LABELS
 from promptsearch.evaluators.task import Split, Task
 
 #: Gives unit vectors (n, D) for n texts.
 TextVectors = Callable[[Sequence[str]], np.ndarray]
+
+#: Templates whose consensus "agreement" is measured against, at most.
+CONSENSUS = 256
 
 _Row = tuple[Template, tuple[str, ...]]
 
@@ -35,7 +40,30 @@ class Evaluator:
         self._rows: dict[_Row, int] = {}
         self._table = TemplateTable(task.support.features, task.support.labels, logit_scale, memory)
         self.fluency: Callable[[Sequence[PromptSet]], list[float]] | None = None
+        self._figures: tuple[str, ...] = ()
+        self._consensus: np.ndarray | None = None
         self.evaluations = 0
+
+    def require(self, figures: Iterable[str], templates: Sequence[Template] = ()) -> None:
+        """Have `score` compute further figures of `STATISTICS` too.
+
+        Args:
+            templates: whose consensus is meant by "agreement"; of more than `CONSENSUS` evenly spaced ones are taken.
+
+        Raises:
+            InputError: a figure that needs labels where there are none, or a consensus without templates.
+        """
+        for figure in figures:
+            if not self.task.labelled and figure in NEED_LABELS:
+                raise InputError(f"{figure!r} needs labelled pictures and this task has none; draw some shots")
+            if figure not in self._figures:
+                self._figures += (figure,)
+        if "agreement" in self._figures and self._consensus is None:
+            if not templates:
+                raise InputError("objective 'agreement' needs the templates that agree; give a bank of them")
+            at = np.unique(np.linspace(0, len(templates) - 1, min(CONSENSUS, len(templates))).astype(int))
+            rows = self._index([PromptSet.of(templates[i]) for i in at])
+            self._consensus = self._table.consensus([row for (row,) in rows])
 
     def score(self, sets: Sequence[PromptSet]) -> list[Score]:
         """Scores on the support set, in the order of `sets`."""
@@ -48,24 +76,44 @@ class Evaluator:
         for (_, weighted), members in by_size.items():
             index = np.array([rows[i] for i in members], dtype=np.intp)
             weights = np.array([sets[i].weights for i in members], np.float32) if weighted else None
-            accuracy, xent = self._table.score(index, weights)
-            for i, a, x in zip(members, accuracy.tolist(), xent.tolist(), strict=True):
-                scores[i] = Score(a, x)
+            if not self._figures:
+                accuracy, xent = self._table.score(index, weights)
+                for i, a, x in zip(members, accuracy.tolist(), xent.tolist(), strict=True):
+                    scores[i] = Score(a, x)
+                continue
+            figures = self._table.figures(index, weights, self._figures, self._consensus)
+            if self.task.labelled:
+                figures["accuracy"], figures["xent"] = self._table.score(index, weights)
+            for row, i in enumerate(members):
+                scores[i] = Score(**{name: float(v[row]) for name, v in figures.items()})
         if self.fluency is None:
             return scores  # type: ignore[return-value]
         rated = zip(scores, self.fluency(sets), strict=True)
         return [dataclasses.replace(v, fluency=f) for v, f in rated]  # type: ignore[type-var, misc]
+
+    def part(self, at: np.ndarray) -> Evaluator:
+        """An evaluator on a part of the support set, from what is known of it: a search is repeated without encoding.
+
+        Args:
+            at: (n,) positions in the support set, some of them several times, perhaps.
+        """
+        other = copy.copy(self)
+        other.task = dataclasses.replace(self.task, support=self.task.support.part(at), _test=_no_test)
+        other._table = self._table.part(at)
+        other._rows = dict(self._rows)
+        if self._consensus is not None:
+            of_picture = np.empty_like(self._consensus)
+            of_picture[self._table.order] = self._consensus
+            other._consensus = of_picture[at][other._table.order]
+        return other
 
     def score_on(self, sets: Sequence[PromptSet], split: Split) -> list[Score]:
         """Scores on another split (validation; the opened test split), computed afresh."""
         self._index(sets)
         scores = []
         for s in sets:
-            logits = self.logit_scale * (split.features @ self.class_weights(s).T)  # (N, C)
-            top = logits.max(axis=1)
-            true = logits[np.arange(len(logits)), split.labels]
-            xent = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - true
-            scores.append(Score(float((logits.argmax(1) == split.labels).mean()), float(xent.mean(dtype=np.float64))))
+            hits, losses = self.hits(s, split), self.losses(s, split)
+            scores.append(Score(float(hits.mean()), float(losses.mean(dtype=np.float64))))
         return scores
 
     def predictions(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
@@ -75,6 +123,13 @@ class Evaluator:
     def hits(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
         """(N,) bool: which pictures of a split the ensemble classifies rightly."""
         return self.predictions(prompt_set, split) == split.labels
+
+    def losses(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
+        """(N,) cross-entropy of every picture of a split, in nats at the model's logit scale."""
+        logits = self.logit_scale * (split.features @ self.class_weights(prompt_set).T)  # (N, C)
+        top = logits.max(axis=1)
+        true = logits[np.arange(len(logits)), split.labels]
+        return np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - true
 
     def class_weights(self, prompt_set: PromptSet) -> np.ndarray:
         """(C, D) unit class weights: mean of the templates' unit text vectors, normalised (open_clip's rule)."""
@@ -112,3 +167,7 @@ class Evaluator:
             for row in fresh:
                 self._rows[row] = len(self._rows)
         return [[self._rows[row] for row in rows] for rows in keys]
+
+
+def _no_test() -> Split:
+    raise PromptSearchError("a part of a support set has no test split; open that of the whole task")

@@ -36,8 +36,9 @@ class Problem:
     notes: list[str] = field(default_factory=list)
     memory: int | None = None
 
-    def task(self, shots: int, seed: int) -> Task:
-        return Task.build(self.source, shots, seed)
+    def task(self, shots: int, seed: int, unlabelled: int | None = None) -> Task:
+        """Draw a few-shot problem; with no shots, one of so many unlabelled pictures."""
+        return Task.build(self.source, shots, seed, unlabelled)
 
     def evaluator(self, task: Task) -> Evaluator:
         return Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale, self.memory)

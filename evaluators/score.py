@@ -12,15 +12,26 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy and mean cross-entropy (nats, at the model's logit scale) of one PromptSet on one set of pictures."""
+    """Accuracy and mean cross-entropy (nats, at the model's logit scale) of one PromptSet on one set of pictures.
 
-    accuracy: float
-    xent: float
+    Both are nan where the pictures have no labels.  The other figures (`evaluators/statistics.py` says what they are)
+    are None unless an objective asked for them.
+    """
+
+    accuracy: float = math.nan
+    xent: float = math.nan
     fluency: float | None = None
+    margin: float | None = None
+    balanced: float | None = None
+    xent_fitted: float | None = None
+    zpe: float | None = None
+    mutual_information: float | None = None
+    agreement: float | None = None
 
     def to_dict(self) -> dict[str, float]:
-        fluency = {} if self.fluency is None else {"fluency": self.fluency}
-        return {"accuracy": self.accuracy, "xent": self.xent, **fluency}
+        """The figures that there are."""
+        figures = ((name, getattr(self, name)) for name in self.__slots__)
+        return {name: v for name, v in figures if v is not None and not math.isnan(v)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.memory import quarter_of_ram
+from promptsearch.evaluators.statistics import STATISTICS, probabilities
 
 #: Floats of working memory per chunk of sets: they stay in a core's second-level cache.
 CHUNK_FLOATS = 96_000
@@ -44,9 +45,10 @@ class TemplateTable:
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, logit_scale: float, memory: int | None = None) -> None:
         self.memory = quarter_of_ram() if memory is None else memory
-        order = np.argsort(labels, kind="stable")  # by class: the true logits are then one slice per class
-        self.features = np.ascontiguousarray(features[order], dtype=np.float32)
-        self.labels = np.ascontiguousarray(labels[order])
+        # By class: the true logits are then one slice per class.
+        self.order = np.argsort(labels, kind="stable")
+        self.features = np.ascontiguousarray(features[self.order], dtype=np.float32)
+        self.labels = np.ascontiguousarray(labels[self.order])
         self.logit_scale = np.float32(logit_scale)
         self.size = 0
         self._logits = np.empty((0, 0, len(labels)), np.float32)  # (T, C, N)
@@ -73,6 +75,24 @@ class TemplateTable:
                 self._gram[row, : row + 1] = pairs
                 self._gram[: row + 1, row] = pairs
         self.size = new
+
+    def part(self, at: np.ndarray) -> TemplateTable:
+        """A table of some of the pictures (some of them several times, perhaps) with all templates: nothing is encoded.
+
+        Args:
+            at: (n,) positions among the pictures as they were given.
+        """
+        place = np.empty(len(self.order), np.intp)
+        place[self.order] = np.arange(len(self.order))
+        own = place[at]
+        other = TemplateTable(self.features[own], self.labels[own], float(self.logit_scale), self.memory)
+        other.size = self.size
+        # Views without room: a template that is added to either table makes that one copy what it has.
+        other._vectors = self._vectors[: self.size]
+        if self.kept:
+            other._gram = self._gram[: self.size, : self.size]
+            other._logits = self._logits[: self.size, :, own[other.order]]
+        return other
 
     @property
     def kept(self) -> bool:
@@ -112,6 +132,39 @@ class TemplateTable:
         for at in range(0, len(order), step):
             work(order[at : at + step])
         return accuracy, xent
+
+    def figures(
+        self,
+        index: np.ndarray,
+        weights: np.ndarray | None,
+        names: Sequence[str],
+        consensus: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Figures of `STATISTICS`, (S,) each, of S ensembles of k templates each; index and weights as for `score`.
+
+        Args:
+            consensus: (N,) classes, in the table's order, for "agreement".
+        """
+        found = {name: np.empty(len(index)) for name in names}
+
+        def work(part: slice) -> None:
+            logits = self._logits_of(index[part], None if weights is None else weights[part])
+            for name in names:
+                found[name][part] = STATISTICS[name](logits, self.labels, consensus)
+
+        self._spread(work, self._chunks(len(index)))
+        return found
+
+    def consensus(self, rows: Sequence[int]) -> np.ndarray:
+        """(N,) classes with the highest mean probability over these templates, in the table's order."""
+        total = sum(probabilities(self._logits_of(np.array([[row]]), None))[0].astype(np.float64) for row in rows)
+        return np.asarray(total).argmax(axis=0)
+
+    def _logits_of(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """(S, C, N) logits."""
+        sums, norm = self._sums(index, weights)
+        sums *= (self.logit_scale / np.maximum(norm, np.float32(1e-12)))[:, :, None]
+        return sums
 
     def grow(self, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores of every ensemble that is one of the parents and one more template of the table.

@@ -9,7 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
-from promptsearch.evaluators.draw import draw
+from promptsearch.evaluators.draw import draw, draw_unlabelled
+
+#: The label of a picture whose label nobody may read.
+UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def part(self, at: np.ndarray) -> Split:
+        """The pictures at these positions, some of them several times, perhaps."""
+        return Split(self.features[at], self.labels[at], self.indices[at])
 
 
 class FeatureSource(Protocol):
@@ -51,15 +58,22 @@ class Task:
     test_opened: int = field(default=0)
 
     @classmethod
-    def build(cls, source: FeatureSource, shots: int, seed: int) -> Task:
+    def build(cls, source: FeatureSource, shots: int, seed: int, unlabelled: int | None = None) -> Task:
         """Draw `shots` pictures per class (and min(shots, 4) more for validation) and fetch their features.
+
+        Args:
+            unlabelled: with no shots, how many pictures to draw without a look at their labels.
 
         Raises:
             InputError: fewer pictures than asked for, a class without any.
         """
         labels, indices = source.labels("train")
-        drawn = draw(labels, shots, seed, class_names=source.class_names)
-        both = np.concatenate([drawn.support, drawn.validation])
+        if shots == 0 and unlabelled is not None:
+            both = draw_unlabelled(len(labels), unlabelled, seed)
+            labels, n = np.full(len(labels), UNLABELLED), len(both)
+        else:
+            drawn = draw(labels, shots, seed, class_names=source.class_names)
+            both, n = np.concatenate([drawn.support, drawn.validation]), len(drawn.support)
         features = source.features("train", both)
 
         def split(part: slice) -> Split:
@@ -70,8 +84,12 @@ class Task:
             test_labels, test_indices = source.labels("test")
             return Split(source.features("test", np.arange(len(test_labels))), test_labels, test_indices)
 
-        n = len(drawn.support)
         return cls(source.name, source.class_names, shots, seed, split(slice(0, n)), split(slice(n, None)), test)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the pictures that are searched on have labels (with no shots they have none)."""
+        return self.shots > 0
 
     def open_test(self) -> Split:
         """Open the test split.  Call it once, when the winner is chosen.

@@ -167,7 +167,7 @@ def _unweighted(winner: Winner, form: str) -> None:
     if winner.prompt_set.weights is not None:
         raise InputError(
             f"run {winner.study!r}: its winner weights its templates, and {form} cannot; export it --to python or "
-            "--to open-clip"
+            "--to open-clip, or search with --select none"
         )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptsearch.banks import BASELINE, Bank, PromptSet
-from promptsearch.evaluators import Evaluator, Score, Split, paired_difference, wilson
+from promptsearch.evaluators import Evaluator, Score, Split, wilson
+from promptsearch.evaluators.paired import compare_paired
 from promptsearch.runs import Outcome
 from promptsearch.search import Objective, Searcher
 from promptsearch.search.pareto import aims, front, words
@@ -62,7 +63,7 @@ def build_result(
             }
         )
     against = baselines[0]
-    paired = paired_difference(hits, evaluator.hits(against.prompt_set, test))
+    paired = compare_paired(hits, evaluator.hits(against.prompt_set, test), head.get("seed", 0))
     return {
         **head,
         "evaluations": outcome.evaluations,
@@ -70,7 +71,7 @@ def build_result(
         "winner": {**_set(winner, score), "test": _interval(wilson(int(hits.sum()), len(test)), "accuracy")},
         "runners_up": [_set(s, v) for s, v in rivals],
         "baselines": rows,
-        "paired": {"baseline": against.name, **_interval(paired, "difference")},
+        "paired": {"baseline": against.name, **paired.to_dict()},
         "test_pictures": len(test),
     }
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 #: Templates of one set that are shown before "and n more".
-SHOWN = 8
+SHOWN = 12
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
@@ -18,20 +18,15 @@ def print_result(result: dict[str, Any], console: Console) -> None:
     for note in result.get("notes", []):
         console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
     shots = result["shots"]
+    per_class = f"{shots} shot{'s' if shots != 1 else ''} per class" if shots else "no labels"
     console.print(
-        f"{result['model']} on {result['dataset']}, {shots} shot{'s' if shots != 1 else ''} per class, "
+        f"{result['model']} on {result['dataset']}, {per_class}, "
         f"seed {result['seed']}: {result['evaluations']} prompt sets scored in {result['seconds']:.1f} s",
         highlight=False,
     )
     console.print(_table(result))
-    paired = result["paired"]
-    console.print(
-        f"Test split ({result['test_pictures']} pictures, opened once). Winner against {paired['baseline']}, "
-        f"same pictures: {100 * paired['difference']:+.2f} points, 95 % interval "
-        f"{100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    for line in _verdicts(result):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if front := result.get("front"):
         console.print("\nBeaten by none in the objective, fluency and brevity together:", highlight=False)
         console.print(_front(front))
@@ -45,15 +40,15 @@ def _table(result: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("prompts", ratio=1)
-    table.add_column("few-shot\naccuracy", justify="right")
-    table.add_column("cross-\nentropy", justify="right")
+    for heading in _headings(result):
+        table.add_column(heading, justify="right")
     table.add_column("test accuracy\n(95 % interval)", justify="right")
-    table.add_row("winner", _prompts(result["winner"]), *_figures(result["winner"]), style="bold")
+    table.add_row("winner", _prompts(result["winner"]), *_figures(result, result["winner"]), style="bold")
     for i, row in enumerate(result["runners_up"]):
-        table.add_row("runner-up" if i == 0 else "", _prompts(row), *_figures(row), end_section=False)
+        table.add_row("runner-up" if i == 0 else "", _prompts(row), *_figures(result, row), end_section=False)
     table.add_section()
     for row in result["baselines"]:
-        table.add_row(row["name"], _prompts(row), *_figures(row))
+        table.add_row(row["name"], _prompts(row), *_figures(result, row))
     return table
 
 
@@ -70,6 +65,44 @@ def _front(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _verdicts(result: dict[str, Any]) -> list[str]:
+    """How the winner was chosen, what it is worth by the training pictures, and what the test split says."""
+    lines = []
+    method = result.get("selection", {}).get("method", "none")
+    if method != "none":
+        lines.append(f"The winner was chosen by {method} ({result['selection']['tried']} weighed); below it, as found.")
+    if names := result["winner"].get("class_names"):
+        lines.append(f"Class names of the winner: {', '.join(names)}.")
+    if estimate := result.get("estimate"):
+        how = "search and choice" if estimate["search_repeated"] else "the choice only, which flatters it,"
+        lines.append(
+            f"Estimate before the test ({how} repeated in {estimate['folds']} folds): "
+            f"{100 * estimate['accuracy']:.1f} %, "
+            f"95 % interval {100 * estimate['low']:.1f} to {100 * estimate['high']:.1f}; "
+            f"naive, on the pictures it was chosen by: {100 * estimate['naive']:.1f} %."
+        )
+    if held := result.get("held_out"):
+        lines.append(f"Held-out pictures ({held['pictures']}). Winner against {_paired(held)}.")
+    paired = result["paired"]
+    opened = result.get("test_opened") or {"opened": 1, "choices": 1}
+    times = "opened once" if opened["opened"] == 1 else f"opened {opened['opened']} times"
+    if opened["choices"] > 1:
+        times += f" for {opened['choices']} choices: no clean test any more"
+    lines.append(f"Test split ({result['test_pictures']} pictures, {times}). Winner against {_paired(paired)}.")
+    return lines
+
+
+def _paired(paired: dict[str, Any]) -> str:
+    text = (
+        f"{paired['baseline']}, same pictures: {100 * paired['difference']:+.2f} points, 95 % interval "
+        f"{100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}"
+    )
+    if "mcnemar" not in paired:
+        return text
+    p = paired["mcnemar"]
+    return f"{text}, McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: {paired['verdict']}"
+
+
 def _proposals(proposals: dict[str, Any]) -> str:
     """How many were written, what was no use and why, and what that cost."""
     rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
@@ -83,14 +116,34 @@ def _proposals(proposals: dict[str, Any]) -> str:
 
 def _prompts(row: dict[str, Any]) -> Group | str:
     templates = row["templates"]
+    weights = row.get("weights")
+    total = sum(weights) if weights else 1.0
+    if weights:  # the heaviest first
+        order = sorted(range(len(templates)), key=lambda i: -weights[i])
+        templates = [f"{weights[i] / total:.2f} × {templates[i]}" for i in order]
     lines = [escape(t) for t in templates[:SHOWN]]
     if len(templates) > SHOWN:
         lines = lines[:2] + [f"… and {len(templates) - 2} more"]
     return "\n".join(lines)
 
 
-def _figures(row: dict[str, Any]) -> tuple[str, str, str]:
-    support = row["support"]
-    test = row.get("test")
-    shown = f"{100 * test['accuracy']:.2f} ({100 * test['low']:.1f}–{100 * test['high']:.1f})" if test else ""
-    return f"{100 * support['accuracy']:.1f}", f"{support['xent']:.4f}", shown
+def _headings(result: dict[str, Any]) -> list[str]:
+    """The support set's columns: accuracy and cross-entropy where there are labels, and what was searched by."""
+    headings = ["few-shot\naccuracy", "cross-\nentropy"] if result["shots"] else []
+    extra = _extra(result)
+    return [*headings, str(result["objective"]).replace("-", "-\n", 1)] if extra else headings
+
+
+def _extra(result: dict[str, Any]) -> str | None:
+    """The field of the objective's figure, where it is neither accuracy nor cross-entropy."""
+    field = str(result.get("objective")).replace("-", "_")
+    return field if field in result["winner"]["support"] and field not in ("accuracy", "xent") else None
+
+
+def _figures(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    support, test = row["support"], row.get("test")
+    shown = [f"{100 * support['accuracy']:.1f}", f"{support['xent']:.4f}"] if result["shots"] else []
+    if extra := _extra(result):
+        shown.append(f"{support[extra]:.4f}")
+    shown.append(f"{100 * test['accuracy']:.2f} ({100 * test['low']:.1f}–{100 * test['high']:.1f})" if test else "")
+    return shown

@@ -12,6 +12,7 @@ from promptsearch.banks import BASELINE, Bank, PromptSet, load_bank
 from promptsearch.errors import InputError
 from promptsearch.runs.learners import learn_class_names, learn_context, project_words, prompt_pictures, sample_bank
 from promptsearch.runs.run import search
+from promptsearch.runs.selection import Selection, choose_selection
 from promptsearch.runs.setting import Row, Setting, Trained
 from promptsearch.runs.share import Budget
 from promptsearch.search import TrialSearcher, build_searcher, get_objective
@@ -196,15 +197,18 @@ def _searched(name: str, command: str, bank: Bank, options: Mapping[str, Any], t
             searcher.start = (PromptSet.of(BASELINE),)
         if isinstance(searcher, WritingSearcher):
             searcher.equip(Tools(class_names=setting.class_names))
-        return _outcome(setting, searcher, trials if by_trials else None)
+        method = choose_selection(options.get("select"), setting.task.shots, options["objective"])
+        selection = Selection(method, bank, searcher.objective, setting.task.seed, whole=not by_trials)
+        return _outcome(setting, searcher, selection, trials if by_trials else None)
 
     budget = {"trials": trials} if command != "beam" else {}
     return Method(name, f"{command} search", find, options={**options, **budget})
 
 
-def _outcome(setting: Setting, searcher: Searcher, trials: int | None) -> Found:
+def _outcome(setting: Setting, searcher: Searcher, selection: Selection, trials: int | None) -> Found:
     outcome = search(searcher, setting.evaluator, budget=Budget(trials))
-    return Found([_row(setting, outcome.winner[0])], outcome.evaluations)
+    chosen = selection.choose(setting.evaluator, outcome.ranked)
+    return Found([_row(setting, chosen.prompt_set)], outcome.evaluations)
 
 
 def _learned(

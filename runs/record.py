@@ -13,6 +13,7 @@ from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs.storage import masked, open_storage, reason_of
+from promptsearch.search import Objective, get_objective
 from promptsearch.search.pareto import words
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class RunRecord:
         self.url = masked(str(storage.url))
         self.address = str(storage.url)
         self.safe = -1
+        self._objective: Objective | None = None
         self._finished: dict[int, Trial] = {}
 
     @classmethod
@@ -65,7 +67,8 @@ class RunRecord:
         import optuna
 
         storage = open_storage(url)
-        direction: Literal["minimize", "maximize"] = "minimize" if config.get("objective") == "xent" else "maximize"
+        objective = get_objective(config.get("objective") or "accuracy")
+        direction: Literal["minimize", "maximize"] = "minimize" if objective.smaller else "maximize"
         several: list[Literal["minimize", "maximize"]] = []
         if config.get("pareto"):
             several = ["maximize", "minimize"]  # fluency, words
@@ -184,10 +187,9 @@ class RunRecord:
 
     def value_of(self, score: Score) -> float:
         """What Optuna compares the study's trials by."""
-        import optuna
-
-        minimize = self.study.directions[0] == optuna.study.StudyDirection.MINIMIZE
-        return score.xent if minimize else score.accuracy
+        if self._objective is None:
+            self._objective = get_objective(self.config.get("objective") or "accuracy")
+        return float(getattr(score, self._objective.figure))
 
     def values_of(self, prompt_set: PromptSet, score: Score) -> list[float]:
         """What Optuna keeps of a trial: with several aims also fluency and the number of words."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from promptsearch.banks import PromptSet
-from promptsearch.errors import PromptSearchError
+from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Progress, Score, no_progress
 from promptsearch.runs.outcome import Outcome
 from promptsearch.runs.share import Budget, Sharing, never
@@ -43,6 +43,7 @@ def search(
         PromptSearchError: the record cannot be written, or does not hold what the same search proposes (it was
             changed by something else), or nothing was scored.
     """
+    prepare(searcher, evaluator)
     ended = "exhausted"
     if not isinstance(searcher, TrialSearcher):
         told, curve = _by_rounds(searcher, evaluator, record, progress)
@@ -70,6 +71,18 @@ def _rising(searcher: Searcher, told: dict[PromptSet, Score]) -> list[tuple[int,
             best = row
             curve.append((n, row[1]))
     return curve
+
+
+def prepare(searcher: Searcher, evaluator: Evaluator) -> None:
+    """Have the evaluator compute the figures that the searcher's objective goes by.
+
+    Raises:
+        InputError: they need labels and the pictures have none.
+    """
+    objective = searcher.objective
+    if objective.labels and not evaluator.task.labelled:
+        raise InputError(f"objective {objective.name!r} needs labelled pictures and this task has none")
+    evaluator.require(objective.needs, () if searcher.bank is None else searcher.bank.templates)
 
 
 def _plain(score: object) -> Score:

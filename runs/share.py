@@ -161,5 +161,8 @@ class Sharing:
         done, best = self.searcher.trials, self.searcher.best
         assert best is not None  # something was told
         rate = (done - self._already) / max(time.monotonic() - self._started, 1e-9)
-        figures = f"best {100 * best[1].accuracy:.1f} %, {best[1].xent:.4f}"
+        if self.evaluator.task.labelled:
+            figures = f"best {100 * best[1].accuracy:.1f} %, {best[1].xent:.4f}"
+        else:
+            figures = f"best {self.searcher.objective.name} {self.searcher.objective.value(best[1]):.4f}"
         self.progress(done, self.budget.trials or 0, f"{figures}; {rate:.1f} trials/s")

@@ -31,7 +31,8 @@ class BeamSearch(Searcher):
         for name, value in {"width": width, "depth": depth, "patience": patience}.items():
             if value < 1:
                 raise InputError(f"--{name} {value}: must be at least 1")
-        self.bank, self.width, self.depth, self.patience = bank, width, depth, patience
+        self.bank: Bank = bank
+        self.width, self.depth, self.patience = width, depth, patience
         self.round = 0
         self._beam: list[tuple[PromptSet, ScoreLike]] = []
         self._stale = 0

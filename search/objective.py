@@ -11,7 +11,7 @@ from promptsearch.plugins import Registry
 
 
 class ScoreLike(Protocol):
-    """The figures of a Score that objectives read."""
+    """A Score: these figures, and those that an objective needs."""
 
     @property
     def accuracy(self) -> float: ...
@@ -20,28 +20,88 @@ class ScoreLike(Protocol):
     def xent(self) -> float: ...
 
 
-Objective = Callable[[ScoreLike], tuple[float, ...]]
+#: Figures that every labelled Score has; all others are computed only for an objective that reads them.
+ALWAYS = ("accuracy", "xent")
 
 
-def accuracy(score: ScoreLike) -> tuple[float, ...]:
-    """Accuracy first, then cross-entropy (lexicographic)."""
-    return (score.accuracy, -score.xent)
+@dataclass(frozen=True)
+class Objective:
+    """A figure of a Score to go by, and perhaps another that breaks ties.
+
+        objective = get_objective("accuracy")
+        best = max(scores, key=objective)
+
+    Attributes:
+        figure: the field of the Score.
+        smaller: whether a smaller figure is better.
+        labels: whether the pictures' labels are needed.
+        ties: the figure (smaller is better) that tells equal ones apart.
+    """
+
+    name: str
+    figure: str
+    about: str
+    smaller: bool = False
+    labels: bool = True
+    ties: str | None = None
+
+    def __call__(self, score: ScoreLike) -> tuple[float, ...]:
+        """The key of a score: tuples compare lexicographically."""
+        key = (self.value(score),)
+        return key if self.ties is None else (*key, -getattr(score, self.ties))
+
+    def value(self, score: ScoreLike) -> float:
+        """The figure, larger being better."""
+        figure = getattr(score, self.figure)
+        return -figure if self.smaller else figure
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Figures that an evaluator computes only when it is asked to."""
+        return () if self.figure in ALWAYS else (self.figure,)
 
 
-def xent(score: ScoreLike) -> tuple[float, ...]:
-    """Cross-entropy alone, at the model's logit scale."""
-    return (-score.xent,)
+@dataclass(frozen=True)
+class Plugged(Objective):
+    """An objective of a plug-in: any function of a Score."""
+
+    function: Callable[[ScoreLike], tuple[float, ...]] | None = None
+
+    def __call__(self, score: ScoreLike) -> tuple[float, ...]:
+        assert self.function is not None  # `get_objective` gives it
+        return self.function(score)
 
 
-OBJECTIVES = Registry("objectives", {"accuracy": accuracy, "xent": xent})
+_OWN = {
+    o.name: o
+    for o in (
+        Objective("accuracy", "accuracy", "accuracy, ties broken by cross-entropy", ties="xent"),
+        Objective("xent", "xent", "cross-entropy at the model's logit scale", smaller=True),
+        Objective(
+            "xent-fitted", "xent_fitted", "cross-entropy at the logit scale that fits the pictures best", smaller=True
+        ),
+        Objective("margin", "margin", "mean probability of the true class less the largest other one"),
+        Objective("balanced", "balanced", "mean accuracy per class, ties broken by cross-entropy", ties="xent"),
+        Objective("zpe", "zpe", "ZPE's debiased maximum logit", labels=False),
+        Objective(
+            "mutual-information", "mutual_information", "mutual information of pictures and predictions", labels=False
+        ),
+        Objective("agreement", "agreement", "agreement with what the bank's templates say together", labels=False),
+    )
+}
+
+OBJECTIVES = Registry("objectives", _OWN)
+
+#: What is searched by where nothing is named: with labels, and with --shots 0.
+DEFAULT, DEFAULT_UNLABELLED = "xent", "mutual-information"
 
 
 def get_objective(name: str) -> Objective:
     """Look an objective up.  Raises InputError naming those there are."""
     if name not in OBJECTIVES:
         raise InputError(f"objective {name!r} is not known; choose from {', '.join(OBJECTIVES)}")
-    objective: Objective = OBJECTIVES[name]
-    return objective
+    found = OBJECTIVES[name]
+    return found if isinstance(found, Objective) else Plugged(name, "accuracy", "of a plug-in", function=found)
 
 
 @dataclass(frozen=True)
@@ -68,10 +128,24 @@ def check_weight(weight: float) -> None:
 def with_fluency(objective: Objective, weight: float) -> Objective:
     """The objective itself where the weight is 0.  Raises InputError for a negative or infinite weight."""
     check_weight(weight)
-    return Fluent(objective, weight) if weight else objective
+    return Fluent(objective, weight) if weight else objective  # type: ignore[return-value]
+
+
+def choose_objective(name: str | None, shots: int) -> str:
+    """The name of the objective to go by, the default where none is given.
+
+    Raises:
+        InputError: an unknown one, or one that needs labels where there are none.
+    """
+    if name is None:
+        return DEFAULT if shots else DEFAULT_UNLABELLED
+    if not shots and get_objective(name).labels:
+        free = ", ".join(o.name for o in _OWN.values() if not o.labels)
+        raise InputError(f"--objective {name} needs labelled pictures and --shots 0 has none; choose from {free}")
+    return get_objective(name).name
 
 
 def of_options(options: Mapping[str, Any]) -> Objective:
     """The objective of a run's configuration."""
-    objective = get_objective(options.get("objective") or "xent")
+    objective = get_objective(options.get("objective") or DEFAULT)
     return with_fluency(objective, options.get("fluency weight", 0.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from promptsearch.banks import PromptSet
+from promptsearch.banks import Bank, PromptSet
 from promptsearch.search.objective import Objective, ScoreLike
 
 Told = Sequence[tuple[PromptSet, ScoreLike]]
@@ -21,6 +21,9 @@ class Searcher(ABC):
     A searcher is a function of (bank, options, seed) and of what it was told, and of nothing else: asking a fresh
     one again and telling it the same leads to the same state.  Runs resume by doing just that.
     """
+
+    #: Where its templates come from, if from one bank: whose consensus the objective `agreement` means.
+    bank: Bank | None = None
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective

@@ -40,6 +40,7 @@ class TrialSearcher(Searcher):
 
     def __init__(self, space: Space, objective: Objective, *, seed: int = 0, batch: int = 1) -> None:
         super().__init__(objective)
+        self.bank = space.bank
         if batch < 1:
             raise InputError(f"--batch {batch}: must be at least 1")
         if seed < 0:

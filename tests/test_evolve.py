@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,11 @@ class Evaluator:
 
     def __init__(self, while_scoring: Callable[[], None] = lambda: None) -> None:
         self.scored: list[PromptSet] = []
+        self.task = SimpleNamespace(labelled=True)
         self.while_scoring = while_scoring
+
+    def require(self, figures: Sequence[str], templates: Sequence[str]) -> None:
+        """All there are."""
 
     def score(self, sets: Sequence[PromptSet]) -> list[Score]:
         self.while_scoring()

@@ -19,6 +19,7 @@ from promptsearch.runs import RunRecord
 
 TEMPLATES = ["a photo of a {}.", "a sketch of a {}.", "a {} at night.", "an old picture of the {}."]
 BEAM = ["beam", "--model", "tiny", "--shots", "2", "--width", "3", "--depth", "3", "--study", "mine", "--quiet"]
+BEAM += ["--select", "none", "--no-estimate"]
 CONFIG = {"command": "beam", "model": "tiny", "dataset": "made", "shots": 2, "seed": 0, "objective": "xent"}
 
 

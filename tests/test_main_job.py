@@ -53,7 +53,8 @@ def test_the_document_keeps_its_contract(small_bank: str) -> None:
     assert set(keys.split()) <= doc.keys()
     assert (doc["model"], doc["dataset"], doc["shots"], doc["seed"]) == ("tiny", "cifar10-dark", 4, 0)
     assert {"study", "storage"} <= doc["run"].keys()
-    assert doc["winner"].keys() == {"templates", "support", "test"}
+    assert doc["winner"].keys() - {"weights"} == {"templates", "support", "test"}
+    assert {"selection", "estimate", "held_out", "test_opened"} <= doc.keys()
     assert doc["winner"]["support"].keys() == {"accuracy", "xent"}
     assert doc["winner"]["test"]["low"] < doc["winner"]["test"]["accuracy"] < doc["winner"]["test"]["high"]
     assert all(r.keys() == {"templates", "support"} for r in doc["runners_up"]) and doc["runners_up"]
@@ -72,7 +73,8 @@ def test_the_winner_is_the_best_of_all_small_sets(small_bank: str) -> None:
     from promptsearch.banks import PromptSet, load_bank
     from promptsearch.evaluators import open_problem
 
-    doc = document(*BEAM[:-4], "--bank", small_bank, "--width", "50", "--depth", "3", "--patience", "3")
+    everything = ["--width", "50", "--depth", "3", "--patience", "3", "--select", "none"]
+    doc = document(*BEAM[:-4], "--bank", small_bank, *everything)
     problem = open_problem("tiny", "cifar10-dark")
     evaluator = problem.evaluator(problem.task(4, 0))
     templates = load_bank(small_bank).templates
@@ -200,7 +202,7 @@ def test_cache_info_and_clear(small_bank: str) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["--shots", "0"], 2, "shots 0"),
+        (["--shots", "0", "--objective", "xent"], 2, "--shots 0 has none"),
         (["--shots", "-3"], 2, "shots -3"),
         (["--shots", "301"], 2, "300"),
         (["--shots", "many"], 2, "not a valid integer"),

@@ -177,7 +177,7 @@ def test_the_words_say_what_the_result_says(runs: list[str], tmp_path: Path) -> 
     assert ("chance does not explain" in view.headline) == sure
     best = view.best_so_far()
     assert [p.score.xent for p in best] == sorted((p.score.xent for p in best), reverse=True)
-    assert best[-1].score.xent == pytest.approx(winner["support"]["xent"], abs=1e-6)
+    assert best[-1].score.xent == pytest.approx(view.result["runners_up"][0]["support"]["xent"], abs=1e-6)
     beam = RunView(RunRecord.load(NASTY))
     assert beam.result is not None
     assert beam.points[0].evaluations == 5 and beam.points[-1].evaluations == beam.result["evaluations"]

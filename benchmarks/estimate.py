@@ -1,0 +1,59 @@
+"""Does the nested estimate's 95 % interval cover the winner's accuracy on the test half?
+
+    python benchmarks/estimate.py --draws 200
+
+Every draw is a whole run: beam search, choice by --select, and the estimate with search and choice repeated in folds.
+Prints per condition and number of shots the bias of the naive accuracy (on the support set) and of the estimate against
+the winner's accuracy on the test half, in points, how often the interval holds it, and the interval's mean width.
+"""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+
+from promptsearch.banks import load_bank
+from promptsearch.evaluators import open_problem
+from promptsearch.runs import Repeat, Selection, nested, search
+from promptsearch.search import BeamSearch, get_objective
+
+
+@click.command()
+@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
+@click.option("--shots", default="4,16", show_default=True)
+@click.option("--draws", default=200, show_default=True)
+@click.option("--select", default="posterior", show_default=True)
+@click.option("--objective", default="xent", show_default=True)
+@click.option("--width", default=2, show_default=True)
+@click.option("--depth", default=2, show_default=True)
+def main(datasets: str, shots: str, draws: int, select: str, objective: str, width: int, depth: int) -> None:
+    bank, goal = load_bank("templates"), get_objective(objective)
+
+    def beam() -> BeamSearch:
+        return BeamSearch(bank, goal, width=width, depth=depth)
+
+    click.echo("| dataset | shots | test half | naive bias | estimate's bias | coverage | interval's width |")
+    click.echo("|" + "---|" * 7)
+    for k in map(int, shots.split(",")):
+        for dataset in datasets.split(","):
+            problem = open_problem("tiny", dataset)
+            rows = []
+            for seed in range(draws):
+                task = problem.task(k, seed)
+                evaluator = problem.evaluator(task)
+                selection = Selection(select, bank, goal, seed, whole=True)
+                repeat = Repeat(beam, evaluator)
+                chosen = selection.choose(evaluator, search(beam(), evaluator).ranked, repeat)
+                e = nested(selection, repeat, chosen.score.accuracy)
+                truth = float(evaluator.hits(chosen.prompt_set, task.open_test()).mean())
+                i = e.accuracy
+                covered = i.low <= truth <= i.high
+                rows.append((truth, e.naive - truth, i.value - truth, covered, i.high - i.low))
+            truth, naive, bias, coverage, span = 100 * np.mean(rows, axis=0)
+            click.echo(
+                f"| {dataset} | {k} | {truth:.2f} | {naive:+.2f} | {bias:+.2f} | {coverage:.1f} % | {span:.1f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Which way of choosing the winner generalises best?  Draws x shots x conditions on the shipped feature pack.
+
+    python benchmarks/selection.py --draws 10 --held-out
+    python benchmarks/selection.py --draws 10 --methods posterior --width 8 --depth 6
+
+Prints, per condition and number of shots, the mean accuracy over draws of the winner by each method of --select, less
+that of "a photo of a {}.", on the test half; with --held-out on the pool's pictures that were not drawn, which is what
+the default was chosen by.  "oracle" is the best single template by the very labels that judge.
+"""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+
+from promptsearch.banks import BASELINE, PromptSet, load_bank
+from promptsearch.evaluators import Problem, Split, Task, open_problem
+from promptsearch.runs import Repeat, Selection, search
+from promptsearch.search import BeamSearch, get_objective
+
+
+@click.command()
+@click.option("--bank", "bank_spec", default="templates", show_default=True)
+@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
+@click.option("--shots", default="1,2,4,8,16", show_default=True)
+@click.option("--draws", default=10, show_default=True)
+@click.option("--methods", default="none,posterior,bagged,cv,bootstrap", show_default=True)
+@click.option("--width", default=2, show_default=True)
+@click.option("--depth", default=3, show_default=True)
+@click.option("--objective", default="xent", show_default=True)
+@click.option("--held-out", is_flag=True, help="Judge by the pool's other training pictures, not by the test half.")
+def main(
+    bank_spec: str,
+    datasets: str,
+    shots: str,
+    draws: int,
+    methods: str,
+    width: int,
+    depth: int,
+    objective: str,
+    held_out: bool,
+) -> None:
+    bank, goal = load_bank(bank_spec), get_objective(objective)
+    singles = [PromptSet.of(t) for t in bank.templates]
+    names = methods.split(",")
+    columns = ["dataset", "shots", "hand-written", *names, "single", "oracle"]
+    click.echo("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+
+    def beam() -> BeamSearch:
+        return BeamSearch(bank, goal, width=width, depth=depth)
+
+    for dataset in datasets.split(","):
+        problem = open_problem("tiny", dataset)
+        for k in map(int, shots.split(",")):
+            found: dict[str, list[float]] = {n: [] for n in columns[2:]}
+            for seed in range(draws):
+                task = problem.task(k, seed)
+                judge = others(problem, task) if held_out else task.open_test()
+                evaluator = problem.evaluator(task)
+                ranked = search(beam(), evaluator).ranked
+                repeat = Repeat(beam, evaluator)
+                for name in names:
+                    chosen = Selection(name, bank, goal, seed, whole=True).choose(evaluator, ranked, repeat)
+                    found[name].append(evaluator.hits(chosen.prompt_set, judge).mean())
+                best = min(zip(evaluator.score(singles), singles, strict=True), key=lambda r: r[0].xent)[1]
+                found["single"].append(evaluator.hits(best, judge).mean())
+                found["hand-written"].append(evaluator.hits(PromptSet.of(BASELINE), judge).mean())
+                found["oracle"].append(max(evaluator.hits(s, judge).mean() for s in singles))
+            plain = np.mean(found["hand-written"])
+            rest = [f"{100 * (np.mean(found[n]) - plain):+.2f}" for n in columns[3:]]
+            click.echo(f"| {dataset} | {k} | {100 * plain:.2f} | " + " | ".join(rest) + " |")
+
+
+def others(problem: Problem, task: Task) -> Split:
+    """The pool's pictures that were not drawn."""
+    labels, indices = problem.source.labels("train")
+    drawn = np.concatenate([task.support.indices, task.validation.indices])
+    rest = np.flatnonzero(~np.isin(indices, drawn))
+    return Split(problem.source.features("train", rest), labels[rest], indices[rest])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Figures of prompt ensembles beside accuracy and cross-entropy; each is computed only when an objective asks for it.
+
+Every function takes logits (S, C, N) of S ensembles at the model's scale and gives (S,) float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+#: Bounds of a fitted logit scale, relative to the model's: pictures that are all right would take an infinite one.
+FITTED = (0.25, 4.0)
+
+
+def margin(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
+    """Mean probability of the true class less the largest of the others: from -1 to 1."""
+    p = probabilities(logits)
+    pictures = np.arange(logits.shape[2])
+    true = p[:, labels, pictures]
+    p[:, labels, pictures] = -1
+    return (true - p.max(axis=1)).mean(axis=1, dtype=np.float64)
+
+
+def balanced(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
+    """Mean over classes of the accuracy on each class's pictures."""
+    true = logits[:, labels, np.arange(logits.shape[2])]
+    hits = true >= logits.max(axis=1)  # (S, N)
+    return np.mean([hits[:, labels == c].mean(axis=1) for c in np.unique(labels)], axis=0)
+
+
+def xent_fitted(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
+    """Mean cross-entropy at the logit scale (within `FITTED`) where it is smallest, each ensemble at its own.
+
+    Cross-entropy is convex in the scale; its derivative, the mean over pictures of E_p[logit] - true logit, is halved
+    in on.
+    """
+    true = logits[:, labels, np.arange(logits.shape[2])]  # (S, N)
+    low, high = (np.full(len(logits), np.log(bound)) for bound in FITTED)
+    for _ in range(12):  # to 0.0003 of the logarithm
+        middle = (low + high) / 2
+        p = probabilities(logits * np.exp(middle).astype(np.float32)[:, None, None])
+        p *= logits
+        rising = (p.sum(axis=1) - true).mean(axis=1) > 0
+        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
+    scale = np.exp((low + high) / 2).astype(np.float32)
+    scaled = logits * scale[:, None, None]
+    top = scaled.max(axis=1)
+    losses = np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - true * scale[:, None]
+    return losses.mean(axis=1, dtype=np.float64)
+
+
+def zpe(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
+    """Mean largest logit, each class's logits less their mean over the pictures (Allingham et al. 2023, section 3)."""
+    debiased = logits - logits.mean(axis=2, keepdims=True)
+    return debiased.max(axis=1).mean(axis=1, dtype=np.float64)
+
+
+def mutual_information(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
+    """Entropy of the mean prediction less the mean entropy of predictions, in nats."""
+    p = probabilities(logits)
+    return entropy(p.mean(axis=2, dtype=np.float64)) - entropy(p).mean(axis=1, dtype=np.float64)
+
+
+def agreement(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
+    """Mean probability of the class that the consensus (N,) gives each picture."""
+    if consensus is None:
+        raise ValueError("agreement needs a consensus")
+    return probabilities(logits)[:, consensus, np.arange(logits.shape[2])].mean(axis=1, dtype=np.float64)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over classes (S, C, N)."""
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return p
+
+
+def entropy(p: np.ndarray) -> np.ndarray:
+    """In nats, over axis 1."""
+    return -(p * np.log(np.maximum(p, 1e-12))).sum(axis=1)
+
+
+Statistic = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], np.ndarray]
+
+#: Figure of a Score -> how it is computed.
+STATISTICS: dict[str, Statistic] = {
+    f.__name__: f for f in (margin, balanced, xent_fitted, zpe, mutual_information, agreement)
+}
+
+#: Those that mean nothing without labels.
+NEED_LABELS = ("margin", "balanced", "xent_fitted")

@@ -1,0 +1,265 @@
+"""From what a search found to the prompt set that is kept: luck taken out as far as the support set allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from promptsearch.banks import BASELINE, Bank, PromptSet, Template
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Evaluator, Score
+from promptsearch.runs.naming import rename
+from promptsearch.runs.repeat import Found, Repeat
+from promptsearch.runs.resampling import Part, bootstraps, folds
+from promptsearch.search import Objective, get_objective
+
+#: The prior share of the hand-written prompt; the templates of the bank have the rest in equal parts.
+BASELINE_SHARE = 0.2
+#: Most templates of a weighted ensemble, and the least share that one of them may have.
+MOST, LEAST = 12, 0.01
+#: Searches of `bagged` and `bootstrap`; folds and repeats of `cv`.
+BAGS, FOLDS, REPEATS = 20, 5, 2
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The chosen set, how it was chosen, and how sure each of its templates is.
+
+    Attributes:
+        shares: of every template of the chosen set: its posterior probability (`posterior`), or the share of the
+            resampled searches whose winner has it (`bagged`).
+        tried: sets that were weighed against each other, or searches that were repeated.
+    """
+
+    prompt_set: PromptSet
+    score: Score
+    method: str
+    shares: dict[Template, float] = field(default_factory=dict)
+    tried: int = 0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chooses among what a search found, by one of `SELECTIONS`.
+
+        selection = Selection("posterior", bank, get_objective("xent"), seed=0)
+        chosen = selection.choose(evaluator, outcome.ranked, repeat)
+        print(chosen.prompt_set, chosen.shares)
+
+    Attributes:
+        whole: whether the search scored every template of the bank: a posterior is then over all of them.
+
+    Raises:
+        InputError: an unknown method.
+    """
+
+    method: str
+    bank: Bank
+    objective: Objective
+    seed: int = 0
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in SELECTIONS:
+            raise InputError(f"--select {self.method}: choose from {', '.join(SELECTIONS)}")
+
+    def choose(self, evaluator: Evaluator, found: Found, repeat: Repeat | None = None) -> Selected:
+        """The set to keep.
+
+        Args:
+            evaluator: of the pictures that the search went by.
+            found: what the search recorded, best first.
+            repeat: the search, for methods that repeat it.
+
+        Where the bank has other names for classes, those of the chosen set are searched too.
+        """
+        chosen = SELECTIONS[self.method](self, evaluator, found, repeat)
+        if not self.bank.class_names or not evaluator.task.labelled or self.method == "none":
+            return chosen
+        named = rename(chosen.prompt_set, evaluator, self.bank.class_names, self.loss)
+        return replace(chosen, prompt_set=named, score=evaluator.score([named])[0])
+
+    def baseline(self, evaluator: Evaluator) -> tuple[PromptSet, Score]:
+        """The hand-written prompt and its score."""
+        plain = PromptSet.of(BASELINE)
+        return plain, evaluator.score([plain])[0]
+
+    def loss(self, score: Score) -> float:
+        """Cross-entropy per picture, less what the objective gives for fluency."""
+        weight = getattr(self.objective, "weight", 0.0)
+        return score.xent - weight * (score.fluency or 0.0)
+
+    def prior(self, prompt_set: PromptSet) -> float:
+        """Logarithm of the prior probability: each template other than the hand-written prompt costs its share."""
+        others = sum(t != BASELINE for t in prompt_set.templates)
+        if not others:
+            return math.log(BASELINE_SHARE)
+        return math.log(1 - BASELINE_SHARE) - others * math.log(len(self.bank))
+
+
+def _best(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
+    """The best score, as it is."""
+    prompt_set, score = found[0]
+    return Selected(prompt_set, score, "none", tried=len(found))
+
+
+def _posterior(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
+    """A weighted ensemble: every template by its probability, given the pictures.
+
+    The model's own probabilities are the likelihood: that of a set is exp(-n xent) on n pictures, so the posterior is
+    prior * exp(-n xent), normalised over the templates that were scored and the ensembles that the search kept; an
+    ensemble shares its probability among its templates.  Few pictures leave the prior standing, many leave the best.
+    """
+    candidates = dict(found)
+    plain, score = selection.baseline(evaluator)
+    candidates.setdefault(plain, score)
+    if selection.whole:
+        fresh = [s for t in selection.bank if (s := PromptSet.of(t)) not in candidates]
+        candidates.update(zip(fresh, evaluator.score(fresh), strict=True))
+    n = len(evaluator.task.support)
+    logs = np.array([selection.prior(s) - n * selection.loss(v) for s, v in candidates.items()])
+    mass = np.exp(logs - logs.max())
+    mass /= mass.sum()
+    shares: dict[Template, float] = {}
+    for prompt_set, m in zip(candidates, mass.tolist(), strict=True):
+        for t in prompt_set.templates:
+            shares[t] = shares.get(t, 0.0) + m / prompt_set.size
+    return _weighted(shares, evaluator, "posterior", len(candidates))
+
+
+def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
+    """A weighted ensemble of what the search chooses again and again on resampled support sets.
+
+    In each of them the winner is the set with the best posterior probability, so that the hand-written prompt wins
+    where the resampled pictures do not speak against it.
+    """
+    shares: dict[Template, float] = {}
+    assert repeat is not None  # whoever chooses this method gives it
+    parts = bootstraps(evaluator.task.support.labels, BAGS, selection.seed)
+    for inside, _ in parts:
+        part, sets = _repeated(repeat, evaluator, inside)
+        n = len(inside)
+        sets = [*sets, selection.baseline(part)]
+        cost = {s: n * selection.loss(v) - selection.prior(s) for s, v in sets}
+        winner = min(cost, key=lambda s: (cost[s], s.size, s.templates))
+        for t in winner.templates:
+            shares[t] = shares.get(t, 0.0) + 1 / len(parts) / winner.size
+    return _weighted(shares, evaluator, "bagged", len(parts))
+
+
+def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
+    """A weighted ensemble without labels: every template by ZPE's score, softmaxed (Allingham et al. 2023)."""
+    evaluator.require(("zpe",))
+    singles = [PromptSet.of(t) for t in selection.bank] if selection.whole else [s for s, _ in found if s.size == 1]
+    singles = singles or [s for s, _ in found]
+    scores = np.array([s.zpe for s in evaluator.score(singles)], float)
+    mass = np.exp(scores - scores.max())
+    shares: dict[Template, float] = {}
+    for prompt_set, m in zip(singles, mass.tolist(), strict=True):
+        for t in prompt_set.templates:
+            shares[t] = shares.get(t, 0.0) + m / prompt_set.size
+    return _weighted(shares, evaluator, "zpe", len(singles), 0.0)
+
+
+def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Method:
+    """The best set of the size (none: the hand-written prompt) that does best outside, or a smaller one as good.
+
+    As good is: within one standard error of the paired difference in cross-entropy (Breiman et al. 1984).
+    """
+
+    def choose(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
+        assert repeat is not None  # whoever chooses this method gives it
+        support = evaluator.task.support
+        losses: dict[int, np.ndarray] = {}
+        counts: dict[int, np.ndarray] = {}
+        drawn = parts(support.labels, selection.seed)
+        for inside, outside in drawn:
+            part, sets = _repeated(repeat, evaluator, inside)
+            for size, prompt_set in _best_of_sizes(selection, part, sets).items():
+                loss = evaluator.losses(prompt_set, support.part(outside))
+                losses.setdefault(size, np.zeros(len(support)))[outside] += loss
+                counts.setdefault(size, np.zeros(len(support)))[outside] += 1
+        sizes = sorted(s for s in losses if np.array_equal(counts[s], counts[0]))  # reached in every repetition
+        out = counts[0] > 0
+        means = {s: losses[s][out] / counts[s][out] for s in sizes}
+        best = min(sizes, key=lambda s: (means[s].mean(), s))
+        n = max(2, int(out.sum()))
+        for size in sizes:
+            difference = means[size] - means[best]
+            if size == best or difference.mean() <= difference.std(ddof=1) / math.sqrt(n):
+                break
+        chosen = _best_of_sizes(selection, evaluator, found).get(size) or PromptSet.of(BASELINE)
+        return Selected(chosen, evaluator.score([chosen])[0], name, tried=len(drawn))
+
+    return choose
+
+
+def _best_of_sizes(selection: Selection, evaluator: Evaluator, found: Found) -> dict[int, PromptSet]:
+    """The best set of every size; of size 0 the hand-written prompt."""
+    best: dict[int, tuple[PromptSet, Score]] = {0: selection.baseline(evaluator)}
+    for s, v in found:
+        if s.size not in best or selection.objective(v) > selection.objective(best[s.size][1]):
+            best[s.size] = (s, v)
+    return {size: s for size, (s, _) in best.items()}
+
+
+def _repeated(repeat: Repeat, evaluator: Evaluator, inside: np.ndarray) -> tuple[Evaluator, Found]:
+    return Repeat(repeat.fresh, evaluator, repeat.found, repeat.trials).on(inside)
+
+
+def _weighted(
+    shares: dict[Template, float], evaluator: Evaluator, method: str, tried: int, least: float = LEAST
+) -> Selected:
+    """The ensemble of the templates with the largest shares, weighted by them."""
+    total = sum(shares.values())
+    ordered = sorted(((w / total, t) for t, w in shares.items()), key=lambda r: (-r[0], r[1]))
+    kept = [(w, t) for w, t in ordered[:MOST] if w >= least] or ordered[:1]
+    weights = _rounded([w for w, _ in kept])
+    templates = [t for _, t in kept]
+    prompt_set = PromptSet(templates, None if len(templates) == 1 else weights)
+    shown = {t: round(w, 4) for w, t in kept}
+    return Selected(prompt_set, evaluator.score([prompt_set])[0], method, shown, tried)
+
+
+def _rounded(weights: Sequence[float]) -> list[float]:
+    """Weights that sum to about one, to three decimals: what is printed is what is used."""
+    total = sum(weights)
+    return [max(0.001, round(w / total, 3)) for w in weights]
+
+
+_Method = Callable[[Selection, Evaluator, Found, "Repeat | None"], Selected]
+
+#: Ways to choose.
+SELECTIONS: dict[str, _Method] = {
+    "none": _best,
+    "posterior": _posterior,
+    "bagged": _bagged,
+    "cv": _by_size(lambda labels, seed: folds(labels, FOLDS, seed, REPEATS), "cv"),
+    "bootstrap": _by_size(lambda labels, seed: bootstraps(labels, BAGS, seed), "bootstrap"),
+    "zpe": _zpe,
+}
+
+
+#: Those that read no labels.
+LABEL_FREE = ("none", "zpe")
+
+
+def choose_selection(name: str | None, shots: int, objective: str = "xent", fluent: bool = False) -> str:
+    """The method to go by: `posterior` where none is named, and `none` where the search goes by more than labels.
+
+    Args:
+        fluent: whether fluency is an aim of the search too.
+
+    Raises:
+        InputError: an unknown one, or one that needs labels where there are none.
+    """
+    if name is None:
+        return "posterior" if shots and get_objective(objective).labels and not fluent else "none"
+    if name not in SELECTIONS:
+        raise InputError(f"--select {name}: choose from {', '.join(SELECTIONS)}")
+    if name not in LABEL_FREE and not shots:
+        raise InputError(f"--select {name} needs labelled pictures and --shots 0 has none; leave it out")
+    return name
