@@ -53,8 +53,10 @@ def main(bank_spec: str, datasets: str, shots: str, unlabelled: int, draws: int,
                 )
                 plain = next(i for i, t in enumerate(bank.templates) if str(t) == "a photo of a {}.")
                 for name in names:
-                    values = np.array([get_objective(name).value(s) for s in scores])
-                    first = max(range(len(singles)), key=lambda i, o=get_objective(name): (o(scores[i]), -i))  # type: ignore[misc]
+                    objective = get_objective(name)
+                    values = np.array([objective.value(s) for s in scores])
+                    keys = [objective(s) for s in scores]
+                    first = keys.index(max(keys))
                     rho = float(spearmanr(values, worth).statistic)
                     found[name].append((rho, worth[first], worth[plain], worth.max()))
             for name, rows in found.items():
