@@ -127,7 +127,7 @@ def test_a_better_class_name_is_found_and_a_worse_one_is_not_taken() -> None:
     found = search(BeamSearch(bank, get_objective("xent"), width=2, depth=2), named).ranked
     chosen = Selection("posterior", bank, get_objective("xent"), whole=True).choose(named, found)
     assert chosen.prompt_set.class_names == ("class0", "class1", "good", "class3")
-    assert chosen.score.accuracy > named.score([PromptSet(chosen.prompt_set.templates)])[0].accuracy
+    assert chosen.score.xent < named.score([PromptSet(chosen.prompt_set.templates)])[0].xent
 
 
 def test_with_little_evidence_the_posterior_stays_with_the_hand_written_prompt() -> None:
