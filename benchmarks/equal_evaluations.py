@@ -3,7 +3,8 @@
     python benchmarks/equal_evaluations.py --draws 10
 
 Beam search of one set per round and two rounds scores the bank and each of its templates beside the best; the others
-get as many trials over the same sets of up to two templates, and begin with the hand-written prompt.  Prints, per condition,
+get as many trials over the same sets of up to two templates, and begin with the hand-written prompt.  Prints for each
+condition
 the mean accuracy of the winner on the test half by --select, and beam's difference to each of the others with a 95 %
 interval over the draws (Student's t).
 """
