@@ -122,8 +122,8 @@ def compare(
 def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The options of every searcher: its command's own defaults (a plug-in's own), with those `given` that it has."""
     from promptsearch.search import SEARCHERS
-    from promptsearch.search.registry import own_options
     from promptsearch.search.objective import DEFAULT
+    from promptsearch.search.registry import own_options
 
     found: dict[str, dict[str, Any]] = {}
     shared = _shared()
