@@ -10,15 +10,14 @@ matrix product with the pictures, accuracy and cross-entropy.
 
 from __future__ import annotations
 
-import json
 import statistics
-import time
 from pathlib import Path
 
 import click
 import numpy as np
+from measure import Clock, machine, save  # type: ignore[import-not-found]
 
-from promptsearch.evaluators.scoring import TemplateTable
+from promptsearch.evaluators.scoring import TemplateTable, available_cores
 
 CASES = {"CIFAR-10, 16 shots": (10, 160, 400, 32, 40), "CIFAR-100, 16 shots": (100, 1600, 60, 4, 4)}
 
@@ -60,17 +59,17 @@ def main(repeats: int, dim: int, path: Path | None) -> None:
         parents = np.stack([rng.choice(templates, 3, replace=False) for _ in range(width)])
         sets = np.concatenate([np.column_stack([np.tile(p, (templates, 1)), np.arange(templates)]) for p in parents])
         few = sets[:: max(1, len(sets) // sample)][:sample]
-        rates: dict[str, list[float]] = {"grow": [], "score": [], "plain": []}
+        clock = Clock(available_cores())
         table.grow(parents[:1])
         for _ in range(repeats):
-            for key, work, n in (
-                ("grow", lambda t=table, p=parents: t.grow(p), len(sets)),
-                ("score", lambda t=table, s=sets: t.score(s), len(sets)),
-                ("plain", lambda v=vectors, t=table, s=few: plain(v, t, s), len(few)),
+            for key, work in (
+                ("grow", lambda t=table, p=parents: t.grow(p)),
+                ("score", lambda t=table, s=sets: t.score(s)),
+                ("plain", lambda v=vectors, t=table, s=few: plain(v, t, s)),
             ):
-                start = time.perf_counter()
-                work()
-                rates[key].append(n / (time.perf_counter() - start))
+                clock.time(key, work)
+        counts = {"grow": len(sets), "score": len(sets), "plain": len(few)}
+        rates = {k: [counts[k] / seconds for seconds in v] for k, v in clock.seconds.items()}
         at = np.arange(0, len(sets), max(1, len(sets) // sample))[:sample]
         own = [i for i in range(len(at)) if sets[at[i], 3] not in sets[at[i], :3]]
         expected = plain(vectors, table, few)
@@ -79,7 +78,8 @@ def main(repeats: int, dim: int, path: Path | None) -> None:
         row = {
             "case": name,
             "sets_per_s": medians,
-            "grow_over_plain": medians["grow"] / medians["plain"],
+            "share_of_cores": {k: statistics.median(v) for k, v in clock.share.items()},
+            "grow_over_plain": statistics.median(g / p for g, p in zip(rates["grow"], rates["plain"], strict=True)),
             "accuracy_equal": bool(np.array_equal(grown[0][own], expected[0][own])),
             "largest_xent_difference": float(np.abs(grown[1][own] - expected[1][own]).max()),
         }
@@ -88,10 +88,9 @@ def main(repeats: int, dim: int, path: Path | None) -> None:
             f"{name}: growing {medians['grow']:,.0f} sets/s, one by one {medians['score']:,.0f}, plain "
             f"{medians['plain']:,.0f}; growing is {row['grow_over_plain']:.1f} times the plain product; accuracy "
             f"{'equal' if row['accuracy_equal'] else 'DIFFERS'}, cross-entropy within "
-            f"{row['largest_xent_difference']:.1e}"
+            f"{row['largest_xent_difference']:.1e}; growing got {row['share_of_cores']['grow']:.0%} of the cores"
         )
-    if path:
-        path.write_text(json.dumps(results, indent=1) + "\n")
+    save(path, {"machine": machine(), "cores": available_cores(), "cases": results})
 
 
 if __name__ == "__main__":

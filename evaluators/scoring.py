@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ CHUNK_FLOATS = 96_000
 
 #: Ensembles of more templates take their norms from summed vectors: the Gram matrix would cost k*k.
 LARGE = 64
+
+#: Tables of more templates take their norms from summed vectors too: Gram matrices take time with the square of that.
+PAIRED = 2048
 
 
 def available_cores() -> int:
@@ -289,7 +293,8 @@ class TemplateTable:
             self._vectors[: self.size] = old[: self.size] if self.size else 0
             logits, gram = (room, classes, len(self.labels)), (room, room, classes)
             self._logits = self._grown(self._logits, logits, 4 * math.prod(logits))
-            self._gram = self._grown(self._gram, gram, 4 * math.prod(logits) + 4 * math.prod(gram))
+            need = 4 * math.prod(logits) + 4 * math.prod(gram) if room <= PAIRED else sys.maxsize
+            self._gram = self._grown(self._gram, gram, need)
         except MemoryError as e:
             raise PromptSearchError(
                 f"memory ran out while scoring with a budget of {self.memory / 2**30:.1f} GB: lower --memory"
