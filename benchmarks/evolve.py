@@ -123,7 +123,7 @@ def overlap(evaluations: int, bank: str) -> None:
         def score(self, sets: list[PromptSet]) -> list[Any]:
             from promptsearch.evaluators import Score
 
-            self.encoder._encode_new_texts([t.fill(n) for s in sets for t in s.templates for n in NAMES])
+            self.encoder.text_encoder.encode([t.fill(n) for s in sets for t in s.templates for n in NAMES])
             return [Score(float(self.rng.random()), float(self.rng.random())) for _ in sets]
 
     NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -94,10 +94,19 @@ def table(rows: list[dict[str, Any]], weights: list[float]) -> None:
 @click.option("--evaluations", default=200)
 @click.option("--ensemble", default=1)
 @click.option("--bank", default="templates")
-@click.option("--weights", default="0,0.02,0.05,0.1,0.3")
+@click.option("--weights", default="0,0.03,0.1,0.3")
+@click.option("--only", multiple=True, help="Only these searchers.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="intelligibility.jsonl")
 def main(
-    tune: bool, seeds: int, shots: int, evaluations: int, ensemble: int, bank: str, weights: str, out: Path
+    tune: bool,
+    seeds: int,
+    shots: int,
+    evaluations: int,
+    ensemble: int,
+    bank: str,
+    weights: str,
+    only: tuple[str, ...],
+    out: Path,
 ) -> None:
     model = LocalModel(locate(EMBEDDED))
     given: dict[str, Any] = {"space": Space(load_bank(bank), ensemble), "evaluations": evaluations, "model": model}
@@ -111,7 +120,7 @@ def main(
             for problem in problems:
                 evaluator, pictures = held_out(problem, seed, shots, tune)
                 rated(problem, evaluator, model)
-                for name in ("hand-written", *SEARCHERS):
+                for name in ("hand-written", *(only or SEARCHERS)):
                     for weight in numbers if name != "hand-written" else [0.0]:
                         if (name, weight, problem.source.name, seed) in known:
                             continue

@@ -29,7 +29,7 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if front := result.get("front"):
         console.print("\nBeaten by none in the objective, fluency and brevity together:", highlight=False)
-        console.print(_front(front))
+        console.print(_front(result, front))
     if proposals := result.get("proposals"):
         console.print(_proposals(proposals), highlight=False, markup=False, soft_wrap=True)
     run = result["run"]
@@ -52,16 +52,14 @@ def _table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _front(rows: list[dict[str, Any]]) -> Table:
+def _front(result: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     """The front of a run with several aims, best by the objective first."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("prompts", ratio=1)
-    for heading in ("few-shot\naccuracy", "cross-\nentropy", "fluency\n(nats/token)", "words"):
+    for heading in (*_headings(result), "words"):
         table.add_column(heading, justify="right")
     for row in rows:
-        support = row["support"]
-        figures = f"{100 * support['accuracy']:.1f}", f"{support['xent']:.4f}", f"{support['fluency']:.2f}"
-        table.add_row(_prompts(row), *figures, str(row["words"]))
+        table.add_row(_prompts(row), *_figures(result, row)[:-1], str(row["words"]))
     return table
 
 
@@ -128,10 +126,11 @@ def _prompts(row: dict[str, Any]) -> Group | str:
 
 
 def _headings(result: dict[str, Any]) -> list[str]:
-    """The support set's columns: accuracy and cross-entropy where there are labels, and what was searched by."""
+    """The support set's columns: accuracy and cross-entropy where there are labels, what was searched by, fluency."""
     headings = ["few-shot\naccuracy", "cross-\nentropy"] if result["shots"] else []
-    extra = _extra(result)
-    return [*headings, str(result["objective"]).replace("-", "-\n", 1)] if extra else headings
+    if _extra(result):
+        headings.append(str(result["objective"]).replace("-", "-\n", 1))
+    return [*headings, "fluency\n(nats/token)"] if "fluency" in result["winner"]["support"] else headings
 
 
 def _extra(result: dict[str, Any]) -> str | None:
@@ -145,5 +144,7 @@ def _figures(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
     shown = [f"{100 * support['accuracy']:.1f}", f"{support['xent']:.4f}"] if result["shots"] else []
     if extra := _extra(result):
         shown.append(f"{support[extra]:.4f}")
+    if "fluency" in result["winner"]["support"]:
+        shown.append(f"{support['fluency']:.2f}" if "fluency" in support else "")
     shown.append(f"{100 * test['accuracy']:.2f} ({100 * test['low']:.1f}–{100 * test['high']:.1f})" if test else "")
     return shown

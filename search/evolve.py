@@ -9,7 +9,7 @@ import numpy as np
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError
-from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.objective import Objective
 from promptsearch.search.pareto import aims, fronts
 from promptsearch.search.proposers.request import MUTATIONS, Request
 from promptsearch.search.space import Space
@@ -140,13 +140,23 @@ class EvolveSearch(WritingSearcher):
         """The worst and the best, best last, by one template each."""
         best = list(view.best[:BEST])
         worst = [r for r in view.worst if r not in best]
-        shown = {str(s.templates[0]): self.shown(v) for s, v in (*reversed(worst), *reversed(best))}
+        every = [*reversed(worst), *reversed(best)]
+        numbers = whole_numbers([self.objective(v)[0] for _, v in every])
+        shown = {str(s.templates[0]): n for (s, _), n in zip(every, numbers, strict=True)}
         return Request("history", scores=tuple((n, t) for t, n in shown.items()))
 
-    def shown(self, score: ScoreLike) -> int:
-        """An objective's first figure as a whole number up to 100, for a language model to read."""
-        value = self.objective(score)[0]
-        return round(100 * float(np.exp(min(value, 0.0)) if value < 0 else min(value, 1.0)))
+
+def whole_numbers(values: Sequence[float]) -> list[int]:
+    """An objective's figures as numbers from 0 to 100, in the same order, for a language model to read.
+
+    Shares stay what they are, log-likelihoods become probabilities, and others are spread from the worst to the best.
+    """
+    if max(values) <= 0:
+        return [round(100 * float(np.exp(v))) for v in values]
+    if min(values) >= 0 and max(values) <= 1:
+        return [round(100 * v) for v in values]
+    low, high = min(values), max(values)
+    return [round(99 * (v - low) / max(high - low, 1e-12)) for v in values]
 
 
 def _one_of(items: Sequence[Any], rng: np.random.Generator) -> Any:

@@ -23,6 +23,7 @@ from promptsearch.evaluators import Score
 from promptsearch.runs import Budget, RunRecord, search
 from promptsearch.runs.journal import StudyJournal
 from promptsearch.search import AskClimb, EvolveSearch, Space, Tools, WritingSearcher, get_objective
+from promptsearch.search.evolve import whole_numbers
 from promptsearch.search.proposers import KINDS, Request
 
 BANK = Bank("made", tuple(Template(f"wording {i} of a {{}}.") for i in range(40)))
@@ -89,6 +90,13 @@ def test_every_kind_of_request_is_made_and_history_shows_the_best_last() -> None
             assert scores == sorted(scores) and len(scores) > 2
         else:
             assert len(request.parents) == (2 if request.kind == "crossover" else 1)
+
+
+def test_scores_are_shown_as_whole_numbers_in_order() -> None:
+    assert whole_numbers([-2.0, -0.5, 0.0]) == [14, 61, 100]
+    assert whole_numbers([0.25, 0.5]) == [25, 50]
+    assert whole_numbers([-1.0, 1.0, 3.0]) == [0, 50, 99]
+    assert whole_numbers([2.0, 2.0]) == [0, 0]
 
 
 def test_ensembles_grow_shrink_and_stay_within_bounds() -> None:
