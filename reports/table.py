@@ -66,9 +66,15 @@ def _front(result: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
 def _verdicts(result: dict[str, Any]) -> list[str]:
     """How the winner was chosen, what it is worth by the training pictures, and what the test split says."""
     lines = []
-    method = result.get("selection", {}).get("method", "none")
+    selection = result.get("selection") or {"method": "none"}
+    method = selection["method"]
     if method != "none":
-        lines.append(f"The winner was chosen by {method} ({result['selection']['tried']} weighed); below it, as found.")
+        of = f"{selection['tried']} {'sets' if method in ('posterior', 'zpe') else 'repeated searches'}"
+        line = f"The winner was chosen by {method} from {of}; the search's own best set is the first runner-up."
+        if kept := selection.get("kept"):
+            stable = sum(k == result["estimate"]["folds"] for k in kept)
+            line += f" {stable} of its {len(kept)} templates were chosen again in every fold."
+        lines.append(line)
     if names := result["winner"].get("class_names"):
         lines.append(f"Class names of the winner: {', '.join(names)}.")
     if estimate := result.get("estimate"):

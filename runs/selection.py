@@ -15,6 +15,7 @@ from promptsearch.runs.naming import rename
 from promptsearch.runs.repeat import Found, Repeat
 from promptsearch.runs.resampling import Part, bootstraps, folds
 from promptsearch.search import Objective, get_objective
+from promptsearch.search.objective import Plugged
 
 #: The prior share of the hand-written prompt; the templates of the bank have the rest in equal parts.
 BASELINE_SHARE = 0.2
@@ -257,7 +258,9 @@ def choose_selection(name: str | None, shots: int, objective: str = "xent", flue
         InputError: an unknown one, or one that needs labels where there are none.
     """
     if name is None:
-        return "posterior" if shots and get_objective(objective).labels and not fluent else "none"
+        goal = get_objective(objective)
+        own = isinstance(goal, Plugged) or fluent  # aims that a likelihood knows nothing of
+        return "posterior" if shots and goal.labels and not own else "none"
     if name not in SELECTIONS:
         raise InputError(f"--select {name}: choose from {', '.join(SELECTIONS)}")
     if name not in LABEL_FREE and not shots:
