@@ -89,7 +89,12 @@ def compare(
         folder = learnt_folder() / record.name
         columns = {k: options[k] for k in ("picture_column", "label_column")}
         comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, columns, progress)
-        comparison.compute()
+        spread = None
+        if options["ray"] is not None:
+            from promptsearch.runs.spread import spread_over
+
+            spread = spread_over(comparison, options["ray"], bank)
+        comparison.compute(spread)
         tested = comparison.test()
     skipped = comparison.skipped
     if against not in chosen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -22,6 +22,12 @@ from promptsearch.runs.methods import Method
 from promptsearch.runs.setting import Setting, TextTools
 
 log = logging.getLogger(__name__)
+
+#: What a cell comes to: its figures, and its arrays.
+Computed = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+#: Computes cells somewhere, and gives them as they are done.
+Spread = Callable[[Iterator[tuple[Cell, Method]]], Iterator[tuple[Cell, Computed]]]
 
 #: Seconds between two looks at cells that other processes have in hand.
 POLL = 1.0
@@ -100,28 +106,51 @@ class Comparison:
             if (method.seeds is None or seed < method.seeds) and self._lacks(method, problem) is None
         ]
 
-    def compute(self) -> None:
+    def compute(self, spread: Spread | None = None) -> None:
         """Compute what is missing.  Processes that were given the same comparison share it.
+
+        Args:
+            spread: computes the cells elsewhere, several at a time; by default they are computed here.
 
         Raises:
             PromptSearchError: a method failed; the cell is named.
         """
+        from promptsearch.search.gradient import Checkpoint
+
         grid = self.grid()
         done = self.cells.done().keys()
         left = [(cell, method) for cell, method in grid if cell.key not in done]
         while left:
-            elsewhere = []
-            for i, (cell, method) in enumerate(left):
-                self.progress(len(grid) - len(left) + i, len(grid), str(cell))
-                claim = self.cells.claim(cell)
-                if claim is None:
-                    elsewhere.append((cell, method))
-                else:
-                    self._compute(claim, cell, method)
+            elsewhere: list[tuple[Cell, Method]] = []
+            claims: dict[str, int] = {}
+            for cell, (figures, arrays) in (spread or self._here)(self._claimed(left, claims, elsewhere, len(grid))):
+                self.cells.finish(claims[cell.key], cell, figures, arrays)
+                Checkpoint(self.cells.checkpoint(cell), cell.key).remove()
             done = self.cells.done().keys()
             left = [(cell, method) for cell, method in elsewhere if cell.key not in done]
             if left:
                 time.sleep(POLL)
+
+    def _claimed(
+        self,
+        left: Sequence[tuple[Cell, Method]],
+        claims: dict[str, int],
+        elsewhere: list[tuple[Cell, Method]],
+        total: int,
+    ) -> Iterator[tuple[Cell, Method]]:
+        """Those of the cells that nobody has in hand, claimed as they are asked for."""
+        for i, (cell, method) in enumerate(left):
+            self.progress(total - len(left) + i, total, str(cell))
+            claim = self.cells.claim(cell)
+            if claim is None:
+                elsewhere.append((cell, method))
+            else:
+                claims[cell.key] = claim
+                yield cell, method
+
+    def _here(self, cells: Iterator[tuple[Cell, Method]]) -> Iterator[tuple[Cell, Computed]]:
+        for cell, method in cells:
+            yield cell, self.work(cell, method)
 
     def test(self) -> list[Tested]:
         """Open the test split of each data set once, and classify it by every row of every cell."""
@@ -167,7 +196,12 @@ class Comparison:
         checkpoint = Checkpoint(self.cells.checkpoint(cell), cell.key)
         return Setting(problem, evaluator.task, evaluator, self._tools, no_progress, checkpoint, self.columns)
 
-    def _compute(self, claim: int, cell: Cell, method: Method) -> None:
+    def work(self, cell: Cell, method: Method) -> Computed:
+        """Run a method on a draw.
+
+        Raises:
+            PromptSearchError: it failed; the cell is named.
+        """
         from promptsearch.search.gradient import score_weights
 
         setting = self._setting(cell)
@@ -208,9 +242,8 @@ class Comparison:
             "version": __version__,
             "draw": {"support": _indices(task, "support"), "validation": _indices(task, "validation")},
         }
-        self.cells.finish(claim, cell, figures, arrays)
-        setting.checkpoint.remove()
         log.info("%s: %.1f s, few-shot accuracy %.1f %%", cell, seconds, 100 * rows[0]["support"]["accuracy"])
+        return figures, arrays
 
     def _tested(self, cell: Cell, method: Method, figures: Mapping[str, Any], test: Split) -> list[Tested]:
         from promptsearch.search.gradient import score_weights

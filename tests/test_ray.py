@@ -11,22 +11,25 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from made_problem import make_problem
 from PIL import Image
 
 from promptsearch import __version__
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, TooLongError, open_problem, resolve_model
-from promptsearch.evaluators.cluster import Cluster, cluster_at, stop_clusters
+from promptsearch.evaluators.cluster import Cluster, Crew, cluster_at, stop_clusters
 from promptsearch.evaluators.encoder import BATCH
 from promptsearch.evaluators.remote import PIECE, EncodingWorker, RemoteEncoder
 from promptsearch.evaluators.stored import StoredPicture
 
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # as the command does before it imports Ray
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'promptsearch[ray]'")
 
 
@@ -150,6 +153,38 @@ def test_another_model_under_the_same_name_is_refused() -> None:
     worker = EncodingWorker(("tiny", None), "", **told, version="0.0.1")
     with pytest.raises(PromptSearchError, match="has promptsearch .*, this is 0.0.1; install the same"):
         worker.ready()
+
+
+def test_a_comparison_on_the_cluster_is_that_of_one_process(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["a photo of a {}.", "a dark {}.", "the {} far away", "many {}"]
+    bank = tmp_path / "bank.txt"
+    bank.write_text("\n".join(lines) + "\n")
+    make_problem(tmp_path / "cache", lines)
+    args = ["compare", "--model", "tiny", "--dataset", "made", "--bank", str(bank), "--device", "cpu", "--json"]
+    args += ["--methods", "hand-written,beam,random,climb", "--shots", "1,4", "--seeds", "2", "--trials", "6"]
+    documents, killed = [], []
+    work = Crew.run
+
+    def kill(self: Crew, jobs: Iterator[Any]) -> Iterator[Any]:
+        for n, found in enumerate(work(self, jobs)):
+            yield found
+            if n == 2:
+                killed.append(self.workers[0])
+                ray.kill(self.workers[0], no_restart=False)
+
+    monkeypatch.setattr(Crew, "run", kill)
+    for name, option in (("one", []), ("ray", ["--ray", "auto"])):
+        monkeypatch.setenv("PROMPTSEARCH_HOME", str(tmp_path / name))
+        result = CliRunner().invoke(main, [*args, *option])
+        assert result.exit_code == 0, result.output
+        document = json.loads(result.stdout)
+        for row in (*document["table"], *document["cells"]):
+            row.pop("seconds", None)
+        documents.append({k: v for k, v in document.items() if k not in ("run", "elapsed")})
+    assert killed and len(documents[0]["cells"]) == 16
+    assert documents[0] == documents[1]
 
 
 def test_room_for_no_worker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
