@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
-from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
 from promptsearch.commands.trial_options import trial_options
 
 
@@ -43,4 +43,6 @@ def climb(
     if given["lm"] is not None or given["lm_url"] is not None or given["lm_model"] is not None:
         own |= {"pool": pool, "shown": shown, "patience": patience, **lm_config(given)}
         options["named_lm"] = given
+    else:
+        refuse_unused(("pool", "shown", "patience", *given), "it needs a language model; name one with --lm")
     run_trials("climb", bank_spec, own, **options)

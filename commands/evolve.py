@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
-from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
 from promptsearch.commands.trial_options import space_options
 
 
@@ -69,4 +69,6 @@ def evolve(
     if proposer == "lm":
         own |= lm_config(given)
         options["named_lm"] = given
+    else:
+        refuse_unused(given, f"--proposer {proposer} asks no language model; leave it out")
     run_trials("evolve", bank_spec, own, **options)

@@ -46,6 +46,9 @@ def fluency_config(options: dict[str, Any]) -> dict[str, Any]:
     weight, pareto, named = (options.pop(k) for k in ("fluency_weight", "pareto", "fluency_lm"))
     check_weight(weight)
     if not weight and not pareto:
+        from promptsearch.commands.options import refuse_unused
+
+        refuse_unused(["fluency_lm"], "it rates what --fluency-weight or --pareto ask for; give one of them")
         return {}
     from promptsearch.lm import EMBEDDED, locate
 

@@ -61,8 +61,11 @@ def lm_config(given: Mapping[str, Any]) -> dict[str, Any]:
     if given["lm_url"] is None:
         if given["lm_model"] is not None:
             raise InputError(f"--lm-model {given['lm_model']}: name the server with --lm-url, or the model with --lm")
+        from promptsearch.commands.options import refuse_unused
         from promptsearch.lm import EMBEDDED, locate
 
+        of_servers = ("lm_api", "lm_key_env", "lm_timeout", "lm_tries", "lm_concurrency")
+        refuse_unused(of_servers, "it is a server's; give --lm-url too")
         place = locate(given["lm"] or EMBEDDED)
         return {"lm": place.name, "lm fingerprint": place.fingerprint, **drawing}
     if given["lm"] is not None:

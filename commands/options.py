@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from promptsearch.commands import complete
 from promptsearch.commands.logs import verbose_option
@@ -171,3 +172,17 @@ def rating_option(f: F) -> F:
     """Which language model rates what was decoded."""
     text = "Rate the decoded texts' fluency with this language model: embedded, a folder or a hub id."
     return _apply([click.option("--fluency-lm", help=text)], f)
+
+
+def refuse_unused(names: Iterable[str], why: str) -> None:
+    """Options of the command line that would do nothing are an error.
+
+    Raises:
+        InputError: one of these parameters was given on the command line; `why` says what it would need.
+    """
+    from promptsearch.errors import InputError
+
+    context = click.get_current_context(silent=True)
+    for name in names:
+        if context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"--{name.replace('_', '-')} would do nothing: {why}")

@@ -58,10 +58,13 @@ class Sharing:
         self._started = time.monotonic()
         self.searcher.total = self.budget.trials
         self._already = len(self.record.all_trials())
-        with Claims(self.record, self.searcher.worker) as self._claims:
-            self._resume()
-            while (reason := self._turn()) is None:
-                pass
+        try:
+            with Claims(self.record, self.searcher.worker) as self._claims:
+                self._resume()
+                while (reason := self._turn()) is None:
+                    pass
+        finally:
+            self.searcher.finish()
         if reason == "trials" or reason == "exhausted":
             self._tell(self.record.all_trials())
         return reason

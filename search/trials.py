@@ -94,6 +94,9 @@ class TrialSearcher(Searcher):
         """What else a trial of this set is recorded with: where it comes from."""
         return {}
 
+    def finish(self) -> None:
+        """End what still goes on beside the search; it is over, or will be resumed by another process."""
+
     def recall(self, params: Mapping[str, Any]) -> None:
         """Take note of the parameters of a recorded trial before it is told."""
         if self.space.bank.sampled and params:

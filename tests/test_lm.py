@@ -199,3 +199,19 @@ def test_likelihoods_do_not_depend_on_the_company(embedded: LocalModel) -> None:
     alone = embedded.log_likelihood(["a photo of a cat."])
     crowd = embedded.log_likelihood(["a photo of a cat.", *(f"a long photo of a thing, {i}." for i in range(200))])
     np.testing.assert_allclose(alone[0], crowd[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--proposer", "grammar", "--lm", "embedded"], "--lm would do nothing: --proposer grammar"),
+        (["--lm-timeout", "3"], "--lm-timeout would do nothing: it is a server's"),
+        (["--fluency-lm", "embedded"], "--fluency-lm would do nothing"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(args: list[str], message: str) -> None:
+    assert message in run(*EVOLVE, *args, code=2).stderr
+
+
+def test_climbing_without_a_language_model_refuses_its_options() -> None:
+    assert "--shown would do nothing" in run("climb", *EVOLVE[1:7], "--shown", "2", code=2).stderr
