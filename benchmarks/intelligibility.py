@@ -76,8 +76,8 @@ def table(rows: list[dict[str, Any]], weights: list[float]) -> None:
             at = [k for k in common if (weight, *k) in mine and (0.0, *k) in mine]
             if len(at) < 2:
                 continue
-            some = [mine[(weight, *k)] for k in at]
-            lost = np.array([mine[(weight, *k)]["accuracy"] - mine[(0.0, *k)]["accuracy"] for k in at])
+            some = [mine[(weight, k[0], k[1])] for k in at]
+            lost = np.array([mine[(weight, k[0], k[1])]["accuracy"] - mine[(0.0, k[0], k[1])]["accuracy"] for k in at])
             example = max((r["templates"][0] for r in some), key=[r["templates"][0] for r in some].count)
             click.echo(
                 f"| {name} | {weight:g} | {np.mean([r['accuracy'] for r in some]):.2f} "
