@@ -182,8 +182,8 @@ def test_evolve_runs_offline_through_the_embedded_model_and_resumes_exactly() ->
 
 
 def test_climb_asks_a_language_model_where_one_is_named() -> None:
-    options = ["climb", *EVOLVE[1:7], "--bank", "templates", "--trials", "20", "--pool", "6", "--json"]
-    asked = json.loads(run(*options, "--lm", "embedded").stdout)
+    options = ["climb", *EVOLVE[1:7], "--bank", "templates", "--trials", "20", "--json"]
+    asked = json.loads(run(*options, "--pool", "6", "--lm", "embedded").stdout)
     assert asked["proposals"]["usage"]["calls"] >= 2
     assert "proposals" not in json.loads(run(*options).stdout)
 
