@@ -110,11 +110,7 @@ def measure_scoring(small: tuple[int, int, int], large: tuple[int, int, int]) ->
 
 def measure_cache(small: int, large: int) -> dict[str, float]:
     """Writing text vectors to the cache and holding them, as a search with that many texts does."""
-    import resource
-
-    def held() -> float:
-        with open("/proc/self/statm") as f:
-            return int(f.read().split()[1]) * resource.getpagesize()
+    import tracemalloc
 
     def fill(n: int) -> None:
         cache = TextCache(Cache(Path(tempfile.mkdtemp())), {"model": "scale"})
@@ -125,12 +121,31 @@ def measure_cache(small: int, large: int) -> dict[str, float]:
 
     kept: list[TextCache] = []
     rate = core_seconds(lambda: fill(small)) / small
-    before = held()
     measured = core_seconds(lambda: fill(large))
+    kept.clear()
+    tracemalloc.start()
+    fill(small)
+    held = tracemalloc.get_traced_memory()[0] / small
+    tracemalloc.stop()
     return {
         "s each": measured / large,
-        "bytes held each": (held() - before) / large,
+        "bytes held each": held,
         "foretold / measured": rate * large / measured,
+    }
+
+
+def measure(name: str, quick: bool) -> dict[str, dict[str, float]]:
+    import torch
+
+    torch.set_num_threads(1)
+    cache = Cache(Path(tempfile.mkdtemp()))
+    encoder = Encoder(resolve_model(f"{name}:random", cache, device="cpu"), cache)
+    less = 8 if quick else 1
+    return {
+        "pictures": measure_pictures(encoder, 32 // less, 96 // less),
+        "texts": measure_texts(encoder, 500 // less, 2000 // less),
+        "scoring": measure_scoring((32, 50, 500), (48, 100, 4000)),
+        "text cache": measure_cache(4000, 40_000 // less),
     }
 
 
@@ -141,25 +156,22 @@ def measure_cache(small: int, large: int) -> dict[str, float]:
 @click.option("--templates", default=20_000, show_default=True)
 @click.option("--workers", default=8, show_default=True, help="GPUs, or what else encodes.")
 @click.option("--quick", is_flag=True, help="The smallest cases, to see that it runs.")
+@click.option("--measured", "rates", type=click.Path(exists=True, path_type=Path), help="Rates that --json wrote.")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
-def main(name: str, classes: int, pictures: int, templates: int, workers: int, quick: bool, path: Path | None) -> None:
+def main(
+    name: str,
+    classes: int,
+    pictures: int,
+    templates: int,
+    workers: int,
+    quick: bool,
+    rates: Path | None,
+    path: Path | None,
+) -> None:
     """Measured small cases, then the whole size by arithmetic."""
-    import torch
-
-    torch.set_num_threads(1)
-    cache = Cache(Path(tempfile.mkdtemp()))
-    encoder = Encoder(resolve_model(f"{name}:random", cache, device="cpu"), cache)
-    less = 8 if quick else 1
-    measured = {}
-    for what, work in (
-        ("pictures", lambda: measure_pictures(encoder, 32 // less, 96 // less)),
-        ("texts", lambda: measure_texts(encoder, 500 // less, 2000 // less)),
-        ("scoring", lambda: measure_scoring((32, 50, 500), (48, 100, 4000))),
-        ("text cache", lambda: measure_cache(4000, 40_000 // less)),
-    ):
-        measured[what] = work()
-        shown = ", ".join(f"{k} {v:.3g}" for k, v in measured[what].items())
-        click.echo(f"measured, {what}: {shown}")
+    measured = json.loads(rates.read_text())["measured"] if rates else measure(name, quick)
+    for what, figures in measured.items():
+        click.echo(f"measured, {what}: " + ", ".join(f"{k} {v:.3g}" for k, v in figures.items()))
     texts, cells = classes * templates, classes * pictures
     rounds = cells * templates * (DIM * measured["scoring"]["s per multiply-add"])
     rounds += cells * templates * PARENTS * measured["scoring"]["s per score cell"]

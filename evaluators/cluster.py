@@ -163,6 +163,8 @@ class Cluster:
         except Exception as e:  # ConnectionError, RuntimeError (other versions), ImportError (no grpc), ValueError …
             reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
             remedy = "pip install 'ray[client]'" if isinstance(e, ImportError) else _REMEDY
+            if self.address == "local":
+                remedy = "try again when the machine is less busy, or leave --ray out"
             raise PromptSearchError(f"--ray {self.address}: cannot be reached ({reason}); {remedy}") from e
         self._begun_here = True
         return ray
