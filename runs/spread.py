@@ -77,7 +77,8 @@ def spread_over(comparison: Comparison, address: str, bank: Bank) -> Spread:
         problem.encoder.encode_texts([t.fill(n) for t in (BASELINE, *bank) for n in names])
     encoder = first.encoder
     spec = encoder.spec
-    told = {
+    threads = one_process_threads()
+    told: dict[str, Any] = {
         "model": asked(spec),
         "fingerprint": spec.fingerprint,
         "device": spec.device,
@@ -91,11 +92,11 @@ def spread_over(comparison: Comparison, address: str, bank: Bank) -> Spread:
         "shots": list(comparison.shots),
         "folder": comparison.cells.folder.absolute(),
         "cache": first.cache.root.absolute(),
-        "threads": one_process_threads(),
+        "threads": threads,
     }
 
     def run(jobs: Iterator[tuple[Cell, Method]]) -> Iterator[tuple[Cell, Computed]]:
-        crew = cluster_at(address).crew(CellWorker, spec.device, told["threads"], told)
+        crew = cluster_at(address).crew(CellWorker, spec.device, threads, told)
         return crew.run((cell, "cell", (cell,)) for cell, _ in jobs)
 
     return run
