@@ -11,7 +11,7 @@ from promptsearch.commands.options import run_elsewhere_options, storage_option
 
 if TYPE_CHECKING:
     from promptsearch.banks import PromptSet
-    from promptsearch.evaluators import Problem
+    from promptsearch.evaluators import Problem, Task
     from promptsearch.runs import RunRecord
 
 
@@ -75,7 +75,7 @@ def export(
     )
     if form == "open-clip":
         assert problem is not None and out is not None  # seen to above
-        evaluator = problem.evaluator(problem.task(record.config["shots"], record.config["seed"]))
+        evaluator = problem.evaluator(_task(record, problem))
         to.to_open_clip(winner, evaluator.class_weights(prompt_set), problem.encoder.logit_scale, out)
     else:
         if form == "transformers" and prompt_set.size > 1:
@@ -136,21 +136,28 @@ def _reopen(record: RunRecord, elsewhere: dict[str, Any]) -> Problem:
         return reopen(record, **elsewhere, progress=progress)
 
 
+def _task(record: RunRecord, problem: Problem) -> Task:
+    """The few shots of a run, or the unlabelled pictures that it searched on."""
+    config = record.config
+    return problem.task(config["shots"], config["seed"], config.get("unlabelled"))
+
+
 def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> PromptSet:
     """The template of an ensemble that scores best alone on the few-shot pictures, with a word on what that loses."""
     from promptsearch.banks import PromptSet
     from promptsearch.search.objective import of_options
 
-    evaluator = problem.evaluator(problem.task(record.config["shots"], record.config["seed"]))
+    task = _task(record, problem)
+    evaluator = problem.evaluator(task)
     objective = of_options({**record.config, "fluency weight": 0.0})  # their fluency is not scored here
+    evaluator.require(objective.needs, prompt_set.templates)
     singles = [PromptSet((t,), None, prompt_set.class_names) for t in prompt_set.templates]
     score, *scores = evaluator.score([prompt_set, *singles])
     best, alone = max(zip(singles, scores, strict=True), key=lambda r: (objective(r[1]), r[0].templates))
-    click.echo(
-        f"transformers takes one template: the best of {prompt_set.size} alone, {alone.accuracy:.1%} of the few-shot "
-        f"pictures (the ensemble: {score.accuracy:.1%})",
-        err=True,
-    )
+    said = f"transformers takes one template: the best of {prompt_set.size} alone"
+    if task.labelled:
+        said += f", {alone.accuracy:.1%} of the few-shot pictures (the ensemble: {score.accuracy:.1%})"
+    click.echo(said, err=True)
     return best
 
 

@@ -74,16 +74,21 @@ def _progress(views: list[RunView]) -> Plot:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(rows=1, cols=2, subplot_titles=("cross-entropy (lower is better)", "accuracy, %"))
+    labelled = any(p.labelled for v in views for p in v.points)
+    if labelled:  # what went by no label has another scale, and is not among them
+        titles: tuple[str, ...] = ("cross-entropy (lower is better)", "accuracy, %")
+    else:
+        titles = (text(" / ".join(dict.fromkeys(v.objective for v in views))),)
+    figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles)
     for i, (v, name) in enumerate(zip(views, labels(views), strict=True)):
         best = v.best_so_far()
-        if not best:
+        if not best or best[0].labelled != labelled:
             continue
         end = max(p.evaluations for p in v.points)
         x = [p.evaluations for p in best] + [end]
         hover = [f"{text(p.prompt_set, 160)}" for p in best] + [text(best[-1].prompt_set, 160)]
-        series = ([p.score.xent for p in best], [100 * p.score.accuracy for p in best])
-        for column, y in enumerate(series, 1):
+        series = [[p.score.xent for p in best], [100 * p.score.accuracy for p in best]]
+        for column, y in enumerate(series if labelled else [[v.value(p) for p in best]], 1):
             figure.add_trace(
                 go.Scatter(
                     x=x,

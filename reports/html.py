@@ -14,7 +14,7 @@ from promptsearch import __version__
 from promptsearch.evaluators.cache import digest_of
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
-from promptsearch.reports.view import Opened, RunView
+from promptsearch.reports.view import Opened, RunView, figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -176,8 +176,10 @@ def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
                 f"points, {100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}",
             ),
         ]
-    hint = f"cross-entropy {support['xent']:.4f}"
-    tiles.append(("few-shot accuracy", f"{100 * support['accuracy']:.1f} %", hint))
+    if (accuracy := figure(support, "accuracy")) is not None:
+        tiles.append(("few-shot accuracy", f"{100 * accuracy:.1f} %", f"cross-entropy {support['xent']:.4f}"))
+    elif (value := figure(support, view.objective.replace("-", "_"))) is not None:
+        tiles.append((view.objective, f"{value:.4f}", "no label was read"))
     if (fluency := support.get("fluency")) is not None:
         tiles.append(("fluency", f"{fluency:.2f}", "log-likelihood per token, nats"))
     if result is not None:
@@ -191,13 +193,18 @@ def _glance(view: RunView, winner: dict[str, Any]) -> dict[str, Any]:
     """The run in one row of a table."""
     templates = [_printable(t) for t in winner["templates"]] if view.readable else ["(learnt vectors)"]
     row = {"prompts": " · ".join(templates[:ROW]), "more": max(0, len(templates) - ROW), "test": "", "interval": ""}
-    row |= {"against": "", "sets": f"{len(view.points):,}", "support": f"{100 * winner['support']['accuracy']:.1f}"}
+    row |= {"against": "", "sets": f"{len(view.points):,}", "support": _number(winner["support"], "accuracy", 100, 1)}
     if view.result is None:
         return {**row, "test": "not finished"}
     test = winner["test"]
     row |= {"test": f"{100 * test['accuracy']:.2f}", "interval": f"{100 * test['low']:.1f}–{100 * test['high']:.1f}"}
     against = f"{100 * view.result['paired']['difference']:+.2f}"
     return {**row, "sets": f"{view.result['evaluations']:,}", "against": against}
+
+
+def _number(support: Mapping[str, Any], name: str, factor: float, digits: int) -> str:
+    value = figure(support, name)
+    return "" if value is None else f"{factor * value:.{digits}f}"
 
 
 def _rows(view: RunView) -> list[dict[str, Any]]:
@@ -217,8 +224,8 @@ def _rows(view: RunView) -> list[dict[str, Any]]:
                 "name": name,
                 "prompts": " · ".join(templates[:ROW]),
                 "more": max(0, len(templates) - ROW),
-                "support": f"{100 * r['support']['accuracy']:.1f}",
-                "xent": f"{r['support']['xent']:.4f}",
+                "support": _number(r["support"], "accuracy", 100, 1),
+                "xent": _number(r["support"], "xent", 1, 4),
                 "test": f"{100 * test['accuracy']:.2f}" if test else "",
                 "interval": f"{100 * test['low']:.1f}–{100 * test['high']:.1f}" if test else "",
             }

@@ -17,7 +17,9 @@ def fronts(views: list[RunView]) -> list[Plot]:
     import optuna
     from optuna.study import StudyDirection
 
-    points = [p for v in views for p in v.points][:SCATTERED]
+    points = [p for v in views for p in v.points if p.labelled][:SCATTERED]
+    if not points:
+        return []
     rows = [("length", "words of the prompts", "MINIMIZE", [float(p.words) for p in points])]
     fluency = [getattr(p.score, "fluency", None) for p in points]
     if any(f is not None for f in fluency):
@@ -61,13 +63,14 @@ def distributions(views: list[RunView]) -> list[Plot]:
     """Optuna's empirical distribution, where there are several runs to compare."""
     import optuna
 
-    with_points = [(v, name) for v, name in zip(views, labels(views), strict=True) if len(v.points) > 1]
+    named = zip(views, labels(views), strict=True)
+    with_points = [(v, name) for v, name in named if sum(p.labelled for p in v.points) > 1]
     if len(with_points) < 2:
         return []
     studies = []
     for v, name in with_points:
         study = optuna.create_study(study_name=name, direction="maximize")
-        study.add_trials([optuna.trial.create_trial(value=100 * p.score.accuracy) for p in v.points])
+        study.add_trials([optuna.trial.create_trial(value=100 * p.score.accuracy) for p in v.points if p.labelled])
         studies.append(study)
     figure = optuna.visualization.plot_edf(studies, target_name="few-shot accuracy, %")
     figure.update_layout(title=None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,11 @@ class Point:
     evaluations: int
     prompt_set: PromptSet
     score: Score
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it was scored on labelled pictures, so that it has an accuracy."""
+        return not math.isnan(self.score.accuracy)
 
     @property
     def words(self) -> int:
@@ -74,8 +81,8 @@ class RunView:
     def setting(self) -> str:
         """Model, data set, shots and seed in a line."""
         c, shots = self.config, self.config.get("shots")
-        plural = "s" if shots != 1 else ""
-        return f"{c.get('model')} on {c.get('dataset')}, {shots} shot{plural} per class, seed {c.get('seed')}"
+        drawn = f"{shots} shot{'s' if shots != 1 else ''} per class" if shots else "no labels"
+        return f"{c.get('model')} on {c.get('dataset')}, {drawn}, seed {c.get('seed')}"
 
     def ranked(self) -> list[Point]:
         """The distinct sets, best first by the run's own objective."""
@@ -92,6 +99,10 @@ class RunView:
             return found
         best = self.ranked()[0]
         return {**best.prompt_set.to_dict(), "support": best.score.to_dict()}
+
+    def value(self, point: Point) -> float:
+        """What the run went by, larger being better."""
+        return self._objective(point.score)[0]
 
     def best_so_far(self) -> list[Point]:
         """The points at which the best became better."""
@@ -115,12 +126,15 @@ class RunView:
         if self.empty:
             return "Nothing was scored yet."
         winner = self.winner()
-        support = f"{100 * winner['support']['accuracy']:.1f} % of the few-shot pictures"
+        accuracy = figure(winner["support"], "accuracy")
+        found = "by its score"
+        if accuracy is not None:
+            found = f"it gets {100 * accuracy:.1f} % of the few-shot pictures right"
         what = _what(winner, self.readable)
         if self.result is None:
             return (
-                f"The run is not finished. The best of {len(self.points)} recorded sets so far is {what}: it gets "
-                f"{support} right. The test split is still shut."
+                f"The run is not finished. The best of {len(self.points)} recorded sets so far is {what}: {found}. "
+                "The test split is still shut."
             )
         test, paired = winner["test"], self.result["paired"]
         low, high = paired["low"], paired["high"]
@@ -189,6 +203,12 @@ def by_shots(views: list[RunView]) -> dict[str, list[tuple[int, float, float, in
         ]
         for name, rows in found.items()
     }
+
+
+def figure(support: Mapping[str, Any], name: str) -> float | None:
+    """A figure of a score as it is kept, or None where it has none: without labels there is no accuracy."""
+    value = support.get(name)
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _what(winner: dict[str, Any], readable: bool) -> str:

@@ -90,6 +90,7 @@ def test_a_searcher_and_an_objective_of_a_plug_in(example: Path, tmp_path: Path)
     make_problem(tmp_path / "cache", load_bank("example").templates)
     common = ["--bank", "example", "--objective", "careful", "--model", "tiny", "--dataset", "made", "--shots", "4"]
     args = ["search", "short-first", *common, "--set", "longest=6", "--study", "mine", "--json"]
+    args += ["--select", "none", "--no-estimate"]
     first = json.loads(run(*args, "--trials", "3").stdout)
     assert first["command"] == "short-first" and first["evaluations"] == 3
     doc = json.loads(run(*args, "--trials", "5").stdout)

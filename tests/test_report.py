@@ -240,6 +240,19 @@ def test_fluency_has_a_front_of_its_own(tmp_path: Path) -> None:
     run("report", "fluent", "-o", str(tmp_path / "r.html"))
 
 
+def test_a_run_without_labels_has_no_few_shot_accuracy(runs: list[str], tmp_path: Path) -> None:
+    beam = ["beam", "--model", "tiny", "--dataset", "made", "--bank", str(tmp_path / "bank.txt"), "--quiet"]
+    run(*beam, "--shots", "0", "--unlabelled", "100", "--depth", "2", "--study", "zero")
+    plots = {p.key: p.figure for p in overview([RunView(RunRecord.load("zero"))])}
+    assert plots.keys() == {"progress", "templates"} and len(plots["progress"].data[0].x) > 1
+    out = tmp_path / "r.html"
+    run("report", "zero", "random-2", "-o", str(out))
+    page = out.read_text("utf-8").partition("<script>")[0]
+    assert "no labels" in page and "mutual-information" in page and "nan" not in re.sub(r"<[^>]*>", "", page)
+    done = run("export", "zero", "--to", "transformers")
+    assert "HYPOTHESIS_TEMPLATE" in done.stdout and "few-shot" not in done.stderr
+
+
 def test_a_comparison_and_learnt_vectors_have_their_place(tmp_path: Path, browser: Any) -> None:
     """By documents of their form: what makes them is tested elsewhere."""
     methods = [{"name": n, "about": "", "readable": r, "options": {}} for n, r in (("beam", True), ("<b>coop", False))]
