@@ -203,7 +203,7 @@ def carry_on(
         record.set("draw", drawn)
     evaluator = problem.evaluator(task)
     equip(searcher, problem, evaluator, record)
-    with interruptible(by_trials) as stopping:
+    with interruptible() as stopping:
         outcome = search(searcher, evaluator, record, progress, budget, stopping)
     if outcome.ended == "interrupted":
         say_interrupted(record, len(record.trials()), budget.trials)
@@ -255,10 +255,12 @@ def _spent(record: RunRecord, result: dict[str, Any], budget: Any) -> bool:
 
 
 @contextlib.contextmanager
-def interruptible(on: bool = True) -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C sets what the yielded function answers: the trial in hand is finished; the second cuts."""
+    import click
+
     asked = threading.Event()
-    if not on or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
 
@@ -266,6 +268,7 @@ def interruptible(on: bool = True) -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
+        click.echo("stopping after the trials in hand (Ctrl-C again: at once)", err=True)
 
     before = signal.signal(signal.SIGINT, first)
     try:

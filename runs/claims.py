@@ -9,6 +9,7 @@ from typing import Any
 
 from promptsearch.banks import PromptSet
 from promptsearch.evaluators import Score
+from promptsearch.runs import rows
 from promptsearch.runs.owner import is_dead, this_process
 from promptsearch.runs.record import RunRecord, Trial, _attrs
 from promptsearch.runs.storage import HEARTBEAT, alone
@@ -45,32 +46,29 @@ class Claims:
             self._thread.join()
 
     def take(self, sets: Sequence[PromptSet], step: int, total: int, searcher: TrialSearcher) -> list[Trial]:
-        """Claim trials for these sets, or for the first of them when fewer are left of `total`."""
-        import optuna
+        """Claim trials for these sets, or for the first of them when fewer are left of `total`.
 
+        A set that another worker claimed since this one last looked is left to it.
+        """
         record = self.record
-        taken = []
+        new = {}
+        for prompt_set in sets:
+            params = searcher.params(prompt_set)
+            attrs = {**_attrs(prompt_set, step), **searcher.notes(prompt_set)}
+            attrs |= {"worker": self.worker, "owner": self.owner}
+            new[prompt_set] = rows.NewTrial(attrs, params, searcher.encoding.distributions(params))
         with record.recording(), alone(record.storage):
-            room = total - len(record.all_trials())
-            for prompt_set in sets[: max(0, room)]:
-                params = searcher.params(prompt_set)
-                template = optuna.trial.create_trial(
-                    state=optuna.trial.TrialState.RUNNING,
-                    params=params,
-                    distributions=searcher.encoding.distributions(params),
-                    user_attrs={
-                        **_attrs(prompt_set, step),
-                        **searcher.notes(prompt_set),
-                        "worker": self.worker,
-                        "owner": self.owner,
-                    },
-                )
-                study = record.study
-                trial_id = study._storage.create_new_trial(study._study_id, template)
-                number = study._storage.get_trial_number_from_id(trial_id)
-                self._hold(trial_id)
-                taken.append(Trial(number, trial_id, prompt_set, None, step, self.worker, self.owner, False, params))
-        return taken
+            looked = record.rows
+            if rows.count(record.storage, record.study._study_id) > looked:
+                for trial in record.all_trials():
+                    if trial.number >= looked:
+                        new.pop(trial.prompt_set, None)
+            written = rows.insert(record.storage, record.study._study_id, list(new.values()), total)
+            self._beating.update(trial_id for trial_id, _ in written)
+        return [
+            Trial(number, trial_id, prompt_set, None, step, self.worker, self.owner, False, row.params)
+            for (trial_id, number), (prompt_set, row) in zip(written, new.items(), strict=False)
+        ]
 
     def take_over(self, trials: Sequence[Trial]) -> list[Trial]:
         """Of trials in hand, claim those that nobody holds any more."""
@@ -103,19 +101,14 @@ class Claims:
 
     def finish(self, trial: Trial, score: Score) -> None:
         """Record the score of a trial in hand."""
-        import optuna
-
-        storage = self.record.study._storage
+        record = self.record
         self._beating.discard(trial.trial_id)
-        with self.record.recording():
-            try:
-                for key, value in score.to_dict().items():
-                    storage.set_trial_user_attr(trial.trial_id, key, value)
-                values = self.record.values_of(trial.prompt_set, score)
-                storage.set_trial_state_values(trial.trial_id, optuna.trial.TrialState.COMPLETE, values)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                return  # this process slept so long that the trial was given to another
-        self.record.safe = max(self.record.safe, trial.number)
+        with record.recording():
+            ours = rows.complete(
+                record.storage, trial.trial_id, record.values_of(trial.prompt_set, score), score.to_dict()
+            )
+        if ours:  # else this process slept so long that the trial was given to another
+            record.safe = max(record.safe, trial.number)
 
     def _hold(self, trial_id: int) -> None:
         self.record.storage.record_heartbeat(trial_id)

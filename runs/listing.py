@@ -21,7 +21,7 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"study": study.study_name}
         row |= {k: config.get(k) for k in ("command", "model", "dataset", "shots", "seed")}
         row["trials"] = storage.get_n_trials(study._study_id, (optuna.trial.TrialState.COMPLETE,))
-        row["state"] = "finished" if result else "unfinished"
+        row["state"] = "finished" if result and result["run"].get("trials") == row["trials"] else "unfinished"
         row["started"] = attrs.get("about", {}).get("started")
         row["test"] = result["winner"]["test"]["accuracy"] if result and "winner" in result else None
         rows.append(row)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
-from promptsearch.runs.storage import masked, open_storage, reason_of
+from promptsearch.runs import rows
+from promptsearch.runs.storage import alone, masked, open_storage, reason_of
 from promptsearch.search import Objective, get_objective
 from promptsearch.search.pareto import words
 
@@ -52,7 +53,8 @@ class RunRecord:
         self.storage = storage
         self.url = masked(str(storage.url))
         self.address = str(storage.url)
-        self.safe = -1
+        self.safe = -1  # the highest number known to be recorded
+        self.rows = 0  # trials seen at the last look, failed ones among them
         self._objective: Objective | None = None
         self._finished: dict[int, Trial] = {}
 
@@ -81,7 +83,7 @@ class RunRecord:
             log.info("run %s in %s", name, record.url)
             kept = study.user_attrs.get("config")
             if kept is None:  # new, or killed before anything was recorded
-                if study.get_trials(deepcopy=False, states=None):
+                if study.get_trials(deepcopy=False, states=None) or study.user_attrs.keys() - {"about"}:
                     raise _not_ours(name, record.url)
                 study.set_user_attr("about", about)
                 study.set_user_attr("config", config)
@@ -123,8 +125,11 @@ class RunRecord:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The final document, once the run is finished."""
-        return self.study.user_attrs.get("result")
+        """The final document, once the run is finished; None again where trials were added since."""
+        result: dict[str, Any] | None = self.study.user_attrs.get("result")
+        if result is None or result.get("run", {}).get("trials") in (None, len(self.trials())):
+            return result
+        return None
 
     def finish(self, result: dict[str, Any]) -> None:
         self.set("result", result)
@@ -149,6 +154,7 @@ class RunRecord:
         found = []
         with self.recording():
             frozen = self.study.get_trials(deepcopy=False)
+        self.rows = len(frozen)
         for t in frozen:
             if t.number in self._finished:
                 found.append(self._finished[t.number])
@@ -177,13 +183,15 @@ class RunRecord:
 
     def add(self, results: Iterable[tuple[PromptSet, Score]], step: int, evaluations: int) -> None:
         """Record scored sets as complete trials, with how many sets the search had scored by then."""
-        import optuna
-
-        for prompt_set, score in results:
-            attrs = {**_attrs(prompt_set, step), **score.to_dict(), "evaluations": evaluations}
-            with self.recording():
-                values = self.values_of(prompt_set, score)
-                self.study.add_trial(optuna.trial.create_trial(values=values, user_attrs=attrs))
+        new = [
+            rows.NewTrial({**_attrs(s, step), **v.to_dict(), "evaluations": evaluations}, values=self.values_of(s, v))
+            for s, v in results
+        ]
+        if not new:
+            return
+        with self.recording(), alone(self.storage):
+            written = rows.insert(self.storage, self.study._study_id, new)
+        self.safe = max(self.safe, *(number for _, number in written))
 
     def value_of(self, score: Score) -> float:
         """What Optuna compares the study's trials by."""
@@ -207,11 +215,22 @@ class RunRecord:
         try:
             yield
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as e:
-            safe = f"trial {self.safe} is the last that is safe" if self.safe >= 0 else "no trial was recorded yet"
+            last = self._last_safe()
+            safe = f"trial {last} is the last that is safe" if last >= 0 else "no trial was recorded yet"
             raise PromptSearchError(
                 f"run {self.name!r} cannot be recorded in {self.url} ({reason_of(e)}); {safe}: "
                 "put that right, and the same command again resumes"
             ) from e
+
+    def _last_safe(self) -> int:
+        """The highest number among the finished trials, as far as it can be read."""
+        import optuna
+        import sqlalchemy.exc
+
+        with contextlib.suppress(optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
+            done = self.storage.get_all_trials(self.study._study_id, False, (optuna.trial.TrialState.COMPLETE,))
+            self.safe = max([self.safe, *(t.number for t in done)])
+        return self.safe
 
 
 def _attrs(prompt_set: PromptSet, step: int) -> dict[str, Any]:

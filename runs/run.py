@@ -37,7 +37,7 @@ def search(
 
     Args:
         budget: for searchers whose every set is a trial; those that go by rounds have an end of their own.
-        stopping: asked between batches whether to stop.
+        stopping: asked between batches (or rounds) whether to stop.
 
     Raises:
         PromptSearchError: the record cannot be written, or does not hold what the same search proposes (it was
@@ -46,7 +46,7 @@ def search(
     prepare(searcher, evaluator)
     ended = "exhausted"
     if not isinstance(searcher, TrialSearcher):
-        told, curve = _by_rounds(searcher, evaluator, record, progress)
+        told, curve, ended = _by_rounds(searcher, evaluator, record, progress, stopping)
         evaluations = curve[-1][0] if curve else 0
     else:
         if record is None:
@@ -103,9 +103,14 @@ def _in_memory(searcher: TrialSearcher, evaluator: Evaluator, budget: Budget) ->
 
 
 def _by_rounds(
-    searcher: Searcher, evaluator: Evaluator, record: RunRecord | None, progress: Progress
-) -> tuple[dict[PromptSet, Score], list[tuple[int, Score]]]:
-    """Searchers that record a part of each batch: (what was recorded, sets scored and the best after each round)."""
+    searcher: Searcher,
+    evaluator: Evaluator,
+    record: RunRecord | None,
+    progress: Progress,
+    stopping: Callable[[], bool],
+) -> tuple[dict[PromptSet, Score], list[tuple[int, Score]], str]:
+    """Searchers that record a part of each batch: (what was recorded, sets scored and the best after each round,
+    why it ended)."""
     recorded = record.trials() if record else []
     known = dict(recorded)
     written = evaluations = 0
@@ -135,4 +140,6 @@ def _by_rounds(
         step += 1
         log.debug("round %d: %d sets scored, %d kept, best %s", step, len(batch), len(keep), keep[0][0] if keep else "")
         progress(step, 0, f"round {step}: {evaluations} sets scored")
-    return told, curve
+        if stopping():
+            return told, curve, "interrupted"
+    return told, curve, "exhausted"

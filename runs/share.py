@@ -73,7 +73,8 @@ class Sharing:
         """Score one batch, or wait for others; returns why there is nothing more to do."""
         if self.stopping():
             return "interrupted"
-        if self.budget.timeout is not None and time.monotonic() - self._started >= self.budget.timeout:
+        timeout = self.budget.timeout
+        if timeout is not None and self.searcher.trials and time.monotonic() - self._started >= timeout:
             return "timeout"
         trials = self.record.all_trials()
         self._tell(trials)

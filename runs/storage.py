@@ -48,37 +48,25 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     url = url or default_storage()
+    if url.startswith(("sqlite:", "postgres")) and "://" not in url or url.startswith(":"):
+        raise InputError(f"--storage {url}: not a database URL, e.g. sqlite:///runs.db")
     if "://" not in url:
         url = f"sqlite:///{url}"
     if url.startswith(("postgresql://", "postgres://")):  # SQLAlchemy's default driver is not the one installed
         url = f"postgresql+psycopg://{url.partition('://')[2]}"
     sqlite = url.startswith("sqlite:///")
-    making: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if sqlite:
-        import filelock
-
-        path = Path(url.removeprefix("sqlite:///"))
-        _prepare_file(path, create)
-        if os.access(path.parent, os.W_OK):  # two processes that make the tables at once stumble over each other
-            making = filelock.FileLock(f"{path}.lock")
+        _prepare_file(Path(url.removeprefix("sqlite:///")), create)
     try:
         kwargs: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
         if url.startswith("postgresql+psycopg://"):
             kwargs["connect_args"] = {"connect_timeout": 15}
-        with making, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the heartbeat is experimental
-            storage = optuna.storages.RDBStorage(
-                url,
-                engine_kwargs=kwargs,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-            )
+        with _one_at_a_time(url):
+            storage = _connect(url, kwargs)
     except ImportError as e:
-        raise InputError(
-            f"--storage {masked(url)}: its driver is not installed ({e}); pip install 'promptsearch[postgresql]'"
-        ) from e
-    except (sqlalchemy.exc.ArgumentError, KeyError, IndexError) as e:  # Optuna formats braces in the URL
+        extra = "pip install 'promptsearch[postgresql]'" if url.startswith("postgresql") else "install it"
+        raise InputError(f"--storage {masked(url)}: its driver is not installed ({e}); {extra}") from e
+    except (sqlalchemy.exc.ArgumentError, ValueError, KeyError, IndexError) as e:  # Optuna formats braces in the URL
         raise InputError(f"--storage {url}: not a database URL, e.g. sqlite:///runs.db") from e
     except RuntimeError as e:
         raise PromptSearchError(
@@ -94,13 +82,54 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
     return storage
 
 
+def _connect(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStorage:
+    """Open the storage, and make its tables where there are none."""
+    import optuna
+    import sqlalchemy.exc
+
+    for tries_left in (3, 2, 1, 0):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the heartbeat is experimental
+                return optuna.storages.RDBStorage(
+                    url,
+                    engine_kwargs=engine_kwargs,
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=GRACE,
+                    heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+                )
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+            if not tries_left:  # else another process made the same tables at the same instant
+                raise
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _one_at_a_time(url: str) -> Iterator[None]:
+    """Let one process at a time make the tables of a SQLite file."""
+    import filelock
+
+    lock = None
+    if url.startswith("sqlite:///"):
+        lock = filelock.FileLock(f"{url.removeprefix('sqlite:///')}.lock")
+        try:
+            lock.acquire()
+        except OSError:  # a folder that may only be read: nothing will be made there
+            lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
 def masked(url: str) -> str:
     """The URL without its password."""
     import sqlalchemy
 
     try:
         return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # e.g. a port that is no number
         return url
 
 
@@ -143,14 +172,25 @@ def _prepare_file(path: Path, create: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"--storage {path}: its folder cannot be made ({e.strerror}); name another") from e
-    if path.exists():
-        try:
-            with path.open("rb") as f:
-                head = f.read(16)
-        except OSError as e:
-            raise InputError(f"--storage {path}: cannot be read ({e.strerror}); name another") from e
-        if head and head != b"SQLite format 3\0":
-            raise InputError(f"--storage {path}: is a file, but not a SQLite database; name another")
+    if path.exists() and path.stat().st_size:
+        _check_file(path)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no SQLite database.
+
+    SQLite itself looks: to open and close the file here would drop the locks that this process holds on it, and
+    another process could then take away its write-ahead log.
+    """
+    import sqlite3
+
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            db.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError as e:
+        raise InputError(f"--storage {path}: cannot be read ({e}); name another") from e
+    except sqlite3.DatabaseError as e:
+        raise InputError(f"--storage {path}: is a file, but not a SQLite database; name another") from e
 
 
 def _write_ahead(engine: Any) -> None:

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError
 from promptsearch.search.encoding import KeyEncoding, SlotEncoding
@@ -31,12 +33,14 @@ class TpeSearch(TrialSearcher):
 
     The sampler sees a study in memory, filled from what is told, and is seeded anew for every batch.  A set that was
     scored before is sampled again up to `resample` times, and then told again with the score that is known: that
-    costs nothing.  After `patience` such repeats in a row it is replaced by one drawn from those never scored.
+    costs nothing.  After `patience` such repeats in a row it is replaced by a neighbour that was never scored, or,
+    where it has none or without `nearby`, by any set that was never scored.
 
     Args:
         sampler: one of `SAMPLERS`.
         startup: trials drawn at random before the model is used.
         multivariate: model the parameters jointly (those that appear together, with `group`).
+        resample, patience, nearby: what becomes of repeats (above).
 
     Raises:
         InputError: an unknown sampler, or one that does not fit the space.
@@ -53,8 +57,9 @@ class TpeSearch(TrialSearcher):
         startup: int = 20,
         multivariate: bool = True,
         group: bool = True,
-        resample: int = 5,
-        patience: int = 10,
+        resample: int = 0,
+        patience: int = 0,
+        nearby: bool = True,
     ) -> None:
         super().__init__(space, objective, seed=seed, batch=batch)
         if sampler not in SAMPLERS:
@@ -63,7 +68,7 @@ class TpeSearch(TrialSearcher):
             raise InputError(f"--startup {startup}: must be at least 1")
         self.sampler, self.startup = sampler, startup
         self.multivariate, self.group = multivariate, group and multivariate
-        self.resample, self.patience = resample, patience
+        self.resample, self.patience, self.nearby = resample, patience, nearby
         self._slots = SlotEncoding(space)
         self._shown: SlotEncoding | KeyEncoding = self._slots
         self._fit()
@@ -140,7 +145,7 @@ class TpeSearch(TrialSearcher):
                 )
                 open_trials.append(len(study.get_trials(deepcopy=False)))
                 study.add_trial(running)
-        repeats = self._repeats
+        repeats, rng = self._repeats, self.rng()
         while len(batch) < self.batch:
             sampling = _Sampling(study)
             open_trials.append(sampling.number)
@@ -151,15 +156,24 @@ class TpeSearch(TrialSearcher):
                 sampling.again()
             repeated = proposed in self.known
             if proposed in taken or proposed in batch or (repeated and repeats >= self.patience):
-                unseen = self._unseen(self.rng(), taken | set(batch), 1)
-                if not unseen:
+                instead = self._instead(proposed, rng, taken | set(batch))
+                if instead is None:
                     break
-                proposed, repeated = unseen[0], False
+                proposed, repeated = instead, False
             repeats = repeats + 1 if repeated else 0
             batch.append(proposed)
         for number in open_trials:
             study.tell(number, state=optuna.trial.TrialState.FAIL)
         return batch
+
+    def _instead(self, repeat: PromptSet, rng: np.random.Generator, taken: set[PromptSet]) -> PromptSet | None:
+        """A set that was never scored in the place of a repeat; None where there is none left."""
+        if self.nearby:
+            around = [s for s in self.space.neighbours(repeat) if s not in self.known and s not in taken]
+            if around:
+                return around[int(rng.integers(len(around)))]
+        unseen = self._unseen(rng, taken, 1)
+        return unseen[0] if unseen else None
 
     def _propose_asked(self, taken: set[PromptSet]) -> list[PromptSet]:
         """Ask a sampler with a memory of its own: what is asked stays asked until it is told."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,23 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PROMPTSEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real server; the test is skipped, with the reason, where there is none."""
+    from postgres import serve
+
+    yield from serve()
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty database of that server."""
+    import psycopg
+
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        yield postgres_server.rpartition("/")[0] + f"/{name}"
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

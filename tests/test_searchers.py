@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from promptsearch.banks import Bank, PromptSet, Template
+from promptsearch.banks import Bank, Grammar, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.search import (
     AskClimb,
@@ -132,6 +132,141 @@ def test_a_bank_of_one(make) -> None:
     searcher = make(bank_of(1))
     assert play(searcher) == [[PromptSet.of("wording 0 of a {}.")]]
     assert searcher.best is not None
+
+
+def test_a_budget_of_one(make) -> None:
+    searcher = make(bank_of(6))
+    first = searcher.ask()[0]
+    searcher.tell([(first, made_up(first))])
+    assert searcher.best == (first, made_up(first)) and searcher.record() == [first]
+
+
+TRIALS = [name for name in SEARCHERS if name not in ("beam",)]
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_a_set_that_is_told_again_is_a_trial_and_nothing_more(name: str) -> None:
+    searcher = SEARCHERS[name](bank_of(8))
+    assert isinstance(searcher, TrialSearcher)
+    for _ in range(2):
+        searcher.tell([(s, made_up(s)) for s in searcher.ask()])
+    again, best, known, trials = next(iter(searcher.known)), searcher.best, dict(searcher.known), searcher.trials
+    searcher.tell([(again, made_up(again))])
+    assert (searcher.best, searcher.known, searcher.trials) == (best, known, trials + 1)
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_exhausted_means_that_every_set_was_scored(name: str) -> None:
+    searcher = SEARCHERS[name](bank_of(5))
+    play(searcher)
+    assert isinstance(searcher, TrialSearcher)
+    assert set(searcher.known) == set(searcher.space.sets()) and len(searcher.known) == 15
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_telling_without_asking_resumes(name: str) -> None:
+    """What a worker does with the trials that it finds in a run."""
+    first = SEARCHERS[name](bank_of(9))
+    told = []
+    for _ in range(4):
+        batch = [(s, made_up(s)) for s in first.ask()]
+        first.tell(batch)
+        told.append(batch)
+    second = SEARCHERS[name](bank_of(9))
+    for batch in told:
+        second.tell(batch)
+    assert second.ask() == first.ask() and second.best == first.best
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_what_others_score_now_is_not_proposed(name: str) -> None:
+    searcher = SEARCHERS[name](bank_of(8))
+    assert isinstance(searcher, TrialSearcher)
+    for _ in range(3):
+        searcher.tell([(s, made_up(s)) for s in searcher.ask()])
+    in_hand = [s for s in searcher.space.sets() if s not in searcher.known][:12]
+    asked = searcher.ask(in_hand)
+    assert asked and not set(asked) & set(in_hand)
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_starting_points_come_first_and_may_be_from_outside(name: str) -> None:
+    searcher = SEARCHERS[name](bank_of(6))
+    assert isinstance(searcher, TrialSearcher)
+    searcher.start = (PromptSet.of("a photo of a {}."), PromptSet.of(bank_of(6).templates[2]))
+    asked = [s for batch in play(searcher) for s in batch]
+    assert tuple(asked[:2]) == searcher.start
+    assert set(searcher.known) >= {*searcher.space.sets(), searcher.start[0]}
+
+
+def test_workers_of_one_run_draw_differently() -> None:
+    asked = []
+    for worker in (0, 1, 2):
+        searcher = RandomSearch(Space(bank_of(50)), get_objective("xent"), seed=0, batch=5)
+        searcher.worker = worker
+        asked.append(tuple(searcher.ask()))
+    assert len(set(asked)) == 3
+
+
+GRAMMAR = Grammar(["[det] [quality] photo of a {}.", "[det] {}."], {"det": ["a", "the", "my"], "quality": ["", "dark"]})
+
+
+@pytest.mark.parametrize("ensemble", [1, 3])
+@pytest.mark.parametrize("name", ["climb", "tpe", "tpe in batches", "nsga2"])
+def test_slots_of_a_grammar_are_what_is_searched(name: str, ensemble: int) -> None:
+    bank = Bank.expanded("grammar", GRAMMAR, {Template("a {} indoors."): None})
+    searcher = SEARCHERS[name](bank, ensemble=ensemble)
+    assert isinstance(searcher, TrialSearcher)
+    while searcher.trials < 40 and (batch := searcher.ask()):
+        searcher.tell([(s, made_up(s)) for s in batch])
+    assert searcher.best is not None and all(t in bank.templates for s in searcher.known for t in s.templates)
+    for s in searcher.known:
+        params = searcher.params(s)
+        assert ("size" in params) == (ensemble > 1)
+        assert searcher.encoding.recall(params) == s
+
+
+def test_repeats_cost_nothing_and_are_replaced_after_patience() -> None:
+    """On a bank of three TPE soon proposes what is known: as it has it, in turn, or never."""
+    for patience, repeats in ((0, 0), (3, None)):
+        searcher = TpeSearch(Space(bank_of(3)), get_objective("xent"), seed=1, startup=2, patience=patience)
+        asked = [s for batch in play(searcher) for s in batch]
+        assert set(asked) == {PromptSet.of(t) for t in bank_of(3)}
+        assert repeats is None or len(asked) == len(set(asked)) + repeats
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": "annealing"}, "--sampler annealing: choose from tpe"),
+        ({"startup": 0}, "--startup 0: must be at least 1"),
+        ({"batch": 0}, "--batch 0: must be at least 1"),
+        ({"seed": -1}, "--seed -1: a seed is 0 or larger"),
+        ({"sampler": "gp"}, "a Gaussian process cannot model"),
+    ],
+)
+def test_tpe_refuses(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TpeSearch(Space(bank_of(3), 2), get_objective("xent"), **options)
+
+
+def test_samplers_of_numbers_refuse_a_large_bank() -> None:
+    for sampler in ("qmc", "cmaes"):
+        with pytest.raises(InputError, match="300 templates are too many"):
+            TpeSearch(Space(bank_of(300)), get_objective("xent"), sampler=sampler)
+
+
+def test_climbing_ends_on_the_summit_of_a_smooth_hill() -> None:
+    worth = {"a": 0, "the": 2, "my": 1, "": 0, "dark": 3}
+
+    def hill(s: PromptSet) -> FakeScore:
+        return FakeScore(0.0, -float(sum(worth.get(w, 0) for w in str(s.templates[0]).split())))
+
+    bank = Bank.expanded("grammar", GRAMMAR)
+    searcher = HillClimb(Space(bank), get_objective("xent"), seed=3)
+    while searcher.trials < len(bank) - 1 and (batch := searcher.ask()):
+        searcher.tell([(s, hill(s)) for s in batch])
+    assert searcher.best is not None and str(searcher.best[0].templates[0]) == "the dark photo of a {}."
 
 
 def test_told_lists_are_left_as_they_are(make) -> None:
