@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -31,6 +32,8 @@ CHUNK = 50
 
 class Free:
     """Scores without work."""
+
+    task = SimpleNamespace(labelled=True)
 
     def score(self, sets: Sequence[PromptSet]) -> list[Score]:
         return [Score(0.5, value(str(s.templates[0]))) for s in sets]

@@ -6,6 +6,7 @@ import json
 import signal
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from trial_runs import PROBLEM, document, prepare, recorded, run, start, wait_for_trials
@@ -64,6 +65,8 @@ def test_the_trials_of_a_killed_worker_are_done_by_another(tmp_path: Path) -> No
 
 class Made:
     """Scores out of the sets' keys."""
+
+    task = SimpleNamespace(labelled=True)
 
     def score(self, sets: list[PromptSet]) -> list[Score]:
         return [Score(0.5, int(s.key[:6], 16) / 1e6) for s in sets]

@@ -29,7 +29,7 @@ slots:
   det: [the, my, one]
   context: ["", " in the snow", " at night", " in a city"]
 """  # 92 templates
-PROBLEM = ["--model", "tiny", "--dataset", "made", "--shots", "4"]
+PROBLEM = ["--model", "tiny", "--dataset", "made", "--shots", "4", "--select", "none", "--no-estimate"]
 
 
 def prepare(folder: Path) -> str:
