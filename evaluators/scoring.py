@@ -292,8 +292,10 @@ class TemplateTable:
             old, self._vectors = self._vectors, self._vector_array((room, classes, dim))
             self._vectors[: self.size] = old[: self.size] if self.size else 0
             logits, gram = (room, classes, len(self.labels)), (room, room, classes)
-            self._logits = self._grown(self._logits, logits, 4 * math.prod(logits))
-            need = 4 * math.prod(logits) + 4 * math.prod(gram) if room <= PAIRED else sys.maxsize
+            vectors = 0 if isinstance(self._vectors, np.memmap) else self._vectors.nbytes
+            known = vectors + self._logits.nbytes + self._gram.nbytes  # all there while they are copied
+            self._logits = self._grown(self._logits, logits, known + 4 * math.prod(logits))
+            need = known + 4 * math.prod(logits) + 4 * math.prod(gram) if room <= PAIRED else sys.maxsize
             self._gram = self._grown(self._gram, gram, need)
         except MemoryError as e:
             raise PromptSearchError(
