@@ -20,7 +20,10 @@ import numpy as np
 from promptsearch.banks import BASELINE, Bank, PromptSet, load_bank
 from promptsearch.evaluators import Evaluator, Problem, Split, Task, open_problem
 from promptsearch.runs import search
-from promptsearch.search import OBJECTIVES, BeamSearch, get_objective
+from promptsearch.search import BeamSearch, get_objective
+
+#: The two that were compared when beam's default was chosen; docs/objectives.md has all.
+COMPARED = ("accuracy", "xent")
 
 
 def compare(evaluator: Evaluator, bank: Bank, judge: Split, options: dict[str, int]) -> dict[str, float]:
@@ -28,7 +31,7 @@ def compare(evaluator: Evaluator, bank: Bank, judge: Split, options: dict[str, i
     singles = [PromptSet.of(t) for t in bank.templates]
     scores = evaluator.score(singles)
     found = {}
-    for name in OBJECTIVES:
+    for name in COMPARED:
         objective = get_objective(name)
         found[f"beam, {name}"] = search(BeamSearch(bank, objective, **options), evaluator).winner[0]
         best = max(range(len(singles)), key=lambda i: objective(scores[i]))
@@ -74,7 +77,7 @@ def main(
             for name in results[0]:
                 values = 100 * np.array([r[name] for r in results])
                 row[name] = {"mean": round(float(values.mean()), 2), "sd": round(float(values.std(ddof=1)), 2)}
-            for name in OBJECTIVES:
+            for name in COMPARED:
                 row[f"wins, {name}"] = sum(r[f"beam, {name}"] > r["hand-written"] for r in results)
             rows.append(row)
             if len(rows) == 1:
