@@ -141,6 +141,7 @@ class Cluster:
 
     def _connect(self) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report home
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 unless told: beside other work nothing would move
         os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # a busy machine is no broken one
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns about a change to come
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # its notes would come on stdout, into our JSON

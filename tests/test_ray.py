@@ -29,7 +29,8 @@ from promptsearch.evaluators.encoder import BATCH
 from promptsearch.evaluators.remote import PIECE, EncodingWorker, RemoteEncoder
 from promptsearch.evaluators.stored import StoredPicture
 
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # as the command does before it imports Ray
+os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # both as the command does before it imports Ray
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'promptsearch[ray]'")
 
 
