@@ -113,6 +113,13 @@ def test_scripts_and_modules_exist(page: Path) -> None:
             assert f'"{option}' in source or f"/{option}" in source, f"{script} has no {option}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[\w…-]+)?\)", page.read_text("utf-8")):
+        if not link.startswith(("http://", "https://")):
+            assert (page.parent / link).exists(), link
+
+
 def test_the_reference_is_what_the_help_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "COLUMNS", "120")
     place = ROOT / "docs" / "make_reference.py"
