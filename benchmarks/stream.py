@@ -31,7 +31,7 @@ def main(model: str, count: int, side: int, path: Path | None) -> None:
     jpegs = made_jpegs(1000, side)
     folder = parquet_of([jpegs[i % 1000] for i in range(count)], home / "data")
     problem = open_problem(model, str(folder), cache=Cache(home / "cache"))
-    rows = []
+    rows: list[dict[str, float]] = []
     start = time.perf_counter()
 
     def told(done: int, total: int, what: str) -> None:
