@@ -180,12 +180,13 @@ def _check_file(path: Path) -> None:
     """Refuse what is no SQLite database.
 
     SQLite itself looks: to open and close the file here would drop the locks that this process holds on it, and
-    another process could then take away its write-ahead log.
+    another process could then take away its write-ahead log.  It may write where it can: a process that was killed
+    while it made the tables leaves a journal to be rolled back.
     """
     import sqlite3
 
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
             db.execute("PRAGMA schema_version")
     except sqlite3.OperationalError as e:
         raise InputError(f"--storage {path}: cannot be read ({e}); name another") from e

@@ -129,6 +129,23 @@ def test_a_database_of_something_else(command, tmp_path: Path) -> None:
     assert "not a SQLite database" in run(*command(tmp_path / "text.db"), code=2).stderr
 
 
+def test_a_file_whose_maker_was_killed_is_rolled_back(command, tmp_path: Path) -> None:
+    """As after SIGKILL in the midst of making tables: a file with half a change, and the journal that undoes it."""
+    made, db = tmp_path / "made.db", tmp_path / "runs.db"
+    connection = sqlite3.connect(made, isolation_level=None)
+    connection.execute("CREATE TABLE x (a BLOB)")
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN")
+    for _ in range(50):
+        connection.execute("INSERT INTO x VALUES (zeroblob(5000))")
+    connection.execute("DELETE FROM x WHERE rowid < 20")
+    for suffix in ("", "-journal"):
+        Path(f"{db}{suffix}").write_bytes(Path(f"{made}{suffix}").read_bytes())
+    connection.close()
+    open_storage(str(db))
+    assert not Path(f"{db}-journal").exists()
+
+
 def test_where_runs_are_kept_by_default(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_storage() == f"sqlite:///{tmp_path / 'home' / 'runs.db'}"
     monkeypatch.delenv("PROMPTSEARCH_HOME")
