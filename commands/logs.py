@@ -15,12 +15,20 @@ def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
         return
     logger = logging.getLogger("promptsearch")
     logger.setLevel(logging.INFO if count == 1 else logging.DEBUG)
-    if not any(getattr(h, "from_command_line", False) for h in logger.handlers):
-        handler = _Stderr()
-        handler.from_command_line = True  # type: ignore[attr-defined]
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.propagate = False
+    if any(isinstance(h, _Stderr) for h in logger.handlers):
+        return
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.propagate = False
+
+    def quiet() -> None:
+        """A process may run more than one command line."""
+        logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+
+    ctx.call_on_close(quiet)
 
 
 class _Stderr(logging.StreamHandler[Any]):

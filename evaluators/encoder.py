@@ -304,6 +304,13 @@ class Encoder:
     def _load(self) -> None:
         import torch
 
+        # Whoever asks first may be in inference mode; gradient baselines need ordinary tensors all the same.
+        with torch.inference_mode(False):
+            self._load_ordinary()
+
+    def _load_ordinary(self) -> None:
+        import torch
+
         spec = self.spec
         log.info("loading the model %s%s", spec.name, "" if spec.weights is None else f" from {spec.weights}")
         try:
@@ -313,9 +320,7 @@ class Encoder:
             raise
         except Exception as e:  # torch, safetensors and pickle raise many kinds: all say that the weights are bad
             raise PromptSearchError(_why_unloadable(spec, e)) from e
-        model.eval().to(spec.device)
-        for p in model.parameters():
-            p.requires_grad_(False)
+        model.eval().requires_grad_(False).to(spec.device)
         model.visual.to(memory_format=torch.channels_last)
         self._model, self._preprocess = model, preprocess
 

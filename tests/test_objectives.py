@@ -162,10 +162,10 @@ def test_no_labels_at_all(made: list[str], command: str) -> None:
     few = ["--depth", "2"] if command == "beam" else ["--trials", "12"]
     options = [command, *made, *few, "--shots", "0", "--unlabelled", "50"]
     doc = json.loads(run(*options, "--json").stdout)
-    assert doc["shots"] == 0 and doc["winner"]["support"].keys() == {"zpe"}
+    assert doc["shots"] == 0 and doc["winner"]["support"].keys() == {"mutual_information"}
     assert 0 <= doc["winner"]["test"]["accuracy"] <= 1
     text = run(*options).stdout
-    assert "No label was read" in text and "50 unlabelled training pictures by zpe" in text and "no accuracy" in text
+    assert "No label was read" in text and "50 unlabelled training pictures by mutual-information" in text and "no accuracy" in text
     assert "nan" not in text.split("kept in")[0]
 
 

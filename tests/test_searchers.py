@@ -266,7 +266,7 @@ def test_climbing_ends_on_the_summit_of_a_smooth_hill() -> None:
     searcher = HillClimb(Space(bank), get_objective("xent"), seed=3)
     while searcher.trials < len(bank) - 1 and (batch := searcher.ask()):
         searcher.tell([(s, hill(s)) for s in batch])
-    assert searcher.best is not None and str(searcher.best[0].templates[0]) == "the dark photo of a {}."
+    assert searcher.best is not None and str(searcher.best[0].templates[0]) == "the dark photo of a(n) {}."
 
 
 def test_told_lists_are_left_as_they_are(make) -> None:
