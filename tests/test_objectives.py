@@ -165,7 +165,8 @@ def test_no_labels_at_all(made: list[str], command: str) -> None:
     assert doc["shots"] == 0 and doc["winner"]["support"].keys() == {"mutual_information"}
     assert 0 <= doc["winner"]["test"]["accuracy"] <= 1
     text = run(*options).stdout
-    assert "No label was read" in text and "50 unlabelled training pictures by mutual-information" in text and "no accuracy" in text
+    for words in ("No label was read", "50 unlabelled training pictures by mutual-information", "no accuracy"):
+        assert words in text
     assert "nan" not in text.split("kept in")[0]
 
 
