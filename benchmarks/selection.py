@@ -2,6 +2,7 @@
 
     python benchmarks/selection.py --draws 10 --held-out
     python benchmarks/selection.py --draws 10 --methods posterior --width 8 --depth 6
+    python benchmarks/selection.py --draws 10 --held-out --methods none,posterior --searcher climb
 
 Prints, per condition and number of shots, the mean accuracy over draws of the winner by each method of --select, less
 that of "a photo of a {}.", on the test half; with --held-out on the pool's pictures that were not drawn, which is what
@@ -10,13 +11,33 @@ the default was chosen by.  "oracle" is the best single template by the very lab
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 import numpy as np
 
 from promptsearch.banks import BASELINE, PromptSet, load_bank
 from promptsearch.evaluators import Problem, Split, Task, open_problem
-from promptsearch.runs import Repeat, Selection, search
-from promptsearch.search import BeamSearch, get_objective
+from promptsearch.runs import Budget, Repeat, Selection, search
+from promptsearch.search import (
+    BeamSearch,
+    EvolveSearch,
+    HillClimb,
+    RandomSearch,
+    Searcher,
+    Space,
+    TpeSearch,
+    TrialSearcher,
+    get_objective,
+)
+
+#: By trials, over ensembles of up to six templates.
+BY_TRIALS: dict[str, type[TrialSearcher]] = {
+    "random": RandomSearch,
+    "climb": HillClimb,
+    "tpe": TpeSearch,
+    "evolve": EvolveSearch,
+}
 
 
 @click.command()
@@ -25,6 +46,8 @@ from promptsearch.search import BeamSearch, get_objective
 @click.option("--shots", default="1,2,4,8,16", show_default=True)
 @click.option("--draws", default=10, show_default=True)
 @click.option("--methods", default="none,posterior,bagged,cv,bootstrap", show_default=True)
+@click.option("--searcher", type=click.Choice(["beam", *BY_TRIALS]), default="beam", show_default=True)
+@click.option("--trials", default=200, show_default=True, help="Of searchers other than beam.")
 @click.option("--width", default=2, show_default=True)
 @click.option("--depth", default=3, show_default=True)
 @click.option("--objective", default="xent", show_default=True)
@@ -35,6 +58,8 @@ def main(
     shots: str,
     draws: int,
     methods: str,
+    searcher: str,
+    trials: int,
     width: int,
     depth: int,
     objective: str,
@@ -46,9 +71,14 @@ def main(
     columns = ["dataset", "shots", "hand-written", *names, "single", "oracle"]
     click.echo("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
 
-    def beam() -> BeamSearch:
-        return BeamSearch(bank, goal, width=width, depth=depth)
+    def make(seed: int) -> Searcher:
+        if searcher == "beam":
+            return BeamSearch(bank, goal, width=width, depth=depth)
+        made = BY_TRIALS[searcher](Space(bank, 6), goal, seed=seed, batch=8)
+        made.start = (PromptSet.of(BASELINE),)
+        return made
 
+    budget = None if searcher == "beam" else trials
     for dataset in datasets.split(","):
         problem = open_problem("tiny", dataset)
         for k in map(int, shots.split(",")):
@@ -57,10 +87,10 @@ def main(
                 task = problem.task(k, seed)
                 judge = others(problem, task) if held_out else task.open_test()
                 evaluator = problem.evaluator(task)
-                ranked = search(beam(), evaluator).ranked
-                repeat = Repeat(beam, evaluator)
+                ranked = search(make(seed), evaluator, budget=Budget(budget)).ranked
+                repeat = Repeat(partial(make, seed), evaluator, trials=budget)
                 for name in names:
-                    chosen = Selection(name, bank, goal, seed, whole=True).choose(evaluator, ranked, repeat)
+                    chosen = Selection(name, bank, goal, seed, whole=budget is None).choose(evaluator, ranked, repeat)
                     found[name].append(evaluator.hits(chosen.prompt_set, judge).mean())
                 best = min(zip(evaluator.score(singles), singles, strict=True), key=lambda r: r[0].xent)[1]
                 found["single"].append(evaluator.hits(best, judge).mean())

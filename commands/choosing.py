@@ -57,6 +57,7 @@ def choose(
         "selection": {
             "method": method,
             "tried": chosen.tried,
+            "scored": chosen.scored,
             "shares": [chosen.shares.get(t) for t in chosen.prompt_set.templates] if chosen.shares else None,
         }
     }

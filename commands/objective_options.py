@@ -18,7 +18,7 @@ def objective_options(f: F) -> F:
             default=None,
             help=(
                 "xent, xent-fitted, accuracy, margin or balanced; without labels zpe, mutual-information or agreement."
-                "  [default: xent; zpe with --shots 0]"
+                "  [default: xent; mutual-information with --shots 0]"
             ),
         ),
         click.option(

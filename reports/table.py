@@ -70,6 +70,8 @@ def _verdicts(result: dict[str, Any]) -> list[str]:
     method = selection["method"]
     if method != "none":
         of = f"{selection['tried']} {'sets' if method in ('posterior', 'zpe') else 'repeated searches'}"
+        if selection.get("scored"):
+            of += f" ({selection['scored']} of them single templates that were scored for the choice)"
         line = f"The winner was chosen by {method} from {of}; the search's own best set is the first runner-up."
         if kept := selection.get("kept"):
             stable = sum(k == result["estimate"]["folds"] for k in kept)

@@ -17,10 +17,12 @@ from promptsearch.runs.resampling import Part, bootstraps, folds
 from promptsearch.search import Objective, get_objective
 from promptsearch.search.objective import Plugged
 
-#: The prior share of the hand-written prompt; the templates of the bank have the rest in equal parts.
+#: The prior share of the hand-written prompt; the templates that are weighed have the rest in equal parts.
 BASELINE_SHARE = 0.2
 #: Most templates of a weighted ensemble, and the least share that one of them may have.
 MOST, LEAST = 12, 0.01
+#: Banks of more templates are not scored whole for the choice alone: their texts would have to be encoded for it.
+WHOLE = 1000
 #: Searches of `bagged` and `bootstrap`; folds and repeats of `cv`.
 BAGS, FOLDS, REPEATS = 20, 5, 2
 
@@ -33,6 +35,7 @@ class Selected:
         shares: of every template of the chosen set: its posterior probability (`posterior`), or the share of the
             resampled searches whose winner has it (`bagged`).
         tried: sets that were weighed against each other, or searches that were repeated.
+        scored: those of them that were scored for the choice, beside the search's own.
     """
 
     prompt_set: PromptSet
@@ -40,6 +43,7 @@ class Selected:
     method: str
     shares: dict[Template, float] = field(default_factory=dict)
     tried: int = 0
+    scored: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Selection:
         print(chosen.prompt_set, chosen.shares)
 
     Attributes:
-        whole: whether the search scored every template of the bank: a posterior is then over all of them.
+        whole: whether the search scored every template of the bank: then they are all weighed, however many there are.
 
     Raises:
         InputError: an unknown method.
@@ -88,17 +92,26 @@ class Selection:
         plain = PromptSet.of(BASELINE)
         return plain, evaluator.score([plain])[0]
 
+    def singles(self, found: Found) -> list[PromptSet]:
+        """Templates to be weighed one by one: those of the bank up to `WHOLE`, and all that the search met."""
+        templates = list(self.bank) if self.whole or len(self.bank) <= WHOLE else []
+        return [PromptSet.of(t) for t in dict.fromkeys([*templates, *(t for s, _ in found for t in s.templates)])]
+
     def loss(self, score: Score) -> float:
         """Cross-entropy per picture, less what the objective gives for fluency."""
         weight = getattr(self.objective, "weight", 0.0)
         return score.xent - weight * (score.fluency or 0.0)
 
-    def prior(self, prompt_set: PromptSet) -> float:
-        """Logarithm of the prior probability: each template other than the hand-written prompt costs its share."""
+    def prior(self, prompt_set: PromptSet, weighed: int) -> float:
+        """Logarithm of the prior probability: each template other than the hand-written prompt costs its share.
+
+        Args:
+            weighed: templates among which there is a choice.
+        """
         others = sum(t != BASELINE for t in prompt_set.templates)
         if not others:
             return math.log(BASELINE_SHARE)
-        return math.log(1 - BASELINE_SHARE) - others * math.log(len(self.bank))
+        return math.log(1 - BASELINE_SHARE) - others * math.log(weighed)
 
 
 def _best(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
@@ -111,24 +124,26 @@ def _posterior(selection: Selection, evaluator: Evaluator, found: Found, repeat:
     """A weighted ensemble: every template by its probability, given the pictures.
 
     The model's own probabilities are the likelihood: that of a set is exp(-n xent) on n pictures, so the posterior is
-    prior * exp(-n xent), normalised over the templates that were scored and the ensembles that the search kept; an
-    ensemble shares its probability among its templates.  Few pictures leave the prior standing, many leave the best.
+    prior * exp(-n xent), normalised over single templates and the ensembles that the search kept; an ensemble shares
+    its probability among its templates.  Few pictures leave the prior standing, many leave the best.  Templates that
+    the search did not score alone are scored here: among few of them the prior would be too strong.
     """
     candidates = dict(found)
     plain, score = selection.baseline(evaluator)
     candidates.setdefault(plain, score)
-    if selection.whole:
-        fresh = [s for t in selection.bank if (s := PromptSet.of(t)) not in candidates]
-        candidates.update(zip(fresh, evaluator.score(fresh), strict=True))
+    singles = selection.singles(found)
+    fresh = [s for s in singles if s not in candidates]
+    candidates.update(zip(fresh, evaluator.score(fresh), strict=True))
     n = len(evaluator.task.support)
-    logs = np.array([selection.prior(s) - n * selection.loss(v) for s, v in candidates.items()])
+    logs = np.array([selection.prior(s, len(singles)) - n * selection.loss(v) for s, v in candidates.items()])
     mass = np.exp(logs - logs.max())
     mass /= mass.sum()
     shares: dict[Template, float] = {}
     for prompt_set, m in zip(candidates, mass.tolist(), strict=True):
         for t in prompt_set.templates:
             shares[t] = shares.get(t, 0.0) + m / prompt_set.size
-    return _weighted(shares, evaluator, "posterior", len(candidates))
+    chosen = _weighted(shares, evaluator, "posterior", len(candidates))
+    return chosen if selection.whole else replace(chosen, scored=len(fresh))
 
 
 def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
@@ -142,9 +157,9 @@ def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Re
     parts = bootstraps(evaluator.task.support.labels, BAGS, selection.seed)
     for inside, _ in parts:
         part, sets = _repeated(repeat, evaluator, inside)
-        n = len(inside)
+        n, weighed = len(inside), len(selection.singles(sets))
         sets = [*sets, selection.baseline(part)]
-        cost = {s: n * selection.loss(v) - selection.prior(s) for s, v in sets}
+        cost = {s: n * selection.loss(v) - selection.prior(s, weighed) for s, v in sets}
         winner = min(cost, key=lambda s: (cost[s], s.size, s.templates))
         for t in winner.templates:
             shares[t] = shares.get(t, 0.0) + 1 / len(parts) / winner.size
@@ -154,8 +169,7 @@ def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Re
 def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
     """A weighted ensemble without labels: every template by ZPE's score, softmaxed (Allingham et al. 2023)."""
     evaluator.require(("zpe",))
-    singles = [PromptSet.of(t) for t in selection.bank] if selection.whole else [s for s, _ in found if s.size == 1]
-    singles = singles or [s for s, _ in found]
+    singles = selection.singles(found)
     scores = np.array([s.zpe for s in evaluator.score(singles)], float)
     mass = np.exp(scores - scores.max())
     shares: dict[Template, float] = {}

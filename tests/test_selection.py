@@ -156,6 +156,27 @@ def test_the_posterior_is_prior_times_likelihood() -> None:
             assert p < 0.01 or len(chosen.shares) == 12
 
 
+@pytest.mark.parametrize("make", [RandomSearch, HillClimb])
+def test_templates_that_a_search_did_not_score_alone_are_weighed_too(make: Any) -> None:
+    """Among a few templates the hand-written prompt's prior would win; the choice scores the others."""
+    ev = evaluator(shots=8)
+    goal = get_objective("xent")
+    found = [r for r in search(make(Space(BANK, 4), goal), ev, budget=Budget(5)).ranked if r[0].size > 1]
+    whole = Selection("posterior", BANK, goal, whole=True).choose(ev, found)
+    chosen = Selection("posterior", BANK, goal).choose(ev, found)
+    assert "wording 3 of a {}." in chosen.prompt_set.templates
+    assert chosen.prompt_set == whole.prompt_set and (chosen.scored, whole.scored) == (len(BANK) - 1, 0)
+
+
+def test_of_a_large_bank_only_templates_that_the_search_met_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptsearch.runs.selection.WHOLE", 5)
+    ev, goal = evaluator(shots=8), get_objective("xent")
+    pair = PromptSet.of("wording 1 of a {}.", "wording 3 of a {}.")
+    chosen = Selection("posterior", BANK, goal).choose(ev, [(pair, ev.score([pair])[0])])
+    assert set(chosen.shares) <= {BASELINE, *pair.templates} and chosen.scored == 2
+    assert max(chosen.shares, key=chosen.shares.__getitem__) == "wording 3 of a {}."
+
+
 def test_an_estimate_judges_only_by_pictures_outside() -> None:
     """Labels drawn at random: the naive accuracy is high by luck, the nested one is not."""
     naive, honest = [], []
