@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
@@ -15,6 +16,11 @@ from promptsearch.commands.trial_options import space_options
 @space_options
 @click.option("--population", type=int, default=16, show_default=True, help="Sets that survive each generation.")
 @click.option("--offspring", type=int, default=8, show_default=True, help="Sets proposed and scored in a generation.")
+@click.option(
+    "--generations",
+    type=click.IntRange(1),
+    help="Generations in all, of --offspring trials each after the first --population; with --trials, what ends first.",
+)
 @click.option("--elite", type=int, default=2, show_default=True, help="Best sets that survive however alike they are.")
 @click.option(
     "--crowding",
@@ -22,6 +28,9 @@ from promptsearch.commands.trial_options import space_options
     default=0.999,
     show_default=True,
     help="Cosine of text vectors above which of two sets the worse gives way.",
+)
+@click.option(
+    "--immigrants", type=float, default=0.1, show_default=True, help="Share of the offspring drawn from the bank."
 )
 @click.option(
     "--proposer",
@@ -40,14 +49,16 @@ def evolve(
     objective: str,
     population: int,
     offspring: int,
+    generations: int | None,
     elite: int,
     crowding: float,
+    immigrants: float,
     proposer: str,
     **options: Any,
 ) -> None:
     """Breed prompts with a language model: mutations, crossovers, proposals guided by what scored well and badly.
 
-    The same command again resumes a run that was cut off; with more --trials it goes on.
+    The same command again resumes a run that was cut off; with more --trials or --generations it goes on.
     """
     from promptsearch.commands.searching import run_trials
 
@@ -58,6 +69,7 @@ def evolve(
         "offspring": offspring,
         "elite": elite,
         "crowding": crowding,
+        "immigrants": immigrants,
         "proposer": proposer,
     }
     from promptsearch.errors import InputError
@@ -71,4 +83,8 @@ def evolve(
         options["named_lm"] = given
     else:
         refuse_unused(given, f"--proposer {proposer} asks no language model; leave it out")
+    if generations is not None:
+        trials = population + generations * offspring
+        default = click.get_current_context().get_parameter_source("trials") is ParameterSource.DEFAULT
+        options["trials"] = trials if default else min(trials, options["trials"])
     run_trials("evolve", bank_spec, own, **options)

@@ -17,8 +17,8 @@ from promptsearch.search.writing import Scored, View, Wish, WritingSearcher
 
 #: Best and worst sets that a history-guided request shows.
 BEST, WORST = 6, 2
-#: How offspring are made, with their shares.
-WAYS = {"mutation": 0.5, "crossover": 0.2, "history": 0.2, "immigrant": 0.1}
+#: How offspring are written, with their shares of what immigrants leave.
+WAYS = {"mutation": 5, "crossover": 2, "history": 2}
 
 
 class EvolveSearch(WritingSearcher):
@@ -31,13 +31,14 @@ class EvolveSearch(WritingSearcher):
     The first `population` trials are the starting points and sets drawn from the bank.  Then every batch holds
     mutations (paraphrase, more specific, shorter, another medium, another condition) of parents chosen by tournament,
     crossovers of two, proposals guided by the best and worst sets with their scores (as in OPRO, Yang et al. 2023,
-    and EvoPrompt, Guo et al. 2023), and immigrants from the bank.  Of ensembles one template is replaced or added by
+    and EvoPrompt, Guo et al. 2023), and a share of `immigrants` from the bank.  Of ensembles one template is replaced or added by
     what is written, or removed.  Survivors are the best of parents and offspring (mu + lambda); one whose text
     vectors have a cosine above `crowding` with a better one's gives way, but for the `elite` best.  With `pareto` the
     fronts of objective, fluency and brevity come before the objective.
 
     Raises:
-        InputError: a population below two, an elite larger than it, a crowding that is no cosine.
+        InputError: a population below two, an elite larger than it, a crowding that is no cosine, a share of
+            immigrants that is none.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class EvolveSearch(WritingSearcher):
         population: int = 16,
         elite: int = 2,
         crowding: float = 0.999,
+        immigrants: float = 0.1,
         tournament: int = 3,
         pareto: bool = False,
     ) -> None:
@@ -60,7 +62,9 @@ class EvolveSearch(WritingSearcher):
             raise InputError(f"--elite {elite}: must be from 1 to the population, {population}")
         if not 0 < crowding <= 1:
             raise InputError(f"--crowding {crowding}: a cosine above 0, and at most 1 (which allows near-duplicates)")
-        self.pareto = pareto
+        if not 0 <= immigrants <= 1:
+            raise InputError(f"--immigrants {immigrants}: a share of the offspring, from 0 to 1")
+        self.pareto, self.immigrants = pareto, immigrants
         self.population, self.elite, self.crowding, self.tournament = population, elite, crowding, tournament
         self._vectors: dict[PromptSet, np.ndarray] = {}
 
@@ -99,7 +103,9 @@ class EvolveSearch(WritingSearcher):
     def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
         if view.told < self.population or not view.best:
             return []
-        ways, shares = list(WAYS), np.array(list(WAYS.values()))
+        ways = [*WAYS, "immigrant"]
+        written = np.array(list(WAYS.values())) / sum(WAYS.values())
+        shares = [*(1 - self.immigrants) * written, self.immigrants]
         return [self._wish(ways[int(rng.choice(len(ways), p=shares))], view, rng) for _ in range(n)]
 
     def _wish(self, way: str, view: View, rng: np.random.Generator) -> Wish:

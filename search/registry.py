@@ -71,6 +71,7 @@ def evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
         population=o["population"],
         elite=o["elite"],
         crowding=o["crowding"],
+        immigrants=o["immigrants"],
         pareto=o.get("pareto", False),
     )
 

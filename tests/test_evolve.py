@@ -230,12 +230,21 @@ def test_a_proposer_that_fails_ends_the_run_and_loses_nothing() -> None:
         ("elite", 9, "--elite 9"),
         ("crowding", 0.0, "--crowding 0.0"),
         ("crowding", 1.5, "--crowding 1.5"),
+        ("immigrants", -0.1, "--immigrants -0.1: a share"),
+        ("immigrants", float("nan"), "--immigrants nan"),
         ("batch", 0, "must be at least 1"),
     ],
 )
 def test_bad_options(option: str, value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         evolve(**{option: value})
+
+
+@pytest.mark.parametrize(("share", "drawn"), [(0.0, 0), (1.0, 30)])
+def test_immigrants_are_a_share_of_the_offspring(share: float, drawn: int) -> None:
+    scored = play(evolve(tools=Tools(Writer()), immigrants=share), 30)
+    offspring = [s for s in scored[12:] if s.templates[0].startswith("wording")]
+    assert len(offspring) == max(0, drawn - 12)
 
 
 GRAMMAR = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--trials", "24"]
@@ -266,6 +275,20 @@ def test_the_command_finds_resumes_and_reports(tmp_path: Path) -> None:
     table = shown.stdout
     assert shown.exit_code == 0, (shown.stderr, shown.exception)
     assert f"{whole['proposals']['proposed']} prompts proposed, rejected: " in table
+
+
+def test_generations_are_a_total_as_trials_are() -> None:
+    args = [a for a in GRAMMAR if a not in ("--trials", "24")] + ["--offspring", "3", "--study", "counted"]
+
+    def trials(*more: str) -> int:
+        result = CliRunner().invoke(main, [*args, *more])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return int(json.loads(result.stdout)["run"]["trials"])
+
+    assert trials("--generations", "2") == 12
+    assert trials("--generations", "4") == 18
+    assert trials("--generations", "6", "--trials", "20") == 20  # what ends first
+    assert trials("--generations", "5", "--trials", "100") == 21
 
 
 def climb(writer: Writer, ensemble: int = 1, **kw: Any) -> AskClimb:
