@@ -31,10 +31,10 @@ class EvolveSearch(WritingSearcher):
     The first `population` trials are the starting points and sets drawn from the bank.  Then every batch holds
     mutations (paraphrase, more specific, shorter, another medium, another condition) of parents chosen by tournament,
     crossovers of two, proposals guided by the best and worst sets with their scores (as in OPRO, Yang et al. 2023,
-    and EvoPrompt, Guo et al. 2023), and a share of `immigrants` from the bank.  Of ensembles one template is replaced or added by
-    what is written, or removed.  Survivors are the best of parents and offspring (mu + lambda); one whose text
-    vectors have a cosine above `crowding` with a better one's gives way, but for the `elite` best.  With `pareto` the
-    fronts of objective, fluency and brevity come before the objective.
+    and EvoPrompt, Guo et al. 2023), and a share of `immigrants` from the bank.  Of ensembles one template is replaced
+    or added by what is written, or removed.  Survivors are the best of parents and offspring (mu + lambda); one whose
+    text vectors have a cosine above `crowding` with a better one's gives way, but for the `elite` best.  With `pareto`
+    the fronts of objective, fluency and brevity come before the objective.
 
     Raises:
         InputError: a population below two, an elite larger than it, a crowding that is no cosine, a share of
