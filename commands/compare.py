@@ -13,7 +13,14 @@ import click
 
 from promptsearch.commands.fluency_options import fluency_options
 from promptsearch.commands.lm_options import lm_options
-from promptsearch.commands.options import model_options, output_options, problem_options, run_options
+from promptsearch.commands.options import (
+    model_options,
+    output_options,
+    pictures_option,
+    problem_options,
+    refuse_idle_pictures,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from promptsearch.evaluators import Problem, Progress
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--methods", default="all", show_default=True, help='A list such as "beam,coop" or "all,pez:1" (1 draw).')
 @model_options
 @click.option("--dataset", "datasets", multiple=True, default=["auto"], help="As for searches; again for more.")
+@pictures_option
 @click.option("--picture-column", help="Column of the pictures, where it is not plain.")
 @click.option("--label-column", help="Column of the labels, where it is not plain.")
 @click.option("--shots", default="1,2,4,8,16", show_default=True, help="Labelled pictures per class, a list.")
@@ -87,13 +95,12 @@ def compare(
         first = next(iter(problems.values()))
         record = _record(first, bank, options["precision"], storage, study)
         folder = learnt_folder() / record.name
-        columns = {k: options[k] for k in ("picture_column", "label_column")}
-        comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, columns, progress)
+        comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, progress)
         spread = None
         if options["ray"] is not None:
             from promptsearch.runs.spread import spread_over
 
-            spread = spread_over(comparison, options["ray"], bank)
+            spread = spread_over(comparison, options["ray"], bank, _reading(options))
         comparison.compute(spread)
         tested = comparison.test()
     skipped = comparison.skipped
@@ -162,13 +169,18 @@ def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> d
     """A problem for each data set, all with one encoder."""
     from promptsearch.evaluators import Problem, open_pictures, open_problem
 
-    columns = {k: options[k] for k in ("picture_column", "label_column")}
     first = open_problem(dataset=datasets[0], **options, progress=progress)
     problems = {first.source.name: first}
     for name in datasets[1:]:
-        source = open_pictures(first.encoder, name, first.cache, **columns)
+        source = open_pictures(first.encoder, name, first.cache, **_reading(options))
         problems[source.name] = Problem(first.encoder, source, first.cache, [], options["memory"])
+    refuse_idle_pictures(options["pictures"], *problems.values())
     return problems
+
+
+def _reading(options: dict[str, Any]) -> dict[str, str | None]:
+    """How pictures are read, the same for all data sets."""
+    return {k: options[k] for k in ("picture_column", "label_column", "pictures")}
 
 
 def _record(problem: Problem, bank: Any, precision: str, storage: str | None, study: str | None) -> Any:

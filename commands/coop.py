@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import output_options, problem_options, rating_option, run_options
+from promptsearch.commands.options import (
+    output_options,
+    pictures_option,
+    problem_options,
+    rating_option,
+    refuse_unused,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -15,6 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @problem_options
+@pictures_option
 @run_options
 @click.option("--vectors", type=int, default=16, show_default=True, help="Context vectors.")
 @click.option("--position", default="end", show_default=True, help="Of the class name: end, middle or front.")
@@ -53,6 +61,8 @@ def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
         raise InputError("--gumbel: goes with --sample; say how many templates to keep, e.g. --sample 4")
     if own["sample"] is not None and (idle := [k for k in ("specific", "init", "augment", "kg", "hull") if own[k]]):
         raise InputError(f"--{idle[0]}: has no effect with --sample, which learns no context; leave one of them out")
+    if not own["augment"]:
+        refuse_unused(["pictures"], "cached features are learnt from; it goes with --augment")
     epochs = own["epochs"] if own["epochs"] is not None else published_epochs(options["shots"])
     schedule = Schedule(epochs, own["rate"], own["batch"])
     learnt = CoOpOptions(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import problem_options
-
-if TYPE_CHECKING:
-    from promptsearch.evaluators import Problem
-    from promptsearch.reports.server import Picture
+from promptsearch.commands.options import pictures_option, problem_options, refuse_idle_pictures
 
 
 @click.command()
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Training pictures besides the few shots, to look at.",
 )
-@click.option("--pictures", help="Where the pictures lie, for a feature pack: the data set's folder or name.")
+@pictures_option
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes any free one.")
 @click.option("--open", "launch", is_flag=True, help="Open the page in a browser.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
@@ -42,7 +38,6 @@ def explore(
     shots: int,
     seed: int,
     held_out: int,
-    pictures: str | None,
     port: int,
     launch: bool,
     quiet: bool,
@@ -68,10 +63,12 @@ def explore(
     with bind(port) as sock:
         with progress_bar(quiet) as progress:
             problem = open_problem(**options, progress=progress)
+            refuse_idle_pictures(options["pictures"], problem)
             explorer = Explorer(problem, shots, seed, held_out)
             progress(0, 0, "reading the model")
             explorer.look(["a photo of a {}.", "a picture of a {}."])  # the first text loads the model
-        picture = _picture(problem, pictures, options)
+        source = problem.source
+        picture = (lambda index: next(source.stored("train", [index])).open()) if source.has_pictures else None
         heading = f"{problem.encoder.spec.name} on {problem.source.name}, {shots} shots per class, seed {seed}"
         address = f"http://{HOST}:{sock.getsockname()[1]}/"
         if not quiet:
@@ -86,16 +83,3 @@ def explore(
             pass
         finally:
             problem.encoder.close()
-
-
-def _picture(problem: Problem, named: str | None, options: dict[str, Any]) -> Picture | None:
-    """Training pictures by their index: from --pictures, else from what the features were made of."""
-    from promptsearch.evaluators.conditions import degrade, split_condition
-    from promptsearch.evaluators.data import open_dataset
-    from promptsearch.evaluators.features import LiveFeatures
-
-    spec, condition = split_condition(problem.source.name)
-    if named is None and not isinstance(problem.source, LiveFeatures):
-        return None
-    data = open_dataset(named or spec, picture_column=options["picture_column"], label_column=options["label_column"])
-    return lambda index: degrade(next(iter(data.pictures("train", [index]))), condition)

@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from promptsearch import __version__
+from promptsearch.commands.options import refuse_idle_pictures
 from promptsearch.commands.progress import progress_bar
 from promptsearch.errors import InputError
 
@@ -60,6 +61,9 @@ def run_learning(
     with progress_bar(quiet or as_json) as progress:
         started = time.perf_counter()
         problem = open_problem(**options, progress=progress)
+        if (pictures := options.get("pictures")) is not None:
+            refuse_idle_pictures(pictures, problem)
+            own = {**own, "pictures fingerprint": problem.source.pictures_fingerprint}
         spec = problem.encoder.spec
         config = {
             "command": command,
@@ -83,9 +87,8 @@ def run_learning(
             drawn = {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
             record.set("draw", drawn)
             checkpoint = Checkpoint(kept.with_suffix(".pt"), default_study(config))
-            columns = {k: options[k] for k in ("picture_column", "label_column")}
             tools = TextTools(problem.encoder)
-            setting = Setting(problem, task, problem.evaluator(task), tools, progress, checkpoint, columns)
+            setting = Setting(problem, task, problem.evaluator(task), tools, progress, checkpoint)
             trained = train(setting)
             trained.learned.save(kept, {k: v for k, v in config.items() if k not in own})
             if result is None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from promptsearch.commands import complete
 from promptsearch.commands.logs import verbose_option
+
+if TYPE_CHECKING:
+    from promptsearch.evaluators import Problem
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -119,6 +122,26 @@ def picture_options(f: F) -> F:
         ],
         f,
     )
+
+
+def pictures_option(f: F) -> F:
+    """Where the pictures behind a feature pack lie."""
+    text = "Where a feature pack's pictures lie, for what needs them: the folder or name of the data set it is made of."
+    return _apply([click.option("--pictures", shell_complete=complete.datasets, help=text)], f)
+
+
+def refuse_idle_pictures(pictures: str | None, *problems: Problem) -> None:
+    """--pictures is an error where no data set is a feature pack.
+
+    Raises:
+        InputError: it would do nothing.
+    """
+    from promptsearch.errors import InputError
+    from promptsearch.evaluators.features import PackFeatures
+
+    if pictures is not None and not any(isinstance(p.source, PackFeatures) for p in problems):
+        name = problems[0].source.name
+        raise InputError(f"--pictures {pictures} would do nothing: {name}'s own pictures are read; leave it out")
 
 
 def run_options(f: F) -> F:

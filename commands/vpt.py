@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.options import output_options, pictures_option, problem_options, run_options
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @problem_options
+@pictures_option
 @run_options
 @click.option("--kind", default="border", show_default=True, help="border (any model), shallow or deep (ViT tokens).")
 @click.option("--border", type=int, help="Its width in pixels of the preprocessed picture; by default 30/224 of it.")

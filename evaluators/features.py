@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache import Block, Cache, digest_of, read_block, write_block
+from promptsearch.evaluators.conditions import split_condition
 from promptsearch.evaluators.encoder import Encoder
 from promptsearch.evaluators.models import ModelSpec
 
@@ -40,6 +41,50 @@ class PackFeatures:
         self.class_names: tuple[str, ...] = tuple(meta["class_names"])
         self.origin = f"feature pack made with {meta['made_with']}"
         self.fingerprint = str(meta["data"])
+        self._data: PictureData | None = None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether `take_pictures` was called."""
+        return self._data is not None
+
+    def take_pictures(self, data: PictureData) -> None:
+        """The pictures that the features were made of, for what needs more than features.
+
+        Raises:
+            InputError: their labels are not the pack's.
+        """
+        for split in ("train", "test"):
+            labels, indices = self.labels(split)
+            theirs = data.labels(split)
+            fits = data.class_names == self.class_names and indices.max() < len(theirs)
+            if not fits or (theirs[indices] != labels).any():
+                raise InputError(
+                    f"--pictures {data.spec}: not what the feature pack of {self.name} was made of: other classes or "
+                    f"labels in its {split} split; name the data set that it was made of"
+                )
+        self._data = data
+
+    @property
+    def pictures_fingerprint(self) -> str:
+        """What the pictures are, byte for byte; without pictures what the pack says that it was made of."""
+        if self._data is None:
+            return self.fingerprint
+        contents = [self._data.fingerprint(split) for split in ("train", "test")]
+        return digest_of([*contents, split_condition(self.name)[1]])
+
+    def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
+        """The pictures at these indices of the data set's split, to be opened.
+
+        Raises:
+            InputError: there is the pack only.
+        """
+        if self._data is None:
+            raise InputError(
+                f"--dataset {self.name}: there is a feature pack only, and this needs the pictures; "
+                "give them with --pictures FOLDER"
+            )
+        return self._data.stored(split, indices, split_condition(self.name)[1])
 
     def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         arrays = self._block(split).arrays
@@ -75,6 +120,13 @@ class LiveFeatures:
         self.fingerprint = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition])
         self._data, self._condition, self._encoder, self._cache = data, condition, encoder, cache
         self._known: dict[str, dict[int, np.ndarray]] = {}
+        self.pictures_fingerprint = self.fingerprint
+
+    has_pictures = True
+
+    def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
+        """The pictures at these indices of the data set's split, to be opened."""
+        return self._data.stored(split, indices, self._condition)
 
     def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         labels = self._data.labels(split)
@@ -94,7 +146,7 @@ class LiveFeatures:
         return np.stack([known[int(p)] for p in positions])
 
     def _pictures(self, split: str, part: np.ndarray, done: int, total: int) -> Iterator[StoredPicture]:
-        for i, picture in enumerate(self._data.stored(split, part, self._condition)):
+        for i, picture in enumerate(self.stored(split, part)):
             if i % 16 == 0:
                 self._encoder.progress(done + i, total, f"encoding {split} pictures")
             yield picture

@@ -58,6 +58,7 @@ def open_problem(
     precision: str = "fp32",
     picture_column: str | None = None,
     label_column: str | None = None,
+    pictures: str | None = None,
     memory: int | None = None,
     encode_batch: int | None = None,
     ray: str | None = None,
@@ -67,6 +68,7 @@ def open_problem(
     """Find the model and the pictures; what is named explicitly never falls back to something else.
 
     Args:
+        pictures: data set that a feature pack was made of, for what needs more than features.
         memory: bytes that scoring may take (default: a quarter of the RAM).
         encode_batch: pictures computed at a time, and 64 times as many text prefixes (default: by the device).
         ray: address of the Ray cluster that encodes, `local` for one on this machine (see `Cluster`).
@@ -98,7 +100,8 @@ def open_problem(
         from promptsearch.evaluators.remote import RemoteEncoder
 
         encoder = RemoteEncoder(spec, cache, cluster, progress, encode_batch)
-    source = open_pictures(encoder, dataset, cache, picture_column=picture_column, label_column=label_column)
+    columns = {"picture_column": picture_column, "label_column": label_column}
+    source = open_pictures(encoder, dataset, cache, pictures=pictures, **columns)
     if isinstance(source, PackFeatures):
         notes.append(f"Pictures: {source.origin}.")
     log.info("model %s (%s, %s), fingerprint %s", spec.name, spec.device, spec.precision, spec.fingerprint[:16])
@@ -107,16 +110,28 @@ def open_problem(
 
 
 def open_pictures(
-    encoder: Encoder, dataset: str, cache: Cache, *, picture_column: str | None = None, label_column: str | None = None
+    encoder: Encoder,
+    dataset: str,
+    cache: Cache,
+    *,
+    picture_column: str | None = None,
+    label_column: str | None = None,
+    pictures: str | None = None,
 ) -> PackFeatures | LiveFeatures:
     """The pictures of a data set for an encoder: its feature pack where there is one.
+
+    Args:
+        pictures: where a pack's pictures lie.
 
     Raises:
         InputError: no such data set, column, condition.
         PromptSearchError: a data set that is neither here nor to be had.
     """
     if has_pack(encoder.spec, dataset, cache):
-        return PackFeatures(encoder.spec, dataset, cache)
+        pack = PackFeatures(encoder.spec, dataset, cache)
+        if pictures is not None:
+            pack.take_pictures(open_dataset(pictures, picture_column=picture_column, label_column=label_column))
+        return pack
     name, condition = split_condition(dataset)
     data = open_dataset(name, picture_column=picture_column, label_column=label_column)
     return LiveFeatures(data, condition, dataset, encoder, cache)

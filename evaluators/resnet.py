@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,13 +22,16 @@ class FusedResNet:
 
     Args:
         dtype: of weights and activations in the convolutions; the pooling is in float32.
+        differentiable: by its input.  The batch norms stay folded; ReLUs and residuals are operations of their own,
+            for oneDNN's fused ones have no gradient.
     """
 
-    def __init__(self, visual: Any, dtype: torch.dtype) -> None:
+    def __init__(self, visual: Any, dtype: torch.dtype, differentiable: bool = False) -> None:
         self.dtype = dtype
-        self.stem = [_Conv(getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}"), dtype) for i in (1, 2, 3)]
+        kind = _TorchConv if differentiable else _Conv
+        self.stem = [kind(getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}"), dtype) for i in (1, 2, 3)]
         layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-        self.blocks = [_Block(block, dtype) for layer in layers for block in layer]
+        self.blocks = [_Block(block, dtype, kind) for layer in layers for block in layer]
         self.pool = _Pool(visual.attnpool)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -86,14 +90,29 @@ class _Conv:
         )
 
 
+class _TorchConv(_Conv):
+    """The same in torch's own operations, which have gradients."""
+
+    def __call__(self, x: torch.Tensor, after: str = "relu") -> torch.Tensor:
+        import torch.nn.functional as F
+
+        out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        return F.relu_(out) if after == "relu" else out
+
+    def added_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        import torch.nn.functional as F
+
+        return F.relu_(self(x, "none").add_(residual))
+
+
 class _Block:
-    def __init__(self, block: Any, dtype: torch.dtype) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype, kind: type[_Conv]) -> None:
         self.stride = block.stride
-        self.conv1 = _Conv(block.conv1, block.bn1, dtype)
-        self.conv2 = _Conv(block.conv2, block.bn2, dtype)
-        self.conv3 = _Conv(block.conv3, block.bn3, dtype)
+        self.conv1 = kind(block.conv1, block.bn1, dtype)
+        self.conv2 = kind(block.conv2, block.bn2, dtype)
+        self.conv3 = kind(block.conv3, block.bn3, dtype)
         shortcut = block.downsample
-        self.shortcut = None if shortcut is None else _Conv(shortcut[1], shortcut[2], dtype)
+        self.shortcut = None if shortcut is None else kind(shortcut[1], shortcut[2], dtype)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         import torch.nn.functional as F
@@ -151,3 +170,13 @@ def can_fuse(visual: Any, device: str) -> bool:
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
     )
+
+
+def differentiable_tower(model: Any, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Preprocessed pictures (N, 3, H, W) to a model's features (N, D), differentiable by the pictures."""
+    import torch
+
+    if can_fuse(model.visual, device):
+        return FusedResNet(model.visual, torch.float32, differentiable=True)
+    tower: Callable[[torch.Tensor], torch.Tensor] = model.encode_image
+    return tower

@@ -15,6 +15,7 @@ from promptsearch.reports.view import RunView, by_shots
 if TYPE_CHECKING:
     pass
 
+
 def overview(views: list[RunView]) -> list[Plot]:
     """The plots that show all runs together."""
     plots = []

@@ -38,10 +38,10 @@ class Point:
 class RunView:
     """What a report says of one run.
 
-        view = RunView(RunRecord.load("my-run"))
-        print(view.headline)
-        for point in view.best_so_far():
-            print(point.evaluations, point.score.xent)
+    view = RunView(RunRecord.load("my-run"))
+    print(view.headline)
+    for point in view.best_so_far():
+        print(point.evaluations, point.score.xent)
     """
 
     def __init__(self, record: RunRecord) -> None:

@@ -91,7 +91,8 @@ class Cells:
         """
         from optuna.trial import TrialState
 
-        self._write(cell, arrays)
+        self._predictions(cell).unlink(missing_ok=True)
+        self._write(self._file(cell.key), cell, arrays)
         storage = self.record.study._storage
         with self.record.recording():
             storage.set_trial_user_attr(claim, "figures", figures)
@@ -103,6 +104,21 @@ class Cells:
 
         return load_file(self._file(cell.key))
 
+    def keep_predictions(self, cell: Cell, predictions: np.ndarray) -> None:
+        """Keep the classes (n,) that a cell gives the test pictures, where they are dear to compute.
+
+        Raises:
+            PromptSearchError: the folder cannot be written.
+        """
+        self._write(self._predictions(cell), cell, {"predictions": predictions.astype(np.int32)})
+
+    def predictions(self, cell: Cell) -> np.ndarray | None:
+        """What `keep_predictions` was given for what the cell holds now, or None."""
+        from safetensors.numpy import load_file
+
+        file = self._predictions(cell)
+        return load_file(file)["predictions"] if file.exists() else None
+
     def checkpoint(self, cell: Cell) -> Path:
         """Where a training of this cell keeps its state."""
         return self._file(cell.key).with_suffix(".pt")
@@ -110,7 +126,10 @@ class Cells:
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
 
-    def _write(self, cell: Cell, arrays: dict[str, np.ndarray]) -> None:
+    def _predictions(self, cell: Cell) -> Path:
+        return self._file(cell.key).with_suffix(".test")
+
+    def _write(self, file: Path, cell: Cell, arrays: dict[str, np.ndarray]) -> None:
         from safetensors.numpy import save
 
         temporary = None
@@ -119,7 +138,7 @@ class Cells:
             handle, temporary = tempfile.mkstemp(dir=self.folder)
             with os.fdopen(handle, "wb") as f:
                 f.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-            os.replace(temporary, self._file(cell.key))
+            os.replace(temporary, file)
         except OSError as e:
             if temporary is not None:
                 with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -17,7 +17,7 @@ from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, n
 from promptsearch.evaluators.cache import digest_of
 from promptsearch.evaluators.draw import draw
 from promptsearch.runs.cells import Cell, Cells
-from promptsearch.runs.learners import prompted_features
+from promptsearch.runs.learners import Prompted, classify_prompted
 from promptsearch.runs.methods import Method
 from promptsearch.runs.setting import Setting, TextTools
 
@@ -73,7 +73,6 @@ class Comparison:
     methods: Mapping[str, Method]
     shots: Sequence[int]
     seeds: int
-    columns: dict[str, str | None] = field(default_factory=dict)
     progress: Progress = no_progress
 
     def __post_init__(self) -> None:
@@ -163,26 +162,43 @@ class Comparison:
             self.progress(0, 0, f"opening the test split of {name}")
             task = problem.task(min(self.shots), 0)
             test = task.open_test()
-            for cell, method in self.grid():
-                if cell.dataset == name:
-                    found += self._tested(cell, method, done[cell.key], test)
+            cells = [(cell, method) for cell, method in self.grid() if cell.dataset == name]
+            self._classify_prompted(problem, [c for c, m in cells if m.prompts_pictures], done, test)
+            for cell, method in cells:
+                found += self._tested(cell, method, done[cell.key], test)
         return found
+
+    def _classify_prompted(
+        self, problem: Problem, cells: Sequence[Cell], done: Mapping[str, Mapping[str, Any]], test: Split
+    ) -> None:
+        """Keep what visual prompts make of the test pictures: each has to encode them all anew."""
+        left = [cell for cell in cells if self.cells.predictions(cell) is None]
+        if not left:
+            return
+        prompts = []
+        for cell in left:
+            arrays = self.cells.arrays(cell)
+            tensors = {k.removeprefix("tensor "): v for k, v in arrays.items() if k.startswith("tensor ")}
+            prompts.append(Prompted(done[cell.key]["options"]["kind"], tensors, arrays["row 0"]))
+        for cell, predictions in zip(left, classify_prompted(problem, prompts, "test", test.indices), strict=True):
+            self.cells.keep_predictions(cell, predictions)
 
     def _lacks(self, method: Method, problem: Problem) -> str | None:
         """What a method needs and does not find with a data set."""
-        from promptsearch.evaluators.features import LiveFeatures
         from promptsearch.search.gradient import takes_tokens
 
         if not method.prompts_pictures:
             return None
-        if not isinstance(problem.source, LiveFeatures):
-            return "there is a feature pack only, and it needs the pictures (--dataset FOLDER)"
+        if not problem.source.has_pictures:
+            return "there is a feature pack only, and it needs the pictures (--pictures FOLDER)"
         if method.options["kind"] != "border" and not takes_tokens(problem.encoder.model):
             return "the picture tower of this model is no ViT"
         return None
 
     def _cell(self, method: Method, dataset: str, problem: Problem, shots: int, seed: int) -> Cell:
-        inputs = digest_of([problem.source.fingerprint, list(problem.source.class_names), dict(method.options)])
+        source = problem.source
+        data = source.pictures_fingerprint if method.prompts_pictures else source.fingerprint
+        inputs = digest_of([data, list(source.class_names), dict(method.options)])
         return Cell(method.name, dataset, shots, seed, inputs)
 
     def _setting(self, cell: Cell) -> Setting:
@@ -194,7 +210,7 @@ class Comparison:
             self._evaluator = (at, problem.evaluator(problem.task(cell.shots, cell.seed)))
         evaluator = self._evaluator[1]
         checkpoint = Checkpoint(self.cells.checkpoint(cell), cell.key)
-        return Setting(problem, evaluator.task, evaluator, self._tools, no_progress, checkpoint, self.columns)
+        return Setting(problem, evaluator.task, evaluator, self._tools, no_progress, checkpoint)
 
     def work(self, cell: Cell, method: Method) -> Computed:
         """Run a method on a draw.
@@ -249,15 +265,12 @@ class Comparison:
         from promptsearch.search.gradient import score_weights
 
         arrays = self.cells.arrays(cell)
-        features = test.features
-        if method.prompts_pictures:
-            tensors = {k.removeprefix("tensor "): v for k, v in arrays.items() if k.startswith("tensor ")}
-            self.progress(0, 0, f"encoding the prompted test pictures: {cell}")
-            features = prompted_features(self._setting(cell), method.options["kind"], tensors, test.indices)
         found = []
         for i, row in enumerate(figures["rows"]):
-            scale = self._tools.encoder.logit_scale
-            hits, _ = score_weights(arrays[f"row {i}"], features, test.labels, scale)
+            if method.prompts_pictures:
+                hits = self.cells.predictions(cell) == test.labels
+            else:
+                hits, _ = score_weights(arrays[f"row {i}"], test.features, test.labels, self._tools.encoder.logit_scale)
             found.append(Tested(cell, row["name"], {**figures, **row}, row["support"], row.get("validation"), hits))
         return found
 

@@ -62,4 +62,3 @@ def nested(
     accuracy = wilson(int(hits.sum()), len(hits))
     against = compare_paired(hits, theirs, selection.seed)
     return Estimate(accuracy, naive, against, kept, len(parts), repeat.fresh is not None)
-

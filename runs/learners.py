@@ -6,12 +6,15 @@ Each function trains with `search/gradient` on the setting's few shots; `prompts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from promptsearch.banks import BASELINE, Bank, PromptSet
+from promptsearch.evaluators import Problem
+from promptsearch.evaluators.resnet import differentiable_tower
 from promptsearch.runs.setting import Row, Setting, Trained, decoded_row, whole_bank
 
 if TYPE_CHECKING:
@@ -145,6 +148,7 @@ def prompt_pictures(setting: Setting, options: VptOptions, template: str = BASEL
         setting.logit_scale,
         options,
         setting.task.seed,
+        tower=differentiable_tower(encoder.model, encoder.spec.device),
         checkpoint=setting.checkpoint,
         progress=setting.progress,
     )
@@ -156,17 +160,33 @@ def prompt_pictures(setting: Setting, options: VptOptions, template: str = BASEL
     return Trained(learned, winner, support=prompt.encode_all(pixels.split(BATCH)), test=test)
 
 
-def prompted_features(setting: Setting, kind: str, tensors: dict[str, np.ndarray], indices: np.ndarray) -> np.ndarray:
-    """(n, D) unit vectors of the test pictures at `indices` under a visual prompt that was learnt before."""
+@dataclass(frozen=True)
+class Prompted:
+    """A visual prompt that was learnt before, and the class weights (C, D) that classify under it."""
+
+    kind: str
+    tensors: Mapping[str, np.ndarray]
+    weights: np.ndarray
+
+
+def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str, indices: np.ndarray) -> np.ndarray:
+    """(P, n) predicted classes of the pictures at `indices` under each prompt; each picture is decoded once for all."""
     import torch
 
     from promptsearch.search.gradient import VisualPrompt, VptOptions
 
-    encoder = setting.problem.encoder
-    prompt = VisualPrompt(encoder.model, VptOptions(kind), 0)
-    for name, tensor in prompt.tensors.items():
-        tensor.copy_(torch.as_tensor(tensors[name]))
-    return prompt.encode_all(_batches(encoder.preprocess, setting.pictures("test", indices)))
+    encoder = problem.encoder
+    tower = differentiable_tower(encoder.model, encoder.spec.device)
+    made = [VisualPrompt(encoder.model, VptOptions(p.kind), 0, tower) for p in prompts]
+    for prompt, known in zip(made, prompts, strict=True):
+        for name, tensor in prompt.tensors.items():
+            tensor.copy_(torch.as_tensor(known.tensors[name]))
+    parts = []
+    for batch in _batches(encoder.preprocess, (p.open() for p in problem.source.stored(split, indices.tolist()))):
+        encoder.progress(BATCH * len(parts), len(indices), f"classifying {split} pictures under {len(made)} prompts")
+        features = [prompt.encode_all([batch]) for prompt in made]
+        parts.append([(x @ p.weights.T).argmax(axis=1) for x, p in zip(features, prompts, strict=True)])
+    return np.concatenate(parts, axis=1)
 
 
 def _batches(preprocess: Any, pictures: Iterable[Image]) -> Iterator[torch.Tensor]:

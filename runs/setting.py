@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptsearch.banks import PromptSet
-from promptsearch.errors import InputError
 from promptsearch.evaluators import Encoder, Evaluator, Problem, Progress, Split, Task
 
 if TYPE_CHECKING:
@@ -45,11 +44,7 @@ class TextTools:
 
 @dataclass
 class Setting:
-    """What a method trains with.
-
-    Attributes:
-        columns: `picture_column` and `label_column`, to read the pictures by.
-    """
+    """What a method trains with."""
 
     problem: Problem
     task: Task
@@ -57,7 +52,6 @@ class Setting:
     tools: TextTools
     progress: Progress
     checkpoint: Checkpoint | None = None
-    columns: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -71,13 +65,6 @@ class Setting:
     def logit_scale(self) -> float:
         return self.problem.encoder.logit_scale
 
-    @property
-    def has_pictures(self) -> bool:
-        """Whether there are pictures, not a feature pack only."""
-        from promptsearch.evaluators.features import LiveFeatures
-
-        return isinstance(self.problem.source, LiveFeatures)
-
     def bank_weights(self, templates: Sequence[str]) -> np.ndarray:
         """(T, C, D) unit class features of each template alone."""
         sets = [PromptSet.of(t) for t in templates]
@@ -90,18 +77,7 @@ class Setting:
         Raises:
             InputError: there is a feature pack only.
         """
-        from promptsearch.evaluators.conditions import degrade, split_condition
-        from promptsearch.evaluators.data import open_dataset
-
-        source = self.problem.source
-        if not self.has_pictures:
-            raise InputError(
-                f"--dataset {source.name}: there is a feature pack only, and this needs the pictures; "
-                "give them with --dataset FOLDER"
-            )
-        name, condition = split_condition(source.name)
-        for picture in open_dataset(name, **self.columns).pictures(split, indices):
-            yield degrade(picture, condition)
+        return (picture.open() for picture in self.problem.source.stored(split, indices.tolist()))
 
 
 @dataclass

@@ -51,7 +51,7 @@ class CellWorker:
             encoder = Encoder(resolve_model(name, cache, weights=weights, **how), cache, batch=told["batch"])
             problems = {}
             for dataset, fingerprint in told["data"].items():
-                source = open_pictures(encoder, told["paths"].get(dataset, dataset), cache, **told["columns"])
+                source = open_pictures(encoder, told["paths"].get(dataset, dataset), cache, **told["reading"])
                 if (encoder.spec.fingerprint, source.fingerprint) != (told["fingerprint"], fingerprint):
                     raise PromptSearchError(
                         f"--model {name} or --dataset {dataset} is another one on a worker's machine; "
@@ -59,15 +59,20 @@ class CellWorker:
                     )
                 problems[dataset] = Problem(encoder, source, cache, [], told["memory"])
             cells = Cells(None, told["folder"])  # type: ignore[arg-type]  # the record is where the command is
-            self._comparison = Comparison(cells, problems, told["methods"], told["shots"], 1, told["columns"])
+            self._comparison = Comparison(cells, problems, told["methods"], told["shots"], 1)
         return self._comparison
 
 
-def spread_over(comparison: Comparison, address: str, bank: Bank) -> Spread:
+def spread_over(comparison: Comparison, address: str, bank: Bank, reading: dict[str, str | None]) -> Spread:
     """What `Comparison.compute` takes to compute its cells on the cluster at `address`.
 
     Pictures of all draws and the bank's texts are encoded first, so that every worker finds the same bits.
+
+    Args:
+        reading: how the data sets were opened, for `open_pictures` on the workers.
     """
+    if (pictures := reading.get("pictures")) is not None and os.path.isdir(pictures):
+        reading = {**reading, "pictures": os.path.abspath(pictures)}
     first = next(iter(comparison.problems.values()))
     for problem in comparison.problems.values():
         for cell, _ in comparison.grid():
@@ -87,7 +92,7 @@ def spread_over(comparison: Comparison, address: str, bank: Bank) -> Spread:
         "memory": first.memory,
         "data": {name: p.source.fingerprint for name, p in comparison.problems.items()},
         "paths": {name: os.path.abspath(name) for name in comparison.problems if os.path.isdir(name)},
-        "columns": comparison.columns,
+        "reading": reading,
         "methods": dict(comparison.methods),
         "shots": list(comparison.shots),
         "folder": comparison.cells.folder.absolute(),

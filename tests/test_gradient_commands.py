@@ -18,15 +18,19 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from promptsearch.banks import PromptSet
+from promptsearch.cli import main
 from promptsearch.commands.compare import compare
 from promptsearch.commands.coop import coop
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
 from promptsearch.commands.vpt import vpt
 from promptsearch.evaluators import default_cache, open_problem
-from promptsearch.evaluators.features import export_pack, import_pack
+from promptsearch.evaluators.conditions import split_condition
+from promptsearch.evaluators.data import open_dataset
+from promptsearch.evaluators.features import LiveFeatures, export_pack, import_pack
 from promptsearch.evaluators.models import TINY
 from promptsearch.lm import LocalModel, locate
+from promptsearch.runs.learners import Prompted, classify_prompted
 from promptsearch.search.gradient import Learned
 
 COMMANDS: dict[str, click.Command] = {"coop": coop, "names": names, "pez": pez, "vpt": vpt}
@@ -202,5 +206,52 @@ def test_a_feature_pack_has_no_pictures(here: Path, tmp_path: Path) -> None:
     export_pack(problem.source, problem.encoder.spec, tmp_path / "pack")
     import_pack(tmp_path / "pack", default_cache())
     result = call(here, "vpt")
-    assert "feature pack only" in str(result.exception) and "--dataset FOLDER" in str(result.exception)
+    assert "feature pack only" in str(result.exception) and "--pictures FOLDER" in str(result.exception)
     assert document(here, "coop", *CASES["coop"])["notes"][0].startswith("Pictures: feature pack")
+
+
+def test_a_feature_pack_is_given_the_pictures_it_was_made_of(here: Path, tmp_path: Path) -> None:
+    data, model = str(here / "data"), f"local-dir:{here / 'model'}"
+    live = document(here, "vpt", *CASES["vpt"])
+    problem = open_problem(model, data)
+    for name in (data, "cifar10-dark"):
+        condition = split_condition(name)[1]
+        source = LiveFeatures(open_dataset(data), condition, name, problem.encoder, problem.cache)
+        export_pack(source, problem.encoder.spec, tmp_path / name.replace("/", "-"))
+        import_pack(tmp_path / name.replace("/", "-"), default_cache())
+    assert document(here, "vpt", *CASES["vpt"], "--pictures", data)["winner"] == live["winner"]
+    both = ["compare", "--model", model, "--dataset", data, "--dataset", "cifar10-dark", "--pictures", data]
+    args = [*both, "--methods", "hand-written,vpt", "--shots", "4", "--seeds", "1", "--json"]
+    first, again = (CliRunner().invoke(main, args) for _ in range(2))
+    assert first.exit_code == 0, (first.output, first.exception)
+    cells = {(c["method"], c["dataset"]): c for c in json.loads(first.stdout)["cells"]}
+    assert len({c["draw"] for c in cells.values()}) == 1  # vpt learns from the pictures that all others learn from
+    assert cells["vpt", data]["support_xent"] != cells["vpt", "cifar10-dark"]["support_xent"]
+    assert json.loads(again.stdout)["cells"] == json.loads(first.stdout)["cells"]
+    files = [f for f in tmp_path.rglob("*.test") if "learnt" in f.parts]
+    assert len(files) == 2  # what the prompts make of the test pictures is computed once
+    weights = problem.encoder.encode_texts([f"a photo of a {name}." for name in COLOURS])
+    empty = Prompted("border", {"border": np.zeros((3, 32, 32), np.float32)}, weights)
+    plain = problem.task(4, 0).open_test()
+    found = classify_prompted(problem, [empty, empty], "test", plain.indices)
+    assert (found == (plain.features @ weights.T).argmax(axis=1)).all()  # an empty border changes nothing
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["vpt", "--pictures", "there"], "--pictures there would do nothing: "),
+        (["coop", "--pictures", "there"], "--pictures would do nothing: cached features are learnt from"),
+        (["compare", "--seeds", "1", "--pictures", "there"], "--pictures there would do nothing: "),
+    ],
+)
+def test_pictures_that_nobody_needs_are_refused(here: Path, command: list[str], message: str) -> None:
+    problem = ["--model", f"local-dir:{here / 'model'}", "--dataset", str(here / "data")]
+    result = CliRunner().invoke(main, [*command, *problem])
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_pictures_of_another_data_set_are_refused(here: Path) -> None:
+    args = ["--model", "tiny", "--dataset", "cifar10", "--pictures", str(here / "data")]
+    result = CliRunner().invoke(main, ["vpt", *args])
+    assert result.exit_code == 2 and "not what the feature pack of cifar10 was made of" in result.stderr

@@ -23,6 +23,7 @@ from promptsearch.search import SEARCHERS, get_objective
 ROOT = Path(__file__).resolve().parent.parent
 BROKEN = "[promptsearch.banks]\nbad = broken_plugin:bank\ntemplates = broken_plugin:bank\nodd = odd_plugin:bank\n"
 
+
 def run(*args: str, code: int = 0) -> Result:
     result = CliRunner().invoke(main, list(args))
     assert result.exit_code == code, (result.output, result.exception)

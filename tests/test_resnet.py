@@ -38,6 +38,16 @@ def test_equal_to_its_own_forward(layers: tuple[int, ...]) -> None:
         assert torch.equal(x, before)
 
 
+def test_gradients_by_the_picture_are_its_own() -> None:
+    visual, x = resnet(), torch.randn(3, 3, 64, 64, requires_grad=True)
+    fused = FusedResNet(visual, torch.float32, differentiable=True)
+    asked = torch.randn(3, 24)
+    found, expected = fused(x), visual(x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad((out * asked).sum(), x)[0] for out in (found, expected)]
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-4 * gradients[1].abs().max()
+
+
 @torch.inference_mode()
 def test_bfloat16_is_close() -> None:
     visual, x = resnet(), torch.randn(4, 3, 64, 64)

@@ -143,9 +143,9 @@ def test_the_posterior_is_prior_times_likelihood() -> None:
     ev = evaluator(shots=2)
     singles = [PromptSet.of(t) for t in BANK]
     scores = ev.score(singles)
-    logs = [
-        math.log(0.2) if str(t) == BASELINE else math.log(0.8 / len(BANK)) for t in BANK
-    ] - len(ev.task.support) * np.array([s.xent for s in scores])
+    logs = [math.log(0.2) if str(t) == BASELINE else math.log(0.8 / len(BANK)) for t in BANK] - len(
+        ev.task.support
+    ) * np.array([s.xent for s in scores])
     expected = np.exp(logs - logs.max())
     expected /= expected.sum()
     chosen = Selection("posterior", BANK, get_objective("xent"), whole=True).choose(ev, [(singles[0], scores[0])])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ from promptsearch.search.gradient.training import (
 
 if TYPE_CHECKING:
     import torch
+
+#: Preprocessed pictures (N, 3, H, W) to features (N, D).
+Tower = Callable[["torch.Tensor"], "torch.Tensor"]
 
 KINDS = ("border", "shallow", "deep")
 BORDER = 30 / 224  # of the side: the paper's 30 pixels
@@ -81,14 +84,19 @@ class VisualPrompt:
 
     A border starts at zero, tokens at uniform(±sqrt(6 / (3 · patch² + width))).
 
+    Args:
+        tower: computes what `model.encode_image` does, differentiable by the pictures; for borders only, as tokens go
+            into the model's own tower.
+
     Raises:
         InputError: tokens for a tower that is no ViT, a border wider than half the picture.
     """
 
-    def __init__(self, model: Any, options: VptOptions, seed: int) -> None:
+    def __init__(self, model: Any, options: VptOptions, seed: int, tower: Tower | None = None) -> None:
         import torch
 
         self.model, self.options = model, options
+        self._tower: Tower = tower or model.encode_image
         self.tensors: dict[str, torch.Tensor]
         visual = model.visual
         device = next(model.parameters()).device
@@ -118,7 +126,7 @@ class VisualPrompt:
         import torch.nn.functional as F
 
         if "border" in self.tensors:
-            return F.normalize(self.model.encode_image(pixels + self._mask * self.tensors["border"]).float(), dim=-1)
+            return F.normalize(self._tower(pixels + self._mask * self.tensors["border"]).float(), dim=-1)
         with self._tokens_in_place():
             return F.normalize(self.model.encode_image(pixels).float(), dim=-1)
 
@@ -177,6 +185,7 @@ def learn_visual_prompt(
     options: VptOptions,
     seed: int,
     *,
+    tower: Tower | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> tuple[VisualPrompt, Learned]:
@@ -184,6 +193,7 @@ def learn_visual_prompt(
 
     Args:
         class_weights: (C, D) unit, frozen: those of a hand-written prompt.
+        tower: see `VisualPrompt`.
 
     Raises:
         InputError: an option that does not fit the model.
@@ -191,7 +201,7 @@ def learn_visual_prompt(
     """
     import torch
 
-    prompt = VisualPrompt(model, options, seed)
+    prompt = VisualPrompt(model, options, seed, tower)
     device = prompt._device
     weights = torch.as_tensor(class_weights, device=device)
     y = torch.as_tensor(labels, device=device)
