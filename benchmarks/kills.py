@@ -23,6 +23,7 @@ OWN = {
     "tpe": ["--trials", "60", "--batch", "2", "--ensemble", "2"],
     "climb": ["--trials", "60", "--batch", "2", "--ensemble", "2"],
     "random": ["--trials", "60", "--batch", "1"],
+    "evolve": ["--trials", "60", "--population", "8"],
     "beam": ["--depth", "5", "--width", "6", "--patience", "5"],
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +18,7 @@ class FaultyServer(ThreadingHTTPServer):
         requests: bodies that came, decoded.
         keys: what came as Authorization.
         most: most requests in hand at one time.
+        says: what a right answer says, by the request's body.
     """
 
     daemon_threads = True
@@ -31,7 +32,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.busy = self.most = 0
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self.answer = "a {n} prompt of a {{}}."
+        self.says: Callable[[dict[str, Any]], str] | None = None
 
     @property
     def url(self) -> str:
@@ -74,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def fault_ok(self, body: dict[str, Any], n: int) -> None:
-        text = self.server.answer.format(n=n)
+        text = self.server.says(body) if self.server.says else f"a {n} prompt of a {{}}."
         choice = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         self.send(200, json.dumps({"choices": [{"index": 0, **choice}], "usage": usage}).encode())
