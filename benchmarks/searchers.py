@@ -26,8 +26,8 @@ CONDITIONS = ("cifar10-dark", "cifar10-lowres", "cifar10-negative")
 Make = Callable[[Space, int], TrialSearcher]
 
 
-def tpe(**options: Any) -> Make:
-    return lambda space, seed: TpeSearch(space, get_objective("xent"), seed=seed, **options)
+def tpe(objective: str = "xent", **options: Any) -> Make:
+    return lambda space, seed: TpeSearch(space, get_objective(objective), seed=seed, **options)
 
 
 def climb(batch: int) -> Make:
@@ -39,7 +39,7 @@ COMPARED: dict[str, Make] = {
     "climb": climb(4),
     "tpe": tpe(batch=4),
 }
-_PLAIN = {"resample": 0, "patience": 10**9}  # as Optuna has it: a repeat is a trial
+_PLAIN: dict[str, Any] = {"resample": 0, "patience": 10**9}  # as Optuna has it: a repeat is a trial
 TUNED: dict[str, Make] = {
     "random": COMPARED["random"],
     "climb, batch 4": climb(4),
@@ -52,6 +52,7 @@ TUNED: dict[str, Make] = {
     "tpe, startup 40": tpe(batch=4, startup=40),
     "tpe, batch 1": tpe(batch=1),
     "tpe, batch 8": tpe(batch=8),
+    "tpe, by accuracy": tpe("accuracy", batch=4),
     "tpe, no group": tpe(batch=4, group=False),
     "tpe, not multivariate": tpe(batch=4, multivariate=False),
     "tpe --sampler nsga2": tpe(sampler="nsga2", batch=4),

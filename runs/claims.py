@@ -20,8 +20,8 @@ class Claims:
     """One worker's hold on the trials of a run that several may share.
 
         with Claims(record, worker=0) as claims:
-            for trial in claims.take(sets, step=0, total=100, searcher=searcher):
-                claims.finish(trial, score(trial.prompt_set))
+            trials = claims.take(sets, step=0, total=100, searcher=searcher)
+            claims.finish([(t, score(t.prompt_set)) for t in trials])
 
     Taking is done under the storage's lock, so that all workers together take exactly `total`.  A trial whose worker
     died on this machine is taken over under its own number; one from elsewhere whose heartbeat stopped is failed and
@@ -57,18 +57,15 @@ class Claims:
             attrs = {**_attrs(prompt_set, step), **searcher.notes(prompt_set)}
             attrs |= {"worker": self.worker, "owner": self.owner}
             new[prompt_set] = rows.NewTrial(attrs, params, searcher.encoding.distributions(params))
-        with record.recording(), alone(record.storage):
-            looked = record.rows
-            if rows.count(record.storage, record.study._study_id) > looked:
+        with record.recording():
+            looked = record.numbers
+            with alone(record.storage):
                 for trial in record.all_trials():
-                    if trial.number >= looked:
+                    if trial.number not in looked:
                         new.pop(trial.prompt_set, None)
-            written = rows.insert(record.storage, record.study._study_id, list(new.values()), total)
-            self._beating.update(trial_id for trial_id, _ in written)
-        return [
-            Trial(number, trial_id, prompt_set, None, step, self.worker, self.owner, False, row.params)
-            for (trial_id, number), (prompt_set, row) in zip(written, new.items(), strict=False)
-        ]
+                trials = record.claim(list(new.items()), total)
+        self._beating.update(t.trial_id for t in trials)
+        return trials
 
     def take_over(self, trials: Sequence[Trial]) -> list[Trial]:
         """Of trials in hand, claim those that nobody holds any more."""
@@ -80,7 +77,7 @@ class Claims:
         record = self.record
         taken = []
         with record.recording(), alone(record.storage):
-            for t in record.all_trials():  # again: another worker may have been quicker
+            for t in record.all_trials(anew=True):  # again: another worker may have been quicker
                 if t.number not in lost or t.score is not None or not (t.waiting or is_dead(t.owner)):
                     continue
                 storage = record.study._storage
@@ -99,16 +96,13 @@ class Claims:
             warnings.simplefilter("ignore")  # experimental
             optuna.storages.fail_stale_trials(self.record.study)
 
-    def finish(self, trial: Trial, score: Score) -> None:
-        """Record the score of a trial in hand."""
-        record = self.record
-        self._beating.discard(trial.trial_id)
-        with record.recording():
-            ours = rows.complete(
-                record.storage, trial.trial_id, record.values_of(trial.prompt_set, score), score.to_dict()
-            )
-        if ours:  # else this process slept so long that the trial was given to another
-            record.safe = max(record.safe, trial.number)
+    def finish(self, scored: Sequence[tuple[Trial, Score]]) -> None:
+        """Record the scores of trials in hand, in one transaction.
+
+        One that was given to another meanwhile, because this process slept so long, is left to that one.
+        """
+        self._beating.difference_update(t.trial_id for t, _ in scored)
+        self.record.complete(scored)
 
     def _hold(self, trial_id: int) -> None:
         self.record.storage.record_heartbeat(trial_id)

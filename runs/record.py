@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from promptsearch.search.pareto import words
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import TrialState
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +56,9 @@ class RunRecord:
         self.url = masked(str(storage.url))
         self.address = str(storage.url)
         self.safe = -1  # the highest number known to be recorded
-        self.rows = 0  # trials seen at the last look, failed ones among them
         self._objective: Objective | None = None
-        self._finished: dict[int, Trial] = {}
+        self._seen: dict[int, Trial] = {}  # by number
+        self._counts: Counter[TrialState] | None = None  # by state, when they were seen
 
     @classmethod
     def open(cls, name: str, url: str | None, config: dict[str, Any], about: dict[str, Any]) -> RunRecord:
@@ -147,23 +149,39 @@ class RunRecord:
         """What was scored and recorded, in order."""
         return [(t.prompt_set, t.score) for t in self.all_trials() if t.score is not None]
 
-    def all_trials(self) -> list[Trial]:
-        """Every trial by its number, those in hand among them; failed ones (retried under another number) are not."""
+    def all_trials(self, anew: bool = False) -> list[Trial]:
+        """Every trial by its number, those in hand among them; failed ones (retried under another number) are not.
+
+        They are read where their numbers by state are not what this process saw or wrote last: trials only go forward
+        from one state to the next, so that equal numbers are the same trials.  Who has one in hand may change
+        without; `anew` reads in any case.
+        """
+        with self.recording():
+            now = rows.counts(self.storage, self.study._study_id)
+            if anew or now != self._counts:
+                self._read()
+                self._counts = now  # of before: what changed since will be read the next time
+        return [self._seen[number] for number in sorted(self._seen)]
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The numbers of all trials that `all_trials` gave last, or that were written since."""
+        return frozenset(self._seen)
+
+    def _read(self) -> None:
         from optuna.trial import TrialState
 
-        found = []
-        with self.recording():
-            frozen = self.study.get_trials(deepcopy=False)
-        self.rows = len(frozen)
-        for t in frozen:
-            if t.number in self._finished:
-                found.append(self._finished[t.number])
+        finished = {n: t for n, t in self._seen.items() if t.score is not None}
+        self._seen = {}
+        for t in self.study.get_trials(deepcopy=False):
+            if t.number in finished:
+                self._seen[t.number] = finished[t.number]
                 continue
             attrs = t.user_attrs
             if "prompt_set" not in attrs or t.state in (TrialState.FAIL, TrialState.PRUNED):
                 continue
             complete = t.state == TrialState.COMPLETE
-            trial = Trial(
+            self._seen[t.number] = Trial(
                 t.number,
                 t._trial_id,
                 PromptSet.from_dict(attrs["prompt_set"]),
@@ -176,10 +194,42 @@ class RunRecord:
                 attrs.get("evaluations"),
             )
             if complete:
-                self._finished[t.number] = trial
                 self.safe = max(self.safe, t.number)
-            found.append(trial)
-        return found
+
+    def claim(self, new: Sequence[tuple[PromptSet, rows.NewTrial]], total: int) -> list[Trial]:
+        """Write trials in hand, or the first of them where there would be more than `total`; under the lock."""
+        from optuna.trial import TrialState
+
+        counts = self._counts
+        assert counts is not None  # whoever claims has looked
+        first = counts.total()
+        room = max(0, total - (first - counts[TrialState.FAIL] - counts[TrialState.PRUNED]))
+        new = new[:room]
+        if not new:
+            return []
+        written = rows.insert(self.storage, self.study._study_id, [row for _, row in new], first)
+        counts[TrialState.RUNNING] += len(written)
+        trials = []
+        for (trial_id, number), (prompt_set, row) in zip(written, new, strict=True):
+            step, worker, owner = (row.attrs[k] for k in ("step", "worker", "owner"))
+            trials.append(Trial(number, trial_id, prompt_set, None, step, worker, owner, False, row.params))
+        self._seen.update((t.number, t) for t in trials)
+        return trials
+
+    def complete(self, scored: Sequence[tuple[Trial, Score]]) -> None:
+        """Write the scores of trials in hand, all at once; a trial that was given to another is left to it."""
+        from optuna.trial import TrialState
+
+        done = {t.trial_id: (self.values_of(t.prompt_set, score), score.to_dict()) for t, score in scored}
+        with self.recording():
+            ours = rows.complete(self.storage, done)
+        for t, score in scored:
+            if t.trial_id in ours:
+                self._seen[t.number] = dataclasses.replace(t, score=score)
+                self.safe = max(self.safe, t.number)
+        if self._counts is not None:
+            self._counts[TrialState.RUNNING] -= len(ours)
+            self._counts[TrialState.COMPLETE] += len(ours)
 
     def add(self, results: Iterable[tuple[PromptSet, Score]], step: int, evaluations: int) -> None:
         """Record scored sets as complete trials, with how many sets the search had scored by then."""
@@ -190,7 +240,8 @@ class RunRecord:
         if not new:
             return
         with self.recording(), alone(self.storage):
-            written = rows.insert(self.storage, self.study._study_id, new)
+            first = rows.counts(self.storage, self.study._study_id).total()
+            written = rows.insert(self.storage, self.study._study_id, new, first)
         self.safe = max(self.safe, *(number for _, number in written))
 
     def value_of(self, score: Score) -> float:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
+from functools import cache, lru_cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
-    from sqlalchemy.orm import Session
+    from optuna.trial import TrialState
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True)
@@ -26,89 +30,116 @@ class NewTrial:
 
 
 def insert(
-    storage: optuna.storages.RDBStorage, study_id: int, trials: Sequence[NewTrial], total: int | None = None
+    storage: optuna.storages.RDBStorage, study_id: int, trials: Sequence[NewTrial], first: int
 ) -> list[tuple[int, int]]:
-    """Write trials, or the first of them where a study would have more than `total`: (trial id, number) of each.
+    """Write trials with the numbers from `first` on: (trial id, number) of each.
 
     Optuna's own `add_trial` asks several questions for every parameter and attribute; this is what it writes, and
     several times as fast.  Call it under the storage's lock: numbers are counted.
     """
-    import sqlalchemy as sql
-    from optuna.distributions import distribution_to_json
-    from optuna.storages._rdb import models
     from optuna.trial import TrialState
 
-    trial_table = models.TrialModel
+    say, now = _statements(), _now()
     written = []
-    with _transaction(storage) as session:
-        ours = trial_table.study_id == study_id
-        number = session.execute(sql.select(sql.func.count()).where(ours)).scalar_one()
-        if total is not None:
-            gone = trial_table.state.in_((TrialState.FAIL, TrialState.PRUNED))
-            lost = session.execute(sql.select(sql.func.count()).where(ours, gone)).scalar_one()
-            trials = trials[: max(0, total - (number - lost))]
+    with _transaction(storage) as connection:
         params, attrs, values, beats = [], [], [], []
-        for new in trials:
-            now = datetime.now()
+        for number, new in enumerate(trials, first):
             finished = new.values is not None
             state = TrialState.COMPLETE if finished else TrialState.RUNNING
-            row: Any = trial_table(study_id=study_id, number=number, state=state, datetime_start=now)
+            row = {"study_id": study_id, "number": number, "state": state, "datetime_start": now}
             if finished:
-                row.datetime_complete = now
-            session.add(row)
-            session.flush()
-            at = {"trial_id": row.trial_id}
+                row["datetime_complete"] = now
+            trial_id = connection.execute(say.trials, row).inserted_primary_key[0]  # type: ignore[index]
             for name, value in new.params.items():
                 kind = new.distributions[name]
-                text = distribution_to_json(kind)
-                internal = kind.to_internal_repr(value)
-                params.append({**at, "param_name": name, "param_value": internal, "distribution_json": text})
-            attrs += [{**at, "key": k, "value_json": json.dumps(v)} for k, v in new.attrs.items()]
+                params.append({
+                    "trial_id": trial_id,
+                    "param_name": name,
+                    "param_value": kind.to_internal_repr(value),
+                    "distribution_json": _as_json(kind),
+                })  # fmt: skip
+            attrs += _attrs(trial_id, new.attrs)
             if new.values is None:
-                beats.append(at)
+                beats.append({"trial_id": trial_id})
             else:
-                values += _values(row.trial_id, new.values)
-            written.append((row.trial_id, number))
-            number += 1
-        for table, rows in (
-            (models.TrialParamModel, params),
-            (models.TrialUserAttributeModel, attrs),
-            (models.TrialValueModel, values),
-            (models.TrialHeartbeatModel, beats),
-        ):
+                values += _values(trial_id, new.values)
+            written.append((trial_id, number))
+        for statement, rows in ((say.params, params), (say.attrs, attrs), (say.values, values), (say.beats, beats)):
             if rows:
-                session.execute(sql.insert(table), rows)
+                connection.execute(statement, rows)
     return written
 
 
-def count(storage: optuna.storages.RDBStorage, study_id: int) -> int:
-    """How many trials a study has, failed ones among them."""
-    import sqlalchemy as sql
-    from optuna.storages._rdb import models
-
+def counts(storage: optuna.storages.RDBStorage, study_id: int) -> Counter[TrialState]:
+    """How many trials of a study are in each state."""
     with storage.engine.connect() as connection:
-        ours = models.TrialModel.study_id == study_id
-        return connection.execute(sql.select(sql.func.count()).select_from(models.TrialModel).where(ours)).scalar_one()
+        found = connection.execute(_statements().count, {"study": study_id})
+        return Counter({row[0]: row[1] for row in found})
 
 
 def complete(
-    storage: optuna.storages.RDBStorage, trial_id: int, values: Sequence[float], attrs: Mapping[str, Any]
-) -> bool:
-    """Finish a trial in hand; False where it is not in hand any more."""
+    storage: optuna.storages.RDBStorage, trials: Mapping[int, tuple[Sequence[float], Mapping[str, Any]]]
+) -> set[int]:
+    """Finish trials in hand with their values and attributes, by trial id: those that were still in hand."""
+    say = _statements()
+    ours: set[int] = set()
+    with _transaction(storage) as connection:
+        for trial_id in trials:
+            if connection.execute(say.complete, {"trial": trial_id, "datetime_complete": _now()}).rowcount:
+                ours.add(trial_id)
+        values = [v for i in trials if i in ours for v in _values(i, trials[i][0])]
+        attrs = [a for i in trials if i in ours for a in _attrs(i, trials[i][1])]
+        for statement, rows in ((say.values, values), (say.attrs, attrs)):
+            if rows:
+                connection.execute(statement, rows)
+    return ours
+
+
+@cache
+def _statements() -> SimpleNamespace:
+    """What is said to the database, put together once."""
     import sqlalchemy as sql
     from optuna.storages._rdb import models
     from optuna.trial import TrialState
 
-    with _transaction(storage) as session:
-        trial = session.get(models.TrialModel, trial_id, with_for_update=True)
-        if trial is None or trial.state != TrialState.RUNNING:
-            return False
-        trial.state, trial.datetime_complete = TrialState.COMPLETE, datetime.now()
-        session.execute(sql.insert(models.TrialValueModel), _values(trial_id, values))
-        rows = [{"trial_id": trial_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
-        if rows:
-            session.execute(sql.insert(models.TrialUserAttributeModel), rows)
-    return True
+    trials: Any = models.TrialModel.__table__
+    of_study = trials.c.study_id == sql.bindparam("study")
+    in_hand = (trials.c.trial_id == sql.bindparam("trial")) & (trials.c.state == TrialState.RUNNING)
+    rows: Any = (
+        models.TrialParamModel,
+        models.TrialUserAttributeModel,
+        models.TrialValueModel,
+        models.TrialHeartbeatModel,
+    )
+    params, attrs, values, beats = (sql.insert(model.__table__) for model in rows)
+    return SimpleNamespace(
+        count=sql.select(trials.c.state, sql.func.count()).where(of_study).group_by(trials.c.state),
+        complete=sql.update(trials).where(in_hand).values(state=TrialState.COMPLETE),
+        trials=sql.insert(trials),
+        params=params,
+        attrs=attrs,
+        values=values,
+        beats=beats,
+    )
+
+
+def _now() -> datetime:
+    """As Optuna keeps times: UTC since its version 5, local before."""
+    from optuna.storages._rdb import models
+
+    utc = hasattr(models.TrialModel, "_datetime_start_utc")
+    return datetime.now(timezone.utc).replace(tzinfo=None) if utc else datetime.now()
+
+
+@lru_cache(maxsize=1024)
+def _as_json(distribution: BaseDistribution) -> str:
+    from optuna.distributions import distribution_to_json
+
+    return distribution_to_json(distribution)
+
+
+def _attrs(trial_id: int, attrs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"trial_id": trial_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
 
 
 def _values(trial_id: int, values: Sequence[float]) -> list[dict[str, Any]]:
@@ -122,15 +153,8 @@ def _values(trial_id: int, values: Sequence[float]) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _transaction(storage: optuna.storages.RDBStorage) -> Iterator[Session]:
-    session = storage.scoped_session()
-    try:
+def _transaction(storage: optuna.storages.RDBStorage) -> Iterator[Connection]:
+    with storage.engine.begin() as connection:
         if storage.engine.name == "sqlite":  # else the lock is only taken by the first change
-            session.connection().exec_driver_sql("BEGIN IMMEDIATE")
-        yield session
-        session.commit()
-    except BaseException:
-        session.rollback()
-        raise
-    finally:
-        session.close()
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection

@@ -84,6 +84,9 @@ class Sharing:
             if lost := self._claims.take_over(in_hand):
                 self._score(lost)
                 return None
+            trials = self.record.all_trials()
+            self._tell(trials)
+            in_hand = [t for t in trials if t.score is None]
         room = self._total() - len(trials)
         asked = self.searcher.ask([t.prompt_set for t in in_hand])[:room] if room > 0 else []
         if not asked:
@@ -150,10 +153,9 @@ class Sharing:
         for t in trials:
             score = self._answer(t, known)
             assert score is not None  # those without were just scored
-            if t.score is None:
-                self._claims.finish(t, score)
             scored.append((t, score))
         if scored:
+            self._claims.finish([(t, score) for t, score in scored if t.score is None])
             self._tell_batch(scored)
             self._show()
 

@@ -44,6 +44,7 @@ class Space:
     plain: tuple[Template, ...] = field(init=False)
     count: int | None = field(init=False)
     _choices: dict[Template, Choice] = field(init=False, repr=False)
+    _edits: dict[Template, list[Template]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.ensemble < 1:
@@ -121,6 +122,8 @@ class Space:
 
         Next to a plain template are all other plain ones, and each pattern with its slots' first words.
         """
+        if template in self._edits:
+            return self._edits[template]
         known = self.choice_of(template)
         if known is None:  # from outside: a hand-written starting point
             known = (None, {})
@@ -137,7 +140,8 @@ class Space:
         if pattern is None:
             found.update(dict.fromkeys(self.plain))
         found.pop(template, None)
-        return list(found)
+        self._edits[template] = list(found)
+        return self._edits[template]
 
     def neighbours(self, prompt_set: PromptSet) -> list[PromptSet]:
         """The sets next to one: a member replaced by one next to it, dropped, or one next to a member added."""

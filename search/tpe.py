@@ -75,6 +75,7 @@ class TpeSearch(TrialSearcher):
         self._repeats = 0
         self._study_kept: optuna.Study | None = None
         self._pending: dict[PromptSet, optuna.Trial] = {}
+        self._groups: _Groups | None = None
 
     def _fit(self) -> None:
         """Choose the encoding, or refuse a space that the sampler cannot model."""
@@ -107,13 +108,17 @@ class TpeSearch(TrialSearcher):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental arguments
             if self.sampler == "tpe":
-                return samplers.TPESampler(
+                sampler = samplers.TPESampler(
                     seed=seed,
                     n_startup_trials=self.startup,
                     multivariate=self.multivariate,
                     group=self.group,
                     constant_liar=liar,  # for those in hand; without any it only costs time
                 )
+                if self.group:
+                    self._groups = self._groups or _Groups()
+                    sampler._group_decomposed_search_space = self._groups  # type: ignore[assignment]
+                return sampler
             if self.sampler == "random":
                 return samplers.RandomSampler(seed=seed)
             if self.sampler == "gp":
@@ -149,11 +154,12 @@ class TpeSearch(TrialSearcher):
         while len(batch) < self.batch:
             sampling = _Sampling(study)
             open_trials.append(sampling.number)
-            for _ in range(self.resample + 1):
-                proposed = self._slots.suggest(sampling)
+            proposed = self._slots.suggest(sampling)
+            for _ in range(self.resample):
                 if proposed not in self.known and proposed not in taken and proposed not in batch:
                     break
                 sampling.again()
+                proposed = self._slots.suggest(sampling)
             repeated = proposed in self.known
             if proposed in taken or proposed in batch or (repeated and repeats >= self.patience):
                 instead = self._instead(proposed, rng, taken | set(batch))
@@ -226,6 +232,30 @@ class TpeSearch(TrialSearcher):
     def _value(self, score: ScoreLike) -> float:
         """One number that orders as the objective does: later figures only break ties."""
         return float(sum(v * 1e-6**i for i, v in enumerate(self.objective(score))))
+
+
+class _Groups:
+    """Optuna's groups of parameters that appear together: every sampler would make them anew, from all trials."""
+
+    def __init__(self) -> None:
+        from optuna.search_space.group_decomposed import _SearchSpaceGroup
+
+        self._group = _SearchSpaceGroup()
+        self._known: set[frozenset[str]] = set()
+        self._seen = 0
+
+    def calculate(self, study: optuna.Study, use_cache: bool = False) -> Any:
+        """The groups of the finished trials, which a study only adds to."""
+        from optuna.trial import TrialState
+
+        done = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=use_cache)
+        for trial in done[self._seen :]:
+            names = frozenset(trial.distributions)
+            if names not in self._known:  # those already told apart stay as they are
+                self._known.add(names)
+                self._group.add_distributions(trial.distributions)
+        self._seen = len(done)
+        return self._group
 
 
 class _Sampling:

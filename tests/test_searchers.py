@@ -226,6 +226,23 @@ def test_slots_of_a_grammar_are_what_is_searched(name: str, ensemble: int) -> No
         assert searcher.encoding.recall(params) == s
 
 
+def test_the_groups_of_slots_are_those_that_optuna_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours are updated trial by trial, its own made anew each time: the same proposals."""
+    from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace
+
+    from promptsearch.search import tpe
+
+    def proposals() -> list[PromptSet]:
+        searcher = TpeSearch(Space(Bank.expanded("grammar", GRAMMAR), 3), get_objective("xent"), batch=2, startup=5)
+        while searcher.trials < 30 and (batch := searcher.ask()):
+            searcher.tell([(s, made_up(s)) for s in batch])
+        return list(searcher.known)
+
+    ours = proposals()
+    monkeypatch.setattr(tpe, "_Groups", lambda: _GroupDecomposedSearchSpace(True))
+    assert proposals() == ours
+
+
 def test_repeats_cost_nothing_and_are_replaced_after_patience() -> None:
     """On a bank of three TPE soon proposes what is known: as it has it, in turn, or never."""
     for patience, repeats in ((0, 0), (3, None)):

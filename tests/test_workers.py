@@ -110,9 +110,31 @@ def test_a_worker_whose_trial_was_given_away_does_not_write_it(tmp_path: Path) -
     searcher = RandomSearch(Space(Bank.of("made", ["a {}.", "the {}."])), get_objective("xent"))
     claims = Claims(record)
     (trial,) = claims.take(searcher.ask(), 0, 5, searcher)
-    claims.finish(trial, Score(0.5, 1.0))
-    assert not rows.complete(record.storage, trial.trial_id, [2.0], {"xent": 2.0})
+    claims.finish([(trial, Score(0.5, 1.0))])
+    assert not rows.complete(record.storage, {trial.trial_id: ([2.0], {"xent": 2.0})})
+    claims.finish([(trial, Score(0.5, 2.0))])
+    assert [t.score for t in record.all_trials(anew=True)] == [Score(0.5, 1.0)]
     assert [t.score for t in record.all_trials()] == [Score(0.5, 1.0)]
+
+
+def test_what_others_did_is_seen_although_trials_are_read_only_where_they_changed(tmp_path: Path, storage: str) -> None:
+    from promptsearch.banks import Bank
+    from promptsearch.runs.claims import Claims
+
+    one = RunRecord.open("r", storage, {"objective": "xent"}, {})
+    other = RunRecord.load("r", storage)
+    searcher = RandomSearch(Space(Bank.of("made", [f"a {{}} {i}." for i in range(9)])), get_objective("xent"), batch=2)
+    here, there = Claims(one), Claims(other, worker=1)
+    one.all_trials(), other.all_trials()
+    batch = searcher.ask()
+    (mine,) = here.take(batch[:1], 0, 4, searcher)
+    (theirs,) = there.take(batch, 0, 4, searcher)  # the first was taken since it looked
+    assert theirs.prompt_set == batch[1] and theirs.number == 1
+    there.finish([(theirs, Score(0.5, 1.0))])
+    here.finish([(mine, Score(0.5, 2.0))])
+    for record in (one, other, RunRecord.load("r", storage)):
+        assert [(t.number, t.score and t.score.xent) for t in record.all_trials()] == [(0, 2.0), (1, 1.0)]
+    assert len(here.take(searcher._unseen(searcher.rng(), set(batch), 5), 2, 4, searcher)) == 2  # the total is four
 
 
 def test_a_run_by_rounds_cannot_be_joined(tmp_path: Path) -> None:
