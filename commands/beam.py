@@ -37,11 +37,11 @@ def beam(bank_spec: str, width: int, depth: int, patience: int, objective: str |
     from promptsearch.banks import load_bank
     from promptsearch.commands.fluency_options import fluency_config
     from promptsearch.commands.searching import run_search
-    from promptsearch.search import BeamSearch, choose_objective, of_options
+    from promptsearch.search import build_searcher, choose_objective
 
     bank = load_bank(bank_spec)
     objective = choose_objective(objective, options["shots"])
     own: dict[str, Any] = {"width": width, "depth": depth, "patience": patience, "objective": objective}
     own |= fluency_config(options)
-    searcher = BeamSearch(bank, of_options(own), width=width, depth=depth, patience=patience)
+    searcher = build_searcher("beam", bank, own)
     run_search("beam", bank, searcher, own, **options)

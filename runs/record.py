@@ -82,6 +82,8 @@ class RunRecord:
             except optuna.exceptions.DuplicatedStudyError:
                 study = optuna.load_study(storage=storage, study_name=name)
             record = cls(study, storage)
+            if several and study.metric_names is None:
+                _name(study, [objective.figure, "fluency", "words"])
             log.info("run %s in %s", name, record.url)
             kept = study.user_attrs.get("config")
             if kept is None:  # new, or killed before anything was recorded
@@ -282,6 +284,15 @@ class RunRecord:
             done = self.storage.get_all_trials(self.study._study_id, False, (optuna.trial.TrialState.COMPLETE,))
             self.safe = max([self.safe, *(t.number for t in done)])
         return self.safe
+
+
+def _name(study: optuna.Study, figures: list[str]) -> None:
+    """What the values of its trials are, for the plots of Optuna and of its dashboard."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental
+        study.set_metric_names(figures)
 
 
 def _attrs(prompt_set: PromptSet, step: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from promptsearch.banks import Bank, PromptSet
 from promptsearch.errors import InputError
 from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.pareto import aims, front
 from promptsearch.search.searcher import Searcher, Told
 
 
@@ -21,20 +22,33 @@ class BeamSearch(Searcher):
         width: ensembles kept after each round.
         depth: the largest ensemble, in templates.
         patience: rounds without a better ensemble before the search stops.
+        pareto: keep also what, so far, none beats in objective, fluency and brevity together.
 
     Raises:
         InputError: width, depth or patience below one.
     """
 
-    def __init__(self, bank: Bank, objective: Objective, *, width: int = 8, depth: int = 6, patience: int = 2) -> None:
+    def __init__(
+        self,
+        bank: Bank,
+        objective: Objective,
+        *,
+        width: int = 8,
+        depth: int = 6,
+        patience: int = 2,
+        pareto: bool = False,
+    ) -> None:
         super().__init__(objective)
         for name, value in {"width": width, "depth": depth, "patience": patience}.items():
             if value < 1:
                 raise InputError(f"--{name} {value}: must be at least 1")
         self.bank: Bank = bank
         self.width, self.depth, self.patience = width, depth, patience
+        self.pareto = pareto
         self.round = 0
         self._beam: list[tuple[PromptSet, ScoreLike]] = []
+        self._front: list[tuple[PromptSet, ScoreLike]] = []
+        self._recorded: list[PromptSet] = []
         self._stale = 0
 
     def ask(self) -> list[PromptSet]:
@@ -52,7 +66,14 @@ class BeamSearch(Searcher):
 
     def tell(self, results: Told) -> None:
         self.round += 1
-        self._beam = self.ranked(results)[: self.width]
+        ranked = self.ranked(results)
+        self._beam = ranked[: self.width]
+        self._recorded = [s for s, _ in self._beam]
+        if self.pareto:
+            every = [*self._front, *ranked]
+            self._front = [every[i] for i in front([aims(s, v, self.objective) for s, v in every])]
+            new = {s for s, _ in self._front} - set(self._recorded)
+            self._recorded += [s for s, _ in ranked if s in new]
         leader = self._beam[0]
         if self.best is None or self.objective(leader[1]) > self.objective(self.best[1]):
             self.best, self._stale = leader, 0
@@ -60,4 +81,4 @@ class BeamSearch(Searcher):
             self._stale += 1
 
     def record(self) -> list[PromptSet]:
-        return [s for s, _ in self._beam]
+        return list(self._recorded)

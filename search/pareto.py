@@ -23,12 +23,14 @@ def aims(prompt_set: PromptSet, score: ScoreLike, objective: Objective) -> tuple
 def front(points: Sequence[Sequence[float]]) -> list[int]:
     """Indices of the points that none beats: as good in everything and better in something.  Equal points all stay."""
     values = np.asarray(points, dtype=float).reshape(len(points), -1)
-    kept = []
-    for i, v in enumerate(values):
-        as_good = (values >= v).all(axis=1)
-        if not (as_good & (values > v).any(axis=1)).any():
-            kept.append(i)
-    return kept
+    kept: list[int] = []
+    best = values[:0]
+    for i in np.lexsort(-values.T[::-1]) if len(points) else ():  # whatever beats a point comes before it
+        v = values[i]
+        if not ((best >= v).all(axis=1) & (best > v).any(axis=1)).any():
+            kept.append(int(i))
+            best = values[kept]
+    return sorted(kept)
 
 
 def fronts(points: Sequence[Sequence[float]]) -> list[int]:

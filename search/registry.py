@@ -26,7 +26,8 @@ Builder = Callable[[Bank, Mapping[str, Any]], Searcher]
 
 def beam(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     """Beam search over ensembles."""
-    return BeamSearch(bank, of_options(o), width=o["width"], depth=o["depth"], patience=o["patience"])
+    rounds = {k: o[k] for k in ("width", "depth", "patience")}
+    return BeamSearch(bank, of_options(o), **rounds, pareto=o.get("pareto", False))
 
 
 def random(bank: Bank, o: Mapping[str, Any]) -> Searcher:
@@ -58,6 +59,7 @@ def tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
         batch=o["batch"],
         sampler=o["sampler"],
         startup=o["startup"],
+        pareto=o.get("pareto", False),
     )
 
 

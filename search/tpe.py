@@ -12,6 +12,7 @@ from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError
 from promptsearch.search.encoding import KeyEncoding, SlotEncoding
 from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.pareto import aims
 from promptsearch.search.space import Space
 from promptsearch.search.trials import TrialSearcher
 
@@ -41,9 +42,10 @@ class TpeSearch(TrialSearcher):
         startup: trials drawn at random before the model is used.
         multivariate: model the parameters jointly (those that appear together, with `group`).
         resample, patience, nearby: what becomes of repeats (above).
+        pareto: the sampler's study has three aims: the objective, fluency and brevity.
 
     Raises:
-        InputError: an unknown sampler, or one that does not fit the space.
+        InputError: an unknown sampler, or one that does not fit the space or several aims.
     """
 
     def __init__(
@@ -60,13 +62,16 @@ class TpeSearch(TrialSearcher):
         resample: int = 0,
         patience: int = 0,
         nearby: bool = True,
+        pareto: bool = False,
     ) -> None:
         super().__init__(space, objective, seed=seed, batch=batch)
         if sampler not in SAMPLERS:
             raise InputError(f"--sampler {sampler}: choose from {', '.join(SAMPLERS)}")
+        if pareto and sampler == "cmaes":
+            raise InputError("--sampler cmaes: it has one aim only; leave --pareto out, or use tpe or nsga2")
         if startup < 1:
             raise InputError(f"--startup {startup}: must be at least 1")
-        self.sampler, self.startup = sampler, startup
+        self.sampler, self.startup, self.pareto = sampler, startup, pareto
         self.multivariate, self.group = multivariate, group and multivariate
         self.resample, self.patience, self.nearby = resample, patience, nearby
         self._slots = SlotEncoding(space)
@@ -99,7 +104,8 @@ class TpeSearch(TrialSearcher):
             import optuna
 
             optuna.logging.set_verbosity(optuna.logging.ERROR)
-            self._study_kept = optuna.create_study(direction="maximize", sampler=self._sampler(self.seed))
+            directions = ["maximize"] * (3 if self.pareto else 1)
+            self._study_kept = optuna.create_study(directions=directions, sampler=self._sampler(self.seed))
         return self._study_kept
 
     def _sampler(self, seed: int, liar: bool = True) -> optuna.samplers.BaseSampler:
@@ -193,7 +199,7 @@ class TpeSearch(TrialSearcher):
             trial = self._study.ask()
             proposed = self._shown.suggest(trial)
             if proposed in self.known:  # learnt again at once: it costs nothing
-                self._study.tell(trial, self._value(self.known[proposed]))
+                self._study.tell(trial, self._values(proposed, self.known[proposed]))
             elif proposed in taken or proposed in batch:
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
@@ -211,16 +217,16 @@ class TpeSearch(TrialSearcher):
 
     def _learn(self, prompt_set: PromptSet, score: ScoreLike, repeated: bool) -> None:
         self._repeats = self._repeats + 1 if repeated else 0
-        value = self._value(score)
+        values = self._values(prompt_set, score)
         if (trial := self._pending.pop(prompt_set, None)) is not None:
-            self._study.tell(trial, value)
+            self._study.tell(trial, values)
             return
         if self._shown is not self._slots or not (params := self._slots.params(prompt_set)):
             return  # not of the sampler's space: a hand-written starting point
         import optuna
 
         distributions = self._slots.distributions(params)
-        self._study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+        self._study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, values=values))
 
     def _drop_pending(self) -> None:
         import optuna
@@ -229,9 +235,11 @@ class TpeSearch(TrialSearcher):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._pending.clear()
 
-    def _value(self, score: ScoreLike) -> float:
-        """One number that orders as the objective does: later figures only break ties."""
-        return float(sum(v * 1e-6**i for i, v in enumerate(self.objective(score))))
+    def _values(self, prompt_set: PromptSet, score: ScoreLike) -> list[float]:
+        """One number that orders as the objective does (later figures only break ties), or the three aims."""
+        if self.pareto:
+            return list(aims(prompt_set, score, self.objective))
+        return [float(sum(v * 1e-6**i for i, v in enumerate(self.objective(score))))]
 
 
 class _Groups:

@@ -21,6 +21,7 @@ def test_the_dashboard_shows_a_run(tmp_path: Path) -> None:
     storage = tmp_path / "runs.db"
     args = ["--bank", prepare(tmp_path), "--storage", storage, "--trials", "10", "--startup", "4", "--study", "r"]
     doc = document("tpe", *PROBLEM, *args)
+    front = document("random", *PROBLEM, *args[:6], "--study", "several aims", "--pareto")["front"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -30,8 +31,8 @@ def test_the_dashboard_shows_a_run(tmp_path: Path) -> None:
         [sys.executable, "-c", code, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
-            (summary,) = ask(server, port, "/api/studies")["study_summaries"]
-            assert summary["study_name"] == "r"
+            summary, several = ask(server, port, "/api/studies")["study_summaries"]
+            assert (summary["study_name"], several["study_name"]) == ("r", "several aims")
             study = ask(server, port, f"/api/studies/{summary['study_id']}?after=0")
             assert study["directions"] == ["minimize"]
             attrs = [{a["key"]: a["value"] for a in t["user_attrs"]} for t in study["trials"]]
@@ -42,6 +43,12 @@ def test_the_dashboard_shows_a_run(tmp_path: Path) -> None:
             assert min(values) == pytest.approx(doc["winner"]["support"]["xent"], abs=1e-6)
             names = {p["name"] for t in study["trials"] for p in t["params"]}
             assert {"pattern", "[det]", "[context]"} <= names
+            aims = ask(server, port, f"/api/studies/{several['study_id']}?after=0")
+            assert aims["directions"] == ["minimize", "maximize", "minimize"]
+            assert aims["objective_names"] == ["xent", "fluency", "words"]
+            shown_best = {tuple(json.loads(a["value"])) for t in aims["best_trials"] for a in t["user_attrs"]
+                          if a["key"] == "templates"}  # fmt: skip
+            assert shown_best == {tuple(r["templates"]) for r in front}
         finally:
             server.terminate()
 

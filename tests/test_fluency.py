@@ -134,21 +134,69 @@ def test_without_a_weight_nothing_is_rated(bank: str) -> None:
     assert document["winner"]["support"].keys() == {"accuracy", "xent"}
 
 
-def test_several_aims_make_a_study_of_several_objectives_and_resume(bank: str) -> None:
+AIMED = {
+    "beam": (["beam", "--width", "2", "--patience", "9", "--depth"], "1", "3"),
+    "random": (["random", "--trials"], "7", "16"),
+    "climb": (["climb", "--trials"], "7", "16"),
+    "tpe": (["tpe", "--startup", "6", "--trials"], "7", "16"),
+    "nsga2": (["tpe", "--sampler", "nsga2", "--trials"], "7", "16"),
+    "evolve": (["evolve", "--proposer", "grammar", "--population", "4", "--trials"], "7", "16"),
+}
+
+
+@pytest.mark.parametrize("name", AIMED)
+def test_several_aims_make_a_study_of_several_objectives_and_resume(name: str, tmp_path: Path) -> None:
     from promptsearch.runs import RunRecord
 
-    options = ["random", "--bank", bank, *MADE, "--pareto", "--study", "front", "--json"]
-    run(*options, "--trials", "3")
-    document = json.loads(run(*options, "--trials", "5").stdout)
+    path = tmp_path / "bank.yaml"
+    path.write_text(
+        "name: one\npatterns: ['[det] [quality] [medium] of a {}.']\nslots:\n  det: [a, the]\n"
+        "  quality: ['', dark, very blurry]\n  medium: [photo, zq xv, picture]\n"
+    )
+    every = load_bank(str(path)).templates
+    make_problem(tmp_path / "cache", every)
+    command, part, total = AIMED[name]
+    if name == "evolve":  # a bank of all there is: whatever is written is encoded already
+        path = tmp_path / "all.txt"
+        path.write_text("\n".join(every))
+    options = [command[0], "--bank", str(path), *MADE, "--pareto", "--select", "none", "--no-estimate", *command[1:]]
+    if name != "beam":  # by rounds: it resumes only what was cut off
+        run(*options, part, "--study", "front")
+    document = json.loads(run(*options, total, "--study", "front", "--json").stdout)
     study = RunRecord.load("front").study
     assert [d.name for d in study.directions] == ["MINIMIZE", "MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["xent", "fluency", "words"]
     shown = {tuple(r["templates"]) for r in document["front"]}
-    assert shown == {tuple(t.user_attrs["templates"]) for t in study.best_trials}
-    assert all(r["words"] == len(r["templates"][0].split()) for r in document["front"])
-    table = run(*options[:-1], "--trials", "5").stdout
+    assert shown == {tuple(t.user_attrs["templates"]) for t in study.best_trials} and len(shown) > 1
+    assert all(r["words"] == sum(len(t.split()) for t in r["templates"]) for r in document["front"])
+    whole = json.loads(run(*options, total, "--study", "whole", "--json").stdout)
+    assert (whole["winner"], whole["front"]) == (document["winner"], document["front"])  # resumed as never cut off
+    table = run(*options, total, "--study", "front").stdout
     assert "Beaten by none" in table and "nats/token" in table
-    for name in ("show", "best", "export"):
-        run("runs", name, "front")
+    for what in ("show", "best", "export"):
+        run("runs", what, "front")
+
+
+def test_a_beam_keeps_the_front_of_all_that_it_scored(bank: str) -> None:
+    options = ["--bank", bank, *MADE, "--pareto", "--select", "none", "--no-estimate", "--json"]
+    narrow = json.loads(run("beam", *options, "--width", "1", "--depth", "1").stdout)
+    every = json.loads(run("random", *options, "--trials", "5").stdout)
+    assert narrow["front"] == every["front"] and len(narrow["front"]) > 1
+
+
+def test_several_aims_reach_optunas_sampler() -> None:
+    from promptsearch.search import TpeSearch
+
+    bank = Bank("made", tuple(Template(f"wording {i} of a {'very ' * (i % 5)}{{}}.") for i in range(60)))
+    told: dict[str, set[PromptSet]] = {}
+    for sampler in ("tpe", "nsga2"):
+        searcher = TpeSearch(Space(bank), get_objective("xent"), sampler=sampler, startup=5, pareto=True)
+        while searcher.trials < 30 and (batch := searcher.ask()):
+            searcher.tell([(s, Score(0.5, int(s.key, 16) % 97 / 97, len(str(s.templates[0])) / -9)) for s in batch])
+        told[sampler] = set(searcher.known)
+        assert len(searcher._study.directions) == 3
+    with pytest.raises(InputError, match="--sampler cmaes: it has one aim only"):
+        TpeSearch(Space(bank), get_objective("xent"), sampler="cmaes", pareto=True)
 
 
 def test_another_weight_is_another_run(bank: str) -> None:
