@@ -1,16 +1,20 @@
 """Does the nested estimate's 95 % interval cover the winner's accuracy on the test half?
 
     python benchmarks/estimate.py --draws 200
+    python benchmarks/estimate.py --draws 1000 --first 1000 --shots 4 --held-out
 
 Every draw is a whole run: beam search, choice by --select, and the estimate with search and choice repeated in folds.
 Prints per condition and number of shots the bias of the naive accuracy (on the support set) and of the estimate against
-the winner's accuracy on the test half, in points, how often the interval holds it, and the interval's mean width.
+the winner's accuracy on the test half, in points, how often the interval holds it, and the interval's mean width; with
+--held-out against the accuracy on the pool's pictures that were not drawn, which is what folds and interval were chosen
+by.
 """
 
 from __future__ import annotations
 
 import click
 import numpy as np
+from selection import others
 
 from promptsearch.banks import load_bank
 from promptsearch.evaluators import open_problem
@@ -26,26 +30,40 @@ from promptsearch.search import BeamSearch, get_objective
 @click.option("--objective", default="xent", show_default=True)
 @click.option("--width", default=2, show_default=True)
 @click.option("--depth", default=2, show_default=True)
-def main(datasets: str, shots: str, draws: int, select: str, objective: str, width: int, depth: int) -> None:
+@click.option("--first", default=0, show_default=True, help="Seed of the first draw.")
+@click.option("--held-out", is_flag=True, help="Judge by the pool's other training pictures, not by the test half.")
+def main(
+    datasets: str,
+    shots: str,
+    draws: int,
+    select: str,
+    objective: str,
+    width: int,
+    depth: int,
+    first: int,
+    held_out: bool,
+) -> None:
     bank, goal = load_bank("templates"), get_objective(objective)
 
     def beam() -> BeamSearch:
         return BeamSearch(bank, goal, width=width, depth=depth)
 
-    click.echo("| dataset | shots | test half | naive bias | estimate's bias | coverage | interval's width |")
+    judges = "pool" if held_out else "test half"
+    click.echo(f"| dataset | shots | {judges} | naive bias | estimate's bias | coverage | interval's width |")
     click.echo("|" + "---|" * 7)
     for k in map(int, shots.split(",")):
         for dataset in datasets.split(","):
             problem = open_problem("tiny", dataset)
             rows = []
-            for seed in range(draws):
+            for seed in range(first, first + draws):
                 task = problem.task(k, seed)
                 evaluator = problem.evaluator(task)
                 selection = Selection(select, bank, goal, seed, whole=True)
                 repeat = Repeat(beam, evaluator)
                 chosen = selection.choose(evaluator, search(beam(), evaluator).ranked, repeat)
                 e = nested(selection, repeat, chosen.score.accuracy)
-                truth = float(evaluator.hits(chosen.prompt_set, task.open_test()).mean())
+                judge = others(problem, task) if held_out else task.open_test()
+                truth = float(evaluator.hits(chosen.prompt_set, judge).mean())
                 i = e.accuracy
                 covered = i.low <= truth <= i.high
                 rows.append((truth, e.naive - truth, i.value - truth, covered, i.high - i.low))

@@ -5,7 +5,7 @@ from promptsearch.evaluators.encoder import Encoder, Progress, TooLongError, no_
 from promptsearch.evaluators.evaluator import Evaluator
 from promptsearch.evaluators.models import ModelSpec, resolve_model
 from promptsearch.evaluators.problem import Problem, default_cache, open_pictures, open_problem
-from promptsearch.evaluators.score import Interval, Score, paired_difference, wilson
+from promptsearch.evaluators.score import Interval, Score, mid_p, paired_difference, wilson
 from promptsearch.evaluators.task import Split, Task
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Task",
     "TooLongError",
     "default_cache",
+    "mid_p",
     "no_progress",
     "open_pictures",
     "open_problem",

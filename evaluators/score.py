@@ -51,6 +51,22 @@ def wilson(hits: int, n: int) -> Interval:
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
+def mid_p(hits: int, n: int) -> Interval:
+    """Accuracy with the mid-P interval at 95 %: Clopper and Pearson's with half of the observed count's probability.
+
+    Agresti and Gottard 2005, "Randomized confidence intervals and the mid-P approach".
+    """
+    from scipy.optimize import brentq
+    from scipy.special import bdtr
+
+    def above(p: float) -> float:  # P(more hits) + P(as many) / 2, at accuracy p
+        return 1 - (float(bdtr(hits, n, p)) + (float(bdtr(hits - 1, n, p)) if hits else 0.0)) / 2
+
+    low = brentq(lambda p: above(p) - 0.025, 0, 1) if hits else 0.0
+    high = brentq(lambda p: above(p) - 0.975, 0, 1) if hits < n else 1.0
+    return Interval(hits / n, float(low), float(high))
+
+
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
     """Difference of two accuracies on the same pictures, with Agresti and Min's (2005) adjusted Wald interval.
 

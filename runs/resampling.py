@@ -40,3 +40,17 @@ def bootstraps(labels: np.ndarray, n: int, seed: int) -> list[Part]:
         drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
         parts.append((np.sort(drawn), np.setdiff1d(np.arange(len(labels)), drawn)))
     return parts
+
+
+def refilled(part: Part, labels: np.ndarray, seed: int) -> Part:
+    """The same part with the places of the pictures outside taken by others of their classes, drawn again.
+
+    Without that, the classes that are judged by are those that were missing in the choice, and the choice is by fewer
+    pictures than the one that is to be judged: both make an estimate too low.  A class that has no picture inside
+    stays without.
+    """
+    inside, outside = part
+    rng = np.random.default_rng([seed, int(outside[0])])
+    same = [inside[labels[inside] == labels[x]] for x in outside]
+    again = [int(rng.choice(members)) for members in same if len(members)]
+    return np.sort(np.concatenate([inside, again]).astype(np.intp)), outside

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import PromptSearchError
-from promptsearch.evaluators import Evaluator, Split, Task, paired_difference, wilson
+from promptsearch.evaluators import Evaluator, Split, Task, mid_p, paired_difference, wilson
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -115,6 +116,19 @@ def test_the_test_split_opens_once() -> None:
     task.open_test()
     with pytest.raises(PromptSearchError, match="opened before"):
         task.open_test()
+
+
+def test_the_mid_p_interval_holds_the_accuracy_about_as_often_as_it_says() -> None:
+    """By the probabilities of all outcomes; it ends where half the observed probability and the tail make 2.5 %."""
+    n = 40
+    found = [mid_p(h, n) for h in range(n + 1)]
+    assert found[0].low == 0 and found[n].high == 1 and found[31].value == 31 / 40
+    for p in np.linspace(0.3, 0.95, 14):
+        chances = binom.pmf(np.arange(n + 1), n, p)
+        held = sum(c for c, i in zip(chances, found, strict=True) if i.low <= p <= i.high)
+        assert 0.93 < held < 0.99
+    low = found[31].low
+    assert binom.sf(31, n, low) + binom.pmf(31, n, low) / 2 == pytest.approx(0.025, abs=1e-6)
 
 
 def test_intervals() -> None:

@@ -19,7 +19,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task
 from promptsearch.evaluators.paired import compare_paired, mcnemar
 from promptsearch.runs import SELECTIONS, Budget, Repeat, Selection, nested, search
-from promptsearch.runs.resampling import bootstraps, folds
+from promptsearch.runs.resampling import bootstraps, folds, refilled
 from promptsearch.search import BeamSearch, HillClimb, RandomSearch, Searcher, Space, TpeSearch, get_objective
 
 CLASSES, DIM = 4, 12
@@ -96,6 +96,17 @@ def test_bootstraps_keep_the_classes_and_what_is_outside_was_not_drawn() -> None
     for inside, outside in bootstraps(labels, 8, seed=0):
         assert (np.bincount(labels[inside]) == 4).all()
         assert set(inside) | set(outside) == set(range(20)) and not set(inside) & set(outside)
+
+
+@pytest.mark.parametrize(("shots", "k"), [(4, 10), (16, 5), (2, 10), (1, 10)])
+def test_a_refilled_fold_has_as_many_pictures_of_every_class_as_the_support_set(shots: int, k: int) -> None:
+    labels = np.repeat(np.arange(10), shots)
+    for part in folds(labels, k, seed=3):
+        inside, outside = refilled(part, labels, seed=3)
+        assert np.array_equal(outside, part[1]) and set(inside) == set(part[0])
+        left = np.isin(np.arange(10), labels[part[0]])  # with one shot, classes outside have no picture inside
+        assert np.array_equal(np.bincount(labels[inside], minlength=10), np.where(left, shots, 0))
+        assert np.array_equal(refilled(part, labels, seed=3)[0], inside)
 
 
 @pytest.mark.parametrize("method", SELECTIONS)
