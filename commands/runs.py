@@ -205,3 +205,4 @@ def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> N
         out.write_text(text, "utf-8")
     except OSError as e:
         raise InputError(f"--out {out}: cannot be written ({e.strerror}); name another file") from e
+    click.echo(f"wrote {out}", err=as_json)

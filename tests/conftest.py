@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from promptsearch.evaluators.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 if importlib.util.find_spec("promptsearch") is None:  # not installed: register the checkout itself
@@ -27,6 +34,38 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PROMPTSEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def example_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that pip put docs/example-plugin into."""
+    root = tmp_path_factory.mktemp("plugins")
+    shutil.copytree(ROOT / "docs" / "example-plugin", root / "source")
+    target = root / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*pip, "--target", str(target), str(root / "source")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A Ray cluster on this machine of two workers of one thread, as one process of one thread; for a whole module."""
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # both as the command does before it imports Ray
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'promptsearch[ray]'")
+    import torch
+
+    from promptsearch.evaluators.cluster import cluster_at, stop_clusters
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 80 << 20}
+    ray.init(address="local", num_cpus=2, num_gpus=0, **options)
+    yield cluster_at("auto")
+    stop_clusters()
+    ray.shutdown()
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

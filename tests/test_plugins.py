@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,25 +28,13 @@ def run(*args: str, code: int = 0) -> Result:
     return result
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that pip put the example into."""
-    root = tmp_path_factory.mktemp("plugins")
-    shutil.copytree(ROOT / "docs" / "example-plugin", root / "source")
-    target = root / "site"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*pip, "--target", str(target), str(root / "source")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
 @pytest.fixture
-def example(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def example(example_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The example installed, as far as this process sees; returns the folder."""
-    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.syspath_prepend(str(example_site))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     plugins.found.cache_clear()
-    yield site
+    yield example_site
     plugins.found.cache_clear()
 
 

@@ -24,7 +24,7 @@ from promptsearch import __version__
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, TooLongError, open_problem, resolve_model
-from promptsearch.evaluators.cluster import Cluster, Crew, cluster_at, stop_clusters
+from promptsearch.evaluators.cluster import Cluster, Crew
 from promptsearch.evaluators.encoder import BATCH
 from promptsearch.evaluators.remote import PIECE, EncodingWorker, RemoteEncoder
 from promptsearch.evaluators.stored import StoredPicture
@@ -32,19 +32,6 @@ from promptsearch.evaluators.stored import StoredPicture
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # both as the command does before it imports Ray
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'promptsearch[ray]'")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two workers of one thread on this machine, as one process of one thread, kept for all tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 80 << 20}
-    ray.init(address="local", num_cpus=2, num_gpus=0, **options)
-    yield cluster_at("auto")
-    stop_clusters()
-    ray.shutdown()
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
