@@ -16,9 +16,9 @@ import click
 import numpy as np
 from selection import others
 
-from promptsearch.banks import load_bank
+from promptsearch.banks import Bank, load_bank
 from promptsearch.evaluators import open_problem
-from promptsearch.runs import Repeat, Selection, nested, search
+from promptsearch.runs import Repeat, Selection, judge, search
 from promptsearch.search import BeamSearch, get_objective
 
 
@@ -45,8 +45,8 @@ def main(
 ) -> None:
     bank, goal = load_bank("templates"), get_objective(objective)
 
-    def beam() -> BeamSearch:
-        return BeamSearch(bank, goal, width=width, depth=depth)
+    def beam(over: Bank) -> BeamSearch:
+        return BeamSearch(over, goal, width=width, depth=depth)
 
     judges = "pool" if held_out else "test half"
     click.echo(f"| dataset | shots | {judges} | naive bias | estimate's bias | coverage | interval's width |")
@@ -59,11 +59,11 @@ def main(
                 task = problem.task(k, seed)
                 evaluator = problem.evaluator(task)
                 selection = Selection(select, bank, goal, seed, whole=True)
-                repeat = Repeat(beam, evaluator)
-                chosen = selection.choose(evaluator, search(beam(), evaluator).ranked, repeat)
-                e = nested(selection, repeat, chosen.score.accuracy)
-                judge = others(problem, task) if held_out else task.open_test()
-                truth = float(evaluator.hits(chosen.prompt_set, judge).mean())
+                repeat = Repeat(beam, bank, evaluator)
+                chosen = selection.choose(evaluator, search(beam(bank), evaluator).ranked, repeat)
+                e = judge(selection, repeat, chosen)
+                pictures = others(problem, task) if held_out else task.open_test()
+                truth = float(evaluator.hits(chosen.prompt_set, pictures).mean())
                 i = e.accuracy
                 covered = i.low <= truth <= i.high
                 rows.append((truth, e.naive - truth, i.value - truth, covered, i.high - i.low))

@@ -16,7 +16,7 @@ from functools import partial
 import click
 import numpy as np
 
-from promptsearch.banks import BASELINE, PromptSet, load_bank
+from promptsearch.banks import BASELINE, Bank, PromptSet, load_bank
 from promptsearch.evaluators import Problem, Split, Task, open_problem
 from promptsearch.runs import Budget, Repeat, Selection, search
 from promptsearch.search import (
@@ -71,10 +71,10 @@ def main(
     columns = ["dataset", "shots", "hand-written", *names, "single", "oracle"]
     click.echo("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
 
-    def make(seed: int) -> Searcher:
+    def make(seed: int, over: Bank) -> Searcher:
         if searcher == "beam":
-            return BeamSearch(bank, goal, width=width, depth=depth)
-        made = BY_TRIALS[searcher](Space(bank, 6), goal, seed=seed, batch=8)
+            return BeamSearch(over, goal, width=width, depth=depth)
+        made = BY_TRIALS[searcher](Space(over, 6), goal, seed=seed, batch=8)
         made.start = (PromptSet.of(BASELINE),)
         return made
 
@@ -87,8 +87,8 @@ def main(
                 task = problem.task(k, seed)
                 judge = others(problem, task) if held_out else task.open_test()
                 evaluator = problem.evaluator(task)
-                ranked = search(make(seed), evaluator, budget=Budget(budget)).ranked
-                repeat = Repeat(partial(make, seed), evaluator, trials=budget)
+                ranked = search(make(seed, bank), evaluator, budget=Budget(budget)).ranked
+                repeat = Repeat(partial(make, seed), bank, evaluator, trials=budget)
                 for name in names:
                     chosen = Selection(name, bank, goal, seed, whole=budget is None).choose(evaluator, ranked, repeat)
                     found[name].append(evaluator.hits(chosen.prompt_set, judge).mean())

@@ -33,7 +33,7 @@ def choose(
     """
     from promptsearch.banks import BASELINE, PromptSet
     from promptsearch.evaluators.paired import compare_paired
-    from promptsearch.runs import Repeat, Selection, nested
+    from promptsearch.runs import Repeat, Selection, judge
     from promptsearch.runs.rebuild import give_start
     from promptsearch.search import TrialSearcher, WritingSearcher, build_searcher
 
@@ -41,8 +41,8 @@ def choose(
     method = config.get("select", "none")
     by_trials = isinstance(searcher, TrialSearcher)
 
-    def fresh() -> Searcher:
-        made = build_searcher(config["command"], bank, config)
+    def fresh(over: Bank) -> Searcher:
+        made = build_searcher(config["command"], over, config)
         give_start(record, made)
         return made
 
@@ -50,7 +50,7 @@ def choose(
     found = tuple(s for s, _ in outcome.ranked)
     trials = outcome.evaluations if by_trials else None
     once = config["command"] in ONCE or isinstance(searcher, WritingSearcher)
-    repeat = Repeat(None if once else fresh, evaluator, found, trials)
+    repeat = Repeat(None if once else fresh, bank, evaluator, found, trials)
     progress(0, 0, "choosing the winner")
     chosen = selection.choose(evaluator, outcome.ranked, repeat)
     document: dict[str, Any] = {
@@ -64,13 +64,14 @@ def choose(
     if not task.labelled:
         return chosen.prompt_set, document
     if estimate:
-        e = nested(selection, repeat, chosen.score.accuracy, progress)
+        e = judge(selection, repeat, chosen, progress)
         document["selection"]["kept"] = [e.kept.get(t, 0) for t in chosen.prompt_set.templates]
         document["estimate"] = {
             "accuracy": round(e.accuracy.value, 6),
             "low": round(e.accuracy.low, 6),
             "high": round(e.accuracy.high, 6),
             "naive": round(e.naive, 6),
+            "way": e.way,
             "folds": e.folds,
             "search_repeated": e.repeated,
             "against": {"baseline": "hand-written", **e.against.to_dict()},

@@ -75,14 +75,18 @@ def _verdicts(result: dict[str, Any]) -> list[str]:
         line = f"The winner was chosen by {method} from {of}; the search's own best set is the first runner-up."
         if kept := selection.get("kept"):
             stable = sum(k == result["estimate"]["folds"] for k in kept)
-            line += f" {stable} of its {len(kept)} templates were chosen again in every fold."
+            every = "resampling" if result["estimate"].get("way") == "out-of-bag" else "fold"
+            line += f" {stable} of its {len(kept)} templates were chosen again in every {every}."
         lines.append(line)
     if names := result["winner"].get("class_names"):
         lines.append(f"Class names of the winner: {', '.join(names)}.")
     if estimate := result.get("estimate"):
         how = "search and choice" if estimate["search_repeated"] else "the choice only, which flatters it,"
+        how += f" repeated in {estimate['folds']} folds"
+        if estimate.get("way") == "out-of-bag":
+            how = f"every picture judged by those of the {estimate['folds']} repeated searches that had not seen it"
         lines.append(
-            f"Estimate before the test ({how} repeated in {estimate['folds']} folds): "
+            f"Estimate before the test ({how}): "
             f"{100 * estimate['accuracy']:.1f} %, "
             f"95 % interval {100 * estimate['low']:.1f} to {100 * estimate['high']:.1f}; "
             f"naive, on the pictures it was chosen by: {100 * estimate['naive']:.1f} %."

@@ -1,7 +1,7 @@
 """Runs: a searcher, an evaluator and a record joined; kept as Optuna studies."""
 
 from promptsearch.runs.claims import Claims
-from promptsearch.runs.estimate import Estimate, nested
+from promptsearch.runs.estimate import Estimate, judge, nested
 from promptsearch.runs.outcome import Outcome
 from promptsearch.runs.rebuild import bank_from_dict, bank_to_dict, rebuild_searcher
 from promptsearch.runs.record import RunRecord, Trial
@@ -27,6 +27,7 @@ __all__ = [
     "bank_to_dict",
     "choose_selection",
     "default_storage",
+    "judge",
     "nested",
     "open_storage",
     "prepare",

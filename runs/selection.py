@@ -12,7 +12,7 @@ from promptsearch.banks import BASELINE, Bank, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Score
 from promptsearch.runs.naming import rename
-from promptsearch.runs.repeat import Found, Repeat
+from promptsearch.runs.repeat import WHOLE, Found, Repeat
 from promptsearch.runs.resampling import Part, bootstraps, folds
 from promptsearch.search import Objective, get_objective
 from promptsearch.search.objective import Plugged
@@ -21,10 +21,10 @@ from promptsearch.search.objective import Plugged
 BASELINE_SHARE = 0.2
 #: Most templates of a weighted ensemble, and the least share that one of them may have.
 MOST, LEAST = 12, 0.01
-#: Banks of more templates are not scored whole for the choice alone: their texts would have to be encoded for it.
-WHOLE = 1000
 #: Searches of `bagged` and `bootstrap`; folds and repeats of `cv`.
 BAGS, FOLDS, REPEATS = 20, 5, 2
+#: Templates that these searches go among: the best alone on the pictures of each.
+AMONG = 32
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Selected:
             resampled searches whose winner has it (`bagged`).
         tried: sets that were weighed against each other, or searches that were repeated.
         scored: those of them that were scored for the choice, beside the search's own.
+        bags: of `bagged`, for each resampling the pictures outside and its winner.
     """
 
     prompt_set: PromptSet
@@ -44,6 +45,7 @@ class Selected:
     shares: dict[Template, float] = field(default_factory=dict)
     tried: int = 0
     scored: int = 0
+    bags: tuple[tuple[np.ndarray, PromptSet], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,20 +152,28 @@ def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Re
     """A weighted ensemble of what the search chooses again and again on resampled support sets.
 
     In each of them the winner is the set with the best posterior probability, so that the hand-written prompt wins
-    where the resampled pictures do not speak against it.
+    where the resampled pictures do not speak against it.  The searches go among the `AMONG` templates that are best
+    alone on the resampled pictures.
     """
-    shares: dict[Template, float] = {}
     assert repeat is not None  # whoever chooses this method gives it
-    parts = bootstraps(evaluator.task.support.labels, BAGS, selection.seed)
-    for inside, _ in parts:
+    bags: list[tuple[np.ndarray, PromptSet]] = []
+    for inside, outside in bootstraps(evaluator.task.support.labels, BAGS, selection.seed):
         part, sets = _repeated(repeat, evaluator, inside)
         n, weighed = len(inside), len(selection.singles(sets))
         sets = [*sets, selection.baseline(part)]
         cost = {s: n * selection.loss(v) - selection.prior(s, weighed) for s, v in sets}
-        winner = min(cost, key=lambda s: (cost[s], s.size, s.templates))
+        bags.append((outside, min(cost, key=lambda s: (cost[s], s.size, s.templates))))
+    chosen = vote([winner for _, winner in bags], evaluator)
+    return replace(chosen, bags=tuple(bags))
+
+
+def vote(winners: Sequence[PromptSet], evaluator: Evaluator) -> Selected:
+    """The ensemble of the templates of several sets, each weighted by how often it is in them."""
+    shares: dict[Template, float] = {}
+    for winner in winners:
         for t in winner.templates:
-            shares[t] = shares.get(t, 0.0) + 1 / len(parts) / winner.size
-    return _weighted(shares, evaluator, "bagged", len(parts))
+            shares[t] = shares.get(t, 0.0) + 1 / len(winners) / winner.size
+    return _weighted(shares, evaluator, "bagged", len(winners))
 
 
 def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
@@ -222,7 +232,7 @@ def _best_of_sizes(selection: Selection, evaluator: Evaluator, found: Found) -> 
 
 
 def _repeated(repeat: Repeat, evaluator: Evaluator, inside: np.ndarray) -> tuple[Evaluator, Found]:
-    return Repeat(repeat.fresh, evaluator, repeat.found, repeat.trials).on(inside)
+    return replace(repeat, evaluator=evaluator).on(inside, AMONG)
 
 
 def _weighted(

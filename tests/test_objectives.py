@@ -157,7 +157,7 @@ def test_every_searcher_goes_by_every_objective(made: list[str], command: str, n
     assert keys[0] == max(keys) and doc["objective"] == name
 
 
-@pytest.mark.parametrize("command", ["beam", "tpe", "climb", "random"])
+@pytest.mark.parametrize("command", ["beam", "tpe", "climb", "random", "evolve"])
 def test_no_labels_at_all(made: list[str], command: str) -> None:
     few = ["--depth", "2"] if command == "beam" else ["--trials", "12"]
     options = [command, *made, *few, "--shots", "0", "--unlabelled", "50"]

@@ -18,9 +18,19 @@ from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task
 from promptsearch.evaluators.paired import compare_paired, mcnemar
-from promptsearch.runs import SELECTIONS, Budget, Repeat, Selection, nested, search
+from promptsearch.runs import SELECTIONS, Budget, Repeat, Selection, judge, nested, search
 from promptsearch.runs.resampling import bootstraps, folds, refilled
-from promptsearch.search import BeamSearch, HillClimb, RandomSearch, Searcher, Space, TpeSearch, get_objective
+from promptsearch.search import (
+    AskClimb,
+    BeamSearch,
+    EvolveSearch,
+    HillClimb,
+    RandomSearch,
+    Searcher,
+    Space,
+    TpeSearch,
+    get_objective,
+)
 
 CLASSES, DIM = 4, 12
 BANK = Bank.of("made", [BASELINE, *(f"wording {i} of a {{}}." for i in range(12))])
@@ -56,8 +66,8 @@ def evaluator(shots: int = 4, good: str = "wording 3 of a {}.", seed: int = 0, n
     return Evaluator(Task("made", names, shots, seed, support, support, never), encode, 20.0)
 
 
-def beam() -> BeamSearch:
-    return BeamSearch(BANK, get_objective("xent"), width=3, depth=3)
+def beam(bank: Bank = BANK) -> BeamSearch:
+    return BeamSearch(bank, get_objective("xent"), width=3, depth=3)
 
 
 def test_a_part_scores_as_a_task_of_its_own_pictures_does() -> None:
@@ -114,11 +124,11 @@ def test_every_method_finds_a_template_that_is_far_better(method: str) -> None:
     ev = evaluator(shots=8)
     found = search(beam(), ev).ranked
     selection = Selection(method, BANK, get_objective("xent"), whole=True)
-    chosen = selection.choose(ev, found, Repeat(beam, ev))
+    chosen = selection.choose(ev, found, Repeat(beam, BANK, ev))
     if method != "zpe":  # which reads no labels
         assert "wording 3 of a {}." in chosen.prompt_set.templates
     assert chosen.score == ev.score([chosen.prompt_set])[0]
-    again = selection.choose(evaluator(shots=8), found, Repeat(beam, ev))
+    again = selection.choose(evaluator(shots=8), found, Repeat(beam, BANK, ev))
     assert again.prompt_set == chosen.prompt_set  # the same seed, the same choice
 
 
@@ -196,7 +206,7 @@ def test_an_estimate_judges_only_by_pictures_outside() -> None:
         selection = Selection("none", BANK, get_objective("accuracy"), seed=seed)
         found = search(BeamSearch(BANK, get_objective("accuracy"), width=3, depth=2), ev).ranked
         best = selection.choose(ev, found)
-        repeat = Repeat(lambda: BeamSearch(BANK, get_objective("accuracy"), width=3, depth=2), ev)
+        repeat = Repeat(lambda bank: BeamSearch(bank, get_objective("accuracy"), width=3, depth=2), BANK, ev)
         e = nested(selection, repeat, best.score.accuracy)
         assert e.accuracy.low <= e.accuracy.value <= e.accuracy.high and e.against.pictures == 16
         naive.append(e.naive)
@@ -204,10 +214,43 @@ def test_an_estimate_judges_only_by_pictures_outside() -> None:
     assert np.mean(naive) > np.mean(honest) + 0.1
 
 
+def test_out_of_bag_no_search_sees_the_picture_it_judges() -> None:
+    """Labels drawn at random: the naive accuracy is high by luck, that of votes on pictures never seen is not."""
+    naive, honest = [], []
+    for seed in range(6):
+        ev, goal = evaluator(shots=4, seed=seed, noise=50.0), get_objective("accuracy")
+        repeat = Repeat(lambda bank, goal=goal: BeamSearch(bank, goal, width=3, depth=2), BANK, ev)
+        selection = Selection("bagged", BANK, goal, seed=seed)
+        chosen = selection.choose(ev, [], repeat)
+        e = judge(selection, repeat, chosen)
+        assert (e.way, e.folds, e.repeated) == ("out-of-bag", 20, True) and e.against.pictures <= 16
+        assert e.accuracy.low <= e.accuracy.value <= e.accuracy.high
+        assert set(e.kept) == {t for _, s in chosen.bags for t in s.templates} and max(e.kept.values()) <= 20
+        naive.append(e.naive)
+        honest.append(e.accuracy.value)
+    assert np.mean(naive) > np.mean(honest) + 0.05
+
+
+def test_resampled_searches_go_among_the_templates_that_are_best_alone() -> None:
+    ev = evaluator(shots=8)
+    seen: list[Bank] = []
+
+    def fresh(bank: Bank) -> Searcher:
+        seen.append(bank)
+        return beam(bank)
+
+    part, found = Repeat(fresh, BANK, ev).on(np.arange(0, 32, 2), among=4)
+    scores = part.score([PromptSet.of(t) for t in BANK])
+    best = sorted(range(len(BANK)), key=lambda i: (scores[i].xent, BANK.templates[i]))[:4]
+    assert set(seen[-1].templates) == {BANK.templates[i] for i in best}
+    assert all(set(s.templates) <= set(seen[-1].templates) for s, _ in found)
+
+
 def test_a_search_that_cannot_be_repeated_chooses_again_among_what_it_found() -> None:
     ev = evaluator(shots=4)
     found = search(beam(), ev).ranked
-    e = nested(Selection("posterior", BANK, get_objective("xent")), Repeat(None, ev, tuple(s for s, _ in found)), 1.0)
+    repeat = Repeat(None, BANK, ev, tuple(s for s, _ in found))
+    e = nested(Selection("posterior", BANK, get_objective("xent")), repeat, 1.0)
     assert not e.repeated and sum(e.kept.values()) >= e.folds
 
 
@@ -216,16 +259,18 @@ def test_no_searcher_and_no_choice_touches_the_test_split() -> None:
     xent = get_objective("xent")
     makers: list[Any] = [
         beam,
-        lambda: RandomSearch(Space(BANK, 2), xent),
-        lambda: HillClimb(Space(BANK, 2), xent),
-        lambda: TpeSearch(Space(BANK, 2), xent, startup=5),
+        lambda bank: RandomSearch(Space(bank, 2), xent),
+        lambda bank: HillClimb(Space(bank, 2), xent),
+        lambda bank: TpeSearch(Space(bank, 2), xent, startup=5),
+        lambda bank: EvolveSearch(Space(bank, 2), xent, batch=3, population=4),
+        lambda bank: AskClimb(Space(bank, 2), xent, batch=2, pool=3, shown=2),
     ]
     for make in makers:
         ev = evaluator()
-        outcome = search(make(), ev, budget=Budget(12))
+        outcome = search(make(BANK), ev, budget=Budget(12))
         for method in SELECTIONS:
             selection = Selection(method, BANK, xent)
-            repeat = Repeat(make, ev, (), 12)
+            repeat = Repeat(make, BANK, ev, (), 12)
             selection.choose(ev, outcome.ranked, repeat)
         nested(selection, repeat, 0.5)
         assert ev.task.test_opened == 0
@@ -275,7 +320,8 @@ def test_every_method_through_the_command_line(made: list[str], method: str) -> 
     doc = json.loads(run("beam", *made, "--depth", "2", "--shots", "4", "--select", method, "--json").stdout)
     assert doc["selection"]["method"] == method
     e = doc["estimate"]
-    assert e["low"] <= e["accuracy"] <= e["high"] and e["folds"] == 10 and e["search_repeated"]
+    assert e["low"] <= e["accuracy"] <= e["high"] and e["search_repeated"]
+    assert (e["way"], e["folds"]) == (("out-of-bag", 20) if method == "bagged" else ("nested", 10))
     assert doc["held_out"]["pictures"] == 16
     assert {"mcnemar", "bootstrap", "verdict", "difference", "low", "high"} <= doc["paired"].keys()
 
@@ -334,5 +380,5 @@ def test_searchers_are_not_told_of_the_choice() -> None:
     searcher: Searcher = beam()
     outcome = search(searcher, ev)
     before = searcher.best
-    nested(Selection("bagged", BANK, get_objective("xent")), Repeat(beam, ev), 0.5)
+    nested(Selection("bagged", BANK, get_objective("xent")), Repeat(beam, BANK, ev), 0.5)
     assert searcher.best == before == outcome.winner
