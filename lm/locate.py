@@ -54,7 +54,12 @@ def locate(name: str, option: str = "--lm") -> ModelPlace:
 
 def _from_hub(name: str, option: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     reachable, reason = hub_reachable()
     if not reachable:
@@ -66,6 +71,8 @@ def _from_hub(name: str, option: str) -> Path:
             f"{option} {name}: the hub cannot be reached ({reason or first_line(e)}) and its cache has no copy; "
             f"{REMEDY}"
         ) from e
+    except GatedRepoError as e:
+        raise InputError(f"{option} {name}: gated; ask for access on its page and set HF_TOKEN, or {REMEDY}") from e
     except (RepositoryNotFoundError, HFValidationError) as e:
         raise InputError(f"{option} {name}: neither a folder nor a hub repository that is open to you; {REMEDY}") from e
     except Exception as e:  # the hub's client and its transport have many kinds

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +13,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from loopback_hub import Hub, loopback_hub
 from safetensors.torch import save_file
 
 from promptsearch.evaluators.models import RN50_REPO, TINY
-
-REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 ENCODE = """
 import json, sys
@@ -37,59 +32,10 @@ except PromptSearchError as e:
 """
 
 
-class Hub(BaseHTTPRequestHandler):
-    """`/{repo}/resolve/{revision}/FILE` from a folder; `cut` files end before their length."""
-
-    folder: Path
-    cut: set[str]
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        repo, _, rest = self.path.lstrip("/").partition("/resolve/")
-        file = self.folder / repo / rest.partition("/")[2]
-        if not rest or not file.is_file():
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("X-Repo-Commit", REVISION)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        content = file.read_bytes()
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", REVISION)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content[: len(content) // 2] if file.name in self.cut else content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep the tests' output clean."""
-
-
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
-    handler = type("H", (Hub,), {"folder": tmp_path / "hub", "cut": set()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
-    env |= {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_ETAG_TIMEOUT": "2",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "2",
-        "NO_PROXY": "127.0.0.1",
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-    }
-    yield handler, env
-    server.shutdown()
-    server.server_close()
+    with loopback_hub(tmp_path) as running:
+        yield running
 
 
 def encode(model: str, cache: Path, env: dict[str, str]) -> str:

@@ -1,0 +1,95 @@
+"""Language models from the hub, through the real client and a server on the loopback that stands in for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback_hub import REVISION, Hub, loopback_hub
+
+from promptsearch.lm import EMBEDDED, locate
+
+EVOLVE = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--bank", "templates"]
+EVOLVE += ["--population", "4", "--offspring", "4", "--trials", "14", "--select", "none", "--no-estimate", "--json"]
+
+#: Carries out several commands in one process: exit code, stdout, stderr of each.
+COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from promptsearch.cli import main
+for args in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main, args)
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]))
+"""
+
+
+def run(env: dict[str, str], *commands: list[str]) -> list[Any]:
+    args = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
+    done = subprocess.run(args, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
+    with loopback_hub(tmp_path) as (handler, env):
+        shutil.copytree(locate(EMBEDDED).folder, handler.folder / "someone" / "small-lm", ignore=_sources)
+        (handler.folder / "someone" / "small-lm" / "pytorch_model.bin").write_bytes(b"the same again")
+        yield handler, env
+
+
+def _sources(folder: str, names: list[str]) -> list[str]:
+    return [n for n in names if n.endswith((".py", ".yaml", ".md")) or n == "__pycache__"]
+
+
+def test_an_id_is_downloaded_into_an_empty_cache_and_then_found_there(hub: Any, tmp_path: Path) -> None:
+    handler, env = hub
+    ((code, out, err), (again, second, _)) = run(
+        env,
+        [*EVOLVE, "--lm", "someone/small-lm", "--study", "one"],
+        [*EVOLVE, "--lm", "embedded", "--study", "two"],
+    )
+    assert (code, again) == (0, 0), err
+    ours, shipped = json.loads(out), json.loads(second)
+    assert ours["winner"] == shipped["winner"] and ours["proposals"] == shipped["proposals"]  # the very same model
+    assert "model.safetensors" in handler.served and "pytorch_model.bin" not in handler.served
+    assert (tmp_path / "hf" / "hub" / "models--someone--small-lm" / "snapshots" / REVISION / "config.json").exists()
+    handler.served.clear()
+    code = "from promptsearch.lm import locate; print(locate('someone/small-lm').fingerprint)"
+    offline = {**env, "HF_HUB_OFFLINE": "1"}
+    found = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == locate(EMBEDDED).fingerprint
+
+
+def test_ids_that_cannot_be_had_are_one_line_with_the_remedy(hub: Any) -> None:
+    handler, env = hub
+    for name in ("gated-lm", "cut-lm", "vision"):
+        shutil.copytree(handler.folder / "someone" / "small-lm", handler.folder / "someone" / name)
+    handler.gated.add("someone/gated-lm")
+    folder = handler.folder / "someone"
+    (folder / "cut-lm" / "model.safetensors").rename(folder / "cut-lm" / "cut.safetensors")
+    handler.cut.add("cut.safetensors")
+    (folder / "vision" / "config.json").write_text('{"architectures": ["ViTModel"]}')
+    wanted = {
+        "nobody/nothing": (2, "neither a folder nor a hub repository that is open to you"),
+        "someone/gated-lm": (2, "gated; ask for access on its page and set HF_TOKEN"),
+        "someone/cut-lm": (1, "could not be had from the hub"),
+        "someone/vision": (2, "a ViTModel writes no text"),
+        "some one/model": (2, "neither a folder nor a hub repository"),
+    }
+    answers = run(env, *([*EVOLVE, "--lm", name] for name in wanted))
+    for (name, (code, message)), (exit_code, out, err) in zip(wanted.items(), answers, strict=True):
+        errors = [line for line in err.splitlines() if line.startswith("Error: ")]
+        assert (exit_code, out, len(errors)) == (code, "", 1), err
+        assert f"--lm {name}: " in errors[0] and message in errors[0], errors[0]
+
+
+def test_told_to_stay_offline_with_an_empty_cache(hub: Any) -> None:
+    ((code, _, err),) = run({**hub[1], "HF_HUB_OFFLINE": "1"}, [*EVOLVE, "--lm", "someone/small-lm"])
+    assert code == 1 and "cannot be reached (HF_HUB_OFFLINE is set) and its cache has no copy" in err
