@@ -13,6 +13,7 @@ import numpy as np
 
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.cache import digest_of
+from promptsearch.runs.heartbeat import Heartbeat, retry_stale
 from promptsearch.runs.owner import is_dead, this_process
 from promptsearch.runs.record import RunRecord
 from promptsearch.runs.storage import alone
@@ -40,17 +41,31 @@ class Cells:
     """What a comparison's study knows of its cells.
 
         cells = Cells(record, folder)
-        if (claim := cells.claim(cell)) is not None:
-            cells.finish(claim, cell, {"seconds": 1.5}, {"row 0": weights})
+        with cells.alive():
+            if (claim := cells.claim(cell)) is not None:
+                cells.finish(claim, cell, {"seconds": 1.5}, {"row 0": weights})
         figures, arrays = cells.done()[cell.key], cells.arrays(cell)
 
     Figures are an attribute of the trial, arrays a file in `folder` beside the runs.  A claim is taken under the
-    storage's lock, so that several processes of one machine share the work; the cell of one that died is computed anew
-    (a training goes on from its checkpoint).
+    storage's lock, so that several processes share the work; the cell of one that died is computed anew (a training
+    goes on from its checkpoint): at once where that was a process of this machine, else when its heartbeat has stopped.
+    Machines that share a comparison share `folder` as well, or each computes what it has no arrays of.
     """
 
-    def __init__(self, record: RunRecord, folder: Path) -> None:
-        self.record, self.folder = record, folder
+    def __init__(self, record: RunRecord | None, folder: Path) -> None:
+        self._record, self.folder = record, folder
+        self._heartbeat = None if record is None else Heartbeat(record.storage)
+
+    @property
+    def record(self) -> RunRecord:
+        """The study; a worker that only computes has none."""
+        assert self._record is not None
+        return self._record
+
+    def alive(self) -> Heartbeat:
+        """While this is entered, the cells that this process has in hand are kept from others."""
+        assert self._heartbeat is not None
+        return self._heartbeat
 
     def done(self) -> dict[str, dict[str, Any]]:
         """The figures of every finished cell whose arrays are there, by key."""
@@ -69,34 +84,50 @@ class Cells:
         record = self.record
         storage = record.study._storage
         with record.recording(), alone(record.storage):
-            trials = record.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE))
+            retry_stale(record.study)
+            states = (TrialState.RUNNING, TrialState.WAITING, TrialState.COMPLETE)
+            trials = record.study.get_trials(deepcopy=False, states=states)
             for t in (t for t in trials if t.user_attrs.get("key") == cell.key):
                 if t.state == TrialState.COMPLETE:
                     if self._file(cell.key).exists():
                         return None
                     continue
-                if t.user_attrs["owner"] != this_process() and not is_dead(t.user_attrs["owner"]):
+                if t.state == TrialState.WAITING:  # its process died elsewhere
+                    storage.set_trial_state_values(t._trial_id, TrialState.RUNNING)
+                elif t.user_attrs["owner"] != this_process() and not is_dead(t.user_attrs["owner"]):
                     return None
                 storage.set_trial_user_attr(t._trial_id, "owner", this_process())
+                self.alive().hold([t._trial_id])
                 return t._trial_id
             attrs = {**asdict(cell), "key": cell.key, "owner": this_process()}
             template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attrs)
-            return storage.create_new_trial(record.study._study_id, template)
+            claim = storage.create_new_trial(record.study._study_id, template)
+            self.alive().hold([claim])
+            return claim
 
-    def finish(self, claim: int, cell: Cell, figures: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    def finish(self, claim: int, cell: Cell, figures: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:
         """Keep what a cell gave: the arrays first, so that a finished trial always has them.
+
+        Returns:
+            False where the cell was given to another meanwhile, because this process slept so long.
 
         Raises:
             PromptSearchError: the folder or the storage cannot be written.
         """
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         self._predictions(cell).unlink(missing_ok=True)
         self._write(self._file(cell.key), cell, arrays)
         storage = self.record.study._storage
+        self.alive().release([claim])
         with self.record.recording():
-            storage.set_trial_user_attr(claim, "figures", figures)
-            storage.set_trial_state_values(claim, TrialState.COMPLETE, [figures["support"]["xent"]])
+            try:
+                storage.set_trial_user_attr(claim, "figures", figures)
+                storage.set_trial_state_values(claim, TrialState.COMPLETE, [figures["support"]["xent"]])
+            except UpdateFinishedTrialError:
+                return False
+        return True
 
     def arrays(self, cell: Cell) -> dict[str, np.ndarray]:
         """What `finish` was given."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from promptsearch.banks import PromptSet
 from promptsearch.evaluators import Score
 from promptsearch.runs import rows
+from promptsearch.runs.heartbeat import Heartbeat, retry_stale
 from promptsearch.runs.owner import is_dead, this_process
 from promptsearch.runs.record import RunRecord, Trial, _attrs
-from promptsearch.runs.storage import HEARTBEAT, alone
+from promptsearch.runs.storage import alone
 from promptsearch.search import TrialSearcher
 
 
@@ -31,19 +29,14 @@ class Claims:
     def __init__(self, record: RunRecord, worker: int = 0) -> None:
         self.record, self.worker = record, worker
         self.owner = this_process()
-        self._beating: set[int] = set()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._heartbeat = Heartbeat(record.storage)
 
     def __enter__(self) -> Claims:
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._heartbeat.__exit__()
 
     def take(self, sets: Sequence[PromptSet], step: int, total: int, searcher: TrialSearcher) -> list[Trial]:
         """Claim trials for these sets, or for the first of them when fewer are left of `total`.
@@ -64,7 +57,7 @@ class Claims:
                     if trial.number not in looked:
                         new.pop(trial.prompt_set, None)
                 trials = record.claim(list(new.items()), total)
-        self._beating.update(t.trial_id for t in trials)
+        self._heartbeat.hold((t.trial_id for t in trials), begin=False)  # the claim gave the first sign
         return trials
 
     def take_over(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -84,39 +77,19 @@ class Claims:
                 if t.waiting:
                     storage.set_trial_state_values(t.trial_id, optuna.trial.TrialState.RUNNING)
                 storage.set_trial_user_attr(t.trial_id, "owner", self.owner)
-                self._hold(t.trial_id)
+                self._heartbeat.hold([t.trial_id])
                 taken.append(t)
         return taken
 
     def retry_stale(self) -> None:
         """Fail the trials whose heartbeat stopped, and let them be tried again."""
-        import optuna
-
-        with self.record.recording(), alone(self.record.storage), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # experimental
-            optuna.storages.fail_stale_trials(self.record.study)
+        with self.record.recording(), alone(self.record.storage):
+            retry_stale(self.record.study)
 
     def finish(self, scored: Sequence[tuple[Trial, Score]]) -> None:
         """Record the scores of trials in hand, in one transaction.
 
         One that was given to another meanwhile, because this process slept so long, is left to that one.
         """
-        self._beating.difference_update(t.trial_id for t, _ in scored)
+        self._heartbeat.release(t.trial_id for t, _ in scored)
         self.record.complete(scored)
-
-    def _hold(self, trial_id: int) -> None:
-        self.record.storage.record_heartbeat(trial_id)
-        self._beating.add(trial_id)
-
-    def _beat(self) -> None:
-        import optuna
-        import sqlalchemy.exc
-
-        errors: tuple[Any, ...] = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
-        while not self._stop.wait(HEARTBEAT):
-            for trial_id in list(self._beating):
-                try:
-                    self.record.storage.record_heartbeat(trial_id)
-                except errors:  # a missed beat is no harm: the next one is near
-                    break
-        self.record.storage.remove_session()

@@ -114,16 +114,21 @@ class Comparison:
         Raises:
             PromptSearchError: a method failed; the cell is named.
         """
-        from promptsearch.search.gradient import Checkpoint
-
         grid = self.grid()
         done = self.cells.done().keys()
         left = [(cell, method) for cell, method in grid if cell.key not in done]
+        with self.cells.alive():
+            self._compute(left, len(grid), spread or self._here)
+
+    def _compute(self, left: list[tuple[Cell, Method]], total: int, spread: Spread) -> None:
+        from promptsearch.search.gradient import Checkpoint
+
         while left:
             elsewhere: list[tuple[Cell, Method]] = []
             claims: dict[str, int] = {}
-            for cell, (figures, arrays) in (spread or self._here)(self._claimed(left, claims, elsewhere, len(grid))):
-                self.cells.finish(claims[cell.key], cell, figures, arrays)
+            for cell, (figures, arrays) in spread(self._claimed(left, claims, elsewhere, total)):
+                if not self.cells.finish(claims[cell.key], cell, figures, arrays):
+                    elsewhere.append((cell, self.methods[cell.method]))
                 Checkpoint(self.cells.checkpoint(cell), cell.key).remove()
             done = self.cells.done().keys()
             left = [(cell, method) for cell, method in elsewhere if cell.key not in done]

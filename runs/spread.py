@@ -58,7 +58,7 @@ class CellWorker:
                         "give all machines the same weights and pictures"
                     )
                 problems[dataset] = Problem(encoder, source, cache, [], told["memory"])
-            cells = Cells(None, told["folder"])  # type: ignore[arg-type]  # the record is where the command is
+            cells = Cells(None, told["folder"])  # the record is where the command is
             self._comparison = Comparison(cells, problems, told["methods"], told["shots"], 1)
         return self._comparison
 

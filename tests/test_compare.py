@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from made_problem import make_problem
+from optuna.trial import TrialState
 
 from promptsearch.cli import main
 from promptsearch.commands.compare import searcher_options
 from promptsearch.evaluators.crossed import crossed_interval
+from promptsearch.runs import RunRecord
+from promptsearch.runs.cells import Cell, Cells
 from promptsearch.runs.methods import random_templates
 from promptsearch.search import SEARCHERS, RandomSearch
 
@@ -50,9 +53,9 @@ def document(args: list[str]) -> dict[str, Any]:
     return json.loads(run([*args, "--json"]).stdout)
 
 
-def started(args: list[str], **env: str) -> subprocess.Popen[str]:
+def started(args: list[str], code: str | None = None, **env: str) -> subprocess.Popen[str]:
     path = os.pathsep.join(p for p in sys.path if p)
-    command = [sys.executable, "-m", "promptsearch", *args]
+    command = [sys.executable, *(["-m", "promptsearch"] if code is None else ["-c", code]), *args]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **env}, text=True, **streams)
 
@@ -135,6 +138,55 @@ def test_a_killed_comparison_goes_on_and_ends_the_same(made: list[str], tmp_path
     after = dict(sqlite3.connect(runs).execute("select number, datetime_complete from trials"))
     assert len(after) == 48 and 9 <= len(before) < 48
     assert {n: after[n] for n in before} == before  # nothing was computed twice
+
+
+def test_the_cell_of_a_machine_that_died_is_computed_by_another(made: list[str], postgres: str, tmp_path: Path) -> None:
+    """As trials of searches are: its process cannot be looked for, but its heartbeat stops."""
+    import sqlalchemy
+
+    args = [*made, "--trials", "400"]
+    whole = document([*args, "--storage", str(tmp_path / "whole.db")])
+    elsewhere = "import socket; socket.gethostname = lambda: 'elsewhere'; from promptsearch.cli import main; main()"
+    process = started([*args, "--storage", postgres, "--study", "shared"], elsewhere)
+    engine = sqlalchemy.create_engine(postgres.replace("postgresql:", "postgresql+psycopg:"))
+
+    def states() -> dict[str, int]:
+        with engine.connect() as db:
+            if not sqlalchemy.inspect(db).has_table("trials"):
+                return {}
+            return dict(db.execute(sqlalchemy.text("SELECT state, count(*) FROM trials GROUP BY state")).all())
+
+    while True:  # until it is killed with a cell in hand
+        assert process.poll() is None, process.communicate()
+        if states().get("COMPLETE", 0) > 2:
+            process.send_signal(signal.SIGSTOP)
+            if states().get("RUNNING"):
+                break
+            process.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    with engine.begin() as db:  # a minute and more has passed
+        aged = "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 day'"
+        db.execute(sqlalchemy.text(aged))
+    again = document([*args, "--storage", postgres, "--study", "shared"])
+    assert timeless(again) == timeless(whole)
+    assert states() == {"COMPLETE": 48, "FAIL": 1}
+    engine.dispose()
+
+
+def test_a_process_that_slept_leaves_its_cell_to_who_took_it(tmp_path: Path) -> None:
+    record = RunRecord.open("c", str(tmp_path / "runs.db"), {"objective": "xent"}, {})
+    cells = Cells(record, tmp_path)
+    cell = Cell("beam", "made", 4, 0, "x")
+    claim = cells.claim(cell)
+    assert claim is not None
+    record.storage.set_trial_state_values(claim, TrialState.FAIL)  # as Optuna does when its heartbeat has stopped
+    other = cells.claim(cell)
+    assert other is not None and other != claim
+    figures, arrays = {"support": {"xent": 1.0}}, {"row 0": np.eye(2, dtype=np.float32)}
+    assert not cells.finish(claim, cell, figures, arrays) and cell.key not in cells.done()
+    assert cells.finish(other, cell, figures, arrays) and cells.done()[cell.key] == figures
 
 
 def test_more_of_it_computes_only_what_is_new(made: list[str], tmp_path: Path) -> None:
