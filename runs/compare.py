@@ -273,7 +273,7 @@ class Comparison:
         found = []
         for i, row in enumerate(figures["rows"]):
             if method.prompts_pictures:
-                hits = self.cells.predictions(cell) == test.labels
+                hits = np.asarray(self.cells.predictions(cell) == test.labels)
             else:
                 hits, _ = score_weights(arrays[f"row {i}"], test.features, test.labels, self._tools.encoder.logit_scale)
             found.append(Tested(cell, row["name"], {**figures, **row}, row["support"], row.get("validation"), hits))

@@ -181,7 +181,7 @@ def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str,
     for prompt, known in zip(made, prompts, strict=True):
         for name, tensor in prompt.tensors.items():
             tensor.copy_(torch.as_tensor(known.tensors[name]))
-    parts = []
+    parts: list[list[np.ndarray]] = []
     for batch in _batches(encoder.preprocess, (p.open() for p in problem.source.stored(split, indices.tolist()))):
         encoder.progress(BATCH * len(parts), len(indices), f"classifying {split} pictures under {len(made)} prompts")
         features = [prompt.encode_all([batch]) for prompt in made]
