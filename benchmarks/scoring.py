@@ -11,6 +11,8 @@ matrix product with the pictures, accuracy and cross-entropy.
 from __future__ import annotations
 
 import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -42,6 +44,14 @@ def plain(vectors: np.ndarray, table: TemplateTable, sets: np.ndarray) -> tuple[
     return accuracy, xent
 
 
+def turns_of_a_second(work: Callable[[], object]) -> int:
+    """How often to do it in a turn: BLAS's threads spin for some hundredths of a second after the peer's."""
+    work()
+    start = time.perf_counter()
+    work()
+    return max(1, round(1 / (time.perf_counter() - start)))
+
+
 @click.command()
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--dim", default=1024, show_default=True)
@@ -60,15 +70,16 @@ def main(repeats: int, dim: int, path: Path | None) -> None:
         sets = np.concatenate([np.column_stack([np.tile(p, (templates, 1)), np.arange(templates)]) for p in parents])
         few = sets[:: max(1, len(sets) // sample)][:sample]
         clock = Clock(available_cores())
-        table.grow(parents[:1])
+        work = {
+            "grow": lambda t=table, p=parents: t.grow(p),
+            "score": lambda t=table, s=sets: t.score(s),
+            "plain": lambda v=vectors, t=table, s=few: plain(v, t, s),
+        }
+        times = {key: turns_of_a_second(f) for key, f in work.items()}
         for _ in range(repeats):
-            for key, work in (
-                ("grow", lambda t=table, p=parents: t.grow(p)),
-                ("score", lambda t=table, s=sets: t.score(s)),
-                ("plain", lambda v=vectors, t=table, s=few: plain(v, t, s)),
-            ):
-                clock.time(key, work)
-        counts = {"grow": len(sets), "score": len(sets), "plain": len(few)}
+            for key, f in work.items():
+                clock.time(key, lambda f=f, n=times[key]: [f() for _ in range(n)])
+        counts = {key: times[key] * (len(few) if key == "plain" else len(sets)) for key in work}
         rates = {k: [counts[k] / seconds for seconds in v] for k, v in clock.seconds.items()}
         at = np.arange(0, len(sets), max(1, len(sets) // sample))[:sample]
         own = [i for i in range(len(at)) if sets[at[i], 3] not in sets[at[i], :3]]

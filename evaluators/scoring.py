@@ -11,17 +11,25 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators.losses import Losses
 from promptsearch.evaluators.memory import quarter_of_ram
 from promptsearch.evaluators.statistics import STATISTICS, probabilities
 
-#: Floats of working memory per chunk of sets: they stay in a core's second-level cache.
-CHUNK_FLOATS = 96_000
+#: Floats of working memory per chunk of sets: they stay in a core's second-level cache, and are so many that threads
+#: seldom wait for each other between two of numpy's loops.
+CHUNK_FLOATS = 330_000
+
+#: Chunks of sets that a thread takes at a time.
+CHUNKS = 16
+
+#: Sums of larger arrays (C, N) are made set by set, of smaller ones many at a time.
+SMALL = 16_000
 
 #: Ensembles of more templates take their norms from summed vectors: the Gram matrix would cost k*k.
 LARGE = 64
@@ -54,11 +62,12 @@ class TemplateTable:
         self.features = np.ascontiguousarray(features[self.order], dtype=np.float32)
         self.labels = np.ascontiguousarray(labels[self.order])
         self.logit_scale = np.float32(logit_scale)
+        self._losses = Losses(self.labels, logit_scale)
         self.size = 0
         self._logits = np.empty((0, 0, len(labels)), np.float32)  # (T, C, N)
         self._vectors = np.empty((0, 0, features.shape[1]), np.float32)  # (T, C, D)
         self._gram = np.empty((0, 0, 0), np.float32)  # (T, T, C)
-        self._recent = _Recent(LARGE)
+        self._recent = _Recent(1)
         self._cores = available_cores()
 
     def add(self, vectors: np.ndarray) -> None:
@@ -124,17 +133,18 @@ class TemplateTable:
         """
         accuracy, xent = np.empty(len(index)), np.empty(len(index))
 
-        def work(part: slice | np.ndarray) -> None:
-            cosines, norm = self._sums(index[part], None if weights is None else weights[part])
-            accuracy[part], xent[part] = self._accuracy_xent(cosines, norm)
+        together = self.kept or index.shape[1] > LARGE
+        order = np.arange(len(index)) if together else _neighbours(index)
 
-        if self.kept or index.shape[1] > LARGE:
-            self._spread(work, self._chunks(len(index)))
-            return accuracy, xent
-        step = self._chunks(len(index))[0].stop
-        order = _neighbours(index)
-        for at in range(0, len(order), step):
-            work(order[at : at + step])
+        def work(part: slice, room: np.ndarray) -> None:
+            at = order[part]
+            sets, w = index[at], None if weights is None else weights[at]
+            pieces = ((to, *self._sums(sets[to], None if w is None else w[to], room)) for to in self._chunks(len(at)))
+            accuracy[at], xent[at] = self._losses(
+                len(at), pieces, lambda i: self._logits_of(sets[i, None], None if w is None else w[i, None], room)
+            )
+
+        self._spread(work, self._chunks(len(index), CHUNKS), self._cores if together else 1)
         return accuracy, xent
 
     def figures(
@@ -151,8 +161,8 @@ class TemplateTable:
         """
         found = {name: np.empty(len(index)) for name in names}
 
-        def work(part: slice) -> None:
-            logits = self._logits_of(index[part], None if weights is None else weights[part])
+        def work(part: slice, room: np.ndarray) -> None:
+            logits = self._logits_of(index[part], None if weights is None else weights[part], room)
             for name in names:
                 found[name][part] = STATISTICS[name](logits, self.labels, consensus)
 
@@ -161,13 +171,14 @@ class TemplateTable:
 
     def consensus(self, rows: Sequence[int]) -> np.ndarray:
         """(N,) classes with the highest mean probability over these templates, in the table's order."""
-        total = sum(probabilities(self._logits_of(np.array([[row]]), None))[0].astype(np.float64) for row in rows)
+        room = self._room()
+        total = sum(probabilities(self._logits_of(np.array([[row]]), None, room))[0].astype(np.float64) for row in rows)
         return np.asarray(total).argmax(axis=0)
 
-    def _logits_of(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-        """(S, C, N) logits."""
-        sums, norm = self._sums(index, weights)
-        sums *= (self.logit_scale / np.maximum(norm, np.float32(1e-12)))[:, :, None]
+    def _logits_of(self, index: np.ndarray, weights: np.ndarray | None, room: np.ndarray) -> np.ndarray:
+        """(S, C, N) logits, in `room`."""
+        sums, norm = self._sums(index, weights, room)
+        sums *= self._losses.scales(norm)
         return sums
 
     def grow(self, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,16 +197,30 @@ class TemplateTable:
         mine = np.einsum("pcd,pcd->pc", summed, summed)
         for start, block in self._blocks():  # (s, C, N) logits
             whole = slice(start, start + len(block))
-            squares = mine[:, None] + 2 * self._cross(parents, summed, whole) + self._own(whole)  # (P, s, C)
+            norm = np.sqrt(mine[:, None] + 2 * self._cross(parents, summed, whole) + self._own(whole))  # (P, s, C)
 
-            def work(part: slice, block: np.ndarray = block, squares: np.ndarray = squares, start: int = start) -> None:
-                to = slice(start + part.start, start + part.stop)
-                sums = np.empty_like(block[part])
-                for p, base in enumerate(bases):  # inside, so that a template is read from memory once for all parents
-                    np.add(block[part], base, out=sums)
-                    accuracy[p, to], xent[p, to] = self._accuracy_xent(sums, np.sqrt(squares[p, part]))
+            def work(
+                part: slice, room: np.ndarray, block: np.ndarray = block, norm: np.ndarray = norm, start: int = start
+            ) -> None:
+                # Parents are inside, so that a template is read from memory once for all of them.
+                to, s = slice(start + part.start, start + part.stop), part.stop - part.start
+                pieces = (
+                    (
+                        slice(p * s + some.start, p * s + some.stop),
+                        np.add(block[part][some], base, out=room[: some.stop - some.start]),
+                        norm[p, part][some],
+                    )
+                    for some in self._chunks(s)
+                    for p, base in enumerate(bases)
+                )
 
-            self._spread(work, self._chunks(len(block)))
+                def again(i: int) -> np.ndarray:
+                    return self._logits_of(np.append(parents[i // s], to.start + i % s)[None], None, room)
+
+                found = self._losses(len(bases) * s, pieces, again)
+                accuracy[:, to], xent[:, to] = (f.reshape(len(bases), s) for f in found)
+
+            self._spread(work, self._chunks(len(block), max(1, CHUNKS // len(parents))))
         return accuracy, xent
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -221,34 +246,52 @@ class TemplateTable:
         """(s, C) squared lengths of some templates' vectors."""
         return np.einsum("scd,scd->sc", self._vectors[some], self._vectors[some])
 
-    def _chunks(self, sets: int) -> list[slice]:
-        step = max(1, CHUNK_FLOATS // max(1, self._vectors.shape[1] * len(self.labels)))
-        return [slice(at, min(at + step, sets)) for at in range(0, sets, step)]
+    def _chunks(self, sets: int, pieces: int = 1) -> list[slice]:
+        """Parts of the sets, of at most `pieces` times what fits the working memory."""
+        step = pieces * max(1, CHUNK_FLOATS // max(1, self._vectors.shape[1] * len(self.labels)))
+        parts = -(-sets // step)
+        if pieces > 1:  # a share for every thread
+            parts = min(sets, max(parts, self._cores))
+        step = -(-sets // max(1, parts))  # even ones
+        return [slice(at, min(at + step, sets)) for at in range(0, sets, max(1, step))]
 
-    def _spread(self, work: Callable[[slice], None], chunks: Iterable[slice]) -> None:
-        """Numpy releases the interpreter's lock in its loops: threads share one table without copies."""
-        chunks = list(chunks)
-        if self._cores == 1 or len(chunks) < 4:
-            for part in chunks:
-                work(part)
+    def _spread(
+        self, work: Callable[[slice, np.ndarray], None], chunks: Sequence[slice], threads: int | None = None
+    ) -> None:
+        """Numpy releases the interpreter's lock in its loops: threads share one table without copies.
+
+        Args:
+            work: is given a chunk and a thread's own (s, C, N) floats to work in: new memory for every chunk would take
+                as long as the arithmetic.
+        """
+        left = iter(chunks)
+
+        def one_thread(_: int) -> None:
+            room = self._room()
+            for part in left:  # shared: each thread takes the next that nobody has
+                work(part, room)
+
+        threads = min(threads or self._cores, len(chunks))
+        if threads < 2:
+            one_thread(0)
             return
-        with ThreadPoolExecutor(self._cores) as pool:
-            for _ in pool.map(work, chunks):
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(one_thread, range(threads)):
                 pass
 
-    def _sums(self, index: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """(S, C, N) summed cosines and (S, C) norms of the summed vectors."""
-        k = index.shape[1]
+    def _room(self) -> np.ndarray:
+        """(s, C, N) floats to work in."""
+        shape = self._vectors.shape[1], len(self.labels)
+        return np.empty((max(1, CHUNK_FLOATS // max(1, math.prod(shape))), *shape), np.float32)
+
+    def _sums(self, index: np.ndarray, weights: np.ndarray | None, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(S, C, N) summed cosines, in `room`, and (S, C) norms of the summed vectors."""
+        sums, k = room[: len(index)], index.shape[1]
         if k > LARGE:
             vectors = self._vector_sums(index, weights)
-            return vectors @ self.features.T, _lengths(vectors)
+            return np.matmul(vectors, self.features.T, out=sums), _lengths(vectors)
         w = None if weights is None else weights.astype(np.float32)
-        sums = self._gather(index[:, 0])  # (S, C, N), a copy
-        if w is not None:
-            sums *= w[:, 0, None, None]
-        for j in range(1, k):
-            term = self._gather(index[:, j])
-            sums += term if w is None else term * w[:, j, None, None]
+        self._add_up(index, w, sums)
         if not self._paired:
             return sums, _lengths(self._vector_sums(index, weights))
         gram = self._gram[index[:, :, None], index[:, None, :]]  # (S, k, k, C)
@@ -256,11 +299,21 @@ class TemplateTable:
             gram = gram * (w[:, :, None] * w[:, None, :])[..., None]
         return sums, np.sqrt(gram.sum(axis=(1, 2)))
 
-    def _gather(self, rows: np.ndarray) -> np.ndarray:
-        """(S, C, N) logits of S templates, a copy; those that are not kept are computed, or still at hand."""
-        if self.kept:
-            return np.asarray(self._logits[rows])
-        return np.stack([self._recent(int(row), self._product) for row in rows])
+    def _add_up(self, index: np.ndarray, weights: np.ndarray | None, out: np.ndarray) -> None:
+        """Sums of the templates' logits (S, C, N), those not kept computed, or still at hand; weighted."""
+        if self.kept and math.prod(out.shape[1:]) < SMALL:
+            np.take(self._logits, index[:, 0], axis=0, out=out, mode="clip")
+            if weights is not None:
+                out *= weights[:, 0, None, None]
+            for j in range(1, index.shape[1]):
+                term = self._logits[index[:, j]]
+                out += term if weights is None else term * weights[:, j, None, None]
+            return
+        for i, row in enumerate(index.tolist()):
+            for j, template in enumerate(row):
+                known = self._logits[template] if self.kept else self._recent(template, self._product)
+                term = known if weights is None else known * weights[i, j]
+                np.add(out[i], term, out=out[i]) if j else np.copyto(out[i], term)
 
     def _vector_sums(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
         """(S, C, D) summed vectors of S ensembles."""
@@ -269,22 +322,6 @@ class TemplateTable:
     def _summed_vectors(self, row: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
         w = np.ones(len(row), np.float32) if weights is None else weights.astype(np.float32)
         return np.tensordot(w, self._vectors[row], axes=1)  # (C, D)
-
-    def _accuracy_xent(self, sums: np.ndarray, norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(S,) accuracy and mean cross-entropy of summed cosines (S, C, N), which are overwritten."""
-        sums *= (self.logit_scale / np.maximum(norm, np.float32(1e-12)))[:, :, None]
-        true = np.empty((len(sums), len(self.labels)), np.float32)  # (S, N)
-        bounds = np.searchsorted(self.labels, np.arange(sums.shape[1] + 1))
-        for c in range(sums.shape[1]):
-            true[:, bounds[c] : bounds[c + 1]] = sums[:, c, bounds[c] : bounds[c + 1]]
-        top = sums.max(axis=1)  # (S, N)
-        accuracy = np.count_nonzero(true >= top, axis=1) / len(self.labels)
-        sums -= top[:, None, :]
-        np.exp(sums, out=sums)
-        losses = np.log(sums.sum(axis=1))
-        losses += top
-        losses -= true
-        return accuracy, losses.mean(axis=1, dtype=np.float64)
 
     def _make_room(self, room: int, classes: int, dim: int) -> None:
         """Larger arrays with what is known copied over; logits and Gram matrices only while they fit the memory."""
@@ -301,8 +338,7 @@ class TemplateTable:
             raise PromptSearchError(
                 f"memory ran out while scoring with a budget of {self.memory / 2**30:.1f} GB: lower --memory"
             ) from e
-        recent = self.memory // 4 // (4 * classes * len(self.labels))
-        self._recent = _Recent(max(LARGE, recent))
+        self._recent = _Recent(max(1, self.memory // 4 // (4 * classes * len(self.labels))))
 
     def _grown(self, old: np.ndarray, shape: tuple[int, ...], need: int) -> np.ndarray:
         """A larger array with what is known copied over; an empty one where it does not fit, and once it did not."""
