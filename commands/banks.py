@@ -9,6 +9,7 @@ import click
 
 from promptsearch.banks import Bank, builtin_banks, load_bank
 from promptsearch.banks.shipped import OPEN_CLIP_SIZES
+from promptsearch.commands import complete
 from promptsearch.errors import PromptSearchError
 
 
@@ -38,7 +39,7 @@ def list_banks(as_json: bool) -> None:
 
 
 @banks.command()
-@click.argument("bank")
+@click.argument("bank", shell_complete=complete.banks)
 @click.option("--limit", type=click.IntRange(min=0), help="Show no more templates than this.")
 @click.option("--json", "as_json", is_flag=True, help="For machines, with line numbers.")
 def show(bank: str, limit: int | None, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptsearch.commands import complete
 from promptsearch.commands.fluency_options import fluency_options
 from promptsearch.commands.lm_options import lm_options
 from promptsearch.commands.options import (
@@ -27,15 +28,35 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--methods", default="all", show_default=True, help='A list such as "beam,coop" or "all,pez:1" (1 draw).')
+@click.option(
+    "--methods",
+    default="all",
+    show_default=True,
+    shell_complete=complete.methods,
+    help='A list such as "beam,coop" or "all,pez:1" (1 draw).',
+)
 @model_options
-@click.option("--dataset", "datasets", multiple=True, default=["auto"], help="As for searches; again for more.")
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    default=["auto"],
+    shell_complete=complete.datasets,
+    help="As for searches; again for more.",
+)
 @pictures_option
 @click.option("--picture-column", help="Column of the pictures, where it is not plain.")
 @click.option("--label-column", help="Column of the labels, where it is not plain.")
 @click.option("--shots", default="1,2,4,8,16", show_default=True, help="Labelled pictures per class, a list.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Draws, from seed 0 on.")
-@click.option("--bank", "bank_spec", default="templates", show_default=True, help="Searched and averaged by all.")
+@click.option(
+    "--bank",
+    "bank_spec",
+    default="templates",
+    show_default=True,
+    shell_complete=complete.banks,
+    help="Searched and averaged by all.",
+)
 @click.option("--trials", type=click.IntRange(1), default=200, show_default=True, help="Of searches that go by trials.")
 @click.option("--ensemble", type=int, default=6, show_default=True, help="Most templates of one prompt set.")
 @click.option("--against", default="coop", show_default=True, help="The method whose distance is given.")

@@ -1,4 +1,4 @@
-"""What the shell offers after an option: banks, models, data sets, runs."""
+"""What the shell offers: banks, models, data sets, runs, and what plug-ins bring; nothing of theirs is imported."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ Offered = list[CompletionItem]
 
 
 def banks(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """Built-in banks, then files."""
-    from promptsearch.banks import builtin_banks
-
-    named = [CompletionItem(n, help=d) for n, d in builtin_banks().items() if n.startswith(incomplete)]
-    return named or [CompletionItem(incomplete, type="file")]
+    """Built-in banks and those of plug-ins, then files."""
+    return _plugins("banks", incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
@@ -22,10 +19,43 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offer
 
 
 def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """CIFAR and its conditions, then folders."""
-    names = ["cifar10", "cifar100", *(f"cifar10-{c}" for c in ("dark", "lowres", "negative"))]
-    named = [CompletionItem(n) for n in names if n.startswith(incomplete)]
+    """CIFAR and its conditions, data sets of plug-ins, then folders."""
+    conditions = [f"cifar10-{c}" for c in ("dark", "lowres", "negative")]
+    named = [*_plugins("datasets", incomplete), *(CompletionItem(n) for n in conditions if n.startswith(incomplete))]
     return named or [CompletionItem(incomplete, type="dir")]
+
+
+def objectives(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+    """Our objectives and those of plug-ins."""
+    from promptsearch.search import OBJECTIVES
+
+    return [CompletionItem(n) for n in OBJECTIVES if n.startswith(incomplete)]
+
+
+def proposers(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+    """Our proposers and those of plug-ins."""
+    return _plugins("proposers", incomplete)
+
+
+def searchers(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+    """The searchers of plug-ins: promptsearch's own have commands."""
+    return _plugins("searchers", incomplete, ours=False)
+
+
+def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+    """The searchers, behind what a list of methods holds so far; other methods are in the reference."""
+    before, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(f"{before}{comma}{i.value}") for i in _plugins("searchers", last)]
+
+
+def _plugins(kind: str, incomplete: str, ours: bool = True) -> Offered:
+    from promptsearch.plugins import found
+
+    return [
+        CompletionItem(name, help=plugin.package)
+        for name, plugin in found(kind)[0].items()
+        if name.startswith(incomplete) and (ours or plugin.package != "promptsearch")
+    ]
 
 
 def studies(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from promptsearch.commands import complete
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
 from promptsearch.commands.trial_options import space_options
@@ -35,6 +36,7 @@ from promptsearch.commands.trial_options import space_options
 @click.option(
     "--proposer",
     default="lm",
+    shell_complete=complete.proposers,
     show_default=True,
     help="Who writes the offspring: lm (a language model; embedded, unless one is named), grammar (the bank's slots and"
     " words), or a plug-in's.",

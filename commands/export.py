@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptsearch.commands import complete
 from promptsearch.commands.options import run_elsewhere_options, storage_option
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=complete.studies)
 @click.option("--to", "form", required=True, help="clip-benchmark, open-clip, transformers, bank or python.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout.")
 @click.option("--name", help="With clip-benchmark: its name of the data set.  [default: the run's data set]")

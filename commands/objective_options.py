@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from promptsearch.commands import complete
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -16,6 +18,7 @@ def objective_options(f: F) -> F:
         click.option(
             "--objective",
             default=None,
+            shell_complete=complete.objectives,
             help=(
                 "xent, xent-fitted, accuracy, margin or balanced; without labels zpe, mutual-information or agreement."
                 "  [default: xent; mutual-information with --shots 0]"

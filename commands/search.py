@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from promptsearch.commands import complete
 from promptsearch.commands.options import output_options, problem_options, run_options
 from promptsearch.commands.trial_options import trial_options
 
 
 @click.command()
-@click.argument("searcher")
+@click.argument("searcher", shell_complete=complete.searchers)
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the searcher's own; JSON.")
 @trial_options
 @problem_options

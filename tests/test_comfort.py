@@ -133,6 +133,10 @@ def test_completion_scripts(shell: str) -> None:
         ("promptsearch beam --model ti", "tiny"),
         ("promptsearch tpe --dataset cifar10-d", "cifar10-dark"),
         ("promptsearch runs show be", "beam-made-1shots-seed0"),
+        ("promptsearch report be", "beam-made-1shots-seed0"),
+        ("promptsearch tpe --objective xe", "xent"),
+        ("promptsearch evolve --proposer gr", "grammar"),
+        ("promptsearch compare --methods hand-written,be", "hand-written,beam"),
     ],
 )
 def test_the_shell_is_offered(words: str, offered: str, beam: list[str]) -> None:
@@ -141,6 +145,34 @@ def test_the_shell_is_offered(words: str, offered: str, beam: list[str]) -> None
     env = {"_PROMPTSEARCH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": count}
     result = CliRunner().invoke(main, env=env, prog_name="promptsearch")
     assert any(line.partition(",")[2].startswith(offered) for line in result.stdout.splitlines()), result.stdout
+
+
+def test_the_shell_is_offered_what_plug_ins_bring_without_importing_it(tmp_path: Path) -> None:
+    info = tmp_path / "site" / "mine-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    kinds = ("banks", "datasets", "objectives", "proposers", "searchers")
+    (info / "entry_points.txt").write_text("".join(f"[promptsearch.{k}]\nmine-{k} = not_there:thing\n" for k in kinds))
+    lines = {
+        "banks": "promptsearch beam --bank mi",
+        "datasets": "promptsearch beam --dataset mi",
+        "objectives": "promptsearch beam --objective mi",
+        "proposers": "promptsearch evolve --proposer mi",
+        "searchers": "promptsearch search mi",
+    }
+    code = (
+        "import os, sys\n"
+        "from promptsearch.cli import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    os.environ |= {'COMP_WORDS': line, 'COMP_CWORD': str(len(line.split()) - 1)}\n"
+        "    try: main(prog_name='promptsearch')\n"
+        "    except SystemExit: pass\n"
+        "print(sorted({'torch', 'open_clip', 'transformers', 'datasets', 'optuna'} & set(sys.modules)))"
+    )
+    path = os.pathsep.join([str(tmp_path / "site"), *(p for p in sys.path if p)])
+    env = {**os.environ, "PYTHONPATH": path, "_PROMPTSEARCH_COMPLETE": "bash_complete"}
+    done = subprocess.run([sys.executable, "-c", code, *lines.values()], env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [*(f"plain,mine-{kind}" for kind in lines), "[]"], done.stderr
 
 
 def states(*args: str, code: int = 0) -> dict[str, dict[str, str]]:
