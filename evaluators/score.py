@@ -56,15 +56,17 @@ def mid_p(hits: int, n: int) -> Interval:
 
     Agresti and Gottard 2005, "Randomized confidence intervals and the mid-P approach".
     """
-    from scipy.optimize import brentq
     from scipy.special import bdtr
 
-    def above(p: float) -> float:  # P(more hits) + P(as many) / 2, at accuracy p
-        return 1 - (float(bdtr(hits, n, p)) + (float(bdtr(hits - 1, n, p)) if hits else 0.0)) / 2
+    def where(tail: float) -> float:  # the accuracy p at which P(more hits) + P(as many) / 2, which rises, is this
+        low, high = 0.0, 1.0
+        for _ in range(50):  # halved here: scipy.optimize takes as long to import as a search takes
+            p = (low + high) / 2
+            more = 1 - (float(bdtr(hits, n, p)) + (float(bdtr(hits - 1, n, p)) if hits else 0.0)) / 2
+            low, high = (p, high) if more < tail else (low, p)
+        return low
 
-    low = brentq(lambda p: above(p) - 0.025, 0, 1) if hits else 0.0
-    high = brentq(lambda p: above(p) - 0.975, 0, 1) if hits < n else 1.0
-    return Interval(hits / n, float(low), float(high))
+    return Interval(hits / n, where(0.025) if hits else 0.0, where(0.975) if hits < n else 1.0)
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
