@@ -91,7 +91,14 @@ class PackFeatures:
         return arrays["labels"].astype(np.int64), arrays["indices"].astype(np.int64)
 
     def features(self, split: str, positions: np.ndarray) -> np.ndarray:
-        return self._block(split).arrays["features"].astype(np.float32)[positions]
+        arrays = self._block(split).arrays
+        found = arrays["features"][positions].astype(np.float32)
+        if (bad := _not_finite(found)) is not None:
+            raise PromptSearchError(
+                f"the feature pack of {self.name} has a feature that is not finite, of picture "
+                f"{arrays['indices'][positions][bad]} of the {split} split; make the pack again"
+            )
+        return found
 
     def _block(self, split: str) -> Block:
         if split not in self._loaded:
@@ -214,7 +221,17 @@ def import_pack(folder: Path, cache: Cache) -> list[dict[str, Any]]:
             raise InputError(f"{file}: {e}; fetch the pack again") from e
         if not {"features", "labels", "indices"} <= block.arrays.keys() or "dataset" not in block.key:
             raise InputError(f"{file}: not a block of a feature pack")
+        if (bad := _not_finite(block.arrays["features"])) is not None:
+            raise InputError(
+                f"{file}: the feature of picture {block.arrays['indices'][bad]} is not finite; make the pack again"
+            )
         blocks.append(block)
     for block in blocks:
         cache.add("packs", block.key, block.arrays, block.meta)
     return [b.key for b in blocks]
+
+
+def _not_finite(features: np.ndarray) -> int | None:
+    """The first row that is not finite."""
+    finite = np.isfinite(features).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from promptsearch.cli import main
+from promptsearch.errors import PromptSearchError
 
 BEAM = ["beam", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "4", "--width", "3", "--depth", "3"]
 
@@ -268,6 +269,28 @@ def test_a_damaged_pack_is_refused_whole(tmp_path: Path) -> None:
     assert str(file) in run("features", "import", pack, code=2).stderr
     assert json.loads(run("cache", "info", "--json").stdout)["kinds"] == []
     run("features", "import", tmp_path / "nowhere", code=2)
+
+
+def test_a_pack_with_a_feature_that_is_not_finite_names_its_picture(tmp_path: Path) -> None:
+    from promptsearch.evaluators import default_cache, open_problem
+    from promptsearch.evaluators.cache import read_block, write_block
+
+    pack = tmp_path / "pack"
+    run("features", "export", "--model", "tiny", "--dataset", "cifar10", pack)
+    file = next(f for f in pack.rglob("*.safetensors") if read_block(f).key["split"] == "train")
+    block = read_block(file)
+    block.arrays["features"][7, 3] = np.nan
+    picture = int(block.arrays["indices"][7])
+    file.unlink()
+    write_block(file.parent, block.key, block.arrays, block.meta)
+    assert f"picture {picture} is not finite" in run("features", "import", pack, code=2).stderr
+
+    cache = default_cache()  # a copy of the folder is a pack, too
+    cache.add("packs", block.key, block.arrays, block.meta)
+    source = open_problem("tiny", "cifar10").source
+    assert len(source.features("train", np.arange(5))) == 5
+    with pytest.raises(PromptSearchError, match=f"picture {picture} of the train split"):
+        source.features("train", np.arange(10))
 
 
 def test_pack_and_pictures_agree() -> None:
