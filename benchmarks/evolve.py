@@ -1,4 +1,4 @@
-"""Does a language model help?  Evolution with the embedded one, with the bank's own words, and random search.
+"""Does a language model help?  Evolution and climbing with the embedded one, with the bank's words, and random search.
 
     python benchmarks/evolve.py                   # 10 seeds, 300 evaluations, degraded conditions, the test half
     python benchmarks/evolve.py --tune            # options, on other seeds and on held-out training pictures
@@ -37,6 +37,7 @@ COMPARED: dict[str, tuple[Make, bool]] = {  # and whether the language model wri
     "random": (lambda space, seed: RandomSearch(space, get_objective("xent"), seed=seed, batch=8), False),
     "evolve --proposer grammar": (evolve(), False),
     "evolve": (evolve(), True),
+    "climb --lm, by the bank's words": (lambda space, seed: AskClimb(space, get_objective("xent"), seed=seed), False),
     "climb --lm": (lambda space, seed: AskClimb(space, get_objective("xent"), seed=seed), True),
 }
 TUNED: dict[str, tuple[Make, bool]] = {
@@ -168,8 +169,9 @@ def table(rows: list[dict[str, Any]], names: list[str], model: LocalModel) -> No
                 f"| {np.mean([r['accuracy'] for r in some]):.2f} | {'' if n == 'random' else interval(against)} "
                 f"| {np.mean([r['fluency'] for r in some]):.2f} | {np.mean([r['outside'] > 0 for r in some]):.0%} |"
             )
-    grammar = "evolve --proposer grammar"
-    for a, b in (("evolve", grammar), ("evolve", "random"), (grammar, "random")):
+    grammar, words = "evolve --proposer grammar", "climb --lm, by the bank's words"
+    pairs = [("evolve", grammar), ("evolve", "random"), (grammar, "random"), ("climb --lm", words)]
+    for a, b in [*pairs, ("climb --lm", "random"), (words, "random"), ("climb --lm", "evolve")]:
         if a in done and b in done:
             for key in ("accuracy", "xent"):
                 difference = np.array([done[a][k][key] - done[b][k][key] for k in common])
