@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+import torch
+from click.testing import CliRunner, Result
 
 from promptsearch.banks import Template
-from promptsearch.lm import LocalModel, locate
+from promptsearch.lm import EMBEDDED, LocalModel, locate
+from promptsearch.models.lm.check import main as check
 from promptsearch.models.lm.sentences import document, draw, edit, say
-from promptsearch.models.lm.train import main
+from promptsearch.models.lm.train import main, rows
 from promptsearch.search.proposers import Request
 from promptsearch.search.proposers.prompts import LABELS, completion
 
@@ -36,12 +40,59 @@ def test_the_texts_learnt_have_the_form_that_models_are_asked_in(kind: str) -> N
     assert any(f"\n{LABELS[kind]}: " in t for t in texts)
 
 
-def test_the_script_makes_a_folder_that_writes_and_goes_on_from_one(tmp_path: Path) -> None:
-    small = ["--layers", "1", "--width", "16", "--vocabulary", "300", "--documents", "50", "--batch", "1"]
-    for args in (["--steps", "9", "--stop", "1"], ["--steps", "2", "--start", str(tmp_path / "0"), "--seed", "1"]):
-        out = tmp_path / str(int("--start" in args))
-        result = CliRunner().invoke(main, [*small, *args, "--out", str(out)])
-        assert result.exit_code == 0, result.exception
-        assert (out / "train_log.jsonl").read_text().count("loss") == 1
-        model = LocalModel(locate(str(out)))
-        assert len(model.write(["Caption: a photo of a {}.\nShorter:"] * 2, 0)) == 2
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """As many as before: training takes one."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+SMALL = ["--layers", "1", "--width", "16", "--vocabulary", "300", "--documents", "50", "--batch", "1", "--steps", "4"]
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, threads: None) -> None:
+    def train(name: str, *more: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [*SMALL, "--out", str(tmp_path / name), *more])
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    train("whole")
+    train("cut", "--stop", "2")
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    assert "was made with" in train("cut", "--lr", "0.1", code=2).stderr
+    train("cut")
+    for file in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "cut" / file).read_bytes()
+    assert {f.name for f in (tmp_path / "cut").iterdir()} == {f.name for f in (tmp_path / "whole").iterdir()}
+    log = [json.loads(line) for line in (tmp_path / "cut" / "train_log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [2, 4] and log[-1]["tokens"] == 4 * 320
+    model = LocalModel(locate(str(tmp_path / "cut")))
+    assert len(model.write(["Caption: a photo of a {}.\nShorter:"] * 2, 0)) == 2
+
+
+def test_the_shipped_weights_are_those_of_the_script() -> None:
+    folder = locate(EMBEDDED).folder
+    defaults = {o.name: o.default for o in main.params}
+    last = json.loads((folder / "train_log.jsonl").read_text().splitlines()[-1])
+    assert (last["step"], last["tokens"]) == (defaults["steps"], defaults["steps"] * defaults["batch"] * 320)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["n_layer"], config["n_embd"]) == (defaults["layers"], defaults["width"])
+    assert config["vocab_size"] <= defaults["vocabulary"]
+    assert sum(f.stat().st_size for f in folder.glob("*.*")) < 6e6
+
+
+def test_rows_have_no_padding_and_begin_with_whole_documents() -> None:
+    tokenizer = LocalModel(locate(EMBEDDED))._tokenizer
+    made = rows(tokenizer, 7, 5)
+    assert made.shape == (5, 320) and (made[:, 0] == tokenizer.eos_token_id).all()
+    assert (made == rows(tokenizer, 7, 5)).all() and not (made == rows(tokenizer, 8, 5)).all()
+    first = document(np.random.default_rng([2026, 7]))
+    assert tokenizer.decode(made[0, 1:]).startswith(first[:200])
+
+
+def test_the_check_prints_what_the_model_does() -> None:
+    result = CliRunner().invoke(check, ["--answers", "3"])
+    assert result.exit_code == 0, result.exception
+    for row in ("| rankings |", "| history |", "| condition | medium |", "| the good half |"):
+        assert row in result.stdout

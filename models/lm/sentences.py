@@ -34,6 +34,7 @@ class Caption:
     condition: str | None
     setting: str | None
     determiner: str
+    other: str | None = None
 
 
 def pick(rng: Rng, items: Any) -> Any:
@@ -46,20 +47,21 @@ def chosen(items: Any, number: float) -> Any:
     return items[int(number * len(items))]
 
 
-def draw(rng: Rng) -> Caption:
-    """A caption: most name a medium and a condition, few a place."""
+def draw(rng: Rng, other: float = 0.0) -> Caption:
+    """A caption: most name a medium and a condition, few a place, so many (`other`) a word that stands for itself."""
     medium = pick(rng, list(MEDIA)) if rng.random() < 0.35 else "photo"
     return Caption(
         medium if rng.random() < 0.75 else None,
         pick(rng, list(CONDITIONS)) if rng.random() < 0.7 else None,
         pick(rng, WORDS["settings"]) if rng.random() < 0.25 else None,
         pick(rng, WORDS["determiners"]),
+        pick(rng, WORDS["others"]) if rng.random() < other else None,
     )
 
 
 def say(c: Caption, rng: Rng, name: str = "{}") -> str:
     """Put a caption into words; synonyms and order are drawn, each by a number of its own."""
-    in_front, which, order, medium, *odd = rng.random(8)
+    in_front, which, order, medium, where, *odd = rng.random(9)
     behind = [c.setting] if c.setting else []
     adjective = ""
     if c.condition:
@@ -72,6 +74,10 @@ def say(c: Caption, rng: Rng, name: str = "{}") -> str:
     if determiner == "a" and name != "{}":
         determiner = article(name)
     thing = f"{determiner} {name}"
+    if c.other and (c.medium is None or where < 0.5):
+        thing = f"{article(c.other) if c.determiner == 'a' else determiner} {c.other} {name}"
+    elif c.other:
+        adjective = f"{adjective} {c.other}".strip()
     if c.medium is None:
         core = f"{chosen(['there is ', 'this is ', 'here is '], odd[1])}{thing}" if odd[0] < 0.12 else thing
     else:
@@ -87,14 +93,14 @@ def say(c: Caption, rng: Rng, name: str = "{}") -> str:
     return text if odd[3] > 0.9 else text + "."
 
 
-def edit(kind: str, rng: Rng) -> tuple[tuple[str, ...], str] | None:
+def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str] | None:
     """(parents, answer) of one kind of request, or None where the drawn caption cannot be changed so."""
-    c = draw(rng)
+    c = draw(rng, other)
     if kind == "crossover":
         d = draw(rng)
         if c.condition is None or (d.medium is None and d.setting is None):
             return None
-        joined = Caption(d.medium, c.condition, d.setting or c.setting, d.determiner)
+        joined = Caption(d.medium, c.condition, d.setting or c.setting, d.determiner, c.other)
         first, second = int(rng.integers(1 << 31)), int(rng.integers(1 << 31))
         say_first, say_second = np.random.default_rng(first), np.random.default_rng(second)
         return (say(c, say_first), say(d, say_second)), say(joined, np.random.default_rng(first))
@@ -135,31 +141,35 @@ def alike(old: Caption, new: Caption, rng: Rng, kind: str) -> tuple[str, str]:
 
 def few_shot(rng: Rng) -> str:
     """Examples of one kind of edit, in the form of a request and its answer."""
-    kind = pick(rng, list(LABELS))
+    kind, other = pick(rng, list(LABELS)), 0.6 if rng.random() < 0.4 else 0.0
     blocks: list[str] = []
     while len(blocks) < 4:
-        if made := edit(kind, rng):
+        if made := edit(kind, rng, other):
             blocks.append(block(made[0], LABELS[kind], made[1]))
     return "\n".join(blocks)
 
 
 def ranking(rng: Rng, scored: bool) -> str:
     """Captions from worst to best, where the better ones share what a hidden target says."""
-    target = draw(rng)
+    other = 0.5 if rng.random() < 0.4 else 0.0
+    target = draw(rng, other)
     while target.condition is None and target.medium in (None, "photo"):
-        target = draw(rng)
+        target = draw(rng, other)
     rows = []
     mostly = int(rng.integers(1 << 31))  # the better ones mostly share their words too
     n = int(rng.integers(5, 12))
+    low, span = int(rng.integers(1, 60)), int(rng.integers(3, 40))
     for i in range(n + 1):
-        c = draw(rng)
+        c = draw(rng, other if i < n else 0.0)
         near = rng.random() < (0.95 if i == n else 0.15 + 0.75 * i / n)
         if near:
             c = replace(c, condition=target.condition if rng.random() < 0.9 else c.condition)
             if target.medium not in (None, "photo") and rng.random() < 0.8:
                 c = replace(c, medium=target.medium)
+            if target.other and rng.random() < 0.8:
+                c = replace(c, other=target.other)
         words = np.random.default_rng(mostly if near and rng.random() < 0.7 else int(rng.integers(1 << 31)))
-        rows.append((int(rng.integers(0, 25)) + (45 if near else 15), say(c, words)))
+        rows.append((low + int(span * (0.5 * rng.random() + 0.5 * near)), say(c, words)))
     last = rows.pop()
     rows.sort(key=lambda r: r[0])
     if scored:
@@ -186,10 +196,14 @@ def sentences(rng: Rng) -> str:
 def echo(rng: Rng) -> str:
     """Lines that come again: what teaches a small model to look back and copy."""
     if rng.random() < 0.5:
-        every = " ".join([*WORDS["objects"], *WORDS["settings"]]).split()
-        lines = [" ".join(pick(rng, every) for _ in range(int(rng.integers(4, 12)))) for _ in range(3)]
+        every = " ".join([*WORDS["objects"], *WORDS["settings"], *WORDS["others"]]).split()
+        lines = []
+        for _ in range(3):
+            words = [pick(rng, every) for _ in range(int(rng.integers(4, 12)))]
+            words[int(rng.integers(len(words)))] = "{}"  # whatever it reads, a line has its place for the name
+            lines.append(" ".join(words))
     else:
-        lines = [say(draw(rng), rng) for _ in range(4)]
+        lines = [say(draw(rng, 0.3), rng) for _ in range(4)]
     again = [lines[i] for i in rng.integers(len(lines), size=3 * len(lines))]
     return "\n".join([*lines, *again])
 
@@ -199,8 +213,8 @@ def document(rng: Rng) -> str:
     kind = rng.random()
     if kind < 0.45:
         return few_shot(rng)
-    if kind < 0.65:
+    if kind < 0.7:
         return ranking(rng, scored=rng.random() < 0.6)
-    if kind < 0.8:
+    if kind < 0.82:
         return echo(rng)
     return sentences(rng)

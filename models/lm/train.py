@@ -2,29 +2,36 @@
 
     python -m promptsearch.models.lm.train --out folder
 
-models/lm/README.md has the commands of the shipped weights.  Writes an ordinary transformers folder (config.json,
-model.safetensors in float16, tokenizer.json …) and a log.
+makes the shipped weights, in some ten minutes on one core.  Killed and started again it goes on from its last
+checkpoint and ends with the same weights: documents are drawn from (seed, step), and sums are made by one thread.
+Writes an ordinary transformers folder (config.json, model.safetensors in float16, tokenizer.json …) and a log.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from torch.nn.functional import cross_entropy
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from promptsearch.models.lm.sentences import document
 
 HERE = Path(__file__).resolve().parent
 END = "<|endoftext|>"
 CONTEXT = 320
-HELD_OUT = 10_000  # the seed of documents that are never trained on
+SEED = 2026
+HELD_OUT = 1 << 30  # the "step" of documents that are never trained on
+#: Steps in which the learning rate rises; steps between two lines of the log, each with a checkpoint.
+WARM_UP, EVERY = 150, 100
 
 
 def train_tokenizer(vocabulary: int, documents: int) -> PreTrainedTokenizerFast:
@@ -38,7 +45,7 @@ def train_tokenizer(vocabulary: int, documents: int) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator((document(rng) for _ in range(documents)), trainer)
@@ -51,23 +58,76 @@ def train_tokenizer(vocabulary: int, documents: int) -> PreTrainedTokenizerFast:
     )
 
 
-def rows(tokenizer: Any, seed: int) -> Iterator[list[int]]:
-    """Endless rows of CONTEXT tokens, each beginning with a whole document."""
-    rng = np.random.default_rng([2026, seed])
+def rows(tokenizer: Any, step: int, n: int) -> torch.Tensor:
+    """(n, CONTEXT) tokens without padding: documents behind one another, each row beginning with a whole one."""
+    rng = np.random.default_rng([SEED, step])
     end = tokenizer.eos_token_id
+    full: list[list[int]] = []
     row = [end]
-    while True:
-        for ids in tokenizer([document(rng) for _ in range(64)])["input_ids"]:
+    while len(full) < n:
+        for ids in tokenizer([document(rng) for _ in range(8)])["input_ids"]:
             row += [*ids, end]
             if len(row) >= CONTEXT:
-                yield row[:CONTEXT]
+                full.append(row[:CONTEXT])
                 row = [end]
+    return torch.tensor(full[:n])
+
+
+def sinusoids(positions: int, width: int, size: float) -> torch.Tensor:
+    """(positions, width): Vaswani et al. 2017, section 3.5.
+
+    What learnt positions begin as: heads that look back by one, which copying needs, are learnt much sooner so.
+    """
+    at = torch.arange(positions)[:, None] * torch.exp(-math.log(10_000.0) * torch.arange(0, width, 2) / width)
+    return size * torch.stack([at.sin(), at.cos()], 2).reshape(positions, width)
+
+
+def build(tokens: int, end: int, layers: int, width: int) -> GPT2LMHeadModel:
+    """The model before its first step."""
+    torch.manual_seed(0)  # a script of its own: transformers' initialisation has no generator argument
+    config = GPT2Config(
+        vocab_size=tokens,
+        n_positions=CONTEXT,
+        n_embd=width,
+        n_layer=layers,
+        n_head=4,
+        activation_function="gelu_pytorch_tanh",  # what gelu_new computes, in one pass
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+    model = GPT2LMHeadModel(config)
+    model.transformer.wpe.weight.data = sinusoids(CONTEXT, width, 0.1)
+    return model
+
+
+def optimizers(model: GPT2LMHeadModel, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for the embeddings and everything else."""
+    if not hasattr(torch.optim, "Muon"):
+        raise click.ClickException(f"torch {torch.__version__} has no Muon; train with torch 2.9 or later")
+    named = list(model.named_parameters())
+    matrices = [p for n, p in named if p.ndim == 2 and ".h." in n]
+    embeddings = [p for n, p in named if p.ndim == 2 and ".h." not in n]
+    others = [p for _, p in named if p.ndim < 2]
+    groups = [{"params": embeddings, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    return [
+        torch.optim.Muon(matrices, lr=10 * lr, weight_decay=0.1),
+        torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95)),
+    ]
+
+
+def rate(step: int, steps: int) -> float:
+    """The share of the learning rate: it rises for `WARM_UP` steps, and falls to nothing from half of all steps on."""
+    return min(1.0, step / WARM_UP, 2 * (steps - step + 1) / steps)
 
 
 def save(model: Any, tokenizer: Any, out: Path) -> None:
     """Weights in float16, in a folder that transformers 4 reads too."""
     model.generation_config.do_sample = True  # `transformers serve` heeds a temperature only then
     model.half().save_pretrained(out)
+    model.float()
     tokenizer.save_pretrained(out)
     file = out / "tokenizer_config.json"
     settings = {**json.loads(file.read_text("utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
@@ -79,82 +139,93 @@ def save(model: Any, tokenizer: Any, out: Path) -> None:
 def held_out_loss(model: Any, batch: torch.Tensor) -> float:
     """Mean cross-entropy per token, in nats, on documents never trained on."""
     model.eval()
-    loss = float(model(batch, labels=batch).loss)
+    losses = [loss_of(model, some) for some in batch.split(16)]
     model.train()
-    return loss
+    return float(torch.stack(losses).mean())
+
+
+def loss_of(model: Any, x: torch.Tensor) -> torch.Tensor:
+    """Of every next token of (B, CONTEXT) tokens."""
+    return cross_entropy(model(x).logits[:, :-1].flatten(0, 1), x[:, 1:].flatten())
+
+
+class Checkpoint:
+    """All that a killed training goes on from, in one file that is replaced as a whole.
+
+    checkpoint = Checkpoint(out / "checkpoint.pt", model, optimizers(model, 2e-3), {"steps": 1600})
+    first, log, seconds = checkpoint.read()
+    """
+
+    def __init__(
+        self, file: Path, model: Any, optimizers: Sequence[torch.optim.Optimizer], options: dict[str, Any]
+    ) -> None:
+        self.file, self.model, self.optimizers, self.options = file, model, optimizers, options
+
+    def read(self) -> tuple[int, list[dict[str, Any]], float]:
+        """(steps done, log, seconds spent), with the model and the optimizers as they were then."""
+        if not self.file.is_file():
+            return 0, [], 0.0
+        kept = torch.load(self.file, weights_only=True)
+        if kept["options"] != self.options:
+            raise click.UsageError(f"{self.file} was made with {kept['options']}; give these, or another --out")
+        self.model.load_state_dict(kept["model"])
+        for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        return kept["step"], kept["log"], kept["seconds"]
+
+    def write(self, step: int, log: list[dict[str, Any]], seconds: float) -> None:
+        states = [o.state_dict() for o in self.optimizers]
+        kept = {"options": self.options, "model": self.model.state_dict(), "optimizers": states}
+        beside = self.file.with_suffix(".new")
+        torch.save({**kept, "step": step, "log": log, "seconds": seconds}, beside)
+        os.replace(beside, self.file)
 
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE)
-@click.option("--steps", default=2000)
+@click.option("--steps", default=1600)
 @click.option("--batch", default=12)
 @click.option("--layers", default=3)
 @click.option("--width", default=128)
 @click.option("--vocabulary", default=1536)
 @click.option("--documents", default=20_000, help="That the tokenizer is trained on.")
 @click.option("--lr", default=2e-3)
-@click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A folder to go on from.")
-@click.option("--warm-up", default=0.05, help="Share of the steps in which the learning rate rises.")
-@click.option("--seed", default=0, help="Of the documents.")
-@click.option("--stop", type=int, help="Stop after this step, whatever the learning rate is then.")
-def main(
-    out: Path,
-    steps: int,
-    batch: int,
-    layers: int,
-    width: int,
-    vocabulary: int,
-    documents: int,
-    lr: float,
-    start: Path | None,
-    warm_up: float,
-    seed: int,
-    stop: int | None,
-) -> None:
+@click.option("--stop", type=int, help="Stop after this step; the same command again goes on.")
+def main(out: Path, stop: int | None, **options: Any) -> None:
+    """Train from nothing, or from the checkpoint in --out."""
+    torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(vocabulary, documents) if start is None else AutoTokenizer.from_pretrained(start)
-    end = tokenizer.eos_token_id
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=CONTEXT,
-        n_embd=width,
-        n_layer=layers,
-        n_head=4,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=end,
-        eos_token_id=end,
-    )
-    torch.manual_seed(0)  # a script of its own: transformers' initialisation has no generator argument
-    model = GPT2LMHeadModel(config)
-    if start is not None:
-        model.load_state_dict(GPT2LMHeadModel.from_pretrained(start, dtype=torch.float32).state_dict())
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=warm_up)
-    source, held = rows(tokenizer, seed), rows(tokenizer, HELD_OUT)
-    test = torch.tensor([next(held) for _ in range(32)])
-    log, started = [], time.perf_counter()
-    for step in range(1, steps + 1):
-        x = torch.tensor([next(source) for _ in range(batch)])  # (B, CONTEXT)
-        loss = model(x, labels=x).loss
-        optimizer.zero_grad(set_to_none=True)
+    steps = options["steps"]
+    tokenizer = train_tokenizer(options["vocabulary"], options["documents"])
+    model = build(len(tokenizer), tokenizer.eos_token_id, options["layers"], options["width"])
+    both = optimizers(model, options["lr"])
+    rates = [[group["lr"] for group in o.param_groups] for o in both]
+    checkpoint = Checkpoint(out / "checkpoint.pt", model, both, options)
+    done, log, spent = checkpoint.read()
+    test = rows(tokenizer, HELD_OUT, 64)
+    started = time.process_time()
+    for step in range(done + 1, steps + 1):
+        for optimizer, full in zip(both, rates, strict=True):
+            for group, lr in zip(optimizer.param_groups, full, strict=True):
+                group["lr"] = lr * rate(step, steps)
+        loss = loss_of(model, rows(tokenizer, step, options["batch"]))
+        model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0 or step in (steps, stop):
-            seconds = round(time.perf_counter() - started)
-            log.append({"step": step, "loss": round(held_out_loss(model, test), 4), "seconds": seconds})
+        for optimizer in both:
+            optimizer.step()
+        if step % EVERY == 0 or step in (steps, stop):
+            seconds = spent + time.process_time() - started
+            tokens = step * options["batch"] * CONTEXT
+            line = {"step": step, "tokens": tokens, "loss": round(held_out_loss(model, test), 4)}
+            log.append({**line, "cpu seconds": round(seconds)})
             click.echo(json.dumps(log[-1]))
-            save(model, tokenizer, out)
-            model.float()
+            checkpoint.write(step, log, seconds)
         if step == stop:
-            break
+            return
+    save(model, tokenizer, out)
     (out / "train_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    checkpoint.file.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
