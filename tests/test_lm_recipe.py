@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 from promptsearch.banks import Template
 from promptsearch.lm import EMBEDDED, LocalModel, locate
-from promptsearch.models.lm.check import main as check
 from promptsearch.models.lm.sentences import document, draw, edit, say
 from promptsearch.models.lm.train import main, rows
 from promptsearch.search.proposers import Request
@@ -89,10 +88,3 @@ def test_rows_have_no_padding_and_begin_with_whole_documents() -> None:
     assert (made == rows(tokenizer, 7, 5)).all() and not (made == rows(tokenizer, 8, 5)).all()
     first = document(np.random.default_rng([2026, 7]))
     assert tokenizer.decode(made[0, 1:]).startswith(first[:200])
-
-
-def test_the_check_prints_what_the_model_does() -> None:
-    result = CliRunner().invoke(check, ["--answers", "3"])
-    assert result.exit_code == 0, result.exception
-    for row in ("| rankings |", "| history |", "| condition | medium |", "| the good half |"):
-        assert row in result.stdout

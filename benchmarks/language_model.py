@@ -1,7 +1,7 @@
 """How well the embedded language model does what it is asked, on captions that it was never trained on.
 
-    python -m promptsearch.models.lm.check
-    python -m promptsearch.models.lm.check --folder another
+    python benchmarks/language_model.py
+    python benchmarks/language_model.py --folder another
 
 Perplexity is per word, so that models with other tokenizers compare.  An answer "keeps" a medium or a condition when it
 has one of its words; "by chance" is how often the answers to other parents have them.
@@ -12,19 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import click
 import numpy as np
 
 from promptsearch.banks import Template, load_bank
-from promptsearch.lm import LocalModel, locate
+from promptsearch.lm import EMBEDDED, LocalModel, locate
 from promptsearch.models.lm.sentences import CONDITIONS, MEDIA, Caption, draw, echo, few_shot, ranking, say, sentences
 from promptsearch.search.proposers import KINDS, Request
 from promptsearch.search.proposers.language import LanguageProposer
 from promptsearch.search.validity import ProposalFilter
 
-HERE = Path(__file__).resolve().parent
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 #: What each kind of request leaves as it is.
 KEPT = {"paraphrase": ("medium", "condition"), "specific": ("medium", "condition"), "medium": ("condition",)} | {
@@ -125,11 +123,11 @@ def scores(model: LocalModel, n: int) -> None:
 
 
 @click.command()
-@click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default=HERE)
+@click.option("--folder", default=EMBEDDED, help="A model's folder.")
 @click.option("--answers", default=200, help="Of each kind; texts are twice as many.")
-def main(folder: Path, answers: int) -> None:
+def main(folder: str, answers: int) -> None:
     """Print tables of what a model folder does."""
-    model = LocalModel(locate(str(folder)))
+    model = LocalModel(locate(folder))
     perplexity(model, 2 * answers)
     validity(model, answers)
     keeping(model, answers)
