@@ -167,8 +167,9 @@ class ServerModel:
                 self._count({"tries that failed": 1})
                 time.sleep(min(PATIENCE, wait if e.after is None else e.after))
                 wait *= 2
+        often = f"{self.place.tries} times" if self.place.tries > 1 else "and was asked once"
         raise PromptSearchError(
-            f"--lm-url {self.place.url}: {why}, {self.place.tries} times; the trials so far are kept: "
+            f"--lm-url {self.place.url}: {why}, {often}; the trials so far are kept: "
             "see to the server, and the same command again resumes"
         )
 

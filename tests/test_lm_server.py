@@ -177,6 +177,23 @@ def test_a_server_that_breaks_down_costs_no_trial(server: FaultyServer) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        ("html", 1, "it answers HTML (is this the address of its API? it usually ends in /v1), and was asked once"),
+        ("400", 1, "it refuses the request with 400 (the context is too short"),
+        ("401", 2, "it wants an API key (401); set the key in OPENAI_API_KEY, or name its variable with --lm-key-env"),
+    ],
+)
+def test_what_a_run_says_of_a_bad_server(server: FaultyServer, fault: str, code: int, message: str) -> None:
+    server.always = fault
+    broken = run(*EVOLVE, "--lm-url", server.url, "--lm-tries", "1", "--study", "mine")
+    errors = [line for line in broken.stderr.splitlines() if line.startswith("Error: ")]
+    assert broken.exit_code == code and len(errors) == 1 and message in errors[0], broken.stderr
+    kept = json.loads(run("runs", "show", "mine", "--json").stdout)["trials"]
+    assert kept >= 4  # what was scored before the model was asked
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
         (["--lm-url", "nowhere"], "not an http"),
@@ -252,6 +269,19 @@ def test_transformers_serve_writes_for_a_run(api: str, served: str, talking: Pat
     assert proposals["usage"]["calls"] >= 8 and "tries that failed" not in proposals["usage"]
     assert proposals["usage"]["tokens read"] > 100
     assert sum(proposals["rejected"].values()) < 0.7 * proposals["proposed"]
+
+
+def test_a_context_that_is_too_long_ends_the_run_in_one_line(talking: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(talking, tmp_path / "wordy")
+    settings = folder / "tokenizer_config.json"
+    chat = "{% for m in messages %}{{ m.content * 20 }}{% endfor %}"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": chat}))
+    options = [a for a in EVOLVE if a not in ("--lm-model", "m")]
+    result = run(*options, "--lm", str(folder), "--study", "wordy")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.exit_code == 2 and len(errors) == 1, result.stderr
+    assert "do not fit into the context of 320" in errors[0] and "name one with a longer context" in errors[0]
+    assert json.loads(run("runs", "show", "wordy", "--json").stdout)["trials"] >= 4
 
 
 def test_a_local_model_with_a_chat_template_writes_for_a_run(talking: Path) -> None:
