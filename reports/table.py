@@ -78,8 +78,6 @@ def _verdicts(result: dict[str, Any]) -> list[str]:
             every = "resampling" if result["estimate"].get("way") == "out-of-bag" else "fold"
             line += f" {stable} of its {len(kept)} templates were chosen again in every {every}."
         lines.append(line)
-    if names := result["winner"].get("class_names"):
-        lines.append(f"Class names of the winner: {', '.join(names)}.")
     if estimate := result.get("estimate"):
         how = "search and choice" if estimate["search_repeated"] else "the choice only, which flatters it,"
         how += f" repeated in {estimate['folds']} folds"
@@ -134,6 +132,8 @@ def _prompts(row: dict[str, Any]) -> Group | str:
     lines = [escape(t) for t in templates[:SHOWN]]
     if len(templates) > SHOWN:
         lines = lines[:2] + [f"… and {len(templates) - 2} more"]
+    if names := row.get("class_names"):
+        lines.append(f"[dim]classes: {escape(', '.join(names))}[/dim]")
     return "\n".join(lines)
 
 

@@ -74,7 +74,7 @@ def _rising(searcher: Searcher, told: dict[PromptSet, Score]) -> list[tuple[int,
 
 
 def prepare(searcher: Searcher, evaluator: Evaluator) -> None:
-    """Have the evaluator compute the figures that the searcher's objective goes by.
+    """Have the evaluator compute the figures that the searcher's objective goes by, and name it the task's classes.
 
     Raises:
         InputError: they need labels and the pictures have none.
@@ -82,6 +82,8 @@ def prepare(searcher: Searcher, evaluator: Evaluator) -> None:
     objective = searcher.objective
     if objective.labels and not evaluator.task.labelled:
         raise InputError(f"objective {objective.name!r} needs labelled pictures and this task has none")
+    if searcher.bank is not None and searcher.bank.class_names:
+        searcher.name_classes(evaluator.task.class_names)
     evaluator.require(objective.needs, () if searcher.bank is None else searcher.bank.templates)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from promptsearch.evaluators import Evaluator, Score
 from promptsearch.runs.naming import rename
 from promptsearch.runs.repeat import WHOLE, Found, Repeat
 from promptsearch.runs.resampling import Part, bootstraps, folds
-from promptsearch.search import Objective, get_objective
+from promptsearch.search import Names, Objective, get_objective
 from promptsearch.search.objective import Plugged
 
 #: The prior share of the hand-written prompt; the templates that are weighed have the rest in equal parts.
@@ -86,8 +86,12 @@ class Selection:
         chosen = SELECTIONS[self.method](self, evaluator, found, repeat)
         if not self.bank.class_names or not evaluator.task.labelled or self.method == "none":
             return chosen
-        named = rename(chosen.prompt_set, evaluator, self.bank.class_names, self.loss)
+        named = rename(chosen.prompt_set, evaluator, self.names(evaluator), self.loss)
         return replace(chosen, prompt_set=named, score=evaluator.score([named])[0])
+
+    def names(self, evaluator: Evaluator) -> Names:
+        """The names that the task's classes may go by."""
+        return Names(evaluator.task.class_names, self.bank.class_names)
 
     def baseline(self, evaluator: Evaluator) -> tuple[PromptSet, Score]:
         """The hand-written prompt and its score."""
@@ -104,16 +108,18 @@ class Selection:
         weight = getattr(self.objective, "weight", 0.0)
         return score.xent - weight * (score.fluency or 0.0)
 
-    def prior(self, prompt_set: PromptSet, weighed: int) -> float:
+    def prior(self, prompt_set: PromptSet, weighed: int, names: Names) -> float:
         """Logarithm of the prior probability: each template other than the hand-written prompt costs its share.
 
         Args:
             weighed: templates among which there is a choice.
+            names: whose choice costs too.
         """
         others = sum(t != BASELINE for t in prompt_set.templates)
+        cost = names.cost(prompt_set)
         if not others:
-            return math.log(BASELINE_SHARE)
-        return math.log(1 - BASELINE_SHARE) - others * math.log(weighed)
+            return math.log(BASELINE_SHARE) - cost
+        return math.log(1 - BASELINE_SHARE) - others * math.log(weighed) - cost
 
 
 def _best(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
@@ -137,14 +143,11 @@ def _posterior(selection: Selection, evaluator: Evaluator, found: Found, repeat:
     fresh = [s for s in singles if s not in candidates]
     candidates.update(zip(fresh, evaluator.score(fresh), strict=True))
     n = len(evaluator.task.support)
-    logs = np.array([selection.prior(s, len(singles)) - n * selection.loss(v) for s, v in candidates.items()])
+    names, weighed = selection.names(evaluator), len(singles)
+    logs = np.array([selection.prior(s, weighed, names) - n * selection.loss(v) for s, v in candidates.items()])
     mass = np.exp(logs - logs.max())
     mass /= mass.sum()
-    shares: dict[Template, float] = {}
-    for prompt_set, m in zip(candidates, mass.tolist(), strict=True):
-        for t in prompt_set.templates:
-            shares[t] = shares.get(t, 0.0) + m / prompt_set.size
-    chosen = _weighted(shares, evaluator, "posterior", len(candidates))
+    chosen = _weighted(zip(candidates, mass.tolist(), strict=True), evaluator, "posterior", len(candidates))
     return chosen if selection.whole else replace(chosen, scored=len(fresh))
 
 
@@ -159,9 +162,9 @@ def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Re
     bags: list[tuple[np.ndarray, PromptSet]] = []
     for inside, outside in bootstraps(evaluator.task.support.labels, BAGS, selection.seed):
         part, sets = _repeated(repeat, evaluator, inside)
-        n, weighed = len(inside), len(selection.singles(sets))
+        n, weighed, names = len(inside), len(selection.singles(sets)), selection.names(part)
         sets = [*sets, selection.baseline(part)]
-        cost = {s: n * selection.loss(v) - selection.prior(s, weighed) for s, v in sets}
+        cost = {s: n * selection.loss(v) - selection.prior(s, weighed, names) for s, v in sets}
         bags.append((outside, min(cost, key=lambda s: (cost[s], s.size, s.templates))))
     chosen = vote([winner for _, winner in bags], evaluator)
     return replace(chosen, bags=tuple(bags))
@@ -169,11 +172,7 @@ def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Re
 
 def vote(winners: Sequence[PromptSet], evaluator: Evaluator) -> Selected:
     """The ensemble of the templates of several sets, each weighted by how often it is in them."""
-    shares: dict[Template, float] = {}
-    for winner in winners:
-        for t in winner.templates:
-            shares[t] = shares.get(t, 0.0) + 1 / len(winners) / winner.size
-    return _weighted(shares, evaluator, "bagged", len(winners))
+    return _weighted([(winner, 1.0) for winner in winners], evaluator, "bagged", len(winners))
 
 
 def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
@@ -182,11 +181,7 @@ def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repea
     singles = selection.singles(found)
     scores = np.array([s.zpe for s in evaluator.score(singles)], float)
     mass = np.exp(scores - scores.max())
-    shares: dict[Template, float] = {}
-    for prompt_set, m in zip(singles, mass.tolist(), strict=True):
-        for t in prompt_set.templates:
-            shares[t] = shares.get(t, 0.0) + m / prompt_set.size
-    return _weighted(shares, evaluator, "zpe", len(singles), 0.0)
+    return _weighted(zip(singles, mass.tolist(), strict=True), evaluator, "zpe", len(singles), 0.0)
 
 
 def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Method:
@@ -236,15 +231,25 @@ def _repeated(repeat: Repeat, evaluator: Evaluator, inside: np.ndarray) -> tuple
 
 
 def _weighted(
-    shares: dict[Template, float], evaluator: Evaluator, method: str, tried: int, least: float = LEAST
+    masses: Iterable[tuple[PromptSet, float]], evaluator: Evaluator, method: str, tried: int, least: float = LEAST
 ) -> Selected:
-    """The ensemble of the templates with the largest shares, weighted by them."""
+    """The ensemble of the templates with the largest shares, weighted by them.
+
+    A set shares its mass among its templates.  The class names are those with the largest mass.
+    """
+    shares: dict[Template, float] = {}
+    names: dict[tuple[str, ...] | None, float] = {}
+    for prompt_set, mass in masses:
+        names[prompt_set.class_names] = names.get(prompt_set.class_names, 0.0) + mass
+        for t in prompt_set.templates:
+            shares[t] = shares.get(t, 0.0) + mass / prompt_set.size
     total = sum(shares.values())
     ordered = sorted(((w / total, t) for t, w in shares.items()), key=lambda r: (-r[0], r[1]))
     kept = [(w, t) for w, t in ordered[:MOST] if w >= least] or ordered[:1]
     weights = _rounded([w for w, _ in kept])
     templates = [t for _, t in kept]
-    prompt_set = PromptSet(templates, None if len(templates) == 1 else weights)
+    named = max(names, key=names.__getitem__)
+    prompt_set = PromptSet(templates, None if len(templates) == 1 else weights, named)
     shown = {t: round(w, 4) for w, t in kept}
     return Selected(prompt_set, evaluator.score([prompt_set])[0], method, shown, tried)
 

@@ -4,6 +4,7 @@ from promptsearch.search.ask_climb import AskClimb
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
 from promptsearch.search.evolve import EvolveSearch
+from promptsearch.search.names import Names
 from promptsearch.search.objective import OBJECTIVES, Objective, ScoreLike, choose_objective, get_objective, of_options
 from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.registry import SEARCHERS, build_searcher
@@ -21,6 +22,7 @@ __all__ = [
     "BeamSearch",
     "EvolveSearch",
     "HillClimb",
+    "Names",
     "Objective",
     "RandomSearch",
     "ScoreLike",

@@ -10,12 +10,14 @@ from promptsearch.search.searcher import Searcher, Told
 
 
 class BeamSearch(Searcher):
-    """Keeps the `width` best ensembles of each size and grows them by every template of the bank.
+    """Keeps the `width` best ensembles of each round and grows them by every template of the bank.
 
         searcher = BeamSearch(bank, get_objective("xent"), width=8, depth=6)
         while batch := searcher.ask():
             searcher.tell(list(zip(batch, evaluator.score(batch))))
         print(searcher.best)
+
+    Where the bank has other names for classes, a round also tries each of them on the ensembles it has.
 
     Args:
         bank: where templates come from; its order does not matter.
@@ -50,6 +52,7 @@ class BeamSearch(Searcher):
         self._front: list[tuple[PromptSet, ScoreLike]] = []
         self._recorded: list[PromptSet] = []
         self._stale = 0
+        self._met: set[PromptSet] = set()
 
     def ask(self) -> list[PromptSet]:
         if self.round == 0:
@@ -62,10 +65,14 @@ class BeamSearch(Searcher):
             for template in self.bank.templates:
                 if template not in known:
                     grown[parent.add(template)] = None
+            if self.names is not None:
+                grown.update((s, None) for s in self.names.around(parent) if s not in self._met)
         return list(grown)
 
     def tell(self, results: Told) -> None:
         self.round += 1
+        if self.names is not None:
+            self._met.update(s for s, _ in results)
         ranked = self.ranked(results)
         self._beam = ranked[: self.width]
         self._recorded = [s for s, _ in self._beam]

@@ -14,7 +14,8 @@ class HillClimb(TrialSearcher):
         while (batch := searcher.ask()) and searcher.trials < 300:
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
-    A restart goes to a set drawn from those never scored, so the search ends when all of them were.
+    Another name for a class, where the bank has some, is a neighbour too.  A restart goes to a set drawn from those
+    never scored, so the search ends when all of them were.
     """
 
     at: tuple[PromptSet, ScoreLike] | None = None
@@ -46,6 +47,8 @@ class HillClimb(TrialSearcher):
         if self._neighbours is None:
             assert self.at is not None  # asked for only where it stands somewhere
             self._neighbours = self.space.neighbours(self.at[0])
+            if self.names is not None:
+                self._neighbours += self.names.around(self.at[0])
             self._next_unknown = 0
         while self._next_unknown < len(self._neighbours) and self._neighbours[self._next_unknown] in self.known:
             self._next_unknown += 1

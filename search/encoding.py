@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from promptsearch.banks import PromptSet
+from promptsearch.search.names import Names
 from promptsearch.search.space import Choice, Space
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 #: The pattern of a template that comes from no pattern.
 PLAIN = "(plain)"
+#: Before a class in the parameter that holds its name.
+NAME = "name of "
 
 
 class Suggests(Protocol):
@@ -28,11 +31,13 @@ class SlotEncoding:
     """Every member's pattern and words, categorical; slots exist where their pattern has them, members up to `size`.
 
     Names: `size`, and `pattern`, `[slot]`, `template` (the index of a plain one), with `2.` and so on before those of
-    an ensemble's members.  A set has one encoding, its members in their order: equal sets are one point.
+    an ensemble's members; `name of CLASS` where the class has others.  A set has one encoding, its members in their
+    order: equal sets are one point.
     """
 
     def __init__(self, space: Space) -> None:
         self.space = space
+        self.names: Names | None = None
         self._distributions: dict[str, BaseDistribution] = {}
 
     @property
@@ -51,10 +56,24 @@ class SlotEncoding:
         size = 1
         if self.space.ensemble > 1:
             size = trial.suggest_int("size", 1, self.space.ensemble)
-        return PromptSet(self.space.template(self._choose(trial, m)) for m in range(size))
+        found = PromptSet(self.space.template(self._choose(trial, m)) for m in range(size))
+        if self.names is None:
+            return found
+        names = list(self.names.own)
+        for c in self.names.free:
+            key = f"{NAME}{names[c]}"
+            names[c] = trial.suggest_categorical(key, self._distribution(key).choices)  # type: ignore[attr-defined]
+        return self.names.named(found, names)
 
     def params(self, prompt_set: PromptSet) -> dict[str, Any] | None:
         """The parameters of a set, or None where it is not of the space."""
+        named: dict[str, Any] = {}
+        if self.names is not None:
+            given = self.names.of(prompt_set)
+            if any(given[c] not in self.names.choices(c) for c in range(len(given))):
+                return None
+            named = {f"{NAME}{self.names.own[c]}": given[c] for c in self.names.free}
+            prompt_set = self.names.named(prompt_set, self.names.own)
         if not self.space.holds(prompt_set):
             return None
         params: dict[str, Any] = {"size": prompt_set.size} if self.space.ensemble > 1 else {}
@@ -63,13 +82,16 @@ class SlotEncoding:
             if choice is None:
                 return None
             params |= self._member(choice, m)
-        return params
+        return params | named
 
     def recall(self, params: Mapping[str, Any]) -> PromptSet | None:
         """The set of parameters as `params` gave them, or None where they are of another space."""
         try:
             members = range(int(params.get("size", 1)))
-            return PromptSet(self.space.template(self._choice(params, m)) for m in members)
+            found = PromptSet(self.space.template(self._choice(params, m)) for m in members)
+            if self.names is None:
+                return found
+            return self.names.named(found, [params.get(f"{NAME}{own}", own) for own in self.names.own])
         except (KeyError, ValueError):  # InputError is a ValueError
             return None
 
@@ -118,7 +140,9 @@ class SlotEncoding:
 
             grammar, kind = self.space.grammar, name.rpartition(".")[2] if self.space.ensemble > 1 else name
             made: BaseDistribution
-            if name == "size":
+            if self.names is not None and name.startswith(NAME):
+                made = CategoricalDistribution(self.names.choices(self.names.own.index(name[len(NAME) :])))
+            elif name == "size":
                 made = IntDistribution(1, self.space.ensemble)
             elif kind == "template" or grammar is None:
                 made = CategoricalDistribution(range(len(self.space.plain)))

@@ -19,6 +19,8 @@ from promptsearch.search.writing import Scored, View, Wish, WritingSearcher
 BEST, WORST = 6, 2
 #: How offspring are written, with their shares of what immigrants leave.
 WAYS = {"mutation": 5, "crossover": 2, "history": 2}
+#: Offspring that are a parent with another name for one class, where the bank has some.
+RENAMED = 0.15
 
 
 class EvolveSearch(WritingSearcher):
@@ -32,9 +34,10 @@ class EvolveSearch(WritingSearcher):
     mutations (paraphrase, more specific, shorter, another medium, another condition) of parents chosen by tournament,
     crossovers of two, proposals guided by the best and worst sets with their scores (as in OPRO, Yang et al. 2023,
     and EvoPrompt, Guo et al. 2023), and a share of `immigrants` from the bank.  Of ensembles one template is replaced
-    or added by what is written, or removed.  Survivors are the best of parents and offspring (mu + lambda); one whose
-    text vectors have a cosine above `crowding` with a better one's gives way, but for the `elite` best.  With `pareto`
-    the fronts of objective, fluency and brevity come before the objective.
+    or added by what is written, or removed; where the bank has other names for classes, one may be renamed.  Survivors
+    are the best of parents and offspring (mu + lambda); one whose text vectors have a cosine above `crowding` with a
+    better one's gives way, but for the `elite` best.  With `pareto` the fronts of objective, fluency and brevity come
+    before the objective.
 
     Raises:
         InputError: a population below two, an elite larger than it, a crowding that is no cosine, a share of
@@ -101,7 +104,10 @@ class EvolveSearch(WritingSearcher):
         return chosen
 
     def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
-        if view.told < self.population or not view.best:
+        first = self.population
+        if self.space.count is not None:  # a bank of fewer sets than a population; the view is a batch behind
+            first = min(first, self.space.count - self.batch)
+        if view.told < first or not view.best:
             return []
         ways = [*WAYS, "immigrant"]
         written = np.array(list(WAYS.values())) / sum(WAYS.values())
@@ -110,6 +116,8 @@ class EvolveSearch(WritingSearcher):
 
     def _wish(self, way: str, view: View, rng: np.random.Generator) -> Wish:
         parent = self._parent(view, rng)
+        if self.names is not None and rng.random() < RENAMED:
+            return Wish(ready=_one_of(self.names.around(parent), rng))
         if way == "immigrant" or (way == "crossover" and len(view.best) < 2):
             return Wish(ready=self.space.draw(rng))
         if parent.size > 1 and way == "mutation" and rng.random() < 0.25:
@@ -140,7 +148,8 @@ class EvolveSearch(WritingSearcher):
     def _joined(self, one: PromptSet, other: PromptSet, rng: np.random.Generator) -> PromptSet:
         every = list(dict.fromkeys([*one.templates, *other.templates]))
         size = int(rng.integers(1, min(self.space.ensemble, len(every)) + 1))
-        return PromptSet(every[i] for i in sorted(rng.permutation(len(every))[:size]))
+        chosen = [every[i] for i in sorted(rng.permutation(len(every))[:size])]
+        return PromptSet(chosen, class_names=one.class_names)
 
     def _history(self, view: View) -> Request:
         """The worst and the best, best last, by one template each."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from promptsearch.banks import Bank, PromptSet
+from promptsearch.search.names import Names
 from promptsearch.search.objective import Objective, ScoreLike
 
 Told = Sequence[tuple[PromptSet, ScoreLike]]
@@ -24,10 +25,18 @@ class Searcher(ABC):
 
     #: Where its templates come from, if from one bank: whose consensus the objective `agreement` means.
     bank: Bank | None = None
+    #: Where the bank has other names for the task's classes: a move that searches make beside those among templates.
+    names: Names | None = None
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.best: tuple[PromptSet, ScoreLike] | None = None
+
+    def name_classes(self, own: Sequence[str]) -> None:
+        """Take note of the task's class names; before anything is asked or told."""
+        others = {} if self.bank is None else self.bank.class_names
+        names = Names(tuple(own), others)
+        self.names = names if names.free else None
 
     @abstractmethod
     def ask(self) -> list[PromptSet]:

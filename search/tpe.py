@@ -74,7 +74,7 @@ class TpeSearch(TrialSearcher):
         self.sampler, self.startup, self.pareto = sampler, startup, pareto
         self.multivariate, self.group = multivariate, group and multivariate
         self.resample, self.patience, self.nearby = resample, patience, nearby
-        self._slots = SlotEncoding(space)
+        self._slots = self.encoding
         self._shown: SlotEncoding | KeyEncoding = self._slots
         self._fit()
         self._repeats = 0
@@ -181,7 +181,8 @@ class TpeSearch(TrialSearcher):
     def _instead(self, repeat: PromptSet, rng: np.random.Generator, taken: set[PromptSet]) -> PromptSet | None:
         """A set that was never scored in the place of a repeat; None where there is none left."""
         if self.nearby:
-            around = [s for s in self.space.neighbours(repeat) if s not in self.known and s not in taken]
+            around = self.space.neighbours(repeat) + ([] if self.names is None else self.names.around(repeat))
+            around = [s for s in around if s not in self.known and s not in taken]
             if around:
                 return around[int(rng.integers(len(around)))]
         unseen = self._unseen(rng, taken, 1)

@@ -83,6 +83,10 @@ class TrialSearcher(Searcher):
         self._last = [s for s, _ in results]
         self._asked = None
 
+    def name_classes(self, own: Sequence[str]) -> None:
+        super().name_classes(own)
+        self.encoding.names = self.names
+
     def record(self) -> list[PromptSet]:
         return list(self._last)
 
@@ -114,7 +118,7 @@ class TrialSearcher(Searcher):
         starting = [s for s in dict.fromkeys(self.start) if s not in self.known and s not in taken]
         if starting:
             return starting[: self.batch]
-        if self.bounded and self.space.count is not None and self._inside >= self.space.count:
+        if self.bounded and self.names is None and self.space.count is not None and self._inside >= self.space.count:
             return []
         return self._propose(taken)
 

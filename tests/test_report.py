@@ -222,7 +222,7 @@ def test_a_run_that_is_empty_unfinished_or_of_one_trial(runs: list[str], tmp_pat
     page = out.read_text()
     assert "The run is not finished" in page and "test split is still shut" in page
     one = ["--trials", "1", "--shots", "2", "--model", "tiny", "--dataset", "made", "--study", "one", "--quiet"]
-    run("random", "--bank", str(tmp_path / "bank.txt"), *one)
+    run("random", "--bank", str(tmp_path / "bank.txt"), "--select", "none", *one)
     run("report", "one", "-o", str(out))
     assert "The winner is “a photo of a {}.”" in out.read_text()
     assert "no run" in run("report", "nobody", "-o", str(out), code=2).stderr

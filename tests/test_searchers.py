@@ -331,3 +331,71 @@ def test_beam_refuses_options_below_one(option: str) -> None:
 def test_an_unknown_objective_names_those_there_are() -> None:
     with pytest.raises(InputError, match="'f1' is not known; choose from accuracy, xent"):
         get_objective("f1")
+
+
+NAMED = ["beam", "climb", "climb in batches", "tpe", "tpe in batches", "nsga2", "evolve", "evolve one by one"]
+OWN = ("automobile", "cat", "airplane")
+
+
+def with_names(name: str, n: int = 6) -> Searcher:
+    names = {"automobile": ("car", "vehicle"), "airplane": ("plane",), "truck": ("lorry",)}
+    searcher = SEARCHERS[name](Bank("named", bank_of(n).templates, class_names=names))
+    searcher.name_classes(OWN)
+    return searcher
+
+
+def drive(searcher: Searcher, score: Callable[[PromptSet], FakeScore] = made_up, batches: int = 60) -> list:
+    asked = []
+    while len(asked) < batches and (batch := searcher.ask()):
+        assert batch == searcher.ask() and len(set(batch)) == len(batch)
+        asked.append(batch)
+        searcher.tell([(s, score(s)) for s in batch])
+    return asked
+
+
+def by_name(s: PromptSet) -> FakeScore:
+    """One template and one name are better than the others."""
+    names = s.class_names or OWN
+    worth = 2.0 * (names[0] == "car") + ("wording 3 of a {}." in s.templates) - 0.1 * s.size - (names[2] != "airplane")
+    return FakeScore(0.5, -worth)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_other_names_for_classes_are_moves(name: str) -> None:
+    searcher = with_names(name)
+    asked = [s for batch in drive(searcher, by_name, 200) for s in batch]
+    assert searcher.best is not None and searcher.best[0].class_names is not None
+    assert searcher.best[0].class_names[0] == "car" and searcher.best[0].class_names[2] == "airplane"
+    named = {s.class_names for s in asked} - {None}
+    assert OWN not in named  # the task's own names are no names: equal sets are one
+    assert all(n[0] in ("automobile", "car", "vehicle") and n[1] == "cat" for n in named)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 9])
+@pytest.mark.parametrize("name", NAMED)
+def test_searches_with_names_are_replayed_and_resumed(name: str, cut: int) -> None:
+    first = with_names(name)
+    whole = drive(first)
+    second = with_names(name)
+    for batch in whole[:cut]:
+        if not isinstance(second, TrialSearcher):
+            assert second.ask() == batch
+        second.tell([(s, made_up(s)) for s in batch])  # by trials: told without asking
+    assert drive(second, batches=60 - min(cut, len(whole))) == whole[cut:]
+    assert second.best == first.best
+
+
+def test_names_are_parameters_of_a_trial() -> None:
+    searcher = with_names("tpe")
+    assert isinstance(searcher, TrialSearcher)
+    s = PromptSet(bank_of(6).templates[:2], class_names=("car", "cat", "airplane"))
+    params = searcher.params(s)
+    assert params["name of automobile"] == "car" and params["name of airplane"] == "airplane"
+    assert searcher.encoding.recall(params) == s
+    assert searcher.params(PromptSet(s.templates, class_names=("dog", "cat", "airplane"))) == {}
+
+
+def test_a_bank_without_names_for_these_classes_has_no_such_move() -> None:
+    searcher = SEARCHERS["beam"](Bank("named", bank_of(5).templates, class_names={"truck": ("lorry",)}))
+    searcher.name_classes(OWN)
+    assert searcher.names is None and play(searcher) == play(SEARCHERS["beam"](bank_of(5)))
