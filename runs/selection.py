@@ -23,6 +23,8 @@ BASELINE_SHARE = 0.2
 MOST, LEAST = 12, 0.01
 #: Searches of `bagged` and `bootstrap`; folds and repeats of `cv`.
 BAGS, FOLDS, REPEATS = 20, 5, 2
+#: Sets of one size among which the most fluent may be taken.
+EQUALS = 32
 #: Templates that these searches go among: the best alone on the pictures of each.
 AMONG = 32
 
@@ -187,7 +189,8 @@ def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repea
 def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Method:
     """The best set of the size (none: the hand-written prompt) that does best outside, or a smaller one as good.
 
-    As good is: within one standard error of the paired difference in cross-entropy (Breiman et al. 1984).
+    As good is: within one standard error of the paired difference in cross-entropy (Breiman et al. 1984).  Where a
+    language model rates the prompts, the most fluent of the sets of one size that are as good stands for that size.
     """
 
     def choose(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
@@ -218,12 +221,30 @@ def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Meth
 
 
 def _best_of_sizes(selection: Selection, evaluator: Evaluator, found: Found) -> dict[int, PromptSet]:
-    """The best set of every size; of size 0 the hand-written prompt."""
-    best: dict[int, tuple[PromptSet, Score]] = {0: selection.baseline(evaluator)}
+    """The best set of every size (of size 0 the hand-written prompt), or a more fluent one of that size as good."""
+    by_size: dict[int, list[tuple[PromptSet, Score]]] = {0: [selection.baseline(evaluator)]}
     for s, v in found:
-        if s.size not in best or selection.objective(v) > selection.objective(best[s.size][1]):
-            best[s.size] = (s, v)
-    return {size: s for size, (s, _) in best.items()}
+        by_size.setdefault(s.size, []).append((s, v))
+    best = {}
+    for size, sets in by_size.items():
+        ranked = sorted(sets, key=lambda r: selection.objective(r[1]), reverse=True)  # stable: `found` has an order
+        best[size] = _most_fluent(evaluator, ranked[:EQUALS])
+    return best
+
+
+def _most_fluent(evaluator: Evaluator, ranked: Found) -> PromptSet:
+    """Of the sets within one standard error of the first the most fluent; the first where no language model rates."""
+    first, score = ranked[0]
+    if score.fluency is None or len(ranked) == 1:
+        return first
+    support = evaluator.task.support
+    losses = evaluator.losses(first, support)
+    equals = [(score.fluency, first)]
+    for other, v in ranked[1:]:
+        difference = evaluator.losses(other, support) - losses
+        if v.fluency is not None and difference.mean() <= difference.std(ddof=1) / math.sqrt(len(support)):
+            equals.append((v.fluency, other))
+    return max(equals, key=lambda r: r[0])[1]
 
 
 def _repeated(repeat: Repeat, evaluator: Evaluator, inside: np.ndarray) -> tuple[Evaluator, Found]:

@@ -198,6 +198,26 @@ def test_of_a_large_bank_only_templates_that_the_search_met_are_weighed(monkeypa
     assert max(chosen.shares, key=chosen.shares.__getitem__) == "wording 3 of a {}."
 
 
+@pytest.mark.parametrize("method", ["cv", "bootstrap"])
+def test_of_equals_the_more_fluent_set_is_taken(method: str) -> None:
+    """Two wordings describe the pictures alike; the language model likes one more, and a bad one best of all."""
+    equal = ["wording 3 of a {}.", "wording 3 of a {} indeed."]
+    bank = Bank.of("made", [*BANK.templates, "wording 3 of a {} indeed."])
+
+    def make(over: Bank) -> BeamSearch:
+        return BeamSearch(over, get_objective("xent"), width=8, depth=1)
+
+    for liked in equal:
+        ev = evaluator(shots=8)
+        encode = ev._text_vectors
+        ev._text_vectors = lambda texts, encode=encode: encode([t.replace(" indeed", "") for t in texts])
+        likes = {liked: -1.0, "wording 5 of a {}.": 0.0}
+        ev.fluency = lambda sets, likes=likes: [min(likes.get(str(t), -5.0) for t in s.templates) for s in sets]
+        selection = Selection(method, bank, get_objective("xent"))
+        chosen = selection.choose(ev, search(make(bank), ev).ranked, Repeat(make, bank, ev))
+        assert chosen.prompt_set == PromptSet.of(liked)
+
+
 def test_an_estimate_judges_only_by_pictures_outside() -> None:
     """Labels drawn at random: the naive accuracy is high by luck, the nested one is not."""
     naive, honest = [], []
