@@ -10,6 +10,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from promptsearch.errors import InputError, PromptSearchError
@@ -145,6 +146,9 @@ class Cluster:
         os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # a busy machine is no broken one
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns about a change to come
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # its notes would come on stdout, into our JSON
+        client = self.address.startswith("ray://")
+        if client and _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # a client alone does not look for the token by itself
         try:
             import ray
             import ray.exceptions
@@ -164,6 +168,8 @@ class Cluster:
         except Exception as e:  # ConnectionError, RuntimeError (other versions), ImportError (no grpc), ValueError …
             reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
             remedy = "pip install 'ray[client]'" if isinstance(e, ImportError) else _REMEDY
+            if client and not isinstance(e, ImportError):
+                remedy = "what answers there may want the head's ~/.ray/auth_token: copy it to this machine"
             if self.address == "local":
                 remedy = "try again when the machine is less busy, or leave --ray out"
             raise PromptSearchError(f"--ray {self.address}: cannot be reached ({reason}); {remedy}") from e
@@ -186,6 +192,13 @@ class Cluster:
             ) from e
         if answer[3:4] != b"\x04":  # the type of a settings frame
             raise PromptSearchError(f"--ray {self.address}: what answers there is not Ray; {_REMEDY}")
+
+
+def _has_token() -> bool:
+    """Whether there is a token that Ray would find: clusters are guarded by one."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return True
+    return (Path.home() / ".ray" / "auth_token").is_file()
 
 
 class Crew:

@@ -175,6 +175,23 @@ def test_a_comparison_on_the_cluster_is_that_of_one_process(
     assert documents[0] == documents[1]
 
 
+def test_cells_that_learn_and_breed_are_those_of_one_process(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture_folder(tmp_path / "data", test=20)
+    bank = tmp_path / "bank.txt"
+    bank.write_text("a photo of a {}.\na dark {}.\n")
+    args = ["compare", "--model", "tiny", "--dataset", str(data), "--bank", str(bank), "--device", "cpu", "--json"]
+    args += ["--methods", "coop,vpt,evolve", "--shots", "1", "--seeds", "1", "--trials", "6"]
+    documents = []
+    for name, option in (("one", []), ("ray", ["--ray", "auto"])):
+        monkeypatch.setenv("PROMPTSEARCH_HOME", str(tmp_path / name))
+        result = CliRunner().invoke(main, [*args, *option])
+        assert result.exit_code == 0, result.output
+        documents.append([{**cell, "seconds": None} for cell in json.loads(result.stdout)["cells"]])
+    assert documents[0] == documents[1] and {"coop", "vpt", "evolve"} <= {c["method"] for c in documents[0]}
+
+
 def test_room_for_no_worker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--device cuda: the Ray cluster auto has no GPU"):
         open_problem("tiny", "cifar10", ray="auto", device="cuda")
@@ -208,7 +225,7 @@ def alone(*args: str, code: str = "from promptsearch.cli import main; main()") -
     return subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True)
 
 
-def test_an_address_where_nothing_or_something_else_answers() -> None:
+def test_an_address_where_nothing_or_something_else_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -223,8 +240,18 @@ def test_an_address_where_nothing_or_something_else_answers() -> None:
         thread.join()
     assert result.returncode == 1 and result.stderr.count("\n") == 1
     assert f"--ray 127.0.0.1:{port}: what answers there is not Ray; start one there with `ray start" in result.stderr
-    result = alone("beam", "--model", "tiny", "--ray", f"ray://127.0.0.1:{port}")
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    code = (
+        "import atexit, os; from promptsearch.cli import main\n"
+        "atexit.register(lambda: print(os.environ.get('RAY_AUTH_MODE')))\n"
+        "main()"
+    )
+    result = alone("beam", "--model", "tiny", "--ray", f"ray://127.0.0.1:{port}", code=code)
     assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert result.stdout == "token\n"  # else Ray's client would not look for it, and be refused without a word
     assert "nothing answers there (Connection refused); start one there" in result.stderr
 
 
