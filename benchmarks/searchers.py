@@ -10,6 +10,7 @@ A line is written for every search, and what is written is not measured again: a
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,12 +45,15 @@ TUNED: dict[str, Make] = {
     "random": COMPARED["random"],
     "climb, batch 4": climb(4),
     "climb, batch 1": climb(1),
-    "tpe (multivariate, group, startup 20, batch 4, repeats → neighbours)": tpe(batch=4),
+    "tpe (multivariate, group, startup 20, batch 4, a quarter of the root good, repeats → neighbours)": tpe(batch=4),
+    "tpe, a tenth good, at most 25 (Optuna)": tpe(batch=4, good=lambda n: min(math.ceil(n / 10), 25)),
+    "tpe, a quarter good": tpe(batch=4, good=lambda n: math.ceil(n / 4)),
+    "tpe, two good": tpe(batch=4, good=lambda n: 2),
     "tpe, repeats are trials": tpe(batch=4, **_PLAIN),
     "tpe, repeats → any unseen": tpe(batch=4, nearby=False),
-    "tpe, repeats sampled again 5 times, then trials": tpe(batch=4, resample=5, patience=10),
     "tpe, startup 10": tpe(batch=4, startup=10),
     "tpe, startup 40": tpe(batch=4, startup=40),
+    "tpe, startup 60": tpe(batch=4, startup=60),
     "tpe, batch 1": tpe(batch=1),
     "tpe, batch 8": tpe(batch=8),
     "tpe, by accuracy": tpe("accuracy", batch=4),

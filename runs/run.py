@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Progress, Score, no_progress
 from promptsearch.runs.outcome import Outcome
-from promptsearch.runs.share import Budget, Sharing, never
+from promptsearch.runs.share import Budget, Sharing, best_so_far, never
 from promptsearch.search import Searcher, TrialSearcher
 
 if TYPE_CHECKING:
@@ -118,13 +119,14 @@ def _by_rounds(
     written = evaluations = 0
     told: dict[PromptSet, Score] = {}
     curve: list[tuple[int, Score]] = []
-    step = 0
+    step = scored = 0
+    started = time.monotonic()
     while batch := searcher.ask():
         fresh = [s for s in batch if s not in known]
         scores = dict(zip(fresh, evaluator.score(fresh), strict=True))
         results = [(s, known.get(s) or scores[s]) for s in batch]
         searcher.tell(results)
-        evaluations += len(batch)
+        evaluations, scored = evaluations + len(batch), scored + len(fresh)
         assert searcher.best is not None  # something was told
         curve.append((evaluations, _plain(searcher.best[1])))
         answered = dict(results)
@@ -141,7 +143,9 @@ def _by_rounds(
         told.update(keep)
         step += 1
         log.debug("round %d: %d sets scored, %d kept, best %s", step, len(batch), len(keep), keep[0][0] if keep else "")
-        progress(step, 0, f"round {step}: {evaluations} sets scored")
+        rate = scored / max(time.monotonic() - started, 1e-9)
+        figures = best_so_far(searcher, evaluator.task.labelled)
+        progress(step, searcher.rounds or 0, f"{figures}; {rate:.0f} sets/s")
         if stopping():
             return told, curve, "interrupted"
     return told, curve, "exhausted"

@@ -11,7 +11,7 @@ from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators import Evaluator, Progress, Score, no_progress
 from promptsearch.runs.claims import Claims
 from promptsearch.runs.record import RunRecord, Trial
-from promptsearch.search import TrialSearcher
+from promptsearch.search import Searcher, TrialSearcher
 
 #: Seconds between two looks at trials that other workers have in hand.
 POLL = 0.25
@@ -164,11 +164,16 @@ class Sharing:
         return score if score is not None else self.searcher.known.get(trial.prompt_set)  # type: ignore[return-value]
 
     def _show(self) -> None:
-        done, best = self.searcher.trials, self.searcher.best
-        assert best is not None  # something was told
+        done = self.searcher.trials
         rate = (done - self._already) / max(time.monotonic() - self._started, 1e-9)
-        if self.evaluator.task.labelled:
-            figures = f"best {100 * best[1].accuracy:.1f} %, {best[1].xent:.4f}"
-        else:
-            figures = f"best {self.searcher.objective.name} {self.searcher.objective.value(best[1]):.4f}"
+        figures = best_so_far(self.searcher, self.evaluator.task.labelled)
         self.progress(done, self.budget.trials or 0, f"{figures}; {rate:.1f} trials/s")
+
+
+def best_so_far(searcher: Searcher, labelled: bool) -> str:
+    """The figures of the best set that a searcher was told, for people who wait."""
+    assert searcher.best is not None  # something was told
+    score = searcher.best[1]
+    if labelled:
+        return f"best {100 * score.accuracy:.1f} %, {score.xent:.4f}"
+    return f"best {searcher.objective.name} {searcher.objective.value(score):.4f}"

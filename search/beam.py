@@ -47,6 +47,7 @@ class BeamSearch(Searcher):
         self.bank: Bank = bank
         self.width, self.depth, self.patience = width, depth, patience
         self.pareto = pareto
+        self.rounds = depth
         self.round = 0
         self._beam: list[tuple[PromptSet, ScoreLike]] = []
         self._front: list[tuple[PromptSet, ScoreLike]] = []

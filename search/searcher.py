@@ -27,6 +27,8 @@ class Searcher(ABC):
     bank: Bank | None = None
     #: Where the bank has other names for the task's classes: a move that searches make beside those among templates.
     names: Names | None = None
+    #: Of searchers that go by rounds: the most that there can be, if that is known.
+    rounds: int | None = None
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective

@@ -244,12 +244,20 @@ def test_the_groups_of_slots_are_those_that_optuna_finds(monkeypatch: pytest.Mon
 
 
 def test_repeats_cost_nothing_and_are_replaced_after_patience() -> None:
-    """On a bank of three TPE soon proposes what is known: as it has it, in turn, or never."""
-    for patience, repeats in ((0, 0), (3, None)):
-        searcher = TpeSearch(Space(bank_of(3)), get_objective("xent"), seed=1, startup=2, patience=patience)
-        asked = [s for batch in play(searcher) for s in batch]
-        assert set(asked) == {PromptSet.of(t) for t in bank_of(3)}
-        assert repeats is None or len(asked) == len(set(asked)) + repeats
+    """On a small bank TPE soon proposes what is known: never, once, or more often in a row, as it may."""
+    for patience in (0, 1, 3):
+        longest = 0
+        for seed in range(6):
+            options = {"seed": seed, "startup": 2, "patience": patience}
+            searcher = TpeSearch(Space(bank_of(8)), get_objective("xent"), **options)
+            known: set[PromptSet] = set()
+            in_a_row = 0
+            for s in (s for batch in play(searcher) for s in batch):
+                in_a_row = in_a_row + 1 if s in known else 0
+                longest = max(longest, in_a_row)
+                known.add(s)
+            assert known == {PromptSet.of(t) for t in bank_of(8)}
+        assert min(patience, 2) <= longest <= patience
 
 
 @pytest.mark.parametrize(
