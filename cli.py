@@ -53,7 +53,9 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except PromptSearchError as e:
-            raise (_WrongInput if isinstance(e, InputError) else click.ClickException)(str(e)) from e
+            from promptsearch.banks import printable
+
+            raise (_WrongInput if isinstance(e, InputError) else click.ClickException)(printable(e)) from e
         except KeyboardInterrupt:
             click.echo("interrupted; the same command again resumes", err=True)
             sys.exit(130)

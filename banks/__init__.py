@@ -4,7 +4,7 @@ from promptsearch.banks.bank import Bank
 from promptsearch.banks.grammar import Grammar
 from promptsearch.banks.load import builtin_banks, load_bank
 from promptsearch.banks.prompt_set import PromptSet
-from promptsearch.banks.template import BASELINE, Template, why_invalid
+from promptsearch.banks.template import BASELINE, Template, printable, why_invalid
 
 __all__ = [
     "BASELINE",
@@ -14,5 +14,6 @@ __all__ = [
     "Template",
     "builtin_banks",
     "load_bank",
+    "printable",
     "why_invalid",
 ]

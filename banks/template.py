@@ -27,6 +27,11 @@ def unprintable(text: str) -> str | None:
     return None if text.isprintable() else next(f"{c!r}" for c in text if not c.isprintable())
 
 
+def printable(value: object) -> str:
+    """A name as it is shown: in one line, and of what a terminal would obey a mark."""
+    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+
+
 def why_invalid(text: object) -> str | None:
     """Why `text` is no template, as "what is wrong: value; remedy", or None when it is one."""
     if not isinstance(text, str):

@@ -107,25 +107,22 @@ def winner_of(record: RunRecord) -> PromptSet:
     Raises:
         InputError: nothing was scored yet, or what was learnt are vectors.
     """
-    from promptsearch.banks import PromptSet
+    from promptsearch.banks import PromptSet, printable
+    from promptsearch.commands.kept import refuse_comparison, refuse_vectors
     from promptsearch.commands.searching import best_first
     from promptsearch.errors import InputError
 
     result = record.result
-    if record.config.get("command") == "compare":
-        raise InputError(f"run {record.name!r} compares methods and has no winner; export the run of one of them")
+    refuse_comparison(record)
+    refuse_vectors(record)
     if result is not None:
         found = result["winner"]
-        if found.get("readable", True) is False:
-            raise InputError(
-                f"run {record.name!r}: {result['command']} learnt vectors, there are no prompts to export; "
-                f"`promptsearch {result['command']} … --save FILE` writes the vectors"
-            )
         return PromptSet(found["templates"], found.get("weights"), found.get("class_names"))
     ranked = best_first(record)
     if not ranked:
         raise InputError(f"run {record.name!r} has no scored trial yet; the same command again resumes it")
-    click.echo(f"run {record.name} is not finished: this is the best of its {len(ranked)} trials so far", err=True)
+    name = printable(record.name)
+    click.echo(f"run {name} is not finished: this is the best of its {len(ranked)} trials so far", err=True)
     return ranked[0][0]
 
 

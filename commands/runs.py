@@ -40,13 +40,17 @@ def list_runs(storage: str | None, as_json: bool) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from promptsearch.banks import printable
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("run", "model", "dataset", "shots", "seed", "trials", "state", "test accuracy"):
         table.add_column(name, overflow="fold")
     for r in rows:
         test = "" if r["test"] is None else f"{100 * r['test']:.2f}"
-        table.add_row(*(str(r[k]) for k in ("study", "model", "dataset", "shots", "seed", "trials", "state")), test)
+        shown = (r[k] for k in ("study", "model", "dataset", "shots", "seed", "trials", "state"))
+        table.add_row(*(Text("" if v is None else printable(v)) for v in shown), test)
     Console(width=None if Console().is_terminal else 160).print(table)
 
 
@@ -56,7 +60,8 @@ def list_runs(storage: str | None, as_json: bool) -> None:
 @output_options
 def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
     """The result of a finished run, or how far an unfinished one has come."""
-    from promptsearch.commands.searching import emit
+    from promptsearch.banks import printable
+    from promptsearch.commands.searching import best_first, emit
     from promptsearch.runs import RunRecord
 
     record = RunRecord.load(name, storage)
@@ -64,15 +69,19 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
     if result is not None:
         emit(result, as_json, quiet)
         return
-    trials = record.trials()
+    trials, ranked = record.trials(), best_first(record)
     state: dict[str, Any] = {"run": {"study": record.name, "storage": record.url}, "state": "unfinished"}
     state |= {"config": record.config, "trials": len(trials)}
+    if ranked:
+        state["best"] = {**ranked[0][0].to_dict(), "support": ranked[0][1].to_dict()}
     if as_json:
         click.echo(json.dumps(state, indent=2, ensure_ascii=False))
         return
-    click.echo(f"{record.name}: unfinished, {len(trials)} trials; the same command again resumes it")
+    click.echo(printable(f"{record.name}: unfinished, {len(trials)} trials; the same command again resumes it"))
+    for template in ranked[0][0].templates if ranked else ():
+        click.echo(f"  best so far: {template}")
     for key, value in record.config.items():
-        click.echo(f"  {key}: {value}")
+        click.echo(printable(f"  {key}: {value}"))
 
 
 @runs.command()
@@ -82,17 +91,18 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
 def best(name: str, storage: str | None, as_json: bool) -> None:
     """The templates of a run's winner alone, one per line: a bank for another run."""
     from promptsearch.banks import Bank, PromptSet
+    from promptsearch.commands.kept import refuse_comparison, refuse_vectors
     from promptsearch.commands.searching import best_first
     from promptsearch.errors import InputError
     from promptsearch.evaluators import Score
     from promptsearch.runs import RunRecord
 
     record = RunRecord.load(name, storage)
+    refuse_comparison(record)
+    refuse_vectors(record)
     kept = (record.result or {}).get("winner", {})
     own = {k: kept[k] for k in ("templates", "weights", "class_names") if k in kept}
-    found = "support" in kept and kept.get("readable", True)  # what a baseline learnt are no templates
-    ranked = [] if not found else [(PromptSet.from_dict(own), Score(**kept["support"]))]
-    ranked = ranked or best_first(record)
+    ranked = [(PromptSet.from_dict(own), Score(**kept["support"]))] if "support" in kept else best_first(record)
     if not ranked:
         raise InputError(f"run {name!r} has no scored trial yet; the same command again resumes it")
     prompt_set, score = ranked[0]
@@ -128,11 +138,13 @@ def resume(
     quiet: bool,
 ) -> None:
     """Go on with a run that was cut off, with nothing but its name, and print its result."""
+    from promptsearch.commands.kept import refuse_comparison
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.searching import carry_on, emit, keep, reopen
     from promptsearch.runs import Budget, RunRecord, rebuild_searcher
 
     record = RunRecord.load(name, storage)
+    refuse_comparison(record)
     bank, searcher = rebuild_searcher(record)
     with progress_bar(quiet or as_json) as progress:
         started = time.perf_counter()
@@ -154,6 +166,7 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
     """Delete a run and its trials for good."""
     import optuna
 
+    from promptsearch.banks import printable
     from promptsearch.errors import InputError
     from promptsearch.runs import RunRecord
 
@@ -162,13 +175,13 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
     if not yes:
         if as_json:
             raise InputError(f"runs delete {name} --json: nothing can be asked; give --yes")
-        click.confirm(f"delete run {name} ({trials} trials) from {record.url}?", abort=True)
+        click.confirm(printable(f"delete run {name} ({trials} trials) from {record.url}?"), abort=True)
     with record.recording():
         optuna.delete_study(study_name=name, storage=record.storage)
     if as_json:
         click.echo(json.dumps({"deleted": name, "trials": trials}))
     else:
-        click.echo(f"deleted {name} ({trials} trials)")
+        click.echo(printable(f"deleted {name} ({trials} trials)"))
 
 
 @runs.command()
@@ -178,10 +191,12 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
 @json_option
 def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> None:
     """All trials of a run as CSV: number, templates, scores; with --json as JSON."""
+    from promptsearch.commands.kept import refuse_comparison
     from promptsearch.errors import InputError
     from promptsearch.runs import RunRecord
 
     record = RunRecord.load(name, storage)
+    refuse_comparison(record)
     rows = [
         {"number": t.number, "step": t.step, **t.prompt_set.to_dict(), **t.score.to_dict(), "params": dict(t.params)}
         for t in record.all_trials()
@@ -191,7 +206,8 @@ def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> N
         document = {"run": record.name, "config": record.config, "about": record.about, "trials": rows}
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     else:
-        figures = [k for k in (rows[0] if rows else {}) if k not in ("templates", "weights", "class_names", "params")]
+        other = ("templates", "weights", "class_names", "params")
+        figures = [k for k in rows[0] if k not in other] if rows else ["number", "step"]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow([*figures, "templates"])

@@ -281,10 +281,12 @@ def say_interrupted(record: RunRecord, done: int, total: int | None) -> None:
     """Say how to go on, and exit with 130."""
     import click
 
-    of = f" of {total}" if total is not None else ""
+    from promptsearch.banks import printable
+
+    of, name = f" of {total}" if total is not None else "", printable(record.name)
     click.echo(
-        f"interrupted after {done}{of} trials of run {record.name}; the same command again resumes, "
-        f"or: promptsearch runs resume {record.name}",
+        f"interrupted after {done}{of} trials of run {name}; the same command again resumes, "
+        f"or: promptsearch runs resume {name}",
         err=True,
     )
     sys.exit(130)
@@ -342,6 +344,17 @@ def _about(origin: str) -> dict[str, Any]:
     return {"version": __version__, "started": started, "pictures": origin}
 
 
+def _printable(value: Any) -> Any:
+    """A document in which nothing is left that a terminal would obey."""
+    from promptsearch.banks import printable
+
+    if isinstance(value, dict):
+        return {k: _printable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_printable(v) for v in value]
+    return printable(value) if isinstance(value, str) else value
+
+
 def emit(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
     """Print a result document: as JSON, or as a table."""
     import click
@@ -358,7 +371,7 @@ def emit(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
     from promptsearch.reports.comparison_table import print_comparison
     from promptsearch.reports.table import print_result
 
-    shown = {**result, "notes": []} if quiet else result
+    shown = _printable({**result, "notes": []} if quiet else result)
     comparison = result["command"] == "compare"
     console = Console(width=None if Console().is_terminal else 200 if comparison else 120)
     (print_comparison if comparison else print_result)(shown, console)

@@ -40,6 +40,7 @@ def worker(
     """
     import secrets
 
+    from promptsearch.banks import printable
     from promptsearch.commands.equipping import equip
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.searching import interruptible, reopen, say_interrupted
@@ -71,6 +72,7 @@ def worker(
         summary = {"run": {"study": study, "storage": record.url}, "worker": searcher.worker, "scored": ours}
         click.echo(json.dumps({**summary, "trials": len(trials), "ended": ended}, indent=2))
     elif ended != "interrupted":
-        click.echo(f"{ours} of {len(trials)} trials scored here; `promptsearch runs resume {study}` gives the result")
+        done = f"{ours} of {len(trials)} trials scored here; `promptsearch runs resume {study}` gives the result"
+        click.echo(printable(done))
     if ended == "interrupted":
         say_interrupted(record, len(trials), total)

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from promptsearch import __version__
+from promptsearch.banks import printable
 from promptsearch.evaluators.cache import digest_of
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
@@ -65,11 +66,11 @@ def build_page(
     found = dict.fromkeys(n for r in results for n in r.get("notes", []))
     names = [*(c["name"] for c in opened.comparisons), *(v.name for v in views)]
     return template.render(
-        title=_printable(f"promptsearch: {', '.join(names)}"),
+        title=printable(f"promptsearch: {', '.join(names)}"),
         comparisons=[_comparison(c, by_run[c["name"]]) for c in opened.comparisons],
         runs=runs,
         overview=[_plot(p, f"all-{i}") for i, p in enumerate(overall)],
-        notes=[_printable(n) for n in (*notes, *found)],
+        notes=[printable(n) for n in (*notes, *found)],
         css=(page / "report.css").read_text("utf-8"),
         js=(page / "report.js").read_text("utf-8"),
         plotly=get_plotlyjs(),
@@ -121,7 +122,7 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
         "flips": flips,
         "no_pictures": why,
         "config": _config(view),
-        "bank": [_printable(t) for t in bank.get("templates", [])[:BANK]],
+        "bank": [printable(t) for t in bank.get("templates", [])[:BANK]],
         "grammar": json.dumps(bank["grammar"], indent=1, ensure_ascii=False) if "grammar" in bank else "",
     }
 
@@ -138,12 +139,12 @@ def _comparison(document: dict[str, Any], plots: list[Plot]) -> dict[str, Any]:
             if gap := distances.get((dataset, r["shots"], r["method"])):
                 figures = (100 * gap[k] for k in ("difference", "low", "high"))
                 cell["distance"] = "{:+.2f} ({:+.2f} to {:+.2f})".format(*figures)
-            rows.setdefault(_printable(r["method"]), []).append(cell)
+            rows.setdefault(printable(r["method"]), []).append(cell)
         by_shots = {
             name: [next((c for c in cells if c["shots"] == s), None) for s in document["shots"]]
             for name, cells in rows.items()
         }
-        tables.append({"dataset": _printable(dataset), "rows": by_shots})
+        tables.append({"dataset": printable(dataset), "rows": by_shots})
     return {
         "slug": (slug := f"run-{digest_of(document['name'])[:10]}"),
         "name": document["name"],
@@ -158,7 +159,7 @@ def _comparison(document: dict[str, Any], plots: list[Plot]) -> dict[str, Any]:
 
 
 def _heading(template: str, weight: float | None) -> dict[str, Any]:
-    before, _, after = _printable(template).partition("{}")
+    before, _, after = printable(template).partition("{}")
     return {"before": before, "name": "class name", "after": after, "weight": weight and f"{weight:.3g}"}
 
 
@@ -191,7 +192,7 @@ def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _glance(view: RunView, winner: dict[str, Any]) -> dict[str, Any]:
     """The run in one row of a table."""
-    templates = [_printable(t) for t in winner["templates"]] if view.readable else ["(learnt vectors)"]
+    templates = [printable(t) for t in winner["templates"]] if view.readable else ["(learnt vectors)"]
     row = {"prompts": " · ".join(templates[:ROW]), "more": max(0, len(templates) - ROW), "test": "", "interval": ""}
     row |= {"against": "", "sets": f"{len(view.points):,}", "support": _number(winner["support"], "accuracy", 100, 1)}
     if view.result is None:
@@ -217,7 +218,7 @@ def _rows(view: RunView) -> list[dict[str, Any]]:
     rows = []
     for name, r in named:
         learnt = name == "winner" and not view.readable
-        templates = ["(learnt vectors)"] if learnt else [_printable(t) for t in r["templates"]]
+        templates = ["(learnt vectors)"] if learnt else [printable(t) for t in r["templates"]]
         test = r.get("test")
         rows.append(
             {
@@ -249,9 +250,9 @@ def _flips(view: RunView, pictures: Pictures | None) -> tuple[list[dict[str, Any
             {
                 "src": _data_url(found[index]),
                 "index": index,
-                "true": _printable(names[true]),
-                "before": _printable(names[before]),
-                "after": _printable(names[after]),
+                "true": printable(names[true]),
+                "before": printable(names[before]),
+                "after": printable(names[after]),
             }
             for index, true, before, after in wanted[key]
             if index in found
@@ -276,16 +277,11 @@ def _config(view: RunView) -> list[tuple[str, str]]:
     rows += [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in about.items()]
     if opened := view.record.get("test_opened"):
         rows.append(("test split opened", opened if isinstance(opened, str) else ", ".join(opened)))
-    return [(_printable(k), _printable(v)) for k, v in rows]
+    return [(printable(k), printable(v)) for k, v in rows]
 
 
 def _finalize(value: Any) -> Any:
     """Nothing that is not printed reaches the page, whatever a run or its data set is called."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return "\n".join(_printable(line) for line in value.split("\n"))
-
-
-def _printable(text: object) -> str:
-    """Control characters as a mark, line ends as spaces: what a terminal would obey, a page shows."""
-    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    return "\n".join(printable(line) for line in value.split("\n"))

@@ -23,6 +23,7 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         f"{result['model']} on {result['dataset']}, {per_class}, "
         f"seed {result['seed']}: {result['evaluations']} prompt sets scored in {result['seconds']:.1f} s",
         highlight=False,
+        markup=False,
     )
     console.print(_table(result))
     for line in _verdicts(result):

@@ -8,7 +8,7 @@ from typing import Any
 from promptsearch.banks import Bank, Grammar, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.runs.record import RunRecord
-from promptsearch.search import Searcher, Space, TrialSearcher, build_searcher
+from promptsearch.search import SEARCHERS, Searcher, Space, TrialSearcher, build_searcher
 
 
 def bank_to_dict(bank: Bank) -> dict[str, Any]:
@@ -36,6 +36,11 @@ def rebuild_searcher(record: RunRecord) -> tuple[Bank, Searcher]:
         InputError: this version makes another bank or searcher of it.
     """
     config, kept = record.config, record.get("bank")
+    if config["command"] not in SEARCHERS:
+        raise InputError(
+            f"run {record.name!r} was made by {config['command']}, which is no searcher of this version; "
+            f"go on with it by its own command, `promptsearch {config['command']} … --study {record.name}`"
+        )
     if kept is None:
         raise InputError(f"run {record.name!r} holds no bank yet; give its own command again")
     bank = bank_from_dict(kept)

@@ -216,6 +216,43 @@ def test_a_finished_run_resumes_to_its_result(bank: str, db: Path) -> None:
     assert "winner" in run("runs", "resume", "r", "--storage", db).stdout
 
 
+def test_a_comparison_has_no_winner_and_says_what_to_do(bank: str, db: Path) -> None:
+    where = ["--storage", db]
+    problem = ["--model", "tiny", "--dataset", "made", "--bank", bank, "--shots", "1", "--seeds", "1"]
+    run("compare", *problem, *where, "--study", "c", "--methods", "hand-written,single")
+    asked = ("runs best c", "runs export c", "runs resume c", "export c --to bank")
+    for args in asked:
+        error = run(*args.split(), *where, code=2).stderr
+        assert "'c' compares methods and has no winner: `promptsearch runs show c`" in error and "--csv" in error
+    assert "made by compare" in run("worker", "--study", "c", *where, code=2).stderr
+    assert "single" in run("runs", "show", "c", *where).stdout
+    assert document("runs", "list", *where)[0]["command"] == "compare"
+    run("runs", "delete", "c", "--yes", *where)
+
+
+def test_an_unfinished_run_is_shown_with_its_best_so_far(bank: str, db: Path) -> None:
+    from promptsearch.runs import RunRecord
+
+    doc = document(*given("random", bank, db, 6))
+    RunRecord.load("r", str(db)).set("result", None)
+    shown = document("runs", "show", "r", "--storage", db)
+    assert shown["state"] == "unfinished" and shown["best"]["templates"] == doc["winner"]["templates"]
+    text = run("runs", "show", "r", "--storage", db).stdout
+    assert "r: unfinished, 6 trials" in text and f"best so far: {doc['winner']['templates'][0]}" in text
+
+
+def test_names_cannot_command_a_terminal(bank: str, db: Path) -> None:
+    evil = "evil\x1b[31m\nred \u202e[bold]x[/bold]"
+    searched = run(*given("random", bank, db, 4, evil))
+    outputs = [searched.stdout, searched.stderr]
+    for args in (["list"], ["show", evil], ["resume", evil], ["delete", evil, "--yes"]):
+        outputs.append(run("runs", *args, "--storage", db).stdout)
+    assert all("\x1b" not in text and "\u202e" not in text for text in outputs)
+    assert all("[bold]x[/bold]" in text for text in (outputs[0], outputs[2], outputs[-1]))
+    error = run("runs", "show", "gone\x1b[2J", "--storage", db, code=2).stderr
+    assert "no run" in error and "\x1b" not in error
+
+
 def test_a_run_without_a_trial_says_so(bank: str, db: Path) -> None:
     import optuna
 
