@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators.gram import LARGE, Gram
 from promptsearch.evaluators.losses import Losses
 from promptsearch.evaluators.memory import quarter_of_ram
 from promptsearch.evaluators.statistics import STATISTICS, probabilities
@@ -30,9 +31,6 @@ CHUNKS = 16
 
 #: Sums of larger arrays (C, N) are made set by set, of smaller ones many at a time.
 SMALL = 16_000
-
-#: Ensembles of more templates take their norms from summed vectors: the Gram matrix would cost k*k.
-LARGE = 64
 
 #: Tables of more templates take their norms from summed vectors too: Gram matrices take time with the square of that.
 PAIRED = 2048
@@ -66,7 +64,7 @@ class TemplateTable:
         self.size = 0
         self._logits = np.empty((0, 0, len(labels)), np.float32)  # (T, C, N)
         self._vectors = np.empty((0, 0, features.shape[1]), np.float32)  # (T, C, D)
-        self._gram = np.empty((0, 0, 0), np.float32)  # (T, T, C)
+        self._gram = Gram(np.empty((0, 0, 0), np.float32))
         self._recent = _Recent(1)
         self._cores = available_cores()
 
@@ -84,9 +82,7 @@ class TemplateTable:
             if self.kept:
                 self._logits[row] = v @ self.features.T
             if self._paired:
-                pairs = np.einsum("tcd,cd->tc", self._vectors[: row + 1], v)
-                self._gram[row, : row + 1] = pairs
-                self._gram[: row + 1, row] = pairs
+                self._gram.add(self._vectors, row)
         self.size = new
 
     def part(self, at: np.ndarray) -> TemplateTable:
@@ -103,7 +99,7 @@ class TemplateTable:
         # Views without room: a template that is added to either table makes that one copy what it has.
         other._vectors = self._vectors[: self.size]
         if self.kept:
-            other._gram = self._gram[: self.size, : self.size]
+            other._gram = self._gram.part(self.size)
             other._logits = self._logits[: self.size, :, own[other.order]]
         return other
 
@@ -133,6 +129,7 @@ class TemplateTable:
         """
         accuracy, xent = np.empty(len(index)), np.empty(len(index))
 
+        self._gram.know(self._vectors, self.size, index)
         together = self.kept or index.shape[1] > LARGE
         order = np.arange(len(index)) if together else _neighbours(index)
 
@@ -160,6 +157,7 @@ class TemplateTable:
             consensus: (N,) classes, in the table's order, for "agreement".
         """
         found = {name: np.empty(len(index)) for name in names}
+        self._gram.know(self._vectors, self.size, index)
 
         def work(part: slice, room: np.ndarray) -> None:
             logits = self._logits_of(index[part], None if weights is None else weights[part], room)
@@ -239,7 +237,9 @@ class TemplateTable:
     def _cross(self, parents: np.ndarray, summed: np.ndarray, some: slice) -> np.ndarray:
         """(P, s, C) products of the parents' summed vectors with those of some templates."""
         if self._paired:
-            return np.stack([self._gram[parent, some].sum(axis=0) for parent in parents])
+            for row in np.unique(parents).tolist():
+                self._gram.know_row(self._vectors, self.size, row)
+            return np.stack([self._gram.products[parent, some].sum(axis=0) for parent in parents])
         return np.einsum("scd,pcd->psc", self._vectors[some], summed)
 
     def _own(self, some: slice) -> np.ndarray:
@@ -294,7 +294,7 @@ class TemplateTable:
         self._add_up(index, w, sums)
         if not self._paired:
             return sums, _lengths(self._vector_sums(index, weights))
-        gram = self._gram[index[:, :, None], index[:, None, :]]  # (S, k, k, C)
+        gram = self._gram.of(index)  # (S, k, k, C)
         if w is not None:
             gram = gram * (w[:, :, None] * w[:, None, :])[..., None]
         return sums, np.sqrt(gram.sum(axis=(1, 2)))
@@ -330,10 +330,10 @@ class TemplateTable:
             self._vectors[: self.size] = old[: self.size] if self.size else 0
             logits, gram = (room, classes, len(self.labels)), (room, room, classes)
             vectors = 0 if isinstance(self._vectors, np.memmap) else self._vectors.nbytes
-            known = vectors + self._logits.nbytes + self._gram.nbytes  # all there while they are copied
+            known = vectors + self._logits.nbytes + self._gram.products.nbytes  # all there while they are copied
             self._logits = self._grown(self._logits, logits, known + 4 * math.prod(logits))
             need = known + 4 * math.prod(logits) + 4 * math.prod(gram) if room <= PAIRED else sys.maxsize
-            self._gram = self._grown(self._gram, gram, need)
+            self._gram = self._gram.grown(self._grown(self._gram.products, gram, need))
         except MemoryError as e:
             raise PromptSearchError(
                 f"memory ran out while scoring with a budget of {self.memory / 2**30:.1f} GB: lower --memory"
