@@ -40,6 +40,7 @@ BY_TRIALS: dict[str, type[TrialSearcher]] = {
 
 
 @click.command()
+@click.option("--bank", "bank_spec", default="templates", show_default=True)
 @click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
 @click.option("--shots", default=16, show_default=True)
 @click.option("--draws", default=10, show_default=True)
@@ -47,8 +48,17 @@ BY_TRIALS: dict[str, type[TrialSearcher]] = {
 @click.option("--searchers", default="random,climb,tpe,evolve", show_default=True, help="Also beam.")
 @click.option("--trials", default=120, show_default=True, help="Of all but beam.")
 @click.option("--ensemble", default=2, show_default=True, help="Most templates of a set.")
-def main(datasets: str, shots: int, draws: int, select: str, searchers: str, trials: int, ensemble: int) -> None:
-    bank, goal = load_bank("templates"), get_objective("xent")
+def main(
+    bank_spec: str,
+    datasets: str,
+    shots: int,
+    draws: int,
+    select: str,
+    searchers: str,
+    trials: int,
+    ensemble: int,
+) -> None:
+    bank, goal = load_bank(bank_spec), get_objective("xent")
     names = searchers.split(",")
 
     def make(name: str, seed: int) -> Searcher:

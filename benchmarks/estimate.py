@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import click
 import numpy as np
-from selection import others
+from selection import others  # type: ignore[import-not-found]
 
 from promptsearch.banks import Bank, load_bank
 from promptsearch.evaluators import open_problem
