@@ -115,7 +115,7 @@ class TpeSearch(TrialSearcher):
             import optuna
 
             optuna.logging.set_verbosity(optuna.logging.ERROR)
-            directions = ["maximize"] * (3 if self.pareto else 1)
+            directions: list[Any] = ["maximize"] * (3 if self.pareto else 1)
             self._study_kept = optuna.create_study(directions=directions, sampler=self._sampler(self.seed))
         return self._study_kept
 
