@@ -160,6 +160,8 @@ def test_every_searcher_goes_by_every_objective(made: list[str], command: str, n
 @pytest.mark.parametrize("command", ["beam", "tpe", "climb", "random", "evolve"])
 def test_no_labels_at_all(made: list[str], command: str) -> None:
     few = ["--depth", "2"] if command == "beam" else ["--trials", "12"]
+    if command == "evolve":
+        few += ["--population", "4", "--offspring", "3", "--proposer", "grammar"]  # no prompt that is not in the cache
     options = [command, *made, *few, "--shots", "0", "--unlabelled", "50"]
     doc = json.loads(run(*options, "--json").stdout)
     assert doc["shots"] == 0 and doc["winner"]["support"].keys() == {"mutual_information"}
