@@ -73,7 +73,7 @@ def evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
         population=o["population"],
         elite=o["elite"],
         crowding=o["crowding"],
-        immigrants=o["immigrants"],
+        immigrants=o.get("immigrants", 0.1),
         pareto=o.get("pareto", False),
     )
 
