@@ -163,10 +163,10 @@ class Cache:
 
     def add(
         self, kind: str, key: dict[str, Any], arrays: Mapping[str, np.ndarray], meta: dict[str, Any] | None = None
-    ) -> None:
-        """Put a block on a shelf.  A cache that cannot be written is reported once and done without."""
+    ) -> Path | None:
+        """Put a block on a shelf; its file, or None: a cache that cannot be written is told once and done without."""
         try:
-            write_block(self.shelf(kind, key), key, arrays, meta or {})
+            return write_block(self.shelf(kind, key), key, arrays, meta or {})
         except OSError as e:
             if not self._told_unwritable:
                 self._told_unwritable = True
@@ -177,6 +177,7 @@ class Cache:
                     CacheWarning,
                     stacklevel=2,
                 )
+            return None
 
     def _put_away(self, path: Path, error: Exception) -> None:
         where = "is put away as .damaged and computed again"

@@ -22,6 +22,9 @@ TextVectors = Callable[[Sequence[str]], np.ndarray]
 #: Templates whose consensus "agreement" is measured against, at most.
 CONSENSUS = 256
 
+#: Texts encoded in one call: enough to share prefixes, and their vectors (200 MB with RN50) never all in memory.
+TEXTS = 50_000
+
 _Row = tuple[Template, tuple[str, ...]]
 
 
@@ -154,17 +157,18 @@ class Evaluator:
             ) from e
 
     def _index(self, sets: Sequence[PromptSet]) -> list[list[int]]:
-        """Rows of the table for every set; templates not met before are encoded first, all in one call."""
+        """Rows of the table for every set; templates not met before are encoded first, `TEXTS` texts in a call."""
         fresh: dict[_Row, None] = {}
         keys = [[(t, s.class_names or self.task.class_names) for t in s.templates] for s in sets]
         for row in (row for rows in keys for row in rows):
             if row not in self._rows:
                 fresh[row] = None
-        if fresh:
-            texts = [t.fill(n) for t, names in fresh for n in names]
-            vectors = self._encode(fresh, texts).reshape(len(fresh), len(self.task.class_names), -1)  # (T, C, D)
+        step, new = max(1, TEXTS // len(self.task.class_names)), list(fresh)
+        for some in (new[at : at + step] for at in range(0, len(new), step)):
+            texts = [t.fill(n) for t, names in some for n in names]
+            vectors = self._encode(some, texts).reshape(len(some), len(self.task.class_names), -1)  # (T, C, D)
             self._table.add(vectors)
-            for row in fresh:
+            for row in some:
                 self._rows[row] = len(self._rows)
         return [[self._rows[row] for row in rows] for rows in keys]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -139,6 +140,44 @@ def test_text_cache_compacts_many_blocks_without_losing_any(tmp_path: Path) -> N
     assert len(list(Cache(tmp_path).blocks("texts", {}))) == 1
     fresh = TextCache(Cache(tmp_path), {})
     assert fresh.lookup(texts, lambda _: np.empty((0, 2)))[:, 0].tolist() == list(range(len(texts)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    asked=st.lists(st.lists(st.integers(0, 30), max_size=12), min_size=1, max_size=8),
+    held=st.integers(0, 200),
+    shared=st.booleans(),
+)
+def test_text_cache_gives_the_same_however_little_it_holds(asked: list[list[int]], held: int, shared: bool) -> None:
+    computed: list[str] = []
+
+    def compute(texts: list[str]) -> np.ndarray:
+        computed.extend(texts)
+        return np.array([[float(t), 2.0, 3.0] for t in texts], np.float32)
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = TextCache(Cache(Path(folder)), {}, held=held)
+        for numbers in asked:
+            texts = [str(n) for n in numbers]
+            if texts:
+                assert cache.lookup(texts, compute)[:, 0].tolist() == [float(t) for t in texts]
+            held_now = sum(v.nbytes for v in cache._held.values())
+            assert shared or held_now <= max(held, 12 * 12)  # a block stays while it is used
+            if shared:  # another process puts the blocks together meanwhile
+                whole = TextCache(Cache(Path(folder)), {})
+                for i in range(MANY_BLOCKS):
+                    whole.lookup([str(100 + i)], lambda t: np.array([[float(t[0]), 2.0, 3.0]], np.float32))
+                whole.compact()
+    if not shared:
+        assert len(computed) == len(set(computed))
+
+
+def test_text_cache_computes_again_what_another_process_removed(tmp_path: Path) -> None:
+    cache = TextCache(Cache(tmp_path), {}, held=0)
+    cache.lookup(["1"], lambda _: np.ones((1, 2), np.float32))
+    cache.lookup(["2"], lambda _: np.full((1, 2), 2, np.float32))
+    Cache(tmp_path).clear("texts")
+    assert cache.lookup(["1", "2"], lambda t: np.array([[float(x)] * 2 for x in t]))[:, 0].tolist() == [1, 2]
 
 
 def test_many_processes_write_one_shelf(tmp_path: Path) -> None:
