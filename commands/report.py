@@ -59,7 +59,7 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
     """Where the flipped pictures of a run come from: what --pictures names, else what the run was made with."""
 
     def load(indices: Sequence[int]) -> Any:
-        from promptsearch.errors import PromptSearchError
+        from promptsearch.errors import InputError, PromptSearchError
         from promptsearch.evaluators.conditions import degrade, split_condition
         from promptsearch.evaluators.data import open_dataset
 
@@ -67,12 +67,18 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
         opened = view.about.get("opened", {})
         if named is None and not str(view.about.get("pictures", "")).startswith("pictures"):
             return (
-                "The run was made with a feature pack, which holds no pictures: give them with --pictures FOLDER "
-                "to see them here."
+                "The run was made with a feature pack, which holds no pictures. To see them here, name the data set "
+                f"that the pack was made of: promptsearch report {view.name} --pictures FOLDER"
             )
         columns = {k: opened.get(k) for k in ("picture_column", "label_column")}
         try:
             data = open_dataset(named or spec, **columns)
+            known = tuple(view.about.get("classes") or data.class_names)
+            if data.class_names != known:
+                raise InputError(
+                    f"--pictures {named}: has the classes {', '.join(data.class_names[:3])} …, and run {view.name} has "
+                    f"{', '.join(known[:3])} …; name the data set that it was made with"
+                )
             found = [degrade(p, condition) for p in data.pictures("test", list(indices))]
         except PromptSearchError as e:
             if named is not None:

@@ -125,7 +125,9 @@ def _shots(views: list[RunView]) -> Plot:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for i, (name, rows) in enumerate(by_shots(views).items()):
+    searchers = list(dict.fromkeys(v.searcher for v in views))
+    for name, rows in by_shots(views).items():
+        colour = BEFORE if name == "hand-written" else COLOURS[searchers.index(name) % len(COLOURS)]
         figure.add_trace(
             go.Scatter(
                 x=[r[0] for r in rows],
@@ -134,7 +136,7 @@ def _shots(views: list[RunView]) -> Plot:
                 text=[f"{r[3]} run{'s' * (r[3] != 1)}" for r in rows],
                 name=text(name),
                 mode="lines+markers",
-                line={"color": COLOURS[i % len(COLOURS)], "dash": "dot" if name == "hand-written" else "solid"},
+                line={"color": colour, "dash": "dot" if name == "hand-written" else "solid"},
                 hovertemplate="%{y:.2f} % at %{x} shots, %{text}<extra></extra>",
             )
         )

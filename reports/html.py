@@ -15,6 +15,7 @@ from promptsearch.banks import printable
 from promptsearch.evaluators.cache import digest_of
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
+from promptsearch.reports.table import p_value
 from promptsearch.reports.view import Opened, RunView, figure
 
 if TYPE_CHECKING:
@@ -169,13 +170,12 @@ def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
     if result is not None:
         test, paired = winner["test"], result["paired"]
         interval = f"{100 * test['low']:.1f} to {100 * test['high']:.1f}"
+        points = f"points, {100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}"
+        if "mcnemar" in paired:
+            points += f"; McNemar {p_value(paired['mcnemar'])}"
         tiles += [
             ("test accuracy", f"{100 * test['accuracy']:.2f} %", interval),
-            (
-                f"against {paired['baseline']}",
-                f"{100 * paired['difference']:+.2f}",
-                f"points, {100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}",
-            ),
+            (f"against {paired['baseline']}", f"{100 * paired['difference']:+.2f}", points),
         ]
     if (accuracy := figure(support, "accuracy")) is not None:
         tiles.append(("few-shot accuracy", f"{100 * accuracy:.1f} %", f"cross-entropy {support['xent']:.4f}"))

@@ -108,8 +108,12 @@ def _paired(paired: dict[str, Any]) -> str:
     )
     if "mcnemar" not in paired:
         return text
-    p = paired["mcnemar"]
-    return f"{text}, McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: {paired['verdict']}"
+    return f"{text}, McNemar {p_value(paired['mcnemar'])}: {paired['verdict']}"
+
+
+def p_value(p: float) -> str:
+    """A p value as it is printed."""
+    return f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
 
 
 def _proposals(proposals: dict[str, Any]) -> str:

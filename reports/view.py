@@ -12,6 +12,7 @@ from typing import Any
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Score
+from promptsearch.reports.table import p_value
 from promptsearch.runs import RunRecord
 from promptsearch.search.objective import of_options
 
@@ -138,14 +139,16 @@ class RunView:
             )
         test, paired = winner["test"], self.result["paired"]
         low, high = paired["low"], paired["high"]
-        verdict = "does not explain" if low > 0 or high < 0 else "may explain"
+        p = paired.get("mcnemar")
+        sure = p < 0.05 if p is not None else low > 0 or high < 0
+        tested = "" if p is None else f", McNemar {p_value(p)}"
         pictures = f"{self.result['test_pictures']:,} test pictures"
         return (
             f"The winner is {what}. It gets {100 * test['accuracy']:.2f} % of {pictures} right "
             f"(95 % interval {100 * test['low']:.1f} to {100 * test['high']:.1f}): "
             f"{100 * abs(paired['difference']):.2f} points {'more' if paired['difference'] >= 0 else 'fewer'} than the "
-            f"{paired['baseline']} prompt on the same pictures (95 % interval {100 * low:+.2f} to {100 * high:+.2f}), "
-            f"a difference that chance {verdict}."
+            f"{paired['baseline']} prompt on the same pictures (95 % interval {100 * low:+.2f} to {100 * high:+.2f}"
+            f"{tested}), a difference that chance {'does not explain' if sure else 'may explain'}."
         )
 
 

@@ -20,6 +20,7 @@ from promptsearch.cli import main
 from promptsearch.evaluators import Score, Split
 from promptsearch.reports import build_details, confusion_matrix
 from promptsearch.reports.figures import overview
+from promptsearch.reports.table import p_value
 from promptsearch.reports.view import RunView, by_shots
 from promptsearch.runs import RunRecord
 
@@ -140,6 +141,12 @@ def test_flipped_pictures_are_shown_where_there_are_pictures(tmp_path: Path, bro
         wait_for(page, "document.images.length > 0 && [...document.images].every(i => i.naturalWidth === 40)")
         assert "dog → cat" in page.inner_text(".pictures")
         assert complaints == []
+    (tmp_path / "data" / "test" / "cat").rename(tmp_path / "data" / "test" / "cow")
+    (tmp_path / "data" / "train" / "cat").rename(tmp_path / "data" / "train" / "cow")
+    named = ["--pictures", str(tmp_path / "data")]
+    assert "has the classes cow, dog, ship" in run("report", "noise", "-o", str(out), *named, code=2).stderr
+    for split in ("test", "train"):
+        (tmp_path / "data" / split / "cow").rename(tmp_path / "data" / split / "cat")
     (tmp_path / "data" / "test" / "cat" / "3.png").unlink()
     for left in (tmp_path / "data" / "test").rglob("*.png"):
         left.unlink()
@@ -173,8 +180,8 @@ def test_the_words_say_what_the_result_says(runs: list[str], tmp_path: Path) -> 
     assert view.result is not None
     winner, paired = view.result["winner"], view.result["paired"]
     assert f"{100 * winner['test']['accuracy']:.2f} % of 200 test pictures" in view.headline
-    sure = paired["low"] > 0 or paired["high"] < 0
-    assert ("chance does not explain" in view.headline) == sure
+    assert ("chance does not explain" in view.headline) == (paired["mcnemar"] < 0.05)
+    assert f"McNemar {p_value(paired['mcnemar'])})" in view.headline
     best = view.best_so_far()
     assert [p.score.xent for p in best] == sorted((p.score.xent for p in best), reverse=True)
     assert best[-1].score.xent == pytest.approx(view.result["runners_up"][0]["support"]["xent"], abs=1e-6)

@@ -66,13 +66,15 @@ def test_a_file_that_may_only_be_read_can_be_listed_and_not_written(command, tmp
         out, err = process.communicate(timeout=60)
         assert process.returncode == 1 and "readonly" in err.replace("-", "").replace(" ", ""), err
         assert len(err.strip().splitlines()) == 1 and not out
-        for args in (["list"], ["best", "r"]):
-            reading = start("runs", *args, "--storage", db, preexec=drop_capabilities)
+        page = tmp_path / "report.html"
+        others = (["report", "r", "-o", page], ["export", "r", "--to", "bank"])
+        for args in (["runs", "list"], ["runs", "best", "r"], *others):
+            reading = start(*args, "--storage", db, preexec=drop_capabilities)
             out, err = reading.communicate(timeout=60)
             assert reading.returncode == 0 and out and not err, (args, err)
     finally:
         folder.chmod(0o755)
-    assert len(recorded("r", db)) == 4
+    assert len(recorded("r", db)) == 4 and "The winner is" in page.read_text()
 
 
 def test_a_server_that_may_only_be_read(command, postgres: str) -> None:

@@ -19,10 +19,25 @@
     for (const div of plots) if (div.data) Plotly.relayout(div, { template: template() });
   }
   paint(wanted.matches ? "dark" : "light");
+  // On a phone two plots side by side become two plots, one below the other, and bars lose the words in them.
+  function narrow(figure) {
+    const layout = figure.layout;
+    for (const trace of figure.data) if (trace.type === "bar") trace.textposition = "none";
+    for (const axis of [layout.xaxis, layout.yaxis]) if (axis && axis.ticktext) axis.tickfont = { size: 10 };
+    if (!layout.xaxis2 || layout.xaxis3) return;
+    const title = 60 / (2 * layout.height);
+    layout.height *= 2;
+    layout.xaxis.domain = [0, 1]; layout.xaxis2.domain = [0, 1];
+    layout.yaxis.domain = [0.5 + 2 * title, 1]; layout.yaxis2.domain = [0, 0.5 - 2 * title];
+    (layout.annotations || []).forEach((a, i) => { a.x = 0.5; a.y = i ? 0.5 - 2 * title : 1; });
+    if (layout.yaxis2.matches) { delete layout.yaxis2.matches; layout.yaxis2.showticklabels = true; }
+    layout.legend = { ...layout.legend, y: 1 + 1.2 * title };
+  }
   for (const div of plots) {
     const figure = JSON.parse(document.getElementById(div.dataset.figure).textContent);
     figure.layout.template = template();
     figure.layout.autosize = true;
+    if (innerWidth < 640) narrow(figure);
     Plotly.newPlot(div, figure.data, figure.layout,
       { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
   }
