@@ -8,15 +8,16 @@ that the templates' Gram matrix gives.  One more template costs one addition, no
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators.filed import filed, let_go
 from promptsearch.evaluators.gram import LARGE, Gram
 from promptsearch.evaluators.losses import Losses
 from promptsearch.evaluators.memory import quarter_of_ram
@@ -34,6 +35,9 @@ SMALL = 16_000
 
 #: Tables of more templates take their norms from summed vectors too: Gram matrices take time with the square of that.
 PAIRED = 2048
+
+#: Templates whose vectors are copied at a time.
+PART = 256
 
 
 def available_cores() -> int:
@@ -64,6 +68,7 @@ class TemplateTable:
         self.size = 0
         self._logits = np.empty((0, 0, len(labels)), np.float32)  # (T, C, N)
         self._vectors = np.empty((0, 0, features.shape[1]), np.float32)  # (T, C, D)
+        self._file: mmap.mmap | None = None  # the file of the vectors, where they do not fit
         self._gram = Gram(np.empty((0, 0, 0), np.float32))
         self._recent = _Recent(1)
         self._cores = available_cores()
@@ -84,6 +89,7 @@ class TemplateTable:
             if self._paired:
                 self._gram.add(self._vectors, row)
         self.size = new
+        let_go(self._file)
 
     def part(self, at: np.ndarray) -> TemplateTable:
         """A table of some of the pictures (some of them several times, perhaps) with all templates: nothing is encoded.
@@ -95,7 +101,7 @@ class TemplateTable:
         place[self.order] = np.arange(len(self.order))
         own = place[at]
         other = TemplateTable(self.features[own], self.labels[own], float(self.logit_scale), self.memory)
-        other.size = self.size
+        other.size, other._file = self.size, self._file
         # Views without room: a template that is added to either table makes that one copy what it has.
         other._vectors = self._vectors[: self.size]
         if self.kept:
@@ -229,6 +235,7 @@ class TemplateTable:
         step = max(1, self.memory // 8 // (4 * self._vectors.shape[1] * len(self.labels)))
         for start in range(0, self.size, step):
             yield start, np.stack([self._product(row) for row in range(start, min(start + step, self.size))])
+            let_go(self._file)
 
     def _product(self, row: int) -> np.ndarray:
         """(C, N) logits of one template, the same bits whenever they are computed."""
@@ -326,10 +333,17 @@ class TemplateTable:
     def _make_room(self, room: int, classes: int, dim: int) -> None:
         """Larger arrays with what is known copied over; logits and Gram matrices only while they fit the memory."""
         try:
-            old, self._vectors = self._vectors, self._vector_array((room, classes, dim))
-            self._vectors[: self.size] = old[: self.size] if self.size else 0
+            old, file, shape = self._vectors, self._file, (room, classes, dim)
+            if 4 * math.prod(shape) <= self.memory // 2:
+                self._vectors, self._file = np.empty(shape, np.float32), None
+            else:
+                self._vectors, self._file = filed(shape)
+            for at in range(0, self.size, PART):
+                part = slice(at, min(at + PART, self.size))
+                self._vectors[part] = old[part]
+                let_go(file, self._file)
             logits, gram = (room, classes, len(self.labels)), (room, room, classes)
-            vectors = 0 if isinstance(self._vectors, np.memmap) else self._vectors.nbytes
+            vectors = 0 if self._file is not None else self._vectors.nbytes
             known = vectors + self._logits.nbytes + self._gram.products.nbytes  # all there while they are copied
             self._logits = self._grown(self._logits, logits, known + 4 * math.prod(logits))
             need = known + 4 * math.prod(logits) + 4 * math.prod(gram) if room <= PAIRED else sys.maxsize
@@ -349,21 +363,6 @@ class TemplateTable:
             known = tuple(slice(self.size) if a != b else slice(None) for a, b in zip(old.shape, shape, strict=True))
             new[known] = old[known]
         return new
-
-    def _vector_array(self, shape: tuple[int, int, int]) -> np.ndarray:
-        need = 4 * math.prod(shape)
-        if need <= self.memory // 2:
-            return np.empty(shape, np.float32)
-        with tempfile.TemporaryFile() as f:  # unlinked at once; the map keeps it until the array goes
-            try:
-                if hasattr(os, "posix_fallocate"):  # else a full disk would end the process at some later write
-                    os.posix_fallocate(f.fileno(), 0, need)
-                return np.memmap(f, np.float32, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=shape)
-            except OSError as e:
-                raise PromptSearchError(
-                    f"{tempfile.gettempdir()} has no room for {need / 2**30:.1f} GB of text vectors ({e.strerror}): "
-                    "give more --memory, another folder in TMPDIR, or a smaller bank"
-                ) from e
 
 
 class _Recent:
