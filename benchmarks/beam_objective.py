@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,7 +27,7 @@ from promptsearch.search import BeamSearch, get_objective
 COMPARED = ("accuracy", "xent")
 
 
-def compare(evaluator: Evaluator, bank: Bank, judge: Split, options: dict[str, int]) -> dict[str, float]:
+def compare(evaluator: Evaluator, bank: Bank, judge: Split, options: dict[str, Any]) -> dict[str, float]:
     """Accuracy on `judge` of each objective's winner and of the baselines, for one draw."""
     singles = [PromptSet.of(t) for t in bank.templates]
     scores = evaluator.score(singles)

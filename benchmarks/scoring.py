@@ -70,7 +70,7 @@ def main(repeats: int, dim: int, path: Path | None) -> None:
         sets = np.concatenate([np.column_stack([np.tile(p, (templates, 1)), np.arange(templates)]) for p in parents])
         few = sets[:: max(1, len(sets) // sample)][:sample]
         clock = Clock(available_cores())
-        work = {
+        work: dict[str, Callable[[], object]] = {
             "grow": lambda t=table, p=parents: t.grow(p),
             "score": lambda t=table, s=sets: t.score(s),
             "plain": lambda v=vectors, t=table, s=few: plain(v, t, s),

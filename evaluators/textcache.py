@@ -119,7 +119,7 @@ class TextCache:
         for block in np.unique(at[:, 0]).tolist():
             vectors = self._held.pop(block, None)
             if vectors is None:
-                vectors = read_block(self._paths[block]).arrays["vectors"]  # type: ignore[arg-type]
+                vectors = read_block(self._paths[block]).arrays["vectors"]
             self._hold(block, vectors)
             if found is None:
                 found = np.empty((len(at), *vectors.shape[1:]), np.float32)
