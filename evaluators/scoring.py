@@ -77,8 +77,8 @@ class TemplateTable:
         """Add templates by their unit class vectors (T, C, D)."""
         t, c, d = vectors.shape
         new = self.size + t
-        if new > len(self._logits):
-            room = max(new, 2 * len(self._logits))
+        if new > len(self._vectors):
+            room = max(new, 2 * len(self._vectors))
             self._make_room(room, c, d)
         for row, v in enumerate(vectors, self.size):
             # One product of one shape per template: the same bits whatever else is added with it, so that a run
