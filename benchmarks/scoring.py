@@ -13,6 +13,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -71,9 +72,9 @@ def main(repeats: int, dim: int, path: Path | None) -> None:
         few = sets[:: max(1, len(sets) // sample)][:sample]
         clock = Clock(available_cores())
         work: dict[str, Callable[[], object]] = {
-            "grow": lambda t=table, p=parents: t.grow(p),
-            "score": lambda t=table, s=sets: t.score(s),
-            "plain": lambda v=vectors, t=table, s=few: plain(v, t, s),
+            "grow": partial(table.grow, parents),
+            "score": partial(table.score, sets),
+            "plain": partial(plain, vectors, table, few),
         }
         times = {key: turns_of_a_second(f) for key, f in work.items()}
         for _ in range(repeats):
