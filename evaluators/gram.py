@@ -30,7 +30,9 @@ class Gram:
 
     def __init__(self, products: np.ndarray) -> None:
         self.products = products
-        self._known = np.zeros(len(products), bool)
+        # Of each row, how many of its products are known, from the first on: templates that are added to one table
+        # are not there for another that shares its rows.
+        self._known = np.zeros(len(products), np.intp)
 
     def __len__(self) -> int:
         return len(self.products)
@@ -48,8 +50,10 @@ class Gram:
         return other
 
     def add(self, vectors: np.ndarray, row: int) -> None:
-        """Multiply a new template's vectors by its own and by those whose rows are known."""
-        self._multiply(vectors, np.append(np.flatnonzero(self._known[:row]), row), row)
+        """Multiply a new template's vectors by its own and by those whose rows were known up to it."""
+        whole = np.flatnonzero(self._known[:row] == row)
+        self._multiply(vectors, np.append(whole, row), row)
+        self._known[whole] = row + 1
 
     def know(self, vectors: np.ndarray, size: int, index: np.ndarray) -> None:
         """Compute the rows that the sets (S, k), if not large, lack: of every pair one template's is enough.
@@ -61,14 +65,14 @@ class Gram:
             return
         for a, b in itertools.combinations(range(index.shape[1]), 2):
             pairs = index[:, [a, b]]
-            while len(pairs := pairs[~self._known[pairs].any(axis=1)]):
+            while len(pairs := pairs[(self._known[pairs] <= pairs[:, ::-1]).all(axis=1)]):
                 self.know_row(vectors, size, int(np.bincount(pairs.reshape(-1)).argmax()))
 
     def know_row(self, vectors: np.ndarray, size: int, row: int) -> None:
         """Compute one template's products with all."""
-        if not self._known[row]:
-            self._multiply(vectors, np.arange(size), row)
-            self._known[row] = True
+        if self._known[row] < size:
+            self._multiply(vectors, np.arange(self._known[row], size), row)
+            self._known[row] = size
 
     def of(self, index: np.ndarray) -> np.ndarray:
         """(S, k, k, C) products within sets (S, k) whose pairs are known."""

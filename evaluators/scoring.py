@@ -33,7 +33,7 @@ CHUNKS = 16
 #: Sums of larger arrays (C, N) are made set by set, of smaller ones many at a time.
 SMALL = 16_000
 
-#: Tables of more templates take their norms from summed vectors too: Gram matrices take time with the square of that.
+#: Tables of more templates take their norms from summed vectors too: Gram matrices take memory with the square of that.
 PAIRED = 2048
 
 #: Templates whose vectors are copied at a time.

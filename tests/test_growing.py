@@ -99,3 +99,19 @@ def test_a_table_that_outgrows_its_memory_lets_go_of_logits() -> None:
     t.add(t.vectors([0, 1, 2, 3]))
     assert not t.kept
     np.testing.assert_allclose(t.score(np.array([[0, 1], [4, 5]]))[1], [before[1][0]] * 2, rtol=1e-5)
+
+
+def test_tables_that_share_what_they_know_do_not_mistake_templates_of_one_for_the_others() -> None:
+    vectors = table(14, 5, 40).vectors(range(14))
+    whole = table(8, 5, 40)
+    whole.add(vectors[8:10])  # makes room for sixteen
+    part = whole.part(np.arange(20))
+    whole.add(vectors[10:])
+    part.score(np.array([[3, 4], [3, 5], [3, 6]]))  # the part learns template 3's products with ten templates
+    fresh = table(8, 5, 40)
+    fresh.add(vectors[8:])
+    index = np.array([[3, 11], [3, 12], [4, 13]])
+    for ours, theirs in zip(whole.score(index), fresh.score(index), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(whole.grow(index), fresh.grow(index), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
