@@ -130,7 +130,11 @@ def open_pictures(
     if has_pack(encoder.spec, dataset, cache):
         pack = PackFeatures(encoder.spec, dataset, cache)
         if pictures is not None:
-            pack.take_pictures(open_dataset(pictures, picture_column=picture_column, label_column=label_column))
+            try:
+                data = open_dataset(pictures, picture_column=picture_column, label_column=label_column)
+            except InputError as e:  # it names the option by which data sets come in otherwise
+                raise InputError(f"--pictures {str(e).removeprefix('--dataset ')}") from e
+            pack.take_pictures(data)
         return pack
     name, condition = split_condition(dataset)
     data = open_dataset(name, picture_column=picture_column, label_column=label_column)

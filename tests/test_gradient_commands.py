@@ -255,3 +255,9 @@ def test_pictures_of_another_data_set_are_refused(here: Path) -> None:
     args = ["--model", "tiny", "--dataset", "cifar10", "--pictures", str(here / "data")]
     result = CliRunner().invoke(main, ["vpt", *args])
     assert result.exit_code == 2 and "not what the feature pack of cifar10 was made of" in result.stderr
+
+
+def test_pictures_that_are_not_there_are_told_by_their_option(tmp_path: Path) -> None:
+    args = ["vpt", "--model", "tiny", "--dataset", "cifar10", "--pictures", str(tmp_path / "nowhere")]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 2 and f"Error: --pictures {tmp_path / 'nowhere'}: no such folder" in result.stderr
