@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,12 +89,11 @@ def _connect(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStor
 
     for tries_left in (3, 2, 1, 0):
         try:
-            with warnings.catch_warnings(), _known(url) as known:
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the heartbeat is experimental
                 return optuna.storages.RDBStorage(
                     url,
                     engine_kwargs=engine_kwargs,
-                    skip_compatibility_check=known,
                     heartbeat_interval=HEARTBEAT,
                     grace_period=GRACE,
                     heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
@@ -104,51 +102,6 @@ def _connect(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStor
             if not tries_left:  # else another process made the same tables at the same instant
                 raise
     raise AssertionError("unreachable")
-
-
-@contextlib.contextmanager
-def _known(url: str) -> Iterator[bool]:
-    """Whether a SQLite file's tables are known to be those of this Optuna, which then opens it without alembic.
-
-    Optuna has alembic read the revision of the tables, and find the latest one among its scripts: two small questions
-    and a third of a second of imports.  Here they are asked directly.  Whatever else is found goes Optuna's own way,
-    which says what is wrong.
-    """
-    from optuna.storages._rdb import storage
-
-    if not url.startswith("sqlite:///") or _revision(Path(url.removeprefix("sqlite:///"))) != _latest_revision():
-        yield False
-        return
-    manager = storage._VersionManager
-    storage._VersionManager = lambda *_: None  # type: ignore[assignment,misc]
-    try:
-        yield True
-    finally:
-        storage._VersionManager = manager  # type: ignore[misc]
-
-
-def _revision(path: Path) -> str | None:
-    """The revision of the tables in a SQLite file; None where there is none."""
-    import sqlite3
-
-    if not path.exists():
-        return None
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
-            found = db.execute("SELECT version_num FROM alembic_version").fetchall()
-    except sqlite3.Error:
-        return None
-    return found[0][0] if len(found) == 1 else None
-
-
-def _latest_revision() -> str:
-    """The revision that this Optuna makes tables of: of its scripts that which no other one follows."""
-    from optuna.storages import _rdb
-
-    text = "\n".join(p.read_text("utf-8") for p in (Path(*_rdb.__path__) / "alembic" / "versions").glob("*.py"))
-    made, followed = (set(re.findall(rf'^{k} = "(.+)"$', text, re.M)) for k in ("revision", "down_revision"))
-    latest = made - followed
-    return latest.pop() if len(latest) == 1 else "unknown"
 
 
 @contextlib.contextmanager

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import socket
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,35 +120,6 @@ def test_tables_of_another_optuna_are_refused(command, tmp_path: Path) -> None:
         error = run(*args, code=1).stderr
         assert "another version of Optuna" in error and "optuna storage upgrade" in error
     assert db.read_bytes() == before
-
-
-def test_known_tables_are_opened_without_alembic_and_others_with_it(tmp_path: Path) -> None:
-    """Optuna's check of its tables costs a third of a second of imports; it is asked where anything is unclear."""
-    from optuna.storages._rdb.storage import _VersionManager
-
-    from promptsearch.runs.storage import _latest_revision
-
-    db = tmp_path / "runs.db"
-    made = open_storage(str(db))
-    assert isinstance(made._version_manager, _VersionManager)
-    assert made.get_head_version() == _latest_revision()
-    code = (
-        "import sys\nfrom promptsearch.runs import open_storage\nimport optuna\n"
-        "print(optuna.get_all_study_names(open_storage(sys.argv[1])), 'alembic.context' in sys.modules)"
-    )
-    assert python(code, db) == "[] False"
-    with sqlite3.connect(db) as connection:
-        connection.execute("DELETE FROM alembic_version")
-    connection.close()
-    assert python(code, db) == "[] True"  # Optuna writes it again
-    assert python(code, db) == "[] False"
-
-
-def python(code: str, *args: object) -> str:
-    path = os.pathsep.join(p for p in sys.path if p)
-    command = [sys.executable, "-c", code, *map(str, args)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def test_a_database_of_something_else(command, tmp_path: Path) -> None:
