@@ -81,9 +81,7 @@ def out_of_bag(selection: Selection, repeat: Repeat, chosen: Selected) -> Estima
     return Estimate(accuracy, chosen.score.accuracy, against, kept, len(chosen.bags), repeated, OUT_OF_BAG)
 
 
-def nested(
-    selection: Selection, repeat: Repeat, naive: float, progress: Steps | None = None
-) -> Estimate:
+def nested(selection: Selection, repeat: Repeat, naive: float, progress: Steps | None = None) -> Estimate:
     """Repeat search and selection in every fold and judge by what is outside (Varma and Simon 2006).
 
     No picture has a part in the choice that it judges; each choice is by as many pictures as the run's own, as many of

@@ -53,8 +53,7 @@ def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = No
         setting.task.seed,
         hand_written=setting.evaluator.class_weights(PromptSet.of(BASELINE)) if options.kg else None,
         bank=setting.bank_weights(bank.templates) if bank is not None else None,
-        checkpoint=setting.checkpoint,
-        progress=setting.progress,
+        **_kept(setting),
     )
     words, classes = setting.tools.words, len(setting.class_names)
     decoded = {m: decode_context(words, learned.tensors["context"], classes, options, m) for m in METRICS}
@@ -75,13 +74,10 @@ def sample_bank(setting: Setting, options: SparseOptions, bank: Bank) -> Trained
     found, learned = learn_ensemble(
         [str(t) for t in bank.templates],
         setting.bank_weights(bank.templates),
-        setting.support.features,
-        setting.support.labels,
-        setting.logit_scale,
+        *_few_shots(setting),
         options,
         setting.task.seed,
-        checkpoint=setting.checkpoint,
-        progress=setting.progress,
+        **_kept(setting),
     )
     winner = Row("sampled templates", setting.evaluator.class_weights(found), [str(t) for t in found.templates])
     mixture = Row("the mixture before sampling", learned.class_weights, readable=False)
@@ -96,13 +92,10 @@ def learn_class_names(setting: Setting, options: NamesOptions) -> Trained:
     learned = learn_names(
         setting.tools.tower,
         setting.class_names,
-        setting.support.features,
-        setting.support.labels,
-        setting.logit_scale,
+        *_few_shots(setting),
         options,
         setting.task.seed,
-        checkpoint=setting.checkpoint,
-        progress=setting.progress,
+        **_kept(setting),
     )
     words, template = setting.tools.words, str(options.template)
     read = {m: decode_names(words, learned.tensors["names"], learned.tensors["counts"], m) for m in METRICS}
@@ -119,13 +112,10 @@ def project_words(setting: Setting, options: PezOptions) -> Trained:
         setting.tools.tower,
         setting.tools.words,
         setting.class_names,
-        setting.support.features,
-        setting.support.labels,
-        setting.logit_scale,
+        *_few_shots(setting),
         options,
         setting.task.seed,
-        checkpoint=setting.checkpoint,
-        progress=setting.progress,
+        **_kept(setting),
     )
     return Trained(learned, Row("projected words", learned.class_weights, [template], readable=False))
 
@@ -149,8 +139,7 @@ def prompt_pictures(setting: Setting, options: VptOptions, template: str = BASEL
         options,
         setting.task.seed,
         tower=differentiable_tower(encoder.model, encoder.spec.device),
-        checkpoint=setting.checkpoint,
-        progress=setting.progress,
+        **_kept(setting),
     )
 
     def test(indices: np.ndarray) -> np.ndarray:
@@ -187,6 +176,16 @@ def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str,
         features = [prompt.encode_all([batch]) for prompt in made]
         parts.append([(x @ p.weights.T).argmax(axis=1) for x, p in zip(features, prompts, strict=True)])
     return np.concatenate(parts, axis=1)
+
+
+def _few_shots(setting: Setting) -> tuple[np.ndarray, np.ndarray, float]:
+    """What is learnt from: picture features (N, D), labels (N,), and the scale of the logits."""
+    return setting.support.features, setting.support.labels, setting.logit_scale
+
+
+def _kept(setting: Setting) -> dict[str, Any]:
+    """Where a training keeps its state, and who is told of it."""
+    return {"checkpoint": setting.checkpoint, "progress": setting.progress}
 
 
 def _batches(preprocess: Any, pictures: Iterable[Image]) -> Iterator[torch.Tensor]:
