@@ -20,10 +20,10 @@ import numpy as np
 from searchers import CONDITIONS, held_out, interval  # type: ignore[import-not-found]
 
 from promptsearch.banks import PromptSet, Template, load_bank
-from promptsearch.evaluators import Evaluator, Problem, open_problem
+from promptsearch.evaluators import Problem, open_problem
 from promptsearch.lm import EMBEDDED, LocalModel, locate
+from promptsearch.runs.run import writing_tools
 from promptsearch.search import AskClimb, EvolveSearch, RandomSearch, Space, Tools, TrialSearcher, get_objective
-from promptsearch.search.proposers import Proposer
 from promptsearch.search.proposers.language import LanguageProposer
 
 Make = Callable[[Space, int], TrialSearcher]
@@ -46,17 +46,6 @@ TUNED: dict[str, tuple[Make, bool]] = {
     "crowding 1.0, population 8": (evolve(crowding=1.0, population=8, batch=4), False),
     "crowding 0.999, population 8": (evolve(crowding=0.999, population=8, batch=4), False),
 }
-
-
-def tools(problem: Problem, evaluator: Evaluator, proposer: Proposer | None) -> Tools:
-    """What the command line hands a searcher."""
-    names = evaluator.task.class_names
-    return Tools(
-        proposer=proposer,
-        class_names=names,
-        vectors=lambda sets: np.stack([evaluator.class_weights(s).reshape(-1) for s in sets]) / len(names) ** 0.5,
-        fits=lambda templates: [problem.encoder.fits([t.fill(n) for n in names]) for t in templates],
-    )
 
 
 def play(searcher: TrialSearcher, evaluator: Any, evaluations: int) -> dict[str, float]:
@@ -89,7 +78,7 @@ def run_one(
     searcher = make[0](space, seed)
     proposer = LanguageProposer(model) if make[1] else None
     if isinstance(searcher, (EvolveSearch, AskClimb)):
-        searcher.equip(tools(problem, evaluator, proposer))
+        searcher.equip(writing_tools(evaluator, problem.encoder, proposer=proposer))
     seconds = play(searcher, evaluator, given["evaluations"])
     assert searcher.best is not None
     winner, score = searcher.best

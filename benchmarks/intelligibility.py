@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 import numpy as np
-from evolve import play, tools  # type: ignore[import-not-found]
+from evolve import play  # type: ignore[import-not-found]
 from searchers import CONDITIONS, held_out, interval  # type: ignore[import-not-found]
 
 from promptsearch.banks import BASELINE, PromptSet, load_bank
@@ -23,6 +23,7 @@ from promptsearch.evaluators import Evaluator, Problem, open_problem
 from promptsearch.evaluators.fluency import Fluency
 from promptsearch.lm import EMBEDDED, LocalModel, locate
 from promptsearch.runs import search
+from promptsearch.runs.run import writing_tools
 from promptsearch.search import (
     BeamSearch,
     EvolveSearch,
@@ -60,7 +61,7 @@ def winner(name: str, weight: float, problem: Problem, evaluator: Evaluator, giv
         made = kinds[name](space, objective, seed=seed, batch=4)
     if isinstance(made, WritingSearcher):
         proposer = None if name.endswith("grammar") else LanguageProposer(given["model"])
-        made.equip(tools(problem, evaluator, proposer))
+        made.equip(writing_tools(evaluator, problem.encoder, proposer=proposer))
     play(made, evaluator, evaluations)
     return made.best[0]
 

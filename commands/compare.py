@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,22 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.fluency_options import fluency_options
-from promptsearch.commands.lm_options import lm_options
+from promptsearch.commands.lm_options import lm_config, lm_options, open_lm, split_lm
 from promptsearch.commands.options import (
     model_options,
     output_options,
     pictures_option,
     problem_options,
     refuse_idle_pictures,
+    refuse_unused,
     run_options,
 )
 
 if TYPE_CHECKING:
     from promptsearch.evaluators import Problem, Progress
+    from promptsearch.runs.compare import Tested
+    from promptsearch.runs.methods import Writer
+    from promptsearch.search.proposers.language import LanguageModel
 
 
 @click.command()
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
 )
 @click.option("--trials", type=click.IntRange(1), default=200, show_default=True, help="Of searches that go by trials.")
 @click.option("--ensemble", type=int, default=6, show_default=True, help="Most templates of one prompt set.")
+@lm_options
 @click.option("--against", default="coop", show_default=True, help="The method whose distance is given.")
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every cell's rows.")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables for a page.")
@@ -100,15 +106,18 @@ def compare(
     from promptsearch.reports.figure import check_figure, draw_figure
     from promptsearch.runs.cells import Cells
     from promptsearch.runs.compare import Comparison
-    from promptsearch.runs.methods import all_methods, choose_methods
+    from promptsearch.runs.methods import WRITTEN_FOR, all_methods, choose_methods
     from promptsearch.runs.storage import learnt_folder
 
     if figure is not None:
         check_figure(figure)
     counts = _numbers(shots)
     bank = load_bank(bank_spec)
-    known = all_methods(bank, searcher_options({"ensemble": ensemble}), trials)
+    given = split_lm(options)
+    known = all_methods(bank, searcher_options({"ensemble": ensemble}), trials, _writer(given))
     chosen = choose_methods(known, methods)
+    if not {f"{n}-lm" for n in WRITTEN_FOR} & chosen.keys():
+        refuse_unused(given, "no method here asks a language model; add evolve-lm or climb-lm to --methods")
     reference = against if against in chosen else next(iter(chosen))
     started = time.perf_counter()
     with progress_bar(quiet or as_json) as progress:
@@ -137,7 +146,7 @@ def compare(
         "bank_hash": bank.hash,
         "test_pictures": {r.cell.dataset: len(r.hits) for r in tested},
         "run": {"study": record.name, "storage": record.url},
-        "notes": list(dict.fromkeys([*(n for p in problems.values() for n in p.notes), *skipped])),
+        "notes": list(dict.fromkeys([*(n for p in problems.values() for n in p.notes), *skipped, *_cost(tested)])),
         "version": __version__,
         "elapsed": round(time.perf_counter() - started, 3),
     }
@@ -150,6 +159,32 @@ def compare(
     if figure is not None:
         draw_figure(document, figure)
     emit(document, as_json, quiet)
+
+
+def _writer(given: Mapping[str, Any]) -> Writer:
+    """The language model of the options, loaded once in each process that asks it."""
+    from promptsearch.runs.methods import Writer
+
+    config = lm_config(given)
+    opened: list[LanguageModel] = []
+
+    def model() -> LanguageModel:
+        if not opened:
+            opened.append(open_lm(config, given))
+        return opened[0]
+
+    return Writer(config, model)
+
+
+def _cost(tested: Sequence[Tested]) -> list[str]:
+    """What the language model was asked for the cells shown, whenever they were computed."""
+    usage = Counter[str]()
+    for row in tested:
+        usage.update(row.figures.get("usage", {}) if not row.name else {})
+    if not usage["calls"]:
+        return []
+    tokens = f"{usage['tokens read']} tokens read, {usage['tokens written']} written"
+    return [f"The language model was called {usage['calls']} times: {tokens}."]
 
 
 def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

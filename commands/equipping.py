@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
-    from promptsearch.banks import PromptSet
     from promptsearch.evaluators import Evaluator, Problem
     from promptsearch.evaluators.fluency import Fluency
     from promptsearch.runs import RunRecord
@@ -23,17 +20,14 @@ def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: Ru
         InputError: a language model that is not the run's.
     """
     from promptsearch.runs.journal import StudyJournal
-    from promptsearch.search import Tools, WritingSearcher
+    from promptsearch.runs.run import writing_tools
+    from promptsearch.search import WritingSearcher
 
     names = evaluator.task.class_names
     if "fluency lm" in record.config:
         evaluator.fluency = _fluency(problem, record.config, names)
     if not isinstance(searcher, WritingSearcher):
         return
-
-    def vectors(sets: list[PromptSet]) -> np.ndarray:
-        """(n, C D): all classes' unit weights behind one another, of unit length together."""
-        return np.stack([evaluator.class_weights(s).reshape(-1) for s in sets]) / len(names) ** 0.5
 
     proposer: Proposer | None = None
     usage: Callable[[], Mapping[str, int]] = dict
@@ -47,14 +41,7 @@ def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: Ru
         from promptsearch.search.proposers import PROPOSERS
 
         proposer = PROPOSERS[name](searcher.space)
-    tools = Tools(
-        proposer=proposer,
-        usage=usage,
-        class_names=names,
-        vectors=vectors,  # type: ignore[arg-type]
-        fits=lambda templates: [problem.encoder.fits([t.fill(n) for n in names]) for t in templates],
-        journal=StudyJournal(record),
-    )
+    tools = writing_tools(evaluator, problem.encoder, proposer=proposer, usage=usage, journal=StudyJournal(record))
     searcher.equip(tools)
 
 

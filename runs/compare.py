@@ -257,6 +257,7 @@ class Comparison:
             "support": rows[0]["support"],
             "evaluations": found.evaluations,
             "steps": found.steps,
+            "usage": dict(found.usage),
             # A training that went on from a checkpoint does not know how long it took.
             "seconds": round(seconds, 4) if whole else None,
             "options": dict(method.options),

@@ -11,12 +11,13 @@ import numpy as np
 from promptsearch.banks import BASELINE, Bank, PromptSet, load_bank
 from promptsearch.errors import InputError
 from promptsearch.runs.learners import learn_class_names, learn_context, project_words, prompt_pictures, sample_bank
-from promptsearch.runs.run import search
+from promptsearch.runs.run import search, writing_tools
 from promptsearch.runs.selection import Selection, choose_selection
 from promptsearch.runs.setting import Row, Setting, Trained
 from promptsearch.runs.share import Budget
 from promptsearch.search import TrialSearcher, build_searcher, get_objective
-from promptsearch.search.writing import Tools, WritingSearcher
+from promptsearch.search.proposers.language import LanguageModel, LanguageProposer
+from promptsearch.search.writing import WritingSearcher
 
 if TYPE_CHECKING:
     from promptsearch.search import Searcher
@@ -30,6 +31,9 @@ MANY = 10_000
 #: Templates of the bank's that `coop-sample` ends in.
 SAMPLED = 4
 
+#: Searchers that a language model can write for; with one they are methods of their own, evolve-lm and climb-lm.
+WRITTEN_FOR = ("climb", "evolve")
+
 
 @dataclass
 class Found:
@@ -39,12 +43,14 @@ class Found:
         rows: its class weights and texts; behind the first, what was decoded from it.
         evaluations: prompt sets scored on the few-shot pictures.
         steps: of gradient descent.
+        usage: of a language model: calls, tokens read, tokens written.
         tensors: what must be kept beside the class weights to classify by it.
     """
 
     rows: list[Row]
     evaluations: int = 0
     steps: int = 0
+    usage: Mapping[str, int] = field(default_factory=dict)
     support: np.ndarray | None = None
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -71,13 +77,29 @@ class Method:
     prompts_pictures: bool = False
 
 
-def all_methods(bank: Bank, searchers: Mapping[str, Mapping[str, Any]], trials: int = 200) -> dict[str, Method]:
+@dataclass(frozen=True)
+class Writer:
+    """A language model that methods search with.
+
+    Attributes:
+        options: all that its answers depend on.
+        open: gives it; asked when the first such method runs.
+    """
+
+    options: Mapping[str, Any]
+    open: Callable[[], LanguageModel]
+
+
+def all_methods(
+    bank: Bank, searchers: Mapping[str, Mapping[str, Any]], trials: int = 200, writer: Writer | None = None
+) -> dict[str, Method]:
     """Every method of this version, by name.
 
     Args:
         bank: what is averaged, searched, sampled from and pulled to.
         searchers: options of each searcher of the registry, without the seed.
         trials: budget of those that go by trials.
+        writer: the language model of climb-lm and evolve-lm; without one they are not there.
     """
     from promptsearch.search.gradient import CoOpOptions, NamesOptions, PezOptions, SparseOptions, VptOptions
 
@@ -92,6 +114,8 @@ def all_methods(bank: Bank, searchers: Mapping[str, Mapping[str, Any]], trials: 
     made += [_searched(name, name, bank, options, trials) for name, options in searchers.items()]
     if "random" in searchers:
         made.append(_searched("random-10k", "random", bank, searchers["random"], MANY))
+    if writer is not None:
+        made += [_searched(f"{n}-lm", n, bank, searchers[n], trials, writer) for n in WRITTEN_FOR if n in searchers]
     contexts = {
         "coop": ("CoOp, 16 vectors", CoOpOptions()),
         "coop-csc": ("CoOp, 16 vectors for every class", CoOpOptions(specific=True)),
@@ -189,26 +213,35 @@ def _single(bank: Bank) -> Method:
     return Method("single", "the bank's best single template on the few shots", find, options={"objective": "xent"})
 
 
-def _searched(name: str, command: str, bank: Bank, options: Mapping[str, Any], trials: int) -> Method:
+def _searched(
+    name: str, command: str, bank: Bank, options: Mapping[str, Any], trials: int, writer: Writer | None = None
+) -> Method:
+    if writer is not None:
+        options = {k: v for k, v in options.items() if k != "proposer"} | dict(writer.options)
+
     def find(setting: Setting) -> Found:
         searcher = build_searcher(command, bank, {**options, "seed": setting.task.seed})
         by_trials = isinstance(searcher, TrialSearcher)
         if isinstance(searcher, TrialSearcher):
             searcher.start = (PromptSet.of(BASELINE),)
         if isinstance(searcher, WritingSearcher):
-            searcher.equip(Tools(class_names=setting.class_names))
+            model = writer.open() if writer is not None else None
+            who = {} if model is None else {"proposer": LanguageProposer(model), "usage": lambda: model.usage}
+            searcher.equip(writing_tools(setting.evaluator, setting.problem.encoder, **who))
         method = choose_selection(options.get("select"), setting.task.shots, options["objective"])
         selection = Selection(method, bank, searcher.objective, setting.task.seed, whole=not by_trials)
         return _outcome(setting, searcher, selection, trials if by_trials else None)
 
     budget = {"trials": trials} if command != "beam" else {}
-    return Method(name, f"{command} search", find, options={**options, **budget})
+    about = f"{command} search" if writer is None else f"{command} search, a language model writes"
+    return Method(name, about, find, options={**options, **budget})
 
 
 def _outcome(setting: Setting, searcher: Searcher, selection: Selection, trials: int | None) -> Found:
     outcome = search(searcher, setting.evaluator, budget=Budget(trials))
     chosen = selection.choose(setting.evaluator, outcome.ranked)
-    return Found([_row(setting, chosen.prompt_set)], outcome.evaluations)
+    usage = searcher.reported()["usage"] if isinstance(searcher, WritingSearcher) else {}
+    return Found([_row(setting, chosen.prompt_set)], outcome.evaluations, usage=usage)
 
 
 def _learned(
@@ -225,7 +258,13 @@ def _learned(
         shown = [r for r in trained.others if r.readable or "cosine" in r.name]
         tensors = trained.learned.tensors if prompts_pictures else {}
         evaluations = 0 if readable or name != "pez" else trained.learned.steps
-        return Found([trained.winner, *shown], evaluations, trained.learned.steps, trained.support, dict(tensors))
+        return Found(
+            [trained.winner, *shown],
+            evaluations,
+            trained.learned.steps,
+            support=trained.support,
+            tensors=dict(tensors),
+        )
 
     return Method(name, about, find, readable, asdict(options), prompts_pictures=prompts_pictures)
 

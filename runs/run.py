@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from promptsearch.banks import PromptSet
+import numpy as np
+
+from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators import Evaluator, Progress, Score, no_progress
+from promptsearch.evaluators import Encoder, Evaluator, Progress, Score, no_progress
 from promptsearch.runs.outcome import Outcome
 from promptsearch.runs.share import Budget, Sharing, best_so_far, never
-from promptsearch.search import Searcher, TrialSearcher
+from promptsearch.search import Searcher, Tools, TrialSearcher
 
 if TYPE_CHECKING:
     from promptsearch.runs.record import RunRecord
@@ -88,12 +90,31 @@ def prepare(searcher: Searcher, evaluator: Evaluator) -> None:
     evaluator.require(objective.needs, () if searcher.bank is None else searcher.bank.templates)
 
 
+def writing_tools(evaluator: Evaluator, encoder: Encoder, **more: Any) -> Tools:
+    """What a writing searcher asks of the model that is prompted.
+
+    Args:
+        more: who writes, what that costs and where replies are kept (see `Tools`).
+    """
+    names = evaluator.task.class_names
+
+    def vectors(sets: Sequence[PromptSet]) -> np.ndarray:
+        """(n, C D): all classes' unit weights behind one another, of unit length together."""
+        return np.stack([evaluator.class_weights(s).reshape(-1) for s in sets]) / len(names) ** 0.5
+
+    def fits(templates: Sequence[Template]) -> list[bool]:
+        return [encoder.fits([t.fill(n) for n in names]) for t in templates]
+
+    return Tools(class_names=names, vectors=vectors, fits=fits, **more)
+
+
 def _plain(score: object) -> Score:
     assert isinstance(score, Score)  # searchers hand back what they were told
     return score
 
 
 def _in_memory(searcher: TrialSearcher, evaluator: Evaluator, budget: Budget) -> str:
+    searcher.total = budget.trials
     while budget.trials is None or searcher.trials < budget.trials:
         batch = searcher.ask()
         if not batch:

@@ -100,6 +100,29 @@ def test_a_search_finds_what_its_own_command_finds(made: list[str], tmp_path: Pa
     assert cell["support_xent"] == pytest.approx(own["winner"]["support"]["xent"], abs=1e-5)
 
 
+def test_a_search_by_a_language_model_finds_what_its_own_command_finds() -> None:
+    problem = ["--model", "tiny", "--dataset", "cifar10-dark", "--device", "cpu", "--shots", "4", "--trials", "32"]
+    problem += ["--bank", "templates", "--ensemble", "2"]
+    own = {"evolve-lm": ["evolve"], "climb-lm": ["climb", "--lm", "embedded"]}
+    compared = ["compare", *problem, "--methods", "hand-written,evolve-lm,climb-lm", "--seeds", "1"]
+    doc = document(compared)
+    cells = {c["method"]: c for c in doc["cells"]}
+    calls = 0
+    for method, command in own.items():
+        alone = document([*command, *problem, "--seed", "0", "--no-estimate"])
+        assert cells[method]["templates"] == alone["winner"]["templates"]
+        assert cells[method]["test_accuracy"] == alone["winner"]["test"]["accuracy"]
+        assert cells[method]["readable"] and cells[method]["evaluations"] == alone["evaluations"] == 32
+        calls += alone["proposals"]["usage"]["calls"]
+    assert calls and any(f"The language model was called {calls} times" in n for n in doc["notes"])
+    assert document(compared)["cells"] == doc["cells"]  # nothing is asked again
+
+
+def test_a_language_model_that_no_method_asks_is_told(made: list[str]) -> None:
+    result = run([*made, "--lm", "embedded"], 2)
+    assert "--lm would do nothing: no method here asks a language model; add evolve-lm" in result.stderr
+
+
 def test_every_searcher_of_the_registry_joins_with_its_commands_defaults() -> None:
     options = searcher_options({"ensemble": 3})
     assert options.keys() == SEARCHERS.keys()
