@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from promptsearch.runs import Outcome, RunRecord
     from promptsearch.search import Searcher
 
-#: Searches that are not repeated in a fold: a sampler's model would take too long each time, as a language model would.
+#: Searches that are not repeated in a fold: a sampler's model would take too long each time.
 ONCE = ("tpe",)
 
 
@@ -36,6 +37,7 @@ def choose(
     from promptsearch.runs import Repeat, Selection, judge
     from promptsearch.runs.rebuild import give_start
     from promptsearch.search import TrialSearcher, WritingSearcher, build_searcher
+    from promptsearch.search.writing import Memory
 
     config, task = record.config, evaluator.task
     method = config.get("select", "none")
@@ -44,12 +46,15 @@ def choose(
     def fresh(over: Bank) -> Searcher:
         made = build_searcher(config["command"], over, config)
         give_start(record, made)
+        if isinstance(made, WritingSearcher) and isinstance(searcher, WritingSearcher):
+            made.equip(replace(searcher.tools, journal=Memory()))  # what it writes is not the run's
         return made
 
     selection = Selection(method, bank, searcher.objective, config["seed"], whole=not by_trials)
     found = tuple(s for s, _ in outcome.ranked)
     trials = outcome.evaluations if by_trials else None
-    once = config["command"] in ONCE or isinstance(searcher, WritingSearcher)
+    written = isinstance(searcher, WritingSearcher) and searcher.tools.proposer is not None  # it would be asked again
+    once = config["command"] in ONCE or written
     repeat = Repeat(None if once else fresh, bank, evaluator, found, trials)
     progress(0, 0, "choosing the winner")
     chosen = selection.choose(evaluator, outcome.ranked, repeat)

@@ -300,6 +300,7 @@ class Encoder:
     def close(self) -> None:
         """Write what is not yet in the cache."""
         self._texts.compact()
+        self._excess.compact()
 
     def _load(self) -> None:
         import torch

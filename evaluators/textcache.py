@@ -39,6 +39,7 @@ class TextCache:
         self._at: dict[bytes, tuple[int, int]] | None = None  # of each text: its block, and its row there
         self._paths: list[Path | None] = []  # of the blocks; None where it could not be written
         self._held: dict[int, np.ndarray] = {}  # the least recently used block first
+        self._bytes = 0  # of those
 
     def lookup(self, texts: Sequence[str], compute: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
         """(n, D) vectors of `texts`; `compute` is called at most once, with the distinct unknown ones."""
@@ -72,7 +73,7 @@ class TextCache:
         for old in self._paths:
             if old is not None and old != path and old.is_relative_to(self._cache.root):
                 old.unlink(missing_ok=True)
-        self._at, self._paths, self._held = {}, [], {}
+        self._at, self._paths, self._held, self._bytes = {}, [], {}, 0
         self._take(path, hashes, vectors)
 
     def _compute_unknown(self, hashes: Sequence[bytes], texts: Sequence[str], compute: Compute) -> None:
@@ -90,7 +91,7 @@ class TextCache:
 
     def _known(self) -> dict[bytes, tuple[int, int]]:
         if self._at is None:
-            self._at, self._paths, self._held = {}, [], {}
+            self._at, self._paths, self._held, self._bytes = {}, [], {}, 0
             for block in self._cache.blocks(self._kind, self._key):
                 self._take(block.path, [h.tobytes() for h in block.arrays["hashes"]], block.arrays["vectors"])
         return self._at
@@ -105,11 +106,13 @@ class TextCache:
 
     def _hold(self, block: int, vectors: np.ndarray) -> None:
         self._held[block] = vectors
-        total = sum(v.nbytes for v in self._held.values())
+        self._bytes += vectors.nbytes
+        if self._bytes <= self._most:
+            return
         for old in [b for b in self._held if b != block and self._paths[b] is not None]:
-            if total <= self._most:
+            if self._bytes <= self._most:
                 break
-            total -= self._held.pop(old).nbytes
+            self._bytes -= self._held.pop(old).nbytes
 
     def _gather(self, hashes: Sequence[bytes]) -> np.ndarray:
         """(n, D) vectors of known texts, block by block.  Raises OSError or ValueError where a block is gone."""
@@ -120,6 +123,8 @@ class TextCache:
             vectors = self._held.pop(block, None)
             if vectors is None:
                 vectors = read_block(self._paths[block]).arrays["vectors"]
+            else:
+                self._bytes -= vectors.nbytes
             self._hold(block, vectors)
             if found is None:
                 found = np.empty((len(at), *vectors.shape[1:]), np.float32)

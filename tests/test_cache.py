@@ -162,6 +162,7 @@ def test_text_cache_gives_the_same_however_little_it_holds(asked: list[list[int]
             if texts:
                 assert cache.lookup(texts, compute)[:, 0].tolist() == [float(t) for t in texts]
             held_now = sum(v.nbytes for v in cache._held.values())
+            assert cache._bytes == held_now
             assert shared or held_now <= max(held, 12 * 12)  # a block stays while it is used
             if shared:  # another process puts the blocks together meanwhile
                 whole = TextCache(Cache(Path(folder)), {})

@@ -74,6 +74,17 @@ def test_a_prompt_longer_than_the_tower_names_template_and_class(tmp_path: Path)
         encoder.encode_texts(["word " * 23])
 
 
+def test_lengths_asked_one_by_one_are_kept_and_end_as_one_block(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    encoder = Encoder(resolve_model("tiny", cache), cache)
+    short, long = [f"a photo of cat number {i}." for i in range(30)], "a photo of a " + "very " * 30 + "small cat."
+    assert all(encoder.fits([t]) for t in short) and not encoder.fits([long])
+    encoder.close()
+    assert len(list((tmp_path / "lengths").rglob("*.safetensors"))) == 1
+    again = Encoder(resolve_model("tiny", cache), cache)
+    assert again.fits(short) and not again.fits([short[0], long]) and "tokenizer" not in vars(again)
+
+
 def test_a_vector_that_is_not_finite_names_its_picture(tmp_path: Path) -> None:
     folder = folder_with(tmp_path)
     state = load_file(folder / "open_clip_model.safetensors")

@@ -346,6 +346,18 @@ def test_every_method_through_the_command_line(made: list[str], method: str) -> 
     assert {"mcnemar", "bootstrap", "verdict", "difference", "low", "high"} <= doc["paired"].keys()
 
 
+def test_evolution_by_the_banks_words_is_repeated_in_the_folds_and_its_own_record_left_alone(made: list[str]) -> None:
+    options = ["evolve", *made, "--proposer", "grammar", "--population", "3", "--offspring", "2", "--ensemble", "2"]
+    options += ["--trials", "14", "--shots", "3", "--json"]
+    doc = json.loads(run(*options, "--study", "estimated").stdout)
+    assert doc["estimate"]["search_repeated"] and doc["estimate"]["folds"] == 10
+    plain = json.loads(run(*options, "--study", "plain", "--no-estimate").stdout)
+    for key in ("winner", "runners_up", "proposals", "evaluations"):
+        assert doc[key] == plain[key]
+    bagged = json.loads(run(*options, "--study", "bagged", "--select", "bagged").stdout)
+    assert bagged["estimate"]["search_repeated"] and bagged["estimate"]["way"] == "out-of-bag"
+
+
 def test_the_table_says_how_the_winner_was_chosen(made: list[str]) -> None:
     text = run("climb", *made, "--trials", "12", "--shots", "2").stdout
     for part in ("chosen by posterior", "Estimate before the test", "naive", "Held-out pictures (8)", "McNemar p"):
