@@ -70,10 +70,12 @@ def _verdicts(result: dict[str, Any]) -> list[str]:
     selection = result.get("selection") or {"method": "none"}
     method = selection["method"]
     if method != "none":
-        of = f"{selection['tried']} {'sets' if method in ('posterior', 'zpe') else 'repeated searches'}"
+        of = f"{selection['tried']} {'repeated searches' if method in ('bagged', 'cv', 'bootstrap') else 'sets'}"
         if selection.get("scored"):
             of += f" ({selection['scored']} of them single templates that were scored for the choice)"
         line = f"The winner was chosen by {method} from {of}; the search's own best set is the first runner-up."
+        if method == "weighted":
+            line = f"The winner is the search's best set of {of.removesuffix(' sets')}, with weights learnt on the pictures."
         if kept := selection.get("kept"):
             stable = sum(k == result["estimate"]["folds"] for k in kept)
             every = "resampling" if result["estimate"].get("way") == "out-of-bag" else "fold"

@@ -14,6 +14,7 @@ from promptsearch.evaluators import Evaluator, Score
 from promptsearch.runs.naming import rename
 from promptsearch.runs.repeat import WHOLE, Found, Repeat
 from promptsearch.runs.resampling import Part, bootstraps, folds
+from promptsearch.runs.weights import learn_weights
 from promptsearch.search import Names, Objective, get_objective
 from promptsearch.search.objective import Plugged
 
@@ -34,8 +35,8 @@ class Selected:
     """The chosen set, how it was chosen, and how sure each of its templates is.
 
     Attributes:
-        shares: of every template of the chosen set: its posterior probability (`posterior`), or the share of the
-            resampled searches whose winner has it (`bagged`).
+        shares: of every template of the chosen set: its posterior probability (`posterior`), its weight (`weighted`,
+            `zpe`), or the share of the resampled searches whose winner has it (`bagged`).
         tried: sets that were weighed against each other, or searches that were repeated.
         scored: those of them that were scored for the choice, beside the search's own.
         bags: of `bagged`, for each resampling the pictures outside and its winner.
@@ -151,6 +152,13 @@ def _posterior(selection: Selection, evaluator: Evaluator, found: Found, repeat:
     mass /= mass.sum()
     chosen = _weighted(zip(candidates, mass.tolist(), strict=True), evaluator, "posterior", len(candidates))
     return chosen if selection.whole else replace(chosen, scored=len(fresh))
+
+
+def _learnt(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
+    """The search's best set, its templates weighted by what the pictures say, with a prior towards equal weights."""
+    prompt_set = learn_weights(found[0][0], evaluator, selection.loss)
+    shares = dict(zip(prompt_set.templates, prompt_set.weights or (1.0,), strict=True))
+    return Selected(prompt_set, evaluator.score([prompt_set])[0], "weighted", shares, tried=len(found))
 
 
 def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
@@ -287,6 +295,7 @@ _Method = Callable[[Selection, Evaluator, Found, "Repeat | None"], Selected]
 SELECTIONS: dict[str, _Method] = {
     "none": _best,
     "posterior": _posterior,
+    "weighted": _learnt,
     "bagged": _bagged,
     "cv": _by_size(lambda labels, seed: folds(labels, FOLDS, seed, REPEATS), "cv"),
     "bootstrap": _by_size(lambda labels, seed: bootstraps(labels, BAGS, seed), "bootstrap"),

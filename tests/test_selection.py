@@ -358,6 +358,38 @@ def test_evolution_by_the_banks_words_is_repeated_in_the_folds_and_its_own_recor
     assert bagged["estimate"]["search_repeated"] and bagged["estimate"]["way"] == "out-of-bag"
 
 
+def test_weights_are_learnt_with_a_prior_towards_equal_ones() -> None:
+    from scipy.optimize import minimize
+
+    from promptsearch.runs.weights import learn_weights
+
+    ev = evaluator(shots=8)
+    sets = PromptSet.of(*BANK.templates[1:4], "wording 3 of a {}.")
+    n = len(ev.task.support)
+
+    def cost(weights: Any, prior: float) -> float:
+        w = np.asarray(weights) / np.sum(weights)
+        xent = ev.score([PromptSet(sets.templates, w.tolist())])[0].xent
+        return float(n * xent - prior * np.log(len(w) * w).mean())
+
+    equal = [1 / sets.size] * sets.size
+    for prior in (1.0, 30.0):
+        learnt = learn_weights(sets, ev, lambda s: s.xent, prior)
+        assert learnt.weights is not None and learnt == learn_weights(sets, ev, lambda s: s.xent, prior)
+        best = minimize(lambda z: cost(np.exp(z), prior), np.zeros(sets.size), method="Nelder-Mead")
+        assert cost(learnt.weights, prior) <= best.fun + 0.01 < cost(equal, prior)
+        of = dict(zip(learnt.templates, learnt.weights, strict=True))
+        assert max(of, key=of.__getitem__) == "wording 3 of a {}."
+    near = learn_weights(sets, ev, lambda s: s.xent, 1e6)
+    assert near.weights == pytest.approx(equal, abs=0.01)
+    one = PromptSet.of("wording 3 of a {}.")
+    assert learn_weights(one, ev, lambda s: s.xent) == one
+    found = search(beam(), ev).ranked
+    chosen = Selection("weighted", BANK, get_objective("xent")).choose(ev, found)
+    assert chosen.prompt_set == learn_weights(found[0][0], ev, lambda s: s.xent)
+    assert set(chosen.shares) == set(found[0][0].templates)
+
+
 def test_the_table_says_how_the_winner_was_chosen(made: list[str]) -> None:
     text = run("climb", *made, "--trials", "12", "--shots", "2").stdout
     for part in ("chosen by posterior", "Estimate before the test", "naive", "Held-out pictures (8)", "McNemar p"):
