@@ -35,8 +35,9 @@ def objective_options(f: F) -> F:
             "--select",
             default=None,
             help=(
-                "How the winner is chosen among what was found: posterior, weighted, bagged, cv, bootstrap, zpe (without"
-                " labels) or none (the best score).  [default: posterior; none where the objective reads no labels]"
+                "How the winner is chosen among what was found: posterior, weighted, bagged, cv, bootstrap, zpe"
+                " (without labels) or none (the best score).  [default: posterior; none where the objective reads no"
+                " labels]"
             ),
         ),
         click.option(

@@ -75,7 +75,7 @@ def _verdicts(result: dict[str, Any]) -> list[str]:
             of += f" ({selection['scored']} of them single templates that were scored for the choice)"
         line = f"The winner was chosen by {method} from {of}; the search's own best set is the first runner-up."
         if method == "weighted":
-            line = f"The winner is the search's best set of {of.removesuffix(' sets')}, with weights learnt on the pictures."
+            line = f"The winner is the best of {of}, with weights learnt on the few shots."
         if kept := selection.get("kept"):
             stable = sum(k == result["estimate"]["folds"] for k in kept)
             every = "resampling" if result["estimate"].get("way") == "out-of-bag" else "fold"

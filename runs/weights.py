@@ -22,8 +22,8 @@ def learn_weights(
         weighted = learn_weights(PromptSet.of("a photo of a {}.", "a dark photo of a {}."), evaluator, lambda s: s.xent)
         print(weighted.weights)
 
-    The likelihood is the model's own, exp(-n loss) on n pictures; the prior is exp(-prior KL(equal weights, weights)), a
-    Dirichlet distribution around equal weights.  One weight at a time is made larger or smaller, the best step first,
+    The likelihood is the model's own, exp(-n loss) on n pictures; the prior is exp(-prior KL(equal weights, weights)),
+    a Dirichlet distribution around equal weights.  One weight at a time is made larger or smaller, the best step first,
     by steps that become smaller: it ends on a summit, the same each time.
 
     Args:

@@ -376,7 +376,7 @@ def test_weights_are_learnt_with_a_prior_towards_equal_ones() -> None:
     for prior in (1.0, 30.0):
         learnt = learn_weights(sets, ev, lambda s: s.xent, prior)
         assert learnt.weights is not None and learnt == learn_weights(sets, ev, lambda s: s.xent, prior)
-        best = minimize(lambda z: cost(np.exp(z), prior), np.zeros(sets.size), method="Nelder-Mead")
+        best = minimize(lambda z, p: cost(np.exp(z), p), np.zeros(sets.size), (prior,), method="Nelder-Mead")
         assert cost(learnt.weights, prior) <= best.fun + 0.01 < cost(equal, prior)
         of = dict(zip(learnt.templates, learnt.weights, strict=True))
         assert max(of, key=of.__getitem__) == "wording 3 of a {}."
