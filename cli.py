@@ -48,6 +48,12 @@ class _WrongInput(click.ClickException):
 class _Group(click.Group):
     """A group whose commands' errors are one line on stderr: exit code 2 for wrong input, 1 for a failure."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what they are for, each with its line of `SECTIONS`."""
+        for section, lines in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(f"{command.name:10}", line) for command, line in lines.items()])
+
     def invoke(self, ctx: click.Context) -> Any:
         warnings.showwarning = _one_line_warning
         try:
@@ -69,7 +75,22 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
         click.echo(f"Warning: {message}", err=True)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+#: Help is as wide as the terminal, up to this: longer lines are hard to read.
+WIDTH = 120
+
+_VARIABLES = {
+    "PROMPTSEARCH_HOME": "folder of kept runs and what was learnt",
+    "PROMPTSEARCH_CACHE": "folder of encoded pictures and texts",
+    "PROMPTSEARCH_CONFIG": "settings file, as --config",
+    "NO_COLOR": "no colours, when set to anything",
+}
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": WIDTH},
+    epilog="\b\nEnvironment:\n" + "\n".join(f"  {name:20} {what}" for name, what in _VARIABLES.items()),
+)
 @click.version_option(__version__, prog_name="promptsearch")
 @click.option(
     "--config",
@@ -88,32 +109,42 @@ def main(ctx: click.Context, config: Path | None) -> None:
         ctx.default_map = read_settings(path, main)
 
 
-COMMANDS = (
-    beam,
-    tpe,
-    climb,
-    random,
-    evolve,
-    search,
-    coop,
-    names,
-    vpt,
-    pez,
-    compare,
-    worker,
-    banks,
-    features,
-    cache,
-    runs,
-    report,
-    explore,
-    export,
-    plugins,
-    doctor,
-    completion,
-)
-for command in COMMANDS:
-    main.add_command(command)
+#: Every command, by what it is for.
+SECTIONS: dict[str, dict[click.Command, str]] = {
+    "Search for readable prompts": {
+        beam: "beam search over ensembles of a bank's templates",
+        tpe: "Optuna's samplers over the slots of a grammar, or a bank",
+        climb: "hill climbing by small edits, with restarts",
+        random: "prompts drawn at random: what the others must beat",
+        evolve: "evolution whose offspring a language model writes",
+        search: "a searcher that another package brings",
+        worker: "join a run from another process or machine",
+    },
+    "Learn by gradient, to compare with": {
+        coop: "context vectors (CoOp, KgCoOp)",
+        names: "the class names' embeddings",
+        vpt: "a visual prompt: a border of pixels, or tokens in a ViT",
+        pez: "a hard prompt by projected gradients: words, but unreadable",
+    },
+    "Look at the results": {
+        compare: "methods side by side, on the same draws",
+        runs: "list, show, resume, export and delete what is kept",
+        report: "runs as one HTML page with plots and pictures",
+        explore: "type prompts on a local page and see what they change",
+        export: "the winner for CLIP_benchmark, open_clip, transformers …",
+    },
+    "Material and machine": {
+        banks: "list, show and check banks of templates",
+        features: "share picture features, search without pictures",
+        cache: "show or clear what was encoded before",
+        plugins: "what can be named, and which package brings it",
+        doctor: "is everything here that a search needs?",
+        completion: "let the shell complete commands, banks and runs",
+    },
+}
+for section in SECTIONS.values():
+    for command in section:
+        main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def list_banks(as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(min=0), help="Show no more templates than this.")
 @click.option("--json", "as_json", is_flag=True, help="For machines, with line numbers.")
 def show(bank: str, limit: int | None, as_json: bool) -> None:
-    """Show the templates of BANK, a built-in name or a file; without --json the output is a .txt bank itself."""
+    """Show the templates of BANK, a built-in name or a file.  The output is itself a bank, unless --json is given."""
     loaded = load_bank(bank)
     if as_json:
         click.echo(json.dumps(_document(loaded, limit), indent=2))
@@ -66,18 +66,22 @@ def show(bank: str, limit: int | None, as_json: bool) -> None:
 @banks.command()
 @click.argument("file")
 def check(file: str) -> None:
-    """Check FILE: counts and hash when it is a right bank, otherwise what is wrong, where, and what to do."""
+    """Check FILE.  A bank's counts and hash are shown; otherwise what is wrong, where, and what to do."""
     click.echo(f"ok: {_summary(load_bank(file))}")
 
 
 def _summary(bank: Bank) -> str:
-    parts = [f"bank {bank.name}", f"{len(bank)} templates"]
+    parts = [f"bank {bank.name}", _count(len(bank), "template")]
     if bank.grammar is not None:
         drawn = ", a sample listed" if bank.sampled else ""
-        parts.append(f"{len(bank.grammar.patterns)} patterns with {bank.grammar.size} choices{drawn}")
+        parts.append(f"{_count(len(bank.grammar.patterns), 'pattern')} with {bank.grammar.size} choices{drawn}")
     if bank.class_names:
         parts.append(f"other names for {len(bank.class_names)} classes")
     return ", ".join([*parts, f"hash {bank.hash[:16]}"])
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n != 1 else ''}"
 
 
 def _document(bank: Bank, limit: int | None) -> dict[str, Any]:

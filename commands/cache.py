@@ -6,6 +6,8 @@ import json
 
 import click
 
+from promptsearch.commands import complete
+
 
 @click.group()
 def cache() -> None:
@@ -13,7 +15,7 @@ def cache() -> None:
 
 
 @cache.command()
-@click.option("--json", "as_json", is_flag=True, help="A JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout and nothing else.")
 def info(as_json: bool) -> None:
     """Where the cache is and what it holds."""
     from promptsearch.evaluators import default_cache
@@ -30,7 +32,7 @@ def info(as_json: bool) -> None:
 
 
 @cache.command()
-@click.option("--kind", help="Only this kind, as `cache info` names them.")
+@click.option("--kind", shell_complete=complete.kinds, help="Only this kind, as `cache info` names them.")
 def clear(kind: str | None) -> None:
     """Remove what is cached; it is computed again when needed.  Imported feature packs go too."""
     from promptsearch.evaluators import default_cache

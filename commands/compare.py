@@ -65,14 +65,22 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(1), default=200, show_default=True, help="Of searches that go by trials.")
 @click.option("--ensemble", type=int, default=6, show_default=True, help="Most templates of one prompt set.")
 @lm_options
-@click.option("--against", default="coop", show_default=True, help="The method whose distance is given.")
+@click.option(
+    "--against",
+    default="coop",
+    shell_complete=complete.method,
+    show_default=True,
+    help="The method whose distance is given.",
+)
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every cell's rows.")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables for a page.")
 @click.option(
     "--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw accuracy against shots: png, svg."
 )
 @click.option("--storage", help="Where runs are kept: a database URL or a SQLite file.")
-@click.option("--study", help="Name of the run; by default made from the model and the bank.")
+@click.option(
+    "--study", shell_complete=complete.studies, help="Name of the run; by default made from the model and the bank."
+)
 @output_options
 def compare(
     methods: str,
@@ -96,6 +104,13 @@ def compare(
 
     The same command again goes on where it was cut off; with more methods, shots, seeds or data sets it computes only
     what is new.  Given to several terminals it is shared by them.
+
+    \b
+    Methods, beside beam, random, climb, tpe, evolve and plug-ins' searchers:
+    hand-written, clip-cifar, clip-imagenet, whole-bank   fixed prompts
+    single, random-words, random-10k                      controls
+    coop, coop-csc, coop-text, kgcoop, coop-hull          learnt contexts
+    coop-sample, names, pez, vpt, vpt-shallow, vpt-deep   other learning
     """
     from promptsearch import __version__
     from promptsearch.banks import load_bank

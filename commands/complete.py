@@ -2,10 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 from click.shell_completion import CompletionItem
 
 Offered = list[CompletionItem]
+Completer = Callable[[click.Context, click.Parameter, str], Offered]
+
+#: What a comparison has beside the searchers; `promptsearch.runs.methods` makes them, and torch with them.
+METHODS = (
+    "all",
+    "hand-written",
+    "clip-cifar",
+    "clip-imagenet",
+    "whole-bank",
+    "random-words",
+    "single",
+    "random-10k",
+    "coop",
+    "coop-csc",
+    "coop-text",
+    "kgcoop",
+    "coop-hull",
+    "coop-sample",
+    "names",
+    "pez",
+    "vpt",
+    "vpt-shallow",
+    "vpt-deep",
+)
+
+
+def words(*names: str) -> Completer:
+    """A few fixed words."""
+
+    def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+        return [CompletionItem(n) for n in names if n.startswith(incomplete)]
+
+    return offer
+
+
+def words_or_folder(*names: str) -> Completer:
+    """A few fixed words, then folders."""
+    fixed = words(*names)
+
+    def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+        return fixed(ctx, param, incomplete) or [CompletionItem(incomplete, type="dir")]
+
+    return offer
 
 
 def banks(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
@@ -43,9 +88,22 @@ def searchers(ctx: click.Context, param: click.Parameter, incomplete: str) -> Of
 
 
 def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """The searchers, behind what a list of methods holds so far; other methods are in the reference."""
+    """What can be compared, behind what a list of methods holds so far."""
     before, comma, last = incomplete.rpartition(",")
-    return [CompletionItem(f"{before}{comma}{i.value}") for i in _plugins("searchers", last)]
+    found = [*words(*METHODS)(ctx, param, last), *_plugins("searchers", last)]
+    return [CompletionItem(f"{before}{comma}{i.value}") for i in found]
+
+
+def method(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+    """One of them."""
+    return [i for i in methods(ctx, param, incomplete) if i.value != "all"]
+
+
+def kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+    """What the cache holds."""
+    from promptsearch.evaluators import default_cache
+
+    return [CompletionItem(kind) for kind, _, _ in default_cache().info() if kind.startswith(incomplete)]
 
 
 def _plugins(kind: str, incomplete: str, ours: bool = True) -> Offered:

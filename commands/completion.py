@@ -7,7 +7,7 @@ import click
 _HOW = {
     "bash": 'eval "$(promptsearch completion bash)"  in ~/.bashrc',
     "zsh": 'eval "$(promptsearch completion zsh)"  in ~/.zshrc',
-    "fish": "promptsearch completion fish > ~/.config/fish/completions/promptsearch.fish",
+    "fish": "promptsearch completion fish | source  in ~/.config/fish/config.fish",
 }
 
 

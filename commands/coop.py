@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptsearch.commands import complete
 from promptsearch.commands.options import (
+    draw_options,
     output_options,
     pictures_option,
     problem_options,
     rating_option,
     refuse_unused,
-    run_options,
 )
 
 if TYPE_CHECKING:
@@ -23,9 +24,15 @@ if TYPE_CHECKING:
 @click.command()
 @problem_options
 @pictures_option
-@run_options
+@draw_options
 @click.option("--vectors", type=int, default=16, show_default=True, help="Context vectors.")
-@click.option("--position", default="end", show_default=True, help="Of the class name: end, middle or front.")
+@click.option(
+    "--position",
+    default="end",
+    show_default=True,
+    shell_complete=complete.words("end", "middle", "front"),
+    help="Of the class name: end, middle or front.",
+)
 @click.option("--specific", is_flag=True, help="A context for every class (CSC) instead of one for all.")
 @click.option("--init", help='Text to start from instead of noise, e.g. "a photo of a"; sets --vectors.')
 @click.option("--epochs", type=int, help="By default CoOp's: 50, 100, 100, 200, 200 for 1, 2, 4, 8, 16 shots.")
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
 @click.option("--augment", is_flag=True, help="Crop and mirror the pictures anew for every step, as published; slow.")
 @click.option("--kg", type=float, default=0.0, show_default=True, help="KgCoOp's pull to the hand-written prompt.")
-@click.option("--bank", "bank_spec", help="A bank of templates for --hull or --sample.")
+@click.option("--bank", "bank_spec", shell_complete=complete.banks, help="A bank of templates for --hull or --sample.")
 @click.option("--hull", type=float, default=0.0, show_default=True, help="Pull to the convex hull of the bank.")
 @click.option("--sample", type=int, help="Learn a mixture of the bank's templates instead and keep so many of them.")
 @click.option("--gumbel", is_flag=True, help="With --sample: sample templates (Gumbel-softmax) while learning.")

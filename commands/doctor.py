@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -19,7 +20,15 @@ from promptsearch.commands.options import storage_option
 #: Free space below which downloads and caches are likely to fail, in bytes: RN50 and CIFAR-10 take about a third.
 SPACE = 2 << 30
 PACKAGES = ("numpy", "torch", "open_clip_torch", "transformers", "datasets", "optuna", "click", "huggingface_hub")
-EXTRAS = {"psycopg": "postgresql", "plotly": "report", "ray": "ray"}
+#: What is there by an extra: its name, and what needs it.
+EXTRAS = {
+    "openai": ("lm", "--lm-url"),
+    "uvicorn": ("explore", "explore"),
+    "kaleido": ("report", "report --png"),
+    "matplotlib": ("plots", "compare --figure"),
+    "psycopg": ("postgresql", "runs in PostgreSQL"),
+    "ray": ("ray", "--ray"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,21 +68,19 @@ def _versions(_: str | None) -> Iterator[Finding]:
             yield Finding(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
             yield Finding(name, "problem", "not installed", "pip install promptsearch again")
-    extras = metadata.metadata("promptsearch").get_all("Provides-Extra") or [] if _installed() else []
-    for name, extra in EXTRAS.items():
-        if extra not in extras:
-            continue
+    for name, (extra, use) in EXTRAS.items():
         try:
             yield Finding(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding(name, "note", "not installed (optional)", f"pip install 'promptsearch[{extra}]'")
+            yield Finding(name, "note", f"not installed; {use} needs it", f"pip install 'promptsearch[{extra}]'")
+    from promptsearch.reports.png import find_browser
 
-
-def _installed() -> bool:
-    try:
-        return bool(metadata.version("promptsearch"))
-    except metadata.PackageNotFoundError:
-        return False
+    if (browser := find_browser()) is not None:
+        yield Finding("Chromium", "ok", browser)
+    else:
+        yield Finding(
+            "Chromium", "note", "not found; report --png needs it", "apt-get install chromium, or BROWSER_PATH"
+        )
 
 
 def _devices(_: str | None) -> Iterator[Finding]:
@@ -117,7 +124,7 @@ def _cache(_: str | None) -> Iterator[Finding]:
     size = sum(r[2] for r in rows) / 1e6
     kinds = ", ".join(r[0] for r in rows) or "empty"
     remedy = "set PROMPTSEARCH_CACHE to a folder you can write"
-    yield from _writable("cache", cache.root, f"{size:.1f} MB ({kinds})", remedy, "problem")
+    yield from _writable("cache", cache.root, f"{size:.1f} MB ({kinds})", remedy)
 
 
 def _storage(url: str | None) -> Iterator[Finding]:
@@ -158,10 +165,13 @@ def _hub(_: str | None) -> Iterator[Finding]:
             yield Finding(what, "note", "neither here nor to be downloaded: `auto` takes tiny and its pack")
 
 
-def _writable(what: str, folder: Path, found: str, remedy: str, bad: str = "problem") -> Iterator[Finding]:
+def _writable(what: str, folder: Path, found: str, remedy: str) -> Iterator[Finding]:
     existing = next((p for p in (folder, *folder.parents) if p.exists()), folder)
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield Finding(what, bad, f"{folder} cannot be written", remedy)
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as e:  # access rights alone do not tell, as of a read-only file system
+        yield Finding(what, "problem", f"{folder} cannot be written ({e.strerror})", remedy)
         return
     free = shutil.disk_usage(existing).free
     state = "ok" if free > SPACE else "problem"

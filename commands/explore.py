@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import pictures_option, problem_options, refuse_idle_pictures
 
 
@@ -30,9 +31,17 @@ from promptsearch.commands.options import pictures_option, problem_options, refu
     help="Training pictures besides the few shots, to look at.",
 )
 @pictures_option
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    default=8765,
+    show_default=True,
+    help="0 takes any free one.",
+)
 @click.option("--open", "launch", is_flag=True, help="Open the page in a browser.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@verbose_option
 def explore(
     bank_spec: str,
     shots: int,

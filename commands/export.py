@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import run_elsewhere_options, storage_option
+from promptsearch.commands.logs import verbose_option
+from promptsearch.commands.options import out_option, run_elsewhere_options, storage_option
 
 if TYPE_CHECKING:
     from promptsearch.banks import PromptSet
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("study", shell_complete=complete.studies)
-@click.option("--to", "form", required=True, help="clip-benchmark, open-clip, transformers, bank or python.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout.")
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    shell_complete=complete.words("clip-benchmark", "open-clip", "transformers", "bank", "python"),
+    help="clip-benchmark, open-clip, transformers, bank or python.",
+)
+@out_option
 @click.option("--name", help="With clip-benchmark: its name of the data set.  [default: the run's data set]")
 @storage_option
 @run_elsewhere_options
+@verbose_option
 def export(
     study: str,
     form: str,
@@ -38,8 +46,8 @@ def export(
 
     \b
     clip-benchmark  JSON for CLIP_benchmark's --custom_template_file
-    open-clip       safetensors with the zero-shot classifier (D, C) that open_clip builds
-    transformers    a script for zero-shot-image-classification; the best single template of an ensemble
+    open-clip       safetensors with open_clip's zero-shot classifier (D, C)
+    transformers    a script for its pipeline; an ensemble's best single template
     bank            the templates, one a line: a bank for another run
     python          a script that classifies pictures with open_clip
 

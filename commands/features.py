@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import problem_options
 from promptsearch.commands.progress import progress_bar
 
@@ -20,6 +21,7 @@ def features() -> None:
 @problem_options
 @click.option("--train", "train_limit", type=int, help="Only this many training pictures per class (a seeded draw).")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@verbose_option
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def export_features(folder: Path, train_limit: int | None, quiet: bool, **options: Any) -> None:
     """Encode a data set with a model and write its features to FOLDER."""
@@ -43,7 +45,7 @@ def export_features(folder: Path, train_limit: int | None, quiet: bool, **option
 @features.command("import")
 @click.argument("folder", type=click.Path(path_type=Path))
 def import_features(folder: Path) -> None:
-    """Check the pack in FOLDER and put it into the cache: searches then need no pictures."""
+    """Check the pack in FOLDER and put it into the cache.  Searches then need no pictures."""
     from promptsearch.evaluators import default_cache
     from promptsearch.evaluators.features import import_pack
 

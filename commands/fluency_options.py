@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from promptsearch.commands import complete
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -27,6 +29,7 @@ def fluency_options(f: F) -> F:
         ),
         click.option(
             "--fluency-lm",
+            shell_complete=complete.words_or_folder("embedded"),
             help="The language model that rates fluency: embedded, a folder or a hub id.  [default: --lm, or embedded]",
         ),
     ]

@@ -8,13 +8,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 
 from promptsearch import __version__
 from promptsearch.commands.options import refuse_idle_pictures
 from promptsearch.commands.progress import progress_bar
-from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Row, Setting, Trained
@@ -32,7 +30,6 @@ def run_learning(
     study: str | None,
     as_json: bool,
     quiet: bool,
-    fork: str | None = None,
     fluency_lm: str | None = None,
     **options: Any,
 ) -> None:
@@ -49,8 +46,6 @@ def run_learning(
     from promptsearch.runs.storage import learnt_folder
     from promptsearch.search.gradient import Checkpoint, Learned
 
-    if fork is not None:
-        raise InputError(f"--fork {fork}: a training begins from its own options; leave it out")
     rate = None
     if fluency_lm is not None:
         from promptsearch.lm import LocalModel, locate
@@ -105,8 +100,6 @@ def run_learning(
     if save:
         Learned.load(kept).save(save)
     emit(result, as_json, quiet)
-    if not as_json:
-        _print_decoded(result)
 
 
 def _document(
@@ -185,26 +178,6 @@ def _thinned(losses: list[float], most: int = 200) -> list[float]:
 
 def _interval(interval: Any, name: str) -> dict[str, float]:
     return {name: round(interval.value, 6), "low": round(interval.low, 6), "high": round(interval.high, 6)}
-
-
-def _print_decoded(result: dict[str, Any]) -> None:
-    """Each decoded text, and what is lost from the learnt vectors to it."""
-    best = result["winner"]["test"]["accuracy"]
-    if "fluency" in result["winner"]:
-        click.echo(f"{result['winner']['name']}: the words shown have a fluency of{_fluency(result['winner'])}")
-    for row in result.get("decoded", []):
-        lost = 100 * (row["test"]["accuracy"] - best)
-        rated = f", fluency{_fluency(row)}" if "fluency" in row else ""
-        accuracy = f"{100 * row['test']['accuracy']:.2f} % of the test pictures"
-        click.echo(f"{row['name']}: {accuracy} ({lost:+.2f} points){rated}")
-        for text in row["templates"][:10]:
-            click.echo(f"  {text}")
-        if "class_names" in row:
-            click.echo(f"  names: {', '.join(row['class_names'][:20])}")
-
-
-def _fluency(row: dict[str, Any]) -> str:
-    return f" {row['fluency']:.2f} nats a token"
 
 
 def _now() -> str:

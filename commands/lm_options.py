@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from promptsearch.commands import complete
+
 if TYPE_CHECKING:
     from promptsearch.lm import LocalModel
     from promptsearch.lm.server import ServerModel
@@ -20,6 +22,7 @@ def lm_options(f: F) -> F:
     options = [
         click.option(
             "--lm",
+            shell_complete=complete.words_or_folder("embedded"),
             help="A causal language model: embedded (shipped, small), a folder, or a hub id.",
         ),
         click.option("--lm-url", help="An OpenAI-compatible server instead, e.g. http://127.0.0.1:11434/v1."),
@@ -27,6 +30,7 @@ def lm_options(f: F) -> F:
         click.option(
             "--lm-api",
             default="chat",
+            shell_complete=complete.words("chat", "completions"),
             show_default=True,
             help="chat, or completions for a model that only goes on with a text.",
         ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import output_options, problem_options, rating_option, run_options
+from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @problem_options
-@run_options
+@draw_options
 @click.option("--template", default="a photo of a {}.", show_default=True, help="Frozen, around the class names.")
 @click.option("--vectors", type=int, default=0, show_default=True, help="At least so many per name; 0: its tokens.")
 @click.option("--epochs", type=int, help="By default CoOp's: 50, 100, 100, 200, 200 for 1, 2, 4, 8, 16 shots.")

@@ -61,6 +61,18 @@ ray_option = click.option(
 )
 
 
+device_option = click.option(
+    "--device",
+    default="auto",
+    shell_complete=complete.words("auto", "cpu", "cuda"),
+    show_default=True,
+    help="auto, cpu or cuda.",
+)
+out_option = click.option(
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout."
+)
+
+
 def problem_options(f: F) -> F:
     """Which model and which pictures."""
     return _apply([model_options, picture_options], f)
@@ -85,7 +97,7 @@ def model_options(f: F) -> F:
                 type=click.Path(path_type=Path),
                 help=("Weights for --model NAME: safetensors or a plain state dict."),
             ),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            device_option,
             click.option(
                 "--memory",
                 type=MEMORY,
@@ -96,7 +108,13 @@ def model_options(f: F) -> F:
                 type=click.IntRange(1),
                 help="Pictures computed at a time; by default 8 on a CPU, 256 on a GPU.",
             ),
-            click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16, for pictures."),
+            click.option(
+                "--precision",
+                default="fp32",
+                shell_complete=complete.words("fp32", "bf16", "fp16"),
+                show_default=True,
+                help="fp32, bf16 or fp16, for pictures.",
+            ),
             ray_option,
         ],
         f,
@@ -145,6 +163,12 @@ def refuse_idle_pictures(pictures: str | None, *problems: Problem) -> None:
 
 
 def run_options(f: F) -> F:
+    """The few-shot draw, where the run is kept, and what it begins from."""
+    fork = click.option("--fork", help="Begin a run of this name from the best of the one that --study names.")
+    return _apply([draw_options, fork], f)
+
+
+def draw_options(f: F) -> F:
     """The few-shot draw and where the run is kept."""
     return _apply(
         [
@@ -154,7 +178,6 @@ def run_options(f: F) -> F:
             click.option(
                 "--study", shell_complete=complete.studies, help="Name of the run; by default made from its options."
             ),
-            click.option("--fork", help="Begin a run of this name from the best of the one that --study names."),
         ],
         f,
     )
@@ -177,10 +200,16 @@ def run_elsewhere_options(f: F) -> F:
     path = click.Path(path_type=Path)
     return _apply(
         [
-            click.option("--model", help="The run's model, where it has another name or path here."),
+            click.option(
+                "--model",
+                shell_complete=complete.models,
+                help="The run's model, where it has another name or path here.",
+            ),
             click.option("--weights", type=path, help="The run's weights, where they lie elsewhere here."),
-            click.option("--dataset", help="The run's pictures, where they lie elsewhere here."),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option(
+                "--dataset", shell_complete=complete.datasets, help="The run's pictures, where they lie elsewhere here."
+            ),
+            device_option,
         ],
         f,
     )
@@ -194,7 +223,7 @@ def storage_option(f: F) -> F:
 def rating_option(f: F) -> F:
     """Which language model rates what was decoded."""
     text = "Rate the decoded texts' fluency with this language model: embedded, a folder or a hub id."
-    return _apply([click.option("--fluency-lm", help=text)], f)
+    return _apply([click.option("--fluency-lm", shell_complete=complete.words_or_folder("embedded"), help=text)], f)
 
 
 def refuse_unused(names: Iterable[str], why: str) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import output_options, problem_options, rating_option, run_options
+from promptsearch.commands import complete
+from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @problem_options
-@run_options
+@draw_options
 @click.option("--tokens", type=int, default=16, show_default=True, help="Words of the prompt.")
 @click.option("--steps", type=int, default=3000, show_default=True, help="Projected gradient steps.")
 @click.option("--rate", type=float, default=0.1, show_default=True, help="AdamW's learning rate.")
-@click.option("--position", default="end", show_default=True, help="Of the class name: end, middle or front.")
+@click.option(
+    "--position",
+    default="end",
+    show_default=True,
+    shell_complete=complete.words("end", "middle", "front"),
+    help="Of the class name: end, middle or front.",
+)
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
 @rating_option
 @output_options

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import storage_option
 
 if TYPE_CHECKING:
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
     help="The page.",
 )
 @click.option("--png", type=click.Path(file_okay=False, path_type=Path), help="Also each plot as a PNG in this folder.")
-@click.option("--pictures", help="Where the test pictures lie, for a run that was made with a feature pack.")
+@click.option(
+    "--pictures",
+    shell_complete=complete.datasets,
+    help="Where the test pictures lie, for a run that was made with a feature pack.",
+)
 @storage_option
+@verbose_option
 def report(studies: tuple[str, ...], out: Path, png: Path | None, pictures: str | None, storage: str | None) -> None:
     """Write the runs STUDY... as one HTML page that loads nothing, with plots, pictures and what repeats them.
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import output_options, ray_option, storage_option
+from promptsearch.commands.options import out_option, output_options, ray_option, run_elsewhere_options, storage_option
 from promptsearch.commands.trial_options import timeout_option
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout and nothing else.")
@@ -42,16 +42,23 @@ def list_runs(storage: str | None, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from promptsearch.banks import printable
-
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("run", "model", "dataset", "shots", "seed", "trials", "state", "test accuracy"):
         table.add_column(name, overflow="fold")
     for r in rows:
         test = "" if r["test"] is None else f"{100 * r['test']:.2f}"
-        shown = (r[k] for k in ("study", "model", "dataset", "shots", "seed", "trials", "state"))
-        table.add_row(*(Text("" if v is None else printable(v)) for v in shown), test)
+        seed = r["seed"] if "draws" not in r else f"{r['draws']} draw{'s' if r['draws'] != 1 else ''}"
+        shown = (r["study"], r["model"], r["dataset"], r["shots"], seed, r["trials"], r["state"])
+        table.add_row(*(Text(_cell(v)) for v in shown), test)
     Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def _cell(value: Any) -> str:
+    from promptsearch.banks import printable
+
+    if isinstance(value, list):
+        return printable(", ".join(map(str, value)))
+    return "" if value is None else printable(value)
 
 
 @runs.command()
@@ -59,7 +66,7 @@ def list_runs(storage: str | None, as_json: bool) -> None:
 @storage_option
 @output_options
 def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
-    """The result of a finished run, or how far an unfinished one has come."""
+    """A run's result, or how far it has come."""
     from promptsearch.banks import printable
     from promptsearch.commands.searching import best_first, emit
     from promptsearch.runs import RunRecord
@@ -89,7 +96,7 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
 @storage_option
 @json_option
 def best(name: str, storage: str | None, as_json: bool) -> None:
-    """The templates of a run's winner alone, one per line: a bank for another run."""
+    """The templates of a run's winner alone, one per line.  They are a bank for another run."""
     from promptsearch.banks import Bank, PromptSet
     from promptsearch.commands.kept import refuse_comparison, refuse_vectors
     from promptsearch.commands.searching import best_first
@@ -118,10 +125,7 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
 @storage_option
 @click.option("--trials", type=click.IntRange(1), help="A new total.  [default: the run's own]")
 @timeout_option
-@click.option("--model", help="The run's model, where it has another name or path here.")
-@click.option("--weights", type=click.Path(path_type=Path), help="The run's weights, where they lie elsewhere here.")
-@click.option("--dataset", help="The run's pictures, where they lie elsewhere here.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@run_elsewhere_options
 @ray_option
 @output_options
 def resume(
@@ -137,7 +141,7 @@ def resume(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Go on with a run that was cut off, with nothing but its name, and print its result."""
+    """Go on with a run that was cut off, and print its result.  Its name is all that is needed."""
     from promptsearch.commands.kept import refuse_comparison
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.searching import carry_on, emit, keep, reopen
@@ -187,10 +191,10 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
 @runs.command()
 @click.argument("name", shell_complete=complete.studies)
 @storage_option
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout.")
+@out_option
 @json_option
 def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> None:
-    """All trials of a run as CSV: number, templates, scores; with --json as JSON."""
+    """All trials of a run as CSV, or as JSON with --json."""
     from promptsearch.commands.kept import refuse_comparison
     from promptsearch.errors import InputError
     from promptsearch.runs import RunRecord

@@ -33,14 +33,25 @@ def find_settings(named: Path | None = None, start: Path | None = None) -> Path 
         if not given.is_file():
             raise InputError(f"settings file {given}: no such file; name another with --config or {VARIABLE}")
         return given
-    here = (start or Path.cwd()).resolve()
+    try:
+        here = (start or Path.cwd()).resolve()
+    except FileNotFoundError:  # the folder that the shell is in was removed
+        return None
     for folder in (here, *here.parents):
         if (folder / NAME).is_file():
             return folder / NAME
         shared = folder / SHARED
-        if shared.is_file() and "[tool.promptsearch" in shared.read_text("utf-8", "replace"):
+        if shared.is_file() and "[tool.promptsearch" in _text(shared):
             return shared
     return None
+
+
+def _text(shared: Path) -> str:
+    """Another tool's file, or nothing where it may not be read."""
+    try:
+        return shared.read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def read_settings(path: Path, group: click.Group) -> dict[str, Any]:

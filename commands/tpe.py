@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from promptsearch.commands import complete
 from promptsearch.commands.options import output_options, problem_options, run_options
 from promptsearch.commands.trial_options import trial_options
 
@@ -13,7 +14,11 @@ from promptsearch.commands.trial_options import trial_options
 @click.command()
 @trial_options
 @click.option(
-    "--sampler", default="tpe", show_default=True, help="Optuna's sampler: tpe, random, gp, nsga2, qmc or cmaes."
+    "--sampler",
+    default="tpe",
+    shell_complete=complete.words("tpe", "random", "gp", "nsga2", "qmc", "cmaes"),
+    show_default=True,
+    help="Optuna's sampler: tpe, random, gp, nsga2, qmc or cmaes.",
 )
 @click.option("--startup", type=int, default=20, show_default=True, help="Trials at random before the model is used.")
 @problem_options

@@ -52,7 +52,11 @@ def space_options(f: F) -> F:
         click.option("--ensemble", type=int, default=1, show_default=True, help="Most templates of one prompt set."),
         trials_option,
         timeout_option,
-        click.option("--enqueue", help="A bank whose templates are tried first, after the hand-written prompt."),
+        click.option(
+            "--enqueue",
+            shell_complete=complete.banks,
+            help="A bank whose templates are tried first, after the hand-written prompt.",
+        ),
     ]
     f = objective_options(f)
     for option in reversed(options):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptsearch.commands.options import output_options, pictures_option, problem_options, run_options
+from promptsearch.commands import complete
+from promptsearch.commands.options import draw_options, output_options, pictures_option, problem_options
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
 @click.command()
 @problem_options
 @pictures_option
-@run_options
-@click.option("--kind", default="border", show_default=True, help="border (any model), shallow or deep (ViT tokens).")
+@draw_options
+@click.option(
+    "--kind",
+    default="border",
+    show_default=True,
+    shell_complete=complete.words("border", "shallow", "deep"),
+    help="border (any model), shallow or deep (ViT tokens).",
+)
 @click.option("--border", type=int, help="Its width in pixels of the preprocessed picture; by default 30/224 of it.")
 @click.option("--tokens", type=int, default=10, show_default=True, help="Learnt tokens, per layer where deep.")
 @click.option("--template", default="a photo of a {}.", show_default=True, help="Frozen: what classifies.")

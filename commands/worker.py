@@ -8,17 +8,14 @@ from pathlib import Path
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import output_options, ray_option
+from promptsearch.commands.options import output_options, ray_option, run_elsewhere_options
 from promptsearch.commands.trial_options import timeout_option
 
 
 @click.command()
 @click.option("--study", required=True, shell_complete=complete.studies, help="Name of the run to join.")
 @click.option("--storage", help="Where it is kept: a database URL or a SQLite file.")
-@click.option("--model", help="The run's model, where it has another name or path here.")
-@click.option("--weights", type=click.Path(path_type=Path), help="The run's weights, where they lie elsewhere here.")
-@click.option("--dataset", help="The run's pictures, where they lie elsewhere here.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@run_elsewhere_options
 @ray_option
 @timeout_option
 @output_options

@@ -22,7 +22,7 @@ def write_pngs(overall: list[Plot], by_run: Mapping[str, list[Plot]], folder: Pa
         InputError: the folder cannot be written.
         PromptSearchError: there is no Chromium, or no kaleido.
     """
-    browser = os.environ.get("BROWSER_PATH") or next((b for n in BROWSERS if (b := shutil.which(n))), None)
+    browser = find_browser()
     if browser is None:
         raise PromptSearchError(
             f"--png {folder}: there is no Chromium to draw with; install one (apt-get install chromium), or name it in "
@@ -52,6 +52,11 @@ def write_pngs(overall: list[Plot], by_run: Mapping[str, list[Plot]], folder: Pa
     except OSError as e:
         raise InputError(f"--png {folder}: cannot be written ({e.strerror or e}); name another folder") from e
     return files
+
+
+def find_browser() -> str | None:
+    """The Chromium that draws: what BROWSER_PATH names, else the first one found."""
+    return os.environ.get("BROWSER_PATH") or next((b for n in BROWSERS if (b := shutil.which(n))), None)
 
 
 def _slug(name: str) -> str:

@@ -8,7 +8,10 @@ from promptsearch.runs.storage import open_storage
 
 
 def summaries(url: str | None = None) -> list[dict[str, Any]]:
-    """One row per run, oldest first: study, model, dataset, shots, seed, trials, state, test accuracy or None."""
+    """One row per run, oldest first: study, model, dataset, shots, seed, trials, state, test accuracy or None.
+
+    A comparison's trials are its cells; its data sets, shots (both lists) and `draws` are those of its last result.
+    """
     import optuna
 
     storage = open_storage(url, create=False)
@@ -21,7 +24,11 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"study": study.study_name}
         row |= {k: config.get(k) for k in ("command", "model", "dataset", "shots", "seed")}
         row["trials"] = storage.get_n_trials(study._study_id, (optuna.trial.TrialState.COMPLETE,))
-        row["state"] = "finished" if result and result["run"].get("trials") == row["trials"] else "unfinished"
+        # Workers may have added trials after the result; of trainings and comparisons none are counted in it.
+        counted = result["run"].get("trials", row["trials"]) if result else None
+        row["state"] = "finished" if counted == row["trials"] else "unfinished"
+        if result and config.get("command") == "compare":
+            row |= {"dataset": result["datasets"], "shots": result["shots"], "draws": result["seeds"]}
         row["started"] = attrs.get("about", {}).get("started")
         row["test"] = result["winner"]["test"]["accuracy"] if result and "winner" in result else None
         rows.append(row)

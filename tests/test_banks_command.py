@@ -61,7 +61,7 @@ def test_show_with_a_limit() -> None:
 def test_check_says_ok_or_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("a {}\n")
-    assert run("check", str(path)).stdout == f"ok: bank mine, 1 templates, hash {load_bank(path).hash[:16]}\n"
+    assert run("check", str(path)).stdout == f"ok: bank mine, 1 template, hash {load_bank(path).hash[:16]}\n"
     path.write_text("a {}\na\n")
     result = run("check", str(path))
     assert isinstance(result.exception, InputError) and f"{path}:2: no {{}}" in str(result.exception)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from made_problem import make_problem, unit
 
 from promptsearch.cli import main
+from promptsearch.runs import RunRecord
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +123,46 @@ def test_logs_go_to_stderr_and_leave_the_document_alone(beam: list[str]) -> None
     assert json.loads(loud.stdout) == json.loads(quiet.stdout)
 
 
+def every_command(group: click.Group = main, *path: str) -> Iterator[list[str]]:
+    yield list(path)
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, *path, name)
+        else:
+            yield [*path, name]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_help_of_every_command_fits_the_terminal(columns: int) -> None:
+    listed = set()
+    for words in every_command():
+        text = CliRunner().invoke(main, [*words, "--help"], terminal_width=columns).stdout
+        assert max(map(len, text.splitlines())) <= columns, words
+        if not words or words[-1] in ("banks", "cache", "features", "runs"):  # their lists of commands
+            assert "..." not in text.partition("\n")[2], words
+            listed |= {(*words, line.split()[0]) for line in text.splitlines() if re.match(r"  \w+  ", line)}
+    assert {tuple(words) for words in every_command() if words} <= listed
+
+
+def test_the_folder_that_the_shell_is_in_was_removed(elsewhere: Path) -> None:
+    elsewhere.rmdir()
+    assert "templates" in run("banks", "list").stdout
+
+
+def test_trainings_and_comparisons_are_listed_as_finished() -> None:
+    config = {"command": "coop", "model": "tiny", "dataset": "made", "shots": 4, "seed": 0}
+    record = RunRecord.open("learnt", None, config, {})
+    assert json.loads(run("runs", "list", "--json").stdout)[0]["state"] == "unfinished"
+    record.finish({"run": {}, "winner": {"test": {"accuracy": 0.5}}})
+    record = RunRecord.open("side", None, {"command": "compare", "model": "tiny"}, {})
+    record.finish({"run": {}, "datasets": ["made", "cifar10"], "shots": [1, 2], "seeds": 3})
+    learnt, side = json.loads(run("runs", "list", "--json").stdout)
+    assert (learnt["state"], side["state"]) == ("finished", "finished")
+    assert (side["dataset"], side["shots"], side["draws"]) == (["made", "cifar10"], [1, 2], 3)
+    text = run("runs", "list").stdout
+    assert re.search(r"side +tiny +made, cifar10 +1, 2 +3 draws +0 +finished", text), text
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     assert "_PROMPTSEARCH_COMPLETE" in run("completion", shell).stdout
@@ -137,6 +181,8 @@ def test_completion_scripts(shell: str) -> None:
         ("promptsearch tpe --objective xe", "xent"),
         ("promptsearch evolve --proposer gr", "grammar"),
         ("promptsearch compare --methods hand-written,be", "hand-written,beam"),
+        ("promptsearch evolve --lm em", "embedded"),
+        ("promptsearch runs resume --model ti", "tiny"),
     ],
 )
 def test_the_shell_is_offered(words: str, offered: str, beam: list[str]) -> None:
@@ -145,6 +191,60 @@ def test_the_shell_is_offered(words: str, offered: str, beam: list[str]) -> None
     env = {"_PROMPTSEARCH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": count}
     result = CliRunner().invoke(main, env=env, prog_name="promptsearch")
     assert any(line.partition(",")[2].startswith(offered) for line in result.stdout.splitlines()), result.stdout
+
+
+def test_words_that_are_offered_are_those_there_are() -> None:
+    from promptsearch.banks import load_bank
+    from promptsearch.commands import complete
+    from promptsearch.commands.compare import searcher_options
+    from promptsearch.evaluators.models import PRECISIONS
+    from promptsearch.reports.export import FORMATS
+    from promptsearch.runs.methods import all_methods
+    from promptsearch.runs.selection import SELECTIONS
+    from promptsearch.search.gradient.coop import POSITIONS
+    from promptsearch.search.gradient.vpt import KINDS
+    from promptsearch.search.tpe import SAMPLERS
+
+    def offered(command: str, option: str) -> set[str]:
+        params = main.commands[command].params
+        (param,) = (p for p in params if option in p.opts)
+        return {i.value for i in param.shell_complete(click.Context(main.commands[command]), "")}
+
+    for command, option, there in (
+        ("beam", "--precision", PRECISIONS),
+        ("beam", "--select", SELECTIONS),
+        ("export", "--to", FORMATS),
+        ("coop", "--position", POSITIONS),
+        ("pez", "--position", POSITIONS),
+        ("vpt", "--kind", KINDS),
+        ("tpe", "--sampler", SAMPLERS),
+    ):
+        assert offered(command, option) == set(there), option
+    searchers = searcher_options({})
+    known = set(all_methods(load_bank("simple-imagenet"), searchers))
+    assert known == set(complete.METHODS[1:]) | searchers.keys() == offered("compare", "--against")
+    told = run("compare", "--help").stdout
+    assert all(re.search(rf"\b{name}\b", told) for name in known)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_a_real_bash_completes(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "promptsearch"
+    code = "from promptsearch.cli import main; main(prog_name='promptsearch')"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}" "$@"\n')
+    script.chmod(0o755)
+    typed = (
+        'eval "$(promptsearch completion bash)"; COMP_WORDS=(promptsearch beam --bank open); COMP_CWORD=3\n'
+        'complete -p promptsearch; _promptsearch_completion promptsearch; echo "${COMPREPLY[*]}"'
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env["PATH"] = f"{tmp_path / 'bin'}:{env['PATH']}"
+    done = subprocess.run(["bash", "-c", typed], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "complete -o nosort -F _promptsearch_completion promptsearch",
+        "openai-cifar openai-imagenet",
+    ], done.stderr
 
 
 def test_the_shell_is_offered_what_plug_ins_bring_without_importing_it(tmp_path: Path) -> None:
@@ -198,6 +298,7 @@ def test_the_doctor_names_what_will_fail(tmp_path: Path, elsewhere: Path, monkey
     found = states("--storage", str(tmp_path / "notes"), code=1)
     for what in ("cache", "runs", "settings"):
         assert found[what]["state"] == "problem" and found[what]["remedy"], found[what]
+    assert "cannot be written (Not a directory)" in found["cache"]["found"]
     assert "3 problems" in run("doctor", "--storage", str(tmp_path / "notes"), code=1).stdout
 
 
