@@ -109,6 +109,7 @@ def compare(
     Methods, beside beam, random, climb, tpe, evolve and plug-ins' searchers:
     hand-written, clip-cifar, clip-imagenet, whole-bank   fixed prompts
     single, random-words, random-10k                      controls
+    climb-lm, evolve-lm                                   with a language model
     coop, coop-csc, coop-text, kgcoop, coop-hull          learnt contexts
     coop-sample, names, pez, vpt, vpt-shallow, vpt-deep   other learning
     """

@@ -20,6 +20,8 @@ METHODS = (
     "random-words",
     "single",
     "random-10k",
+    "climb-lm",
+    "evolve-lm",
     "coop",
     "coop-csc",
     "coop-text",

@@ -34,7 +34,7 @@ def objective_options(f: F) -> F:
         click.option(
             "--select",
             default=None,
-            shell_complete=complete.words("posterior", "bagged", "cv", "bootstrap", "zpe", "none"),
+            shell_complete=complete.words("posterior", "weighted", "bagged", "cv", "bootstrap", "zpe", "none"),
             help=(
                 "How the winner is chosen among what was found: posterior, weighted, bagged, cv, bootstrap, zpe"
                 " (without labels) or none (the best score).  [default: posterior; none where the objective reads no"

@@ -199,7 +199,7 @@ def test_words_that_are_offered_are_those_there_are() -> None:
     from promptsearch.commands.compare import searcher_options
     from promptsearch.evaluators.models import PRECISIONS
     from promptsearch.reports.export import FORMATS
-    from promptsearch.runs.methods import all_methods
+    from promptsearch.runs.methods import Writer, all_methods
     from promptsearch.runs.selection import SELECTIONS
     from promptsearch.search.gradient.coop import POSITIONS
     from promptsearch.search.gradient.vpt import KINDS
@@ -221,7 +221,7 @@ def test_words_that_are_offered_are_those_there_are() -> None:
     ):
         assert offered(command, option) == set(there), option
     searchers = searcher_options({})
-    known = set(all_methods(load_bank("simple-imagenet"), searchers))
+    known = set(all_methods(load_bank("simple-imagenet"), searchers, 9, Writer({}, list)))
     assert known == set(complete.METHODS[1:]) | searchers.keys() == offered("compare", "--against")
     told = run("compare", "--help").stdout
     assert all(re.search(rf"\b{name}\b", told) for name in known)
