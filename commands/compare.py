@@ -161,7 +161,7 @@ def compare(
         "bank": bank.name,
         "bank_hash": bank.hash,
         "test_pictures": {r.cell.dataset: len(r.hits) for r in tested},
-        "run": {"study": record.name, "storage": record.url},
+        "run": {"study": record.name, "storage": record.url, "cells": comparison.cells.count()},
         "notes": list(dict.fromkeys([*(n for p in problems.values() for n in p.notes), *skipped, *_cost(tested)])),
         "version": __version__,
         "elapsed": round(time.perf_counter() - started, 3),

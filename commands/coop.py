@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option("--kg", type=float, default=0.0, show_default=True, help="KgCoOp's pull to the hand-written prompt.")
 @click.option("--bank", "bank_spec", shell_complete=complete.banks, help="A bank of templates for --hull or --sample.")
 @click.option("--hull", type=float, default=0.0, show_default=True, help="Pull to the convex hull of the bank.")
-@click.option("--sample", type=int, help="Learn a mixture of the bank's templates instead and keep so many of them.")
+@click.option("--sample", type=int, help="Learn a mixture of the bank's templates instead; keep so many of it.")
 @click.option("--gumbel", is_flag=True, help="With --sample: sample templates (Gumbel-softmax) while learning.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
 @rating_option
@@ -66,8 +66,9 @@ def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
         raise InputError("--hull and --sample need the templates of a --bank, e.g. --bank templates")
     if own["gumbel"] and own["sample"] is None:
         raise InputError("--gumbel: goes with --sample; say how many templates to keep, e.g. --sample 4")
-    if own["sample"] is not None and (idle := [k for k in ("specific", "init", "augment", "kg", "hull") if own[k]]):
-        raise InputError(f"--{idle[0]}: has no effect with --sample, which learns no context; leave one of them out")
+    if own["sample"] is not None:
+        of_contexts = ("vectors", "position", "specific", "init", "epochs", "rate", "batch", "augment", "kg", "hull")
+        refuse_unused(of_contexts, "--sample learns no context; leave one of the two out")
     if not own["augment"]:
         refuse_unused(["pictures"], "cached features are learnt from; it goes with --augment")
     epochs = own["epochs"] if own["epochs"] is not None else published_epochs(options["shots"])

@@ -20,9 +20,12 @@ def refuse_comparison(record: RunRecord) -> None:
 
 
 def refuse_vectors(record: RunRecord) -> None:
-    """Raises InputError for a finished run whose method learnt vectors, and says what writes them."""
+    """Raises InputError for a finished run whose method learnt vectors, and says what writes them.
+
+    What pez finds nobody reads, but it is text.
+    """
     winner, command = (record.result or {}).get("winner", {}), record.config.get("command")
-    if winner.get("readable", True) is False:
+    if winner.get("readable", True) is False and command != "pez":
         raise InputError(
             f"run {record.name!r}: {command} learnt vectors, there are no prompts to export; "
             f"`promptsearch {command} … --save FILE` writes the vectors"

@@ -50,7 +50,7 @@ def run_learning(
     if fluency_lm is not None:
         from promptsearch.lm import LocalModel, locate
 
-        place = locate(fluency_lm)
+        place = locate(fluency_lm, "--fluency-lm")
         own = {**own, "fluency lm": place.fingerprint}
         rate = LocalModel(place).log_likelihood
     with progress_bar(quiet or as_json) as progress:
@@ -59,6 +59,7 @@ def run_learning(
         if (pictures := options.get("pictures")) is not None:
             refuse_idle_pictures(pictures, problem)
             own = {**own, "pictures fingerprint": problem.source.pictures_fingerprint}
+        task = problem.task(shots, seed)
         spec = problem.encoder.spec
         config = {
             "command": command,
@@ -78,7 +79,6 @@ def run_learning(
         kept = learnt_folder() / f"{default_study(config)}.safetensors"
         result = record.result
         if result is None or (save and not kept.exists()):
-            task = problem.task(shots, seed)
             drawn = {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
             record.set("draw", drawn)
             checkpoint = Checkpoint(kept.with_suffix(".pt"), default_study(config))
@@ -132,6 +132,8 @@ def _document(
 
     def shown(row: Row) -> dict[str, Any]:
         data: dict[str, Any] = {"name": row.name, "templates": row.texts}
+        if row.shares is not None:
+            data["weights"] = row.shares
         if row.class_names is not None:
             data["class_names"] = row.class_names
         if rate is not None and row.texts:

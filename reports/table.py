@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -31,6 +31,8 @@ def print_result(result: dict[str, Any], console: Console) -> None:
     if front := result.get("front"):
         console.print("\nBeaten by none in the objective, fluency and brevity together:", highlight=False)
         console.print(_front(result, front))
+    for line in _decoded(result):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if proposals := result.get("proposals"):
         console.print(_proposals(proposals), highlight=False, markup=False, soft_wrap=True)
     run = result["run"]
@@ -147,6 +149,22 @@ def p_value(p: float) -> str:
     return f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
 
 
+def _decoded(result: dict[str, Any]) -> list[str]:
+    """Each text that learnt vectors were decoded to, and what is lost from the vectors to it."""
+    winner, lines = result["winner"], []
+    if "fluency" in winner:
+        lines.append(f"{winner['name']}: the words shown have a fluency of {winner['fluency']:.2f} nats a token")
+    for row in result.get("decoded", []):
+        lost = 100 * (row["test"]["accuracy"] - winner["test"]["accuracy"])
+        rated = f", fluency {row['fluency']:.2f} nats a token" if "fluency" in row else ""
+        accuracy = f"{100 * row['test']['accuracy']:.2f} % of the test pictures"
+        lines.append(f"{row['name']}: {accuracy} ({lost:+.2f} points){rated}")
+        lines += [f"  {text}" for text in _weighted(row)[:SHOWN]]
+        if "class_names" in row:
+            lines.append(f"  names: {', '.join(row['class_names'][:20])}")
+    return lines
+
+
 def _proposals(proposals: dict[str, Any]) -> str:
     """How many were written, what was no use and why, and what that cost."""
     rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
@@ -158,13 +176,17 @@ def _proposals(proposals: dict[str, Any]) -> str:
     return text
 
 
-def _prompts(row: dict[str, Any]) -> Group | str:
-    templates = row["templates"]
-    weights = row.get("weights")
-    total = sum(weights) if weights else 1.0
-    if weights:  # the heaviest first
-        order = sorted(range(len(templates)), key=lambda i: -weights[i])
-        templates = [f"{weights[i] / total:.2f} × {templates[i]}" for i in order]
+def _weighted(row: dict[str, Any]) -> list[str]:
+    """A row's templates; those of a weighted set with their shares, the heaviest first."""
+    templates, weights = row["templates"], row.get("weights")
+    if not weights:
+        return list(templates)
+    order = sorted(range(len(templates)), key=lambda i: -weights[i])
+    return [f"{weights[i] / sum(weights):.2f} × {templates[i]}" for i in order]
+
+
+def _prompts(row: dict[str, Any]) -> str:
+    templates = _weighted(row)
     lines = [escape(t) for t in templates[:SHOWN]]
     if len(templates) > SHOWN:
         lines = lines[:2] + [f"… and {len(templates) - 2} more"]

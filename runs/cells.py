@@ -76,6 +76,12 @@ class Cells:
         found = {t.user_attrs["key"]: t.user_attrs["figures"] for t in trials if "key" in t.user_attrs}
         return {key: figures for key, figures in found.items() if self._file(key).exists()}
 
+    def count(self) -> int:
+        """How many cells the study holds, those of earlier grids among them."""
+        from optuna.trial import TrialState
+
+        return len(self.record.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
     def claim(self, cell: Cell) -> int | None:
         """The trial to finish, or None where another process has the cell in hand, or finished it."""
         import optuna

@@ -15,7 +15,7 @@ import numpy as np
 from promptsearch.banks import BASELINE, Bank, PromptSet
 from promptsearch.evaluators import Problem
 from promptsearch.evaluators.resnet import differentiable_tower
-from promptsearch.runs.setting import Row, Setting, Trained, decoded_row, whole_bank
+from promptsearch.runs.setting import Row, Setting, Trained, decoded_row, set_row, whole_bank
 
 if TYPE_CHECKING:
     import torch
@@ -60,9 +60,7 @@ def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = No
     others = [decoded_row(setting, f"nearest words ({m}), as text", texts) for m, texts in decoded.items()]
     if bank is not None:
         nearest = top_templates(bank.templates, learned.tensors["mixture"], NEAREST)
-        others.append(
-            Row("nearest templates", setting.evaluator.class_weights(nearest), [str(t) for t in nearest.templates])
-        )
+        others.append(set_row(setting, "nearest templates", nearest))
     winner = Row("learnt context", learned.class_weights, decoded["cosine"], readable=False)
     return Trained(learned, winner, others, whole_bank(bank.templates) if bank else [], [*notes, UNREADABLE])
 
@@ -79,7 +77,7 @@ def sample_bank(setting: Setting, options: SparseOptions, bank: Bank) -> Trained
         setting.task.seed,
         **_kept(setting),
     )
-    winner = Row("sampled templates", setting.evaluator.class_weights(found), [str(t) for t in found.templates])
+    winner = set_row(setting, "sampled templates", found)
     mixture = Row("the mixture before sampling", learned.class_weights, readable=False)
     return Trained(learned, winner, [mixture], whole_bank(bank.templates))
 

@@ -24,8 +24,9 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"study": study.study_name}
         row |= {k: config.get(k) for k in ("command", "model", "dataset", "shots", "seed")}
         row["trials"] = storage.get_n_trials(study._study_id, (optuna.trial.TrialState.COMPLETE,))
-        # Workers may have added trials after the result; of trainings and comparisons none are counted in it.
-        counted = result["run"].get("trials", row["trials"]) if result else None
+        # Trials, or a comparison's cells, may have been added after the result; a training has none.
+        made = result["run"] if result else {}
+        counted = made.get("trials", made.get("cells", row["trials"])) if result else None
         row["state"] = "finished" if counted == row["trials"] else "unfinished"
         if result and config.get("command") == "compare":
             row |= {"dataset": result["datasets"], "shots": result["shots"], "draws": result["seeds"]}
@@ -33,3 +34,4 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
         row["test"] = result["winner"]["test"]["accuracy"] if result and "winner" in result else None
         rows.append(row)
     return rows
+

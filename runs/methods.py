@@ -13,7 +13,7 @@ from promptsearch.errors import InputError
 from promptsearch.runs.learners import learn_class_names, learn_context, project_words, prompt_pictures, sample_bank
 from promptsearch.runs.run import search, writing_tools
 from promptsearch.runs.selection import Selection, choose_selection
-from promptsearch.runs.setting import Row, Setting, Trained
+from promptsearch.runs.setting import Row, Setting, Trained, set_row
 from promptsearch.runs.share import Budget
 from promptsearch.search import TrialSearcher, build_searcher, get_objective
 from promptsearch.search.proposers.language import LanguageModel, LanguageProposer
@@ -187,19 +187,14 @@ def choose_methods(known: Mapping[str, Method], spec: str) -> dict[str, Method]:
 
 def _fixed(name: str, about: str, prompt_set: PromptSet) -> Method:
     options = {"templates": prompt_set.size, "digest": str(hash_of(prompt_set))}
-    return Method(name, about, lambda s: Found([_row(s, prompt_set)]), options=options)
+    return Method(name, about, lambda s: Found([set_row(s, "", prompt_set)]), options=options)
 
 
 def _bank(name: str, about: str, spec: str) -> Method:
     """A built-in bank averaged; read when it is first used."""
     return Method(
-        name, about, lambda s: Found([_row(s, PromptSet.of(*load_bank(spec).templates))]), options={"bank": spec}
+        name, about, lambda s: Found([set_row(s, "", PromptSet.of(*load_bank(spec).templates))]), options={"bank": spec}
     )
-
-
-def _row(setting: Setting, prompt_set: PromptSet) -> Row:
-    names = None if prompt_set.class_names is None else list(prompt_set.class_names)
-    return Row("", setting.evaluator.class_weights(prompt_set), [str(t) for t in prompt_set.templates], names)
 
 
 def _single(bank: Bank) -> Method:
@@ -208,7 +203,7 @@ def _single(bank: Bank) -> Method:
         singles = [PromptSet.of(t) for t in bank.templates]
         scores = setting.evaluator.score(singles)
         best = max(range(len(singles)), key=lambda i: (objective(scores[i]), -i))
-        return Found([_row(setting, singles[best])], len(singles))
+        return Found([set_row(setting, "", singles[best])], len(singles))
 
     return Method("single", "the bank's best single template on the few shots", find, options={"objective": "xent"})
 
@@ -241,7 +236,7 @@ def _outcome(setting: Setting, searcher: Searcher, selection: Selection, trials:
     outcome = search(searcher, setting.evaluator, budget=Budget(trials))
     chosen = selection.choose(setting.evaluator, outcome.ranked)
     usage = searcher.reported()["usage"] if isinstance(searcher, WritingSearcher) else {}
-    return Found([_row(setting, chosen.prompt_set)], outcome.evaluations, usage=usage)
+    return Found([set_row(setting, "", chosen.prompt_set)], outcome.evaluations, usage=usage)
 
 
 def _learned(
@@ -272,7 +267,7 @@ def _learned(
 def _waffle(setting: Setting) -> Found:
     """WaffleCLIP's control: the same random descriptors for every class, new ones for every seed."""
     prompt_set = PromptSet.of(*random_templates(list(setting.tools.words.texts.values()), setting.task.seed))
-    return Found([_row(setting, prompt_set)])
+    return Found([set_row(setting, "", prompt_set)])
 
 
 def random_templates(vocabulary: list[str], seed: int, pairs: int = WAFFLE_PAIRS) -> list[str]:

@@ -82,13 +82,18 @@ class Setting:
 
 @dataclass
 class Row:
-    """Class weights with the text that stands for them."""
+    """Class weights with the text that stands for them.
+
+    Attributes:
+        shares: of the texts in a weighted ensemble.
+    """
 
     name: str
     weights: np.ndarray
     texts: list[str] = field(default_factory=list)
     class_names: list[str] | None = None
     readable: bool = True
+    shares: list[float] | None = None
 
 
 @dataclass
@@ -115,6 +120,14 @@ def decoded_row(setting: Setting, name: str, texts: Sequence[str], class_names: 
     names = list(class_names or setting.class_names)
     weights = setting.problem.encoder.encode_texts(filled(texts, names))
     return Row(name, weights, list(texts), None if class_names is None else names, readable=False)
+
+
+def set_row(setting: Setting, name: str, prompt_set: PromptSet) -> Row:
+    """A prompt set as it is."""
+    names = None if prompt_set.class_names is None else list(prompt_set.class_names)
+    shares = None if prompt_set.weights is None else list(prompt_set.weights)
+    texts = [str(t) for t in prompt_set.templates]
+    return Row(name, setting.evaluator.class_weights(prompt_set), texts, names, shares=shares)
 
 
 def filled(texts: Sequence[str], class_names: Sequence[str]) -> list[str]:

@@ -249,6 +249,8 @@ def test_tables_files_and_the_picture(made: list[str], tmp_path: Path) -> None:
     picture = files["svg"].read_text()
     assert "<svg" in picture and files["png"].read_bytes()[:4] == b"\x89PNG"
     name = doc["run"]["study"]
+    (listed,) = json.loads(run(["runs", "list", "--json"]).stdout)
+    assert (listed["study"], listed["state"]) == (name, "finished")
     assert name in run(["runs", "list"]).stdout and figure in run(["runs", "show", name]).stdout
 
 

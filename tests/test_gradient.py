@@ -208,7 +208,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     resumed = coop(
         tower_of(), NAMES, features, labels, 20.0, QUICK, 3, checkpoint=kept, progress=lambda d, t, w: calls.append(d)
     )
-    assert calls == [4, 5, 6, 7, 8]
+    assert calls == [3, 4, 5, 6, 7, 8]  # an epoch is kept when the first loss after it shows that it is good
     np.testing.assert_array_equal(resumed.class_weights, whole.class_weights)
     assert resumed.losses == whole.losses
     with pytest.raises(InputError, match="other options"):
@@ -361,10 +361,29 @@ def test_a_diverging_training_stops_and_keeps_the_epoch_before(tmp_path: Path) -
         calls.append(1)
         return torch.from_numpy(features)[batch] * (float("nan") if len(calls) > 5 else 1)
 
-    with pytest.raises(PromptSearchError, match="epoch 2, step 1 is nan.*the epoch before"):
+    with pytest.raises(PromptSearchError, match="epoch 2, step 1 is nan.*has the last good epoch, 1"):
         coop(tower_of(), NAMES, spoilt, labels, 20.0, QUICK, 0, checkpoint=kept)
     state = kept.load()
     assert state is not None and len(state["losses"]) == 2 and torch.isfinite(state["learnt"]["context"]).all()
+
+
+@pytest.mark.parametrize(
+    ("at", "message"), [(6, "epoch 3, step 0 is nan"), (16, "after epoch 7, the last one, is nan")]
+)
+def test_what_an_epochs_last_step_spoilt_is_not_kept(tmp_path: Path, at: int, message: str) -> None:
+    """The loss that shows it is the next one: at the beginning of the next epoch, or behind them all."""
+    features, labels = shots()
+    kept = Checkpoint(tmp_path / "c.pt", "k")
+    calls: list[int] = []
+
+    def spoilt(batch: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        calls.append(1)
+        return torch.from_numpy(features)[batch] * (float("nan") if len(calls) > at else 1)
+
+    with pytest.raises(PromptSearchError, match=message):
+        coop(tower_of(), NAMES, spoilt, labels, 20.0, QUICK, 0, checkpoint=kept)
+    state = kept.load()
+    assert state is not None and len(state["losses"]) == at // 2 - 1
 
 
 def test_what_was_learnt_is_saved_and_loaded(tmp_path: Path) -> None:

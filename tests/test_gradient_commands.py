@@ -98,6 +98,13 @@ def test_every_method_prints_the_document_of_all_searches(here: Path, tmp_path: 
     saved = Learned.load(file)
     assert saved.class_weights.shape == (3, 64) and saved.about["command"] == command
     assert document(here, command, *CASES[command]) == shown  # the finished run is shown again
+    (listed,) = json.loads(CliRunner().invoke(main, ["runs", "list", "--json"]).stdout)
+    assert listed["state"] == "finished" and listed["test"] == shown["winner"]["test"]["accuracy"]
+    best = CliRunner().invoke(main, ["runs", "best", listed["study"]])
+    if command == "pez":  # text, if for nobody's eyes
+        assert best.stdout.splitlines() == shown["winner"]["templates"]
+    else:
+        assert best.exit_code == 2 and "learnt vectors" in best.stderr
     assert not list(tmp_path.rglob("*.pt"))
 
 
@@ -125,8 +132,9 @@ def test_decoded_texts_are_rated_by_a_language_model(here: Path) -> None:
     )
     assert rows[1]["fluency"] == pytest.approx(float((likelihood / tokens).mean()), abs=1e-3)
     problem = ["--model", f"local-dir:{here / 'model'}", "--dataset", str(here / "data"), "--shots", "4"]
-    printed = CliRunner().invoke(coop, [*problem, *given]).stdout
-    assert f"fluency {rows[1]['fluency']:.2f} nats a token" in printed
+    for command in (["coop", *problem, *given], ["runs", "show", shown["run"]["study"]]):
+        printed = CliRunner().invoke(main, command).stdout
+        assert f"fluency {rows[1]['fluency']:.2f} nats a token" in printed
     assert shown["run"]["study"] != document(here, "coop", *CASES["coop"])["run"]["study"]
 
 
@@ -158,6 +166,11 @@ def test_a_bank_is_sampled_from_and_pulled_to(here: Path, tmp_path: Path) -> Non
     assert sampled["winner"]["readable"] is True
     assert len(sampled["winner"]["templates"]) == 2 and set(sampled["winner"]["templates"]) <= set(lines)
     assert [b["name"] for b in sampled["baselines"]] == ["hand-written", "whole bank averaged"]
+    shares = sampled["winner"]["weights"]
+    assert sum(shares) == pytest.approx(1) and min(shares) > 0
+    problem = open_problem(f"local-dir:{here / 'model'}", str(here / "data"))
+    score = problem.evaluator(problem.task(4, 0)).score([PromptSet(sampled["winner"]["templates"], shares)])[0]
+    assert sampled["winner"]["support"]["xent"] == pytest.approx(score.xent, abs=1e-5)  # all of it can be used again
     pulled = document(here, "coop", *CASES["coop"], "--bank", str(bank), "--hull", "4", "--kg", "8")
     nearest = pulled["decoded"][-1]
     assert nearest["name"] == "nearest templates" and nearest["readable"] and set(nearest["templates"]) <= set(lines)
@@ -175,29 +188,82 @@ def test_class_specific_and_augmented(here: Path) -> None:
     ("command", "args", "message"),
     [
         ("coop", ["--vectors", "30"], "class 'red' needs 34 positions"),
+        ("coop", ["--vectors", "0"], "--vectors 0"),
         ("coop", ["--hull", "1"], "--bank"),
         ("coop", ["--epochs", "0"], "--epochs 0"),
-        ("coop", ["--rate", "1e38", "--epochs", "9", "--vectors", "2"], "diverged"),
-        ("names", ["--template", "no place"], "no {}"),
+        ("coop", ["--batch", "0"], "--batch 0"),
+        ("coop", ["--rate", "nan"], "--rate nan: a learning rate is a positive number"),
+        ("coop", ["--kg", "-1"], "--kg -1"),
+        ("coop", ["--shots", "0"], "--shots 0"),
         ("coop", ["--position", "back"], "--position back"),
         ("coop", ["--init", " "], "a text without tokens"),
+        ("coop", ["--init", "very " * 30], "class 'red' needs 34 positions"),
         ("coop", ["--gumbel"], "--sample"),
-        ("coop", ["--sample", "2", "--bank", "openai-cifar", "--kg", "8"], "--kg: has no effect with --sample"),
+        ("coop", ["--sample", "2", "--bank", "openai-cifar", "--kg", "8"], "--kg would do nothing: --sample learns no"),
+        ("coop", ["--sample", "2", "--bank", "openai-cifar", "--epochs", "8"], "--epochs would do nothing"),
+        ("coop", ["--sample", "0", "--bank", "openai-cifar"], "--sample 0: give at least 1"),
         ("coop", ["--sample", "99", "--bank", "openai-cifar"], "--sample 99: the bank has 18"),
-        ("coop", ["--fluency-lm", "no-such-folder/model"], "no-such-folder/model"),
+        ("coop", ["--fluency-lm", "./nowhere"], "--fluency-lm ./nowhere: no such folder"),
+        ("names", ["--template", "no place"], "no {}"),
+        ("names", ["--template", "many {}s"], "put spaces around {}"),
         ("names", ["--vectors", "40"], "class 'red' needs"),
         ("names", ["--vectors", "-1"], "--vectors -1"),
+        ("names", ["--rate", "1e38"], "--rate 1e+38"),
         ("pez", ["--tokens", "40"], "class 'red' needs"),
+        ("pez", ["--tokens", "0"], "--tokens 0"),
         ("pez", ["--steps", "0"], "--steps 0"),
+        ("pez", ["--rate", "-1"], "--rate -1"),
+        ("pez", ["--position", "back"], "--position back"),
         ("vpt", ["--border", "17"], "--border 17: this model's pictures are 32×32"),
+        ("vpt", ["--border", "0"], "--border 0: at least 1 pixel"),
+        ("vpt", ["--tokens", "-1"], "--tokens -1"),
+        ("vpt", ["--kind", "middle"], "--kind middle"),
         ("vpt", ["--kind", "deep"], "tokens need a ViT"),
         ("vpt", ["--kind", "shallow"], "tokens need a ViT"),
     ],
 )
-def test_wrong_input_is_told(here: Path, command: str, args: list[str], message: str) -> None:
-    result = call(here, command, *args)
-    assert result.exit_code == 1 and result.stdout == ""
-    assert message in str(result.exception)
+def test_wrong_input_is_told_in_one_line(here: Path, command: str, args: list[str], message: str) -> None:
+    assert message in error(here, command, *args, code=2)
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "message"),
+    [
+        ("coop", ["--epochs", "4"], "the loss of epoch 2, step 0 is nan"),
+        ("coop", ["--epochs", "2"], "the loss after epoch 1, the last one, is nan"),
+        ("names", ["--epochs", "3"], "the loss of epoch 2, step 0 is nan"),
+        ("vpt", ["--epochs", "2"], "is nan"),
+        ("pez", ["--steps", "90"], "the continuous prompt has the length"),
+    ],
+)
+def test_what_diverges_is_no_result(here: Path, command: str, args: list[str], message: str) -> None:
+    """Also where the last step of all is the first one that is too long."""
+    told = error(here, command, "--rate", "1e30", *args, code=1)
+    assert "the training diverged" in told and message in told and "smaller" in told
+    (kept,) = json.loads(CliRunner().invoke(main, ["runs", "list", "--json"]).stdout)
+    assert kept["state"] == "unfinished" and kept["test"] is None
+
+
+def test_a_class_name_that_leaves_no_room(here: Path, tmp_path: Path) -> None:
+    long = " ".join(["very"] * 25) + " red"
+    for split in ("train", "test"):
+        for name, colour in ((long, (200, 40, 40)), ("green", (40, 200, 40))):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (32, 32), colour).save(tmp_path / "data" / split / name / f"{i}.png")
+    for command in ("coop", "names", "pez"):
+        told = error(here, command, "--dataset", str(tmp_path / "data"), code=2)
+        assert f"class '{long}'" in told and "the model reads 24" in told
+
+
+def error(here: Path, command: str, *args: str, code: int) -> str:
+    """The one line that the real command line says."""
+    problem = ["--model", f"local-dir:{here / 'model'}", "--dataset", str(here / "data"), "--shots", "4", "--quiet"]
+    result = CliRunner().invoke(main, [command, *problem, *args])
+    assert result.exit_code == code and result.stdout == "", (result.output, result.exception)
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("Error: ")
+    return line
 
 
 def test_a_feature_pack_has_no_pictures(here: Path, tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.search.gradient.coop import POSITIONS, context_layout, context_template
 from promptsearch.search.gradient.learned import Learned
 from promptsearch.search.gradient.tower import TextTower
-from promptsearch.search.gradient.training import Checkpoint, Progress, few_shot_loss, generator, no_progress
+from promptsearch.search.gradient.training import (
+    Checkpoint,
+    Progress,
+    check_rate,
+    few_shot_loss,
+    generator,
+    no_progress,
+)
 from promptsearch.search.gradient.words import Words
 
 #: Steps between two checkpoints.
@@ -36,6 +43,7 @@ class PezOptions:
         for name in ("tokens", "steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: give at least 1")
+        check_rate(self.rate)
         if self.position not in POSITIONS:
             raise InputError(f"--position {self.position}: choose from {', '.join(POSITIONS)}")
 
@@ -61,7 +69,7 @@ def pez(
 
     Raises:
         InputError: a prompt that is longer than the tower.
-        PromptSearchError: the loss is not finite.
+        PromptSearchError: the loss or the continuous prompt is not finite.
     """
     import torch
 
@@ -86,6 +94,11 @@ def pez(
         losses.append(amount)
         (soft.grad,) = torch.autograd.grad(loss, [hard])
         optim.step()
+        if not math.isfinite(length := float(soft.norm())):  # its nearest words would be any, their loss finite
+            raise PromptSearchError(
+                f"the training diverged: the continuous prompt has the length {length} after step {step}; "
+                f"use a smaller --rate than {options.rate:g}"
+            )
         if len(losses) % KEEP == 0:
             if checkpoint:
                 checkpoint.save(

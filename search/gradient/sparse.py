@@ -39,9 +39,10 @@ class SparseOptions:
     gumbel: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("size", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: give at least 1")
+        if self.size < 1:
+            raise InputError(f"--sample {self.size}: give at least 1 template to keep")
+        if self.steps < 1:
+            raise InputError(f"{self.steps} steps: give at least 1")
 
 
 def learn_ensemble(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Told how much of a long work is done: (done, total, what).
 Progress = Callable[[int, int, str], None]
 
+#: The largest learning rate: what an optimiser makes of it must fit into 32 bits.
+MOST = 1e30
+
 #: The loss of a batch: (B,) indices of pictures, and a generator for whatever is drawn.
 BatchLoss = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 
@@ -53,8 +56,7 @@ class Schedule:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: give at least 1")
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise InputError(f"--rate {self.rate}: a learning rate is a positive number")
+        check_rate(self.rate)
 
     def rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch (from 0).  As in CoOp's code the cosine begins after a constant warm-up but
@@ -63,6 +65,12 @@ class Schedule:
             return self.rate * (epoch + 1) / (self.warmup + 1) if self.warmup_rate is None else self.warmup_rate
         period = self.epochs if self.warmup_rate is not None else max(1, self.epochs - self.warmup)
         return self.rate * (1 + math.cos(math.pi * (epoch - self.warmup) / period)) / 2
+
+
+def check_rate(rate: float) -> None:
+    """Raises InputError for what is no learning rate."""
+    if not 0 < rate <= MOST:
+        raise InputError(f"--rate {rate}: a learning rate is a positive number, at most {MOST:g}")
 
 
 class Checkpoint:
@@ -128,14 +136,15 @@ def train(
     """Train the tensors of `learnt` in place on `count` pictures; returns the mean loss of each epoch.
 
     As in CoOp's code the pictures are shuffled each epoch and a last batch that is not full is left out, unless it is
-    the only one.  Only `learnt` gets gradients.  With a checkpoint a killed training goes on after its last whole
-    epoch and ends with the same tensors.
+    the only one.  Only `learnt` gets gradients.  With a checkpoint a killed training goes on after the last epoch that
+    was kept and ends with the same tensors.  An epoch is kept when the first loss after it is finite: what diverged in
+    its last step is never kept.
 
     Args:
         optimizer: "sgd" or "adam" (which ignores the momentum).
 
     Raises:
-        PromptSearchError: the loss is not finite; the checkpoint of the epoch before is kept.
+        PromptSearchError: the loss is not finite; the checkpoint of the last epoch that was good is kept.
     """
     import torch
 
@@ -156,6 +165,23 @@ def train(
         with torch.no_grad():
             for name, t in learnt.items():
                 t.copy_(state["learnt"][name])
+    kept = len(losses)
+
+    def finite(value: torch.Tensor, where: str) -> float:
+        """The loss as a number; where it is one, the epochs before it are good."""
+        nonlocal kept
+        if not math.isfinite(amount := float(value.detach())):
+            rest = f"; {checkpoint.path} has the last good epoch, {kept - 1}" if checkpoint and kept else ""
+            raise PromptSearchError(
+                f"the training diverged: the loss {where} is {amount}; "
+                f"use a smaller learning rate than {schedule.rate:g}{rest}"
+            )
+        if checkpoint and kept < len(losses):
+            own = {name: t.detach().clone() for name, t in learnt.items()}
+            checkpoint.save(losses=losses, optimizer=optim.state_dict(), learnt=own)
+            kept = len(losses)
+        return amount
+
     whole = count // schedule.batch * schedule.batch or count
     for epoch in range(len(losses), schedule.epochs):
         for group in optim.param_groups:
@@ -165,24 +191,17 @@ def train(
         total = 0.0
         for step, batch in enumerate(order.split(schedule.batch)):
             value = loss(batch, random)
-            if not math.isfinite(amount := float(value.detach())):
-                kept = f"; the checkpoint {checkpoint.path} has the epoch before" if checkpoint and losses else ""
-                raise PromptSearchError(
-                    f"the training diverged: the loss of epoch {epoch}, step {step} is {amount}; "
-                    f"use a smaller learning rate than {schedule.rate:g}{kept}"
-                )
+            amount = finite(value, f"of epoch {epoch}, step {step}")
             for t, g in zip(tensors, torch.autograd.grad(value, tensors), strict=True):
                 t.grad = g
             optim.step()
             total += amount * len(batch)
         losses.append(total / whole)
-        if checkpoint:
-            checkpoint.save(
-                losses=losses,
-                optimizer=optim.state_dict(),
-                learnt={name: t.detach().clone() for name, t in learnt.items()},
-            )
         progress(epoch + 1, schedule.epochs, f"training, loss {losses[-1]:.4f}")
+    if kept < len(losses):
+        with torch.no_grad():
+            last = torch.arange(min(count, schedule.batch))
+            finite(loss(last, generator(seed, schedule.epochs)), f"after epoch {schedule.epochs - 1}, the last one,")
     for t in tensors:
         t.requires_grad_(False)
         t.grad = None

@@ -58,8 +58,10 @@ class VptOptions:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"--kind {self.kind}: choose from {', '.join(KINDS)}")
-        if self.tokens < 0 or (self.border is not None and self.border < 1):
-            raise InputError(f"--tokens {self.tokens} --border {self.border}: tokens from 0, a border from 1 pixel")
+        if self.tokens < 0:
+            raise InputError(f"--tokens {self.tokens}: 0 or more tokens")
+        if self.border is not None and self.border < 1:
+            raise InputError(f"--border {self.border}: at least 1 pixel wide")
 
 
 def vpt_schedule(options: VptOptions, epochs: int = 100, rate: float | None = None, batch: int = 32) -> Schedule:
