@@ -227,7 +227,11 @@ def carry_on(
             "trials": len(record.trials()),
             "ended": outcome.ended,
         },
-        "notes": [*problem.notes, *([] if task.labelled else [_unlabelled_note(config)])],
+        "notes": [
+            *problem.notes,
+            *([] if task.labelled else [_unlabelled_note(config)]),
+            *(_ended_note(outcome.ended, len(record.trials()), budget.trials) if by_trials else []),
+        ],
         "version": __version__,
         **reported(searcher),
         **({"front": front_rows(outcome, searcher.objective)} if config.get("pareto") else {}),
@@ -239,6 +243,12 @@ def carry_on(
     record.set("details", build_details(task.class_names, test, before, after, baselines[0].name))
     record.finish(result)
     return result
+
+
+def _ended_note(ended: str, done: int, total: int | None) -> list[str]:
+    if ended != "exhausted" or total is None or done >= total:
+        return []
+    return [f"The search ended after {done} of {total} trials: nothing was proposed that had not been scored."]
 
 
 def _unlabelled_note(config: dict[str, Any]) -> str:

@@ -22,9 +22,10 @@ class AskClimb(WritingSearcher):
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
     After Liu et al. 2024, "Language Models as Black-Box Optimizers for Vision-Language Models": a pool begins with
-    `pool` sets drawn from the bank, every proposal joins it, and the prompts are shown without their scores.  After
-    `patience` batches without a better one the climb begins again with a new pool.  Of ensembles, a template of one
-    of the best is replaced by what is written, or what is written is added.
+    `pool` sets of the bank (all, where it has fewer), every proposal joins it, and the prompts are shown without their
+    scores.  After `patience` batches without a better one the climb begins again with a new pool, as long as the bank
+    has sets for one.  Of ensembles, a template of one of the best is replaced by what is written, or what is
+    written is added.
 
     Raises:
         InputError: an option below one, more shown than a pool has.
@@ -57,14 +58,19 @@ class AskClimb(WritingSearcher):
         self._pool = self.ranked(list(dict([*self._pool, *news]).items()))
         better = before is None or self._pool[0] != before
         self._without = 0 if better or not full else self._without + 1
-        if self._without >= self.patience:
+        if self._without >= self.patience and not self._through:
             self._pool, self._without = [], 0
         return View(
             self.trials, tuple(self._pool[: self.shown]), tuple(self._pool[-self.shown :]), since=len(self._pool)
         )
 
+    @property
+    def _through(self) -> bool:
+        """Whether the bank has nothing more to fill a pool with: what there is must do, and is not thrown away."""
+        return self.space.count is not None and self._inside >= self.space.count
+
     def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
-        if view.since < self.pool:
+        if not view.best or (view.since < self.pool and not self._through):
             return []
         good = tuple(str(t) for s, _ in reversed(view.best) for t in s.templates)
         bad = tuple(str(t) for s, _ in reversed(view.worst) for t in s.templates if str(t) not in good)

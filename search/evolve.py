@@ -157,7 +157,11 @@ class EvolveSearch(WritingSearcher):
         worst = [r for r in view.worst if r not in best]
         every = [*reversed(worst), *reversed(best)]
         numbers = whole_numbers([self.objective(v)[0] for _, v in every])
-        shown = {str(s.templates[0]): n for (s, _), n in zip(every, numbers, strict=True)}
+        shown: dict[str, int] = {}
+        for (s, _), n in zip(every, numbers, strict=True):
+            template = str(s.templates[0])
+            shown.pop(template, None)  # of sets that begin alike the best one is shown, in its own place
+            shown[template] = n
         return Request("history", scores=tuple((n, t) for t, n in shown.items()))
 
 

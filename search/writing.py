@@ -146,26 +146,37 @@ class WritingSearcher(TrialSearcher):
 
     def _propose(self, taken: set[PromptSet]) -> list[PromptSet]:
         view = self._ahead[0] if self._ahead is not None else self._view
-        key = f"{self.worker}.{view.told}"
+        batch = self._written(view, f"{self.worker}.{view.told}", 0, taken)
+        if len(batch) < self.batch:
+            batch.update(dict.fromkeys(self._unseen(self.rng(), taken | set(batch), self.batch - len(batch))))
+        if not batch and self._now.told > view.told:  # a bank that is through, and what was told last not yet seen
+            first = self.retries + 1  # the next step has the same view, and must not ask the same again
+            batch = self._written(self._now, f"{self.worker}.{self._now.told}.now", first, taken)
+        return list(batch)
+
+    def _written(self, view: View, key: str, first: int, taken: set[PromptSet]) -> dict[PromptSet, None]:
+        """Up to a batch of sets that the proposer wrote on this view, its replies kept under `key`.
+
+        Args:
+            first: number of the first attempt, which the draws depend on.
+        """
         kept = self.tools.journal.get(key) or {}
         asked: list[list[str]] = list(kept.get("replies", []))
         counts: Counter[str] = Counter()
         batch: dict[PromptSet, None] = {}
         for attempt in range(self.retries + 1):
-            wishes = self._wishes_of(view, attempt, self.batch - len(batch))
+            wishes = self._wishes_of(view, first + attempt, self.batch - len(batch))
             if not wishes:
                 break
             requests = [w.request for w in wishes if w.request is not None]
             if attempt == len(asked):
-                asked.append(self._replies(view, attempt, requests))
+                asked.append(self._replies(view, first + attempt, requests))
             self._accept(wishes, asked[attempt], taken, batch, counts)
             if len(batch) >= self.batch:
                 break
         if counts:
             self._keep(key, kept, asked, counts)
-        if len(batch) < self.batch:
-            batch.update(dict.fromkeys(self._unseen(self.rng(), taken | set(batch), self.batch - len(batch))))
-        return list(batch)
+        return batch
 
     def _wishes_of(self, view: View, attempt: int, lacking: int) -> list[Wish]:
         entropy = np.random.SeedSequence([self.seed, view.told, self.worker, attempt, 1])

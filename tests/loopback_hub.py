@@ -20,13 +20,14 @@ class Hub(BaseHTTPRequestHandler):
 
     Attributes:
         cut: names of files that end before their length.
-        gated: repositories whose files are for those who were let in.
+        gated: repositories whose files are for those who were let in, and the status of the answer to others: 401
+            without a token, 403 with one that has no access.
         served: names of files that were sent.
     """
 
     folder: Path
     cut: set[str]
-    gated: set[str]
+    gated: dict[str, int]
     served: list[str]
 
     def do_HEAD(self) -> None:
@@ -50,7 +51,7 @@ class Hub(BaseHTTPRequestHandler):
         repo, _, rest = path.lstrip("/").partition("/resolve/")
         file = self.folder / repo / rest.partition("/")[2]
         if repo in self.gated:
-            return self.send(403, b"", X_Error_Code="GatedRepo")
+            return self.send(self.gated[repo], b"", X_Error_Code="GatedRepo")
         if not rest or not file.is_file():
             return self.send(404, b"", X_Error_Code="EntryNotFound")
         content = file.read_bytes()
@@ -75,7 +76,7 @@ class Hub(BaseHTTPRequestHandler):
 @contextmanager
 def loopback_hub(folder: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
     """A running hub with an empty folder, and the environment of a process that takes it for the real one."""
-    handler = type("H", (Hub,), {"folder": folder / "hub", "cut": set(), "gated": set(), "served": []})
+    handler = type("H", (Hub,), {"folder": folder / "hub", "cut": set(), "gated": {}, "served": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,8 +62,8 @@ class Writer:
         return [self.replies(r, first + i) for i, r in enumerate(requests)]
 
 
-def evolve(ensemble: int = 1, tools: Tools | None = None, **kw: Any) -> EvolveSearch:
-    searcher = EvolveSearch(Space(BANK, ensemble), get_objective("xent"), **{"batch": 4, "population": 6, **kw})
+def evolve(ensemble: int = 1, tools: Tools | None = None, bank: Bank = BANK, **kw: Any) -> EvolveSearch:
+    searcher = EvolveSearch(Space(bank, ensemble), get_objective("xent"), **{"batch": 4, "population": 6, **kw})
     searcher.equip(tools or Tools())
     return searcher
 
@@ -90,6 +91,15 @@ def test_every_kind_of_request_is_made_and_history_shows_the_best_last() -> None
             assert scores == sorted(scores) and len(scores) > 2
         else:
             assert len(request.parents) == (2 if request.kind == "crossover" else 1)
+
+
+def test_history_of_ensembles_shows_each_template_once_in_the_place_of_its_best_set() -> None:
+    writer = Writer()
+    play(evolve(3, Tools(writer), population=12), 300)
+    histories = [r.scores for r in writer.asked if r.kind == "history"]
+    assert histories
+    for scores in histories:
+        assert [n for n, _ in scores] == sorted(n for n, _ in scores) and len({t for _, t in scores}) == len(scores)
 
 
 def test_scores_are_shown_as_whole_numbers_in_order() -> None:
@@ -162,8 +172,30 @@ def test_the_next_templates_are_written_while_these_are_scored() -> None:
     assert waits and all(waits)
 
 
-@pytest.mark.parametrize("cut", [9, 14, 20])
-def test_a_killed_run_asks_nothing_twice_and_ends_as_if_never_killed(cut: int, monkeypatch: Any) -> None:
+def climb(ensemble: int = 1, tools: Tools | None = None, bank: Bank = BANK, **kw: Any) -> AskClimb:
+    searcher = AskClimb(Space(bank, ensemble), get_objective("xent"), **{"pool": 6, "patience": 3, **kw})
+    searcher.equip(tools or Tools())
+    return searcher
+
+
+ONE = Bank("one", (Template("a photo of a {}."),))
+
+
+@pytest.mark.parametrize("make", [evolve, climb])
+def test_a_bank_of_one_is_enough_to_begin_with(make: Callable[..., WritingSearcher]) -> None:
+    writer = Writer()
+    scored = play(make(tools=Tools(writer), bank=ONE), 24)
+    assert len(set(scored)) == 24 and len(writer.asked) < 36
+    assert len(play(make(bank=ONE), 24)) == 1  # edits by the words of one template are that template
+
+
+@pytest.mark.parametrize(
+    ("make", "bank", "cut"),
+    [(evolve, BANK, 9), (evolve, BANK, 14), (evolve, BANK, 20), (evolve, ONE, 2), (climb, BANK, 14), (climb, ONE, 2)],
+)
+def test_a_killed_run_asks_nothing_twice_and_ends_as_if_never_killed(
+    make: Callable[..., WritingSearcher], bank: Bank, cut: int, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("promptsearch.runs.claims.is_dead", lambda owner: True)  # what was in hand died with its run
 
     class Killed(BaseException):
@@ -171,7 +203,7 @@ def test_a_killed_run_asks_nothing_twice_and_ends_as_if_never_killed(cut: int, m
 
     def run(name: str, kill_after: int | None = None) -> tuple[Writer, list]:
         kept = record(name)
-        writer = Writer(lambda r, n: f"{r.kind} of {'+'.join(r.parents)[:40].replace('{}', '')} {{}}")
+        writer = Writer(lambda r, n: f"{r.kind} of {zlib.crc32(repr(r).encode()) % 97} {{}}")
         evaluator = Evaluator()
 
         def killing() -> None:
@@ -179,7 +211,7 @@ def test_a_killed_run_asks_nothing_twice_and_ends_as_if_never_killed(cut: int, m
                 raise Killed
 
         evaluator.while_scoring = killing
-        searcher = evolve(2, Tools(writer, journal=StudyJournal(kept)))
+        searcher = make(2, Tools(writer, journal=StudyJournal(kept)), bank)
         try:
             search(searcher, evaluator, kept, budget=Budget(32))  # type: ignore[arg-type]
         except Killed:
@@ -291,15 +323,9 @@ def test_generations_are_a_total_as_trials_are() -> None:
     assert trials("--generations", "5", "--trials", "100") == 21
 
 
-def climb(writer: Writer, ensemble: int = 1, **kw: Any) -> AskClimb:
-    searcher = AskClimb(Space(BANK, ensemble), get_objective("xent"), **{"pool": 6, "patience": 3, **kw})
-    searcher.equip(Tools(writer))
-    return searcher
-
-
 def test_climbing_shows_the_best_last_and_the_worst_without_scores() -> None:
     writer = Writer()
-    searcher = climb(writer, shown=2)
+    searcher = climb(tools=Tools(writer), shown=2)
     play(searcher, 16)
     request = writer.asked[0]
     assert request.kind == "better" and not request.scores
@@ -311,13 +337,13 @@ def test_climbing_shows_the_best_last_and_the_worst_without_scores() -> None:
 
 def test_climbing_begins_again_with_a_new_pool() -> None:
     writer = Writer()
-    scored = play(climb(writer, patience=2), 120)
+    scored = play(climb(tools=Tools(writer), patience=2), 120)
     drawn = [i for i, s in enumerate(scored) if s.templates[0].startswith("wording")]
     assert len(drawn) > 12 and max(drawn) > 40  # not only the first pool comes from the bank
-    assert {s.size for s in play(climb(Writer(), 3), 120)} == {1, 2, 3}
+    assert {s.size for s in play(climb(3, Tools(Writer())), 120)} == {1, 2, 3}
 
 
 @pytest.mark.parametrize(("option", "value"), [("pool", 0), ("shown", 0), ("patience", 0), ("shown", 7)])
 def test_bad_options_of_climbing(option: str, value: int) -> None:
     with pytest.raises(InputError, match=f"--{option} {value}"):
-        climb(Writer(), **{option: value})
+        climb(**{option: value})

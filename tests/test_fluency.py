@@ -189,12 +189,13 @@ def test_several_aims_reach_optunas_sampler() -> None:
 
     bank = Bank("made", tuple(Template(f"wording {i} of a {'very ' * (i % 5)}{{}}.") for i in range(60)))
     told: dict[str, set[PromptSet]] = {}
-    for sampler in ("tpe", "nsga2"):
+    for sampler in ("tpe", "nsga2", "gp", "qmc", "random"):
         searcher = TpeSearch(Space(bank), get_objective("xent"), sampler=sampler, startup=5, pareto=True)
-        while searcher.trials < 30 and (batch := searcher.ask()):
+        most = 8 if sampler == "gp" else 30  # it takes its time
+        while searcher.trials < most and (batch := searcher.ask()):
             searcher.tell([(s, Score(0.5, int(s.key, 16) % 97 / 97, len(str(s.templates[0])) / -9)) for s in batch])
         told[sampler] = set(searcher.known)
-        assert len(searcher._study.directions) == 3
+        assert len(searcher._study.directions) == 3 and len(told[sampler]) == most
     with pytest.raises(InputError, match="--sampler cmaes: it has one aim only"):
         TpeSearch(Space(bank), get_objective("xent"), sampler="cmaes", pareto=True)
 

@@ -69,9 +69,9 @@ def test_an_id_is_downloaded_into_an_empty_cache_and_then_found_there(hub: Any, 
 
 def test_ids_that_cannot_be_had_are_one_line_with_the_remedy(hub: Any) -> None:
     handler, env = hub
-    for name in ("gated-lm", "cut-lm", "vision"):
+    for name in ("gated-lm", "no-access", "cut-lm", "vision"):
         shutil.copytree(handler.folder / "someone" / "small-lm", handler.folder / "someone" / name)
-    handler.gated.add("someone/gated-lm")
+    handler.gated |= {"someone/gated-lm": 401, "someone/no-access": 403}
     folder = handler.folder / "someone"
     (folder / "cut-lm" / "model.safetensors").rename(folder / "cut-lm" / "cut.safetensors")
     handler.cut.add("cut.safetensors")
@@ -79,6 +79,7 @@ def test_ids_that_cannot_be_had_are_one_line_with_the_remedy(hub: Any) -> None:
     wanted = {
         "nobody/nothing": (2, "neither a folder nor a hub repository that is open to you"),
         "someone/gated-lm": (2, "gated; ask for access on its page and set HF_TOKEN"),
+        "someone/no-access": (2, "gated; ask for access on its page and set HF_TOKEN"),
         "someone/cut-lm": (1, "could not be had from the hub"),
         "someone/vision": (2, "a ViTModel writes no text"),
         "some one/model": (2, "neither a folder nor a hub repository"),
