@@ -157,9 +157,18 @@ class Comparison:
             yield cell, self.work(cell, method)
 
     def test(self) -> list[Tested]:
-        """Open the test split of each data set once, and classify it by every row of every cell."""
+        """Open the test split of each data set once, and classify it by every row of every cell.
+
+        Raises:
+            PromptSearchError: a cell that was computed is gone.
+        """
         record = self.cells.record
         done = self.cells.done()
+        if gone := [str(cell) for cell, _ in self.grid() if cell.key not in done]:
+            raise PromptSearchError(
+                f"run {record.name!r}: {gone[0]} was computed and is gone (of {len(gone)} cells): "
+                "something else changed the record; give the same command again"
+            )
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record.set("test_opened", [*(record.get("test_opened") or []), now])
         found: list[Tested] = []

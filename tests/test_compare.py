@@ -24,6 +24,7 @@ from promptsearch.commands.compare import searcher_options
 from promptsearch.evaluators.crossed import crossed_interval
 from promptsearch.runs import RunRecord
 from promptsearch.runs.cells import Cell, Cells
+from promptsearch.runs.compare import Comparison
 from promptsearch.runs.methods import random_templates
 from promptsearch.search import SEARCHERS, RandomSearch
 
@@ -222,6 +223,21 @@ def test_more_of_it_computes_only_what_is_new(made: list[str], tmp_path: Path) -
     assert {c["seed"] for c in more["cells"] if c["method"] == "random"} == {0}
     other = document([*made, "--methods", "random", "--trials", "11"])  # another budget is another cell
     assert {c["evaluations"] for c in other["cells"]} == {11}
+
+
+def test_a_cell_that_something_else_took_away_is_told(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = Comparison.compute
+
+    def robbed(self: Comparison, spread: Any = None) -> None:
+        compute(self, spread)
+        next(self.cells.folder.glob("*.safetensors")).unlink()
+
+    args = [*made, "--methods", "single,random"]
+    with monkeypatch.context() as m:
+        m.setattr(Comparison, "compute", robbed)
+        message = run(args, 1).stderr.strip().splitlines()[-1]
+    assert "was computed and is gone (of 1 cells)" in message and "give the same command again" in message
+    assert len(document(args)["cells"]) == 16
 
 
 def test_two_processes_share_it(made: list[str], tmp_path: Path) -> None:
