@@ -37,8 +37,6 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         console.print(_proposals(proposals), highlight=False, markup=False, soft_wrap=True)
     run = result["run"]
     console.print(f"Run {run['study']} kept in {run['storage']}", highlight=False, markup=False, soft_wrap=True)
-    for line in _decoded(result):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def effort(result: dict[str, Any]) -> str:
@@ -122,26 +120,6 @@ def _paired(paired: dict[str, Any]) -> str:
     if "mcnemar" not in paired:
         return text
     return f"{text}, McNemar {p_value(paired['mcnemar'])}: {paired['verdict']}"
-
-
-def _decoded(result: dict[str, Any]) -> list[str]:
-    """Each text that learnt vectors were decoded to, and what is lost from the vectors to it."""
-    winner, lines = result["winner"], []
-    if "fluency" in winner:
-        lines.append(f"{winner['name']}: the words shown have a fluency of{_fluency(winner)}")
-    for row in result.get("decoded", []):
-        lost = 100 * (row["test"]["accuracy"] - winner["test"]["accuracy"])
-        accuracy = f"{100 * row['test']['accuracy']:.2f} % of the test pictures"
-        rated = f", fluency{_fluency(row)}" if "fluency" in row else ""
-        lines.append(f"{row['name']}: {accuracy} ({lost:+.2f} points){rated}")
-        lines += [f"  {text}" for text in row["templates"][:10]]
-        if "class_names" in row:
-            lines.append(f"  names: {', '.join(row['class_names'][:20])}")
-    return lines
-
-
-def _fluency(row: dict[str, Any]) -> str:
-    return f" {row['fluency']:.2f} nats a token"
 
 
 def p_value(p: float) -> str:

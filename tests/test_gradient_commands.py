@@ -134,7 +134,7 @@ def test_decoded_texts_are_rated_by_a_language_model(here: Path) -> None:
     problem = ["--model", f"local-dir:{here / 'model'}", "--dataset", str(here / "data"), "--shots", "4"]
     for command in (["coop", *problem, *given], ["runs", "show", shown["run"]["study"]]):
         printed = CliRunner().invoke(main, command).stdout
-        assert f"fluency {rows[1]['fluency']:.2f} nats a token" in printed
+        assert f"fluency {rows[1]['fluency']:.2f} nats a token" in printed and printed.count(", as text: ") == 2
     assert shown["run"]["study"] != document(here, "coop", *CASES["coop"])["run"]["study"]
 
 
