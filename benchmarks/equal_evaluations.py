@@ -2,12 +2,13 @@
 
     python benchmarks/equal_evaluations.py --draws 10 --searchers random,climb,tpe,evolve --trials 60
     python benchmarks/equal_evaluations.py --draws 10 --searchers random,climb,tpe,evolve,beam --trials 541
+    python benchmarks/equal_evaluations.py --draws 10 --bank grammar --ensemble 1 --trials 300
 
 All search the same sets of up to two templates and begin with the hand-written prompt.  Beam search of one set per
 round and two rounds scores the bank (271 templates) and each of its templates beside the best: 541 sets.  Prints for
 each condition two rows: the mean accuracy of the winner on the test half by --select, and the mean cross-entropy on the
-few shots of the best set found; and each searcher's difference to the first with a 95 % interval over the draws
-(Student's t).
+few shots of the best set found; each searcher's difference to the first with a 95 % interval over the draws
+(Student's t); and, with beam, its differences to the others.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def main(
         made.start = (PromptSet.of(BASELINE),)
         return made
 
-    heads = [*names, *(f"{n} − {names[0]}" for n in names[1:])]
+    pairs = [(n, names[0]) for n in names[1:]]
+    pairs += [("beam", n) for n in names[1:] if "beam" in names[1:] and n != "beam"]
+    heads = [*names, *(f"{one} − {other}" for one, other in pairs)]
     click.echo("| dataset | figure | " + " | ".join(heads) + " |\n" + "|---" * (2 + len(heads)) + "|")
     for dataset in datasets.split(","):
         problem = open_problem("tiny", dataset)
@@ -84,7 +87,7 @@ def main(
                 xent[name].append(outcome.winner[1].xent)
         for figure, found, digits in (("test accuracy", accuracy, 2), ("few-shot cross-entropy", xent, 4)):
             means = [f"{np.mean(found[n]):.{digits}f}" for n in names]
-            gaps = [interval(np.array(found[n]) - np.array(found[names[0]]), digits) for n in names[1:]]
+            gaps = [interval(np.array(found[one]) - np.array(found[other]), digits) for one, other in pairs]
             click.echo(f"| {dataset} | {figure} | " + " | ".join([*means, *gaps]) + " |")
 
 

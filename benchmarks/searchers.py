@@ -21,7 +21,15 @@ import numpy as np
 
 from promptsearch.banks import PromptSet, load_bank
 from promptsearch.evaluators import Evaluator, Problem, Split, open_problem
-from promptsearch.search import HillClimb, RandomSearch, Space, TpeSearch, TrialSearcher, get_objective
+from promptsearch.search import (
+    EvolveSearch,
+    HillClimb,
+    RandomSearch,
+    Space,
+    TpeSearch,
+    TrialSearcher,
+    get_objective,
+)
 
 CONDITIONS = ("cifar10-dark", "cifar10-lowres", "cifar10-negative")
 Make = Callable[[Space, int], TrialSearcher]
@@ -45,6 +53,9 @@ TUNED: dict[str, Make] = {
     "random": COMPARED["random"],
     "climb, batch 4": climb(4),
     "climb, batch 1": climb(1),
+    "evolve, without a language model": lambda space, seed: EvolveSearch(
+        space, get_objective("xent"), seed=seed, batch=4
+    ),
     "tpe (multivariate, group, startup 20, batch 4, a quarter of the root good, repeats → neighbours)": tpe(batch=4),
     "tpe, a tenth good, at most 25 (Optuna)": tpe(batch=4, good=lambda n: min(math.ceil(n / 10), 25)),
     "tpe, a quarter good": tpe(batch=4, good=lambda n: math.ceil(n / 4)),
@@ -59,6 +70,10 @@ TUNED: dict[str, Make] = {
     "tpe, by accuracy": tpe("accuracy", batch=4),
     "tpe, no group": tpe(batch=4, group=False),
     "tpe, not multivariate": tpe(batch=4, multivariate=False),
+    "tpe, parameters for each place of a member": tpe(batch=4, members=False),
+    "tpe, parameters for each place, a tenth good": tpe(
+        batch=4, members=False, good=lambda n: min(math.ceil(n / 10), 25)
+    ),
     "tpe --sampler nsga2": tpe(sampler="nsga2", batch=4),
 }
 

@@ -33,10 +33,14 @@ class SlotEncoding:
     Names: `size`, and `pattern`, `[slot]`, `template` (the index of a plain one), with `2.` and so on before those of
     an ensemble's members; `name of CLASS` where the class has others.  A set has one encoding, its members in their
     order: equal sets are one point.
+
+    Args:
+        ensemble: the most members of a set, where that is not the space's.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, ensemble: int | None = None) -> None:
         self.space = space
+        self.ensemble = space.ensemble if ensemble is None else ensemble
         self.names: Names | None = None
         self._distributions: dict[str, BaseDistribution] = {}
 
@@ -44,7 +48,7 @@ class SlotEncoding:
     def conditional(self) -> bool:
         """Whether some parameters exist only for some values of others."""
         grammar = self.space.grammar
-        if self.space.ensemble > 1:
+        if self.ensemble > 1:
             return True
         if grammar is None:
             return False
@@ -54,8 +58,8 @@ class SlotEncoding:
     def suggest(self, trial: Suggests) -> PromptSet:
         """Let a trial's sampler choose a set."""
         size = 1
-        if self.space.ensemble > 1:
-            size = trial.suggest_int("size", 1, self.space.ensemble)
+        if self.ensemble > 1:
+            size = trial.suggest_int("size", 1, self.ensemble)
         found = PromptSet(self.space.template(self._choose(trial, m)) for m in range(size))
         if self.names is None:
             return found
@@ -76,7 +80,7 @@ class SlotEncoding:
             prompt_set = self.names.named(prompt_set, self.names.own)
         if not self.space.holds(prompt_set):
             return None
-        params: dict[str, Any] = {"size": prompt_set.size} if self.space.ensemble > 1 else {}
+        params: dict[str, Any] = {"size": prompt_set.size} if self.ensemble > 1 else {}
         for m, template in enumerate(prompt_set.templates):
             choice = self.space.choice_of(template)
             if choice is None:
@@ -132,18 +136,18 @@ class SlotEncoding:
         return pattern, {s: grammar.slots[s].index(params[f"{prefix}[{s}]"]) for s in grammar.slots_of(pattern)}
 
     def _prefix(self, member: int) -> str:
-        return f"{member + 1}." if self.space.ensemble > 1 else ""
+        return f"{member + 1}." if self.ensemble > 1 else ""
 
     def _distribution(self, name: str) -> BaseDistribution:
         if name not in self._distributions:
             from optuna.distributions import CategoricalDistribution, IntDistribution
 
-            grammar, kind = self.space.grammar, name.rpartition(".")[2] if self.space.ensemble > 1 else name
+            grammar, kind = self.space.grammar, name.rpartition(".")[2] if self.ensemble > 1 else name
             made: BaseDistribution
             if self.names is not None and name.startswith(NAME):
                 made = CategoricalDistribution(self.names.choices(self.names.own.index(name[len(NAME) :])))
             elif name == "size":
-                made = IntDistribution(1, self.space.ensemble)
+                made = IntDistribution(1, self.ensemble)
             elif kind == "template" or grammar is None:
                 made = CategoricalDistribution(range(len(self.space.plain)))
             elif kind == "pattern":

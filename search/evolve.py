@@ -9,6 +9,7 @@ import numpy as np
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError
+from promptsearch.search.names import RENAMED
 from promptsearch.search.objective import Objective
 from promptsearch.search.pareto import aims, fronts
 from promptsearch.search.proposers.request import MUTATIONS, Request
@@ -19,8 +20,6 @@ from promptsearch.search.writing import Scored, View, Wish, WritingSearcher
 BEST, WORST = 6, 2
 #: How offspring are written, with their shares of what immigrants leave.
 WAYS = {"mutation": 5, "crossover": 2, "history": 2}
-#: Offspring that are a parent with another name for one class, where the bank has some.
-RENAMED = 0.15
 
 
 class EvolveSearch(WritingSearcher):

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from promptsearch.banks import PromptSet
 
+#: Share of the changes of a parent that give one class another name, where the bank has some.
+RENAMED = 0.15
+
 
 @dataclass(frozen=True)
 class Names:

@@ -98,7 +98,7 @@ class Space:
         size = int(rng.integers(1, self.ensemble + 1)) if self.ensemble > 1 else 1
         chosen: dict[Template, None] = {}
         while len(chosen) < size:
-            chosen[self._draw_template(rng)] = None
+            chosen[self.draw_template(rng)] = None
         return PromptSet(chosen)
 
     def draw_unseen(self, rng: np.random.Generator, seen: set[PromptSet] | dict[PromptSet, object]) -> PromptSet | None:
@@ -159,7 +159,8 @@ class Space:
         found.pop(prompt_set, None)
         return [s for s in found if s.size <= self.ensemble]
 
-    def _draw_template(self, rng: np.random.Generator) -> Template:
+    def draw_template(self, rng: np.random.Generator) -> Template:
+        """One template, drawn uniformly."""
         if not self.bank.sampled:
             return self.bank.templates[int(rng.integers(len(self.bank.templates)))]
         grammar = self.grammar

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptsearch.banks import PromptSet
+from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.search.encoding import KeyEncoding, SlotEncoding
+from promptsearch.search.members import Members
+from promptsearch.search.names import RENAMED
 from promptsearch.search.objective import Objective, ScoreLike
 from promptsearch.search.pareto import aims
-from promptsearch.search.space import Space
+from promptsearch.search.space import DRAWS, Space
 from promptsearch.search.trials import TrialSearcher
 
 if TYPE_CHECKING:
@@ -46,11 +48,16 @@ class TpeSearch(TrialSearcher):
     costs nothing.  After `patience` such repeats in a row it is replaced by a neighbour that was never scored, or,
     where it has none or without `nearby`, by any set that was never scored.
 
+    With ensembles TPE begins with single templates.  Then one of the good sets is changed: a member that TPE samples is
+    added or takes the place of another one, or one is dropped (`Members`).
+
     Args:
         sampler: one of `SAMPLERS`.
         startup: trials drawn at random before the model is used.
-        good: of n trials, how many count as good (gamma, in the literature); with several aims Optuna's own rule.
+        good: of n trials, how many count as good (gamma, in the literature); with several aims Optuna's own rule.  Of
+            ensembles also how many are changed further.
         multivariate: model the parameters jointly (those that appear together, with `group`).
+        members: change good ensembles member by member; without, each place of a member has parameters of its own.
         resample, patience, nearby: what becomes of repeats (above).
         pareto: the sampler's study has three aims: the objective, fluency and brevity.
 
@@ -70,6 +77,7 @@ class TpeSearch(TrialSearcher):
         good: Callable[[int], int] = few_good,
         multivariate: bool = True,
         group: bool = True,
+        members: bool = True,
         resample: int = 0,
         patience: int = 0,
         nearby: bool = True,
@@ -88,6 +96,8 @@ class TpeSearch(TrialSearcher):
         self._slots = self.encoding
         self._shown: SlotEncoding | KeyEncoding = self._slots
         self._fit()
+        by_member = members and sampler == "tpe" and space.ensemble > 1
+        self._members = Members(space, 3 if pareto else 1) if by_member else None
         self._repeats = 0
         self._study_kept: optuna.Study | None = None
         self._pending: dict[PromptSet, optuna.Trial] = {}
@@ -148,7 +158,45 @@ class TpeSearch(TrialSearcher):
             return samplers.CmaEsSampler(seed=seed, n_startup_trials=self.startup)
 
     def _propose(self, taken: set[PromptSet]) -> list[PromptSet]:
+        if self._members is not None:
+            return self._propose_changes(self._members, taken)
         return self._propose_open(taken) if self.sampler in _OPEN else self._propose_asked(taken)
+
+    def _propose_changes(self, members: Members, taken: set[PromptSet]) -> list[PromptSet]:
+        """Good sets with one member changed for one that the sampler thinks of; at first templates drawn at random."""
+        rng = self.rng()
+        if len(self.known) < self.startup or members.parent(1, rng) is None:
+            return self._singles(rng, taken) or self._unseen(rng, taken, self.batch)
+        self._groups = None  # the members' study is another each time
+        sampler = self._sampler(int(self.entropy().generate_state(1)[0]), False)
+        sampling: _Sampling | None = None
+
+        def sample() -> Template:
+            nonlocal sampling
+            if sampling is None:
+                sampling = _Sampling(members.study(sampler))
+            else:
+                sampling.again()
+            return members.encoding.suggest(sampling).templates[0]
+
+        def draw(again: bool) -> PromptSet:
+            parent = members.parent(self.good(len(self.known)), rng)
+            assert parent is not None  # there is one, above
+            around = self.names.around(parent) if self.names is not None and rng.random() < RENAMED else []
+            return around[int(rng.integers(len(around)))] if around else members.changed(parent, rng, sample)
+
+        return self._fill(draw, rng, taken)
+
+    def _singles(self, rng: np.random.Generator, taken: set[PromptSet]) -> list[PromptSet]:
+        """A batch of single templates that were never scored; none where there are none left."""
+        found: dict[PromptSet, None] = {}
+        for _ in range(DRAWS):
+            drawn = PromptSet.of(self.space.draw_template(rng))
+            if drawn not in self.known and drawn not in taken:
+                found[drawn] = None
+            if len(found) == self.batch:
+                break
+        return list(found)
 
     def _propose_open(self, taken: set[PromptSet]) -> list[PromptSet]:
         """Ask a sampler that looks at nothing but the study; of the study's finished trials none is changed."""
@@ -157,7 +205,6 @@ class TpeSearch(TrialSearcher):
         study = self._study
         liar = self.batch > 1 or bool(taken)
         study.sampler = self._sampler(int(self.entropy().generate_state(1)[0]), liar)
-        batch: list[PromptSet] = []
         open_trials: list[int] = []
         for other in sorted(taken, key=lambda s: s.templates):  # the sampler keeps away from what others score now
             if params := self._slots.params(other):
@@ -168,16 +215,34 @@ class TpeSearch(TrialSearcher):
                 )
                 open_trials.append(len(study.get_trials(deepcopy=False)))
                 study.add_trial(running)
-        repeats, rng = self._repeats, self.rng()
+        sampling: _Sampling
+
+        def draw(again: bool) -> PromptSet:
+            nonlocal sampling
+            if again:
+                sampling.again()
+            else:
+                sampling = _Sampling(study)
+                open_trials.append(sampling.number)
+            return self._slots.suggest(sampling)
+
+        batch = self._fill(draw, self.rng(), taken)
+        for number in open_trials:
+            study.tell(number, state=optuna.trial.TrialState.FAIL)
+        return batch
+
+    def _fill(
+        self, draw: Callable[[bool], PromptSet], rng: np.random.Generator, taken: set[PromptSet]
+    ) -> list[PromptSet]:
+        """A batch of what is drawn (of a trial that was begun, again), with repeats replaced."""
+        batch: list[PromptSet] = []
+        repeats = self._repeats
         while len(batch) < self.batch:
-            sampling = _Sampling(study)
-            open_trials.append(sampling.number)
-            proposed = self._slots.suggest(sampling)
+            proposed = draw(False)
             for _ in range(self.resample):
                 if proposed not in self.known and proposed not in taken and proposed not in batch:
                     break
-                sampling.again()
-                proposed = self._slots.suggest(sampling)
+                proposed = draw(True)
             repeated = proposed in self.known
             if proposed in taken or proposed in batch or (repeated and repeats >= self.patience):
                 instead = self._instead(proposed, rng, taken | set(batch))
@@ -186,8 +251,6 @@ class TpeSearch(TrialSearcher):
                 proposed, repeated = instead, False
             repeats = repeats + 1 if repeated else 0
             batch.append(proposed)
-        for number in open_trials:
-            study.tell(number, state=optuna.trial.TrialState.FAIL)
         return batch
 
     def _instead(self, repeat: PromptSet, rng: np.random.Generator, taken: set[PromptSet]) -> PromptSet | None:
@@ -231,6 +294,10 @@ class TpeSearch(TrialSearcher):
     def _learn(self, prompt_set: PromptSet, score: ScoreLike, repeated: bool) -> None:
         self._repeats = self._repeats + 1 if repeated else 0
         values = self._values(prompt_set, score)
+        if self._members is not None:
+            if not repeated and self._slots.params(prompt_set):  # not from outside the space
+                self._members.learn(prompt_set, self.rank_key(prompt_set, score), values)
+            return
         if (trial := self._pending.pop(prompt_set, None)) is not None:
             self._study.tell(trial, values)
             return

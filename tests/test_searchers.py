@@ -260,6 +260,40 @@ def test_repeats_cost_nothing_and_are_replaced_after_patience() -> None:
         assert min(patience, 2) <= longest <= patience
 
 
+def test_tpe_begins_with_single_templates_and_then_changes_a_member_of_a_good_ensemble() -> None:
+    searcher = TpeSearch(Space(bank_of(30), 4), get_objective("xent"), batch=3, startup=9)
+    near, sizes = [], set()
+    while searcher.trials < 60:
+        ranked = searcher.ranked(list(searcher.known.items()))
+        good = [set(s.templates) for s, _ in ranked[: searcher.good(len(ranked))]]
+        batch = searcher.ask()
+        if len(searcher.known) < 9:
+            assert all(s.size == 1 for s in batch)
+        else:  # one member more, less or another; of a repeat a neighbour
+            near += [min(len(set(s.templates) ^ g) for g in good) for s in batch]
+            sizes |= {s.size for s in batch}
+        searcher.tell([(s, made_up(s)) for s in batch])
+    assert max(near) <= 4 and sum(n <= 2 for n in near) > 0.8 * len(near) and sizes == {1, 2, 3, 4}
+
+
+def test_tpe_learns_of_a_member_whatever_its_place() -> None:
+    """Where every member has a worth of its own, the best ensembles are found that chance does not find."""
+    worth = {t: int(hashlib.sha256(t.encode()).hexdigest(), 16) % 1000 for t in bank_of(60).templates}
+
+    def additive(s: PromptSet) -> FakeScore:
+        return FakeScore(0.0, 3000.0 - sum(worth[t] for t in s.templates))
+
+    def best_of(kind: type[TrialSearcher], seed: int) -> float:
+        searcher = kind(Space(bank_of(60), 3), get_objective("xent"), seed=seed, batch=4)
+        while searcher.trials < 80:
+            searcher.tell([(s, additive(s)) for s in searcher.ask()])
+        assert searcher.best is not None
+        return searcher.best[1].xent
+
+    gains = [best_of(RandomSearch, seed) - best_of(TpeSearch, seed) for seed in range(4)]
+    assert min(gains) > 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
