@@ -1,6 +1,6 @@
-"""Sixty kills: runs are cut off by SIGKILL at random instants; each, finished, must be the uninterrupted one.
+"""Runs are cut off by SIGKILL at random instants; each, finished, must be the uninterrupted one.
 
-python benchmarks/kills.py                                     # 15 of each of beam, tpe, climb and random
+python benchmarks/kills.py                                     # 15 of each of tpe, climb, random, evolve and beam
 python benchmarks/kills.py --kills 4 --seed 1 --bank my.txt
 """
 

@@ -117,6 +117,7 @@ def compare(
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.searching import emit
+    from promptsearch.errors import InputError
     from promptsearch.reports.comparison import build_comparison, to_csv
     from promptsearch.reports.comparison_table import to_markdown
     from promptsearch.reports.figure import check_figure, draw_figure
@@ -134,6 +135,8 @@ def compare(
     chosen = choose_methods(known, methods)
     if not {f"{n}-lm" for n in WRITTEN_FOR} & chosen.keys():
         refuse_unused(given, "no method here asks a language model; add evolve-lm or climb-lm to --methods")
+    if against not in known:
+        raise InputError(f"--against {against}: not known; choose from {', '.join(known)}")
     reference = against if against in chosen else next(iter(chosen))
     started = time.perf_counter()
     with progress_bar(quiet or as_json) as progress:

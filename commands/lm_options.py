@@ -60,7 +60,9 @@ def lm_config(given: Mapping[str, Any]) -> dict[str, Any]:
         InputError: options that exclude each other; no such model; a bad address.
     """
     from promptsearch.errors import InputError
+    from promptsearch.lm.locate import check_drawing
 
+    check_drawing(given["temperature"], given["top_p"])
     drawing = {"temperature": given["temperature"], "top p": given["top_p"]}
     if given["lm_url"] is None:
         if given["lm_model"] is not None:

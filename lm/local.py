@@ -11,7 +11,7 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.hub import first_line
-from promptsearch.lm.locate import ModelPlace
+from promptsearch.lm.locate import ModelPlace, check_drawing
 
 #: Tokens that an answer may have.
 ANSWER = 48
@@ -33,14 +33,14 @@ class LocalModel:
         usage: calls, tokens read and tokens written so far.
 
     Raises:
+        InputError: a temperature or a top-p that is none.
         PromptSearchError: the folder cannot be loaded.
     """
 
     def __init__(self, place: ModelPlace, *, temperature: float = 1.0, top_p: float = 0.95) -> None:
         if not temperature > 0:
-            raise InputError(f"--temperature {temperature}: must be above 0")
-        if not 0 < top_p <= 1:
-            raise InputError(f"--top-p {top_p}: must be above 0 and at most 1")
+            raise InputError(f"--temperature {temperature}: must be above 0; answers are drawn")
+        check_drawing(temperature, top_p)
         self.place, self.temperature, self.top_p = place, temperature, top_p
         self._usage: Counter[str] = Counter()
 

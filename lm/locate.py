@@ -31,6 +31,14 @@ class ModelPlace:
     fingerprint: str
 
 
+def check_drawing(temperature: float, top_p: float) -> None:
+    """Raises InputError for what no language model can draw by."""
+    if not 0 <= temperature < float("inf"):
+        raise InputError(f"--temperature {temperature}: must be 0 or larger, and finite")
+    if not 0 < top_p <= 1:
+        raise InputError(f"--top-p {top_p}: must be above 0 and at most 1")
+
+
 def locate(name: str, option: str = "--lm") -> ModelPlace:
     """Find a causal language model's folder, downloading it from the hub if need be.
 

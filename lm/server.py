@@ -17,6 +17,7 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.hub import first_line
+from promptsearch.lm.locate import check_drawing
 
 APIS = ("chat", "completions")
 #: Variable that the key is read from, unless another is named.
@@ -72,8 +73,8 @@ class ServerPlace:
             ("--lm-tries", self.tries, 1),
             ("--lm-concurrency", self.concurrency, 1),
         ):
-            if value < least:
-                raise InputError(f"{option} {value}: must be above 0")
+            if not least <= value < float("inf"):
+                raise InputError(f"{option} {value}: must be above 0, and finite")
 
     @property
     def key(self) -> str | None:
@@ -95,10 +96,11 @@ class ServerModel:
         print(model.write([[{"role": "user", "content": "Shorten: a dark photo of a {}."}]], seed=0))
 
     Raises:
-        InputError: the openai package is missing.
+        InputError: the openai package is missing; a temperature or a top-p that is none.
     """
 
     def __init__(self, place: ServerPlace, *, temperature: float = 1.0, top_p: float = 0.95) -> None:
+        check_drawing(temperature, top_p)
         try:
             import openai
         except ImportError as e:

@@ -39,8 +39,8 @@ class EvolveSearch(WritingSearcher):
     before the objective.
 
     Raises:
-        InputError: a population below two, an elite larger than it, a crowding that is no cosine, a share of
-            immigrants that is none.
+        InputError: no offspring, a population below two, an elite larger than it, a crowding that is no cosine, a
+            share of immigrants that is none.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class EvolveSearch(WritingSearcher):
         tournament: int = 3,
         pareto: bool = False,
     ) -> None:
+        if batch < 1:
+            raise InputError(f"--offspring {batch}: must be at least 1")
         super().__init__(space, objective, seed=seed, batch=batch)
         if population < 2:
             raise InputError(f"--population {population}: must be at least 2, for two parents")

@@ -274,6 +274,7 @@ def test_tables_files_and_the_picture(made: list[str], tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["--methods", "beam,magic"], "--methods magic: not known; choose from all, hand-written"),
+        (["--against", "magic"], "--against magic: not known; choose from hand-written"),
         (["--methods", "beam:x"], "--methods beam:x: after the colon stands a number"),
         (["--methods", "beam:0"], "names no method"),
         (["--methods", "vpt"], "feature pack only"),

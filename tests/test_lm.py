@@ -113,7 +113,7 @@ def test_long_histories_are_cut_and_what_is_too_long_is_said(embedded: LocalMode
         embedded.log_likelihood(["very " * 400])
 
 
-@pytest.mark.parametrize("option", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+@pytest.mark.parametrize("option", [{"temperature": 0.0}, {"temperature": float("inf")}, {"top_p": 0.0}])
 def test_bad_drawing_options(option: dict[str, float]) -> None:
     with pytest.raises(InputError, match="--t"):
         LocalModel(locate(EMBEDDED), **option)
@@ -205,11 +205,14 @@ def test_likelihoods_do_not_depend_on_the_company(embedded: LocalModel) -> None:
     ("args", "message"),
     [
         (["--proposer", "grammar", "--lm", "embedded"], "--lm would do nothing: --proposer grammar"),
+        (["--offspring", "0"], "--offspring 0: must be at least 1"),
+        (["--temperature", "nan"], "--temperature nan"),
+        (["--top-p", "1.1"], "--top-p 1.1: must be above 0"),
         (["--lm-timeout", "3"], "--lm-timeout would do nothing: it is a server's"),
         (["--fluency-lm", "embedded"], "--fluency-lm would do nothing"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(args: list[str], message: str) -> None:
+def test_wrong_options_and_those_that_would_do_nothing_are_refused(args: list[str], message: str) -> None:
     assert message in run(*EVOLVE, *args, code=2).stderr
 
 

@@ -131,6 +131,7 @@ def test_each_prompt_has_a_seed_of_its_own(server: FaultyServer) -> None:
         ({"url": "http://me:secret@host/v1"}, "no key, password or query"),
         ({"api": "tea"}, "--lm-api tea: choose from chat, completions"),
         ({"timeout": 0.0}, "--lm-timeout 0.0"),
+        ({"timeout": float("nan")}, "--lm-timeout nan"),
         ({"tries": 0}, "--lm-tries 0"),
         ({"concurrency": 0}, "--lm-concurrency 0"),
     ],
@@ -197,6 +198,7 @@ def test_what_a_run_says_of_a_bad_server(server: FaultyServer, fault: str, code:
     ("args", "message"),
     [
         (["--lm-url", "nowhere"], "not an http"),
+        (["--lm-url", "http://localhost:1/v1", "--temperature", "-1"], "--temperature -1"),
         (["--lm", "embedded"], "--lm-model m"),
         (["--lm", "embedded", "--lm-url", "http://localhost:1/v1"], "exclude each other"),
         (["--lm-url", "http://localhost:1/v1", "--lm-key-env", "NOT_SET"], "NOT_SET"),
