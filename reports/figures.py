@@ -9,7 +9,19 @@ import numpy as np
 
 from promptsearch.reports.details import confusion_matrix
 from promptsearch.reports.optuna_plots import distributions, fronts, parameters
-from promptsearch.reports.plot import AFTER, BEFORE, CLASSES, COLOURS, LABEL, MATRIX, TEMPLATES, Plot, labels, text
+from promptsearch.reports.plot import (
+    AFTER,
+    BEFORE,
+    CLASSES,
+    COLOURS,
+    LABEL,
+    MATRIX,
+    TEMPLATES,
+    Plot,
+    labels,
+    styles,
+    text,
+)
 from promptsearch.reports.view import RunView, by_shots
 
 if TYPE_CHECKING:
@@ -36,7 +48,10 @@ def of_comparison(document: dict[str, Any]) -> list[Plot]:
     for i, dataset in enumerate(document["datasets"]):
         figure = go.Figure()
         names = dict.fromkeys(r["method"] for r in document["table"] if r["dataset"] == dataset)
-        for j, name in enumerate(names):
+        others = [n for n in names if n != "hand-written"]
+        for name in names:
+            j = others.index(name) if name in others else 0
+            colour = COLOURS[j % (len(COLOURS) - 1)] if name in others else BEFORE  # the last one is that grey
             rows = [r for r in document["table"] if r["dataset"] == dataset and r["method"] == name]
             sd = [100 * (r["sd"] or 0) for r in rows]
             figure.add_trace(
@@ -47,14 +62,16 @@ def of_comparison(document: dict[str, Any]) -> list[Plot]:
                     text=[f"{r['draws']} draw{'s' * (r['draws'] != 1)}" for r in rows],
                     name=text(name),
                     mode="lines+markers",
-                    marker={"symbol": j // len(COLOURS)},
-                    line={"color": COLOURS[j % len(COLOURS)], "dash": "solid" if rows[0]["readable"] else "dash"},
+                    marker={"symbol": j // (len(COLOURS) - 1)},
+                    line={"color": colour, "dash": "solid" if rows[0]["readable"] else "dash"},
                     hovertemplate="%{fullData.name}<br>%{y:.2f} % at %{x} shots, mean of %{text}<extra></extra>",
                 )
             )
         shots = document["shots"]
         figure.update_xaxes(title="shots per class", type="log", tickvals=shots, ticktext=[str(s) for s in shots])
-        figure.update_yaxes(title="test accuracy, %")
+        means = [100 * r["mean"] for r in document["table"] if r["dataset"] == dataset]
+        # One method that fails on one draw would flatten all others with its standard deviation.
+        figure.update_yaxes(title="test accuracy, %", range=[min(means) - 3, max(means) + 3])
         figure.update_layout(height=480)
         says = "Mean over draws and one standard deviation; learnt vectors, which cannot be read, are dashed."
         plots.append(Plot(f"comparison-{i}", f"{dataset}: accuracy against shots", says, figure))
@@ -64,6 +81,8 @@ def of_comparison(document: dict[str, Any]) -> list[Plot]:
 def of_run(view: RunView) -> list[Plot]:
     """The plots of one run: classes and confusions before and after, and Optuna's view of its slots."""
     plots = []
+    if view.result is not None and len(view.result.get("losses", ())) > 1:
+        plots.append(_losses(view.result["losses"], view.result["steps"]))
     if view.details is not None:
         plots.append(_classes(view.details))
         if len(view.details["classes"]) <= MATRIX:
@@ -81,7 +100,7 @@ def _progress(views: list[RunView]) -> Plot:
     else:
         titles = (text(" / ".join(dict.fromkeys(v.objective for v in views))),)
     figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles)
-    for i, (v, name) in enumerate(zip(views, labels(views), strict=True)):
+    for i, (v, name, style) in enumerate(zip(views, labels(views), styles(views), strict=True)):
         best = v.best_so_far()
         if not best or best[0].labelled != labelled:
             continue
@@ -99,7 +118,7 @@ def _progress(views: list[RunView]) -> Plot:
                     legendgroup=str(i),
                     showlegend=column == 1,
                     mode="lines+markers",
-                    line={"shape": "hv", "color": COLOURS[i % len(COLOURS)]},
+                    line={"shape": "hv", **style},
                     hovertemplate="%{y:.4g} after %{x:,} sets<br>%{text}<extra></extra>",
                 ),
                 1,
@@ -147,6 +166,18 @@ def _shots(views: list[RunView]) -> Plot:
     return Plot("shots", "Accuracy against shots", says, figure)
 
 
+def _losses(losses: list[float], steps: int) -> Plot:
+    import plotly.graph_objects as go
+
+    x = np.linspace(steps / len(losses), steps, len(losses)).round()
+    line = {"color": COLOURS[0]}
+    figure = go.Figure(go.Scatter(x=x, y=losses, line=line, hovertemplate="%{y:.4g} after %{x:,} steps<extra></extra>"))
+    figure.update_xaxes(title="training steps")
+    figure.update_yaxes(title="loss")
+    figure.update_layout(height=320, margin={"t": 16})
+    return Plot("losses", "Training", "The loss on the few-shot pictures that gradient descent lowers.", figure)
+
+
 def _templates(views: list[RunView]) -> Plot:
     import plotly.graph_objects as go
 
@@ -167,9 +198,9 @@ def _templates(views: list[RunView]) -> Plot:
             hovertemplate="%{customdata}: %{x} times<extra></extra>",
         )
     )
-    figure.update_yaxes(tickvals=list(range(len(top))), ticktext=names, ticksuffix="  ")
-    figure.update_xaxes(title="times chosen", rangemode="tozero")
-    figure.update_layout(height=max(220, 26 * len(top) + 90), showlegend=False)
+    figure.update_yaxes(tickvals=list(range(len(top))), ticktext=names, ticklabelstandoff=6)
+    figure.update_xaxes(title="times chosen", rangemode="tozero", tickformat="d", dtick=1 if top[-1][1] < 10 else None)
+    figure.update_layout(height=max(200, 26 * len(top) + 70), showlegend=False, margin={"t": 16})
     says = "How many of the best recorded sets of each run (its best tenth, 5 to 50) use a template."
     return Plot("templates", "Templates chosen", says, figure)
 
@@ -200,12 +231,13 @@ def _classes(details: dict[str, Any]) -> Plot:
                 hovertemplate="%{x:.1f} %<br>%{customdata}<extra>%{fullData.name}</extra>",
             )
         )
-    figure.update_yaxes(tickvals=list(range(len(order))), ticktext=names, ticksuffix="  ")
-    figure.update_xaxes(title="test pictures of the class that are right, %")
+    figure.update_yaxes(tickvals=list(range(len(order))), ticktext=names, ticklabelstandoff=6)
+    figure.update_xaxes(title="right, %")
     figure.update_layout(height=max(240, 26 * len(order) + 110))
     every = len(order) == len(details["classes"])
-    says = "All classes, " if every else f"The {len(order)} of {len(details['classes'])} classes that change most, "
-    return Plot("classes", "Accuracy by class, before and after", f"{says}by how much the winner changes them.", figure)
+    which = "all classes" if every else f"the {len(order)} of {len(details['classes'])} classes that change most"
+    says = f"How many of a class's test pictures are right: {which}, by how much the winner changes them."
+    return Plot("classes", "Accuracy by class, before and after", says, figure)
 
 
 def recalls(details: dict[str, Any], which: str) -> np.ndarray:
@@ -223,7 +255,7 @@ def _confusion(details: dict[str, Any]) -> Plot:
 
     names = [text(c, 24) for c in details["classes"]]
     figure = make_subplots(
-        rows=1, cols=2, subplot_titles=(text(details["baseline"]), "winner"), horizontal_spacing=0.14
+        rows=1, cols=2, subplot_titles=(text(details["baseline"]), "winner"), horizontal_spacing=0.05
     )
     for column, which in enumerate(("before", "after"), 1):
         counts = confusion_matrix(details, which)
@@ -253,6 +285,7 @@ def _confusion(details: dict[str, Any]) -> Plot:
     figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=-45, title={"text": "taken for", "standoff": 8})
     figure.update_yaxes(tickvals=ticks, ticktext=names, autorange="reversed")
     figure.update_yaxes(title={"text": "is", "standoff": 4}, col=1)
+    figure.update_yaxes(showticklabels=False, col=2)  # they are the first one's
     figure.update_layout(height=max(430, min(900, 16 * len(names) + 220)))
     says = "Of the test pictures of each class (row), the percentage that is taken for each class (column)."
     return Plot("confusion", "Confusion matrix, before and after", says, figure)

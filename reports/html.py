@@ -15,7 +15,7 @@ from promptsearch.banks import printable
 from promptsearch.evaluators.cache import digest_of
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
-from promptsearch.reports.table import p_value
+from promptsearch.reports.table import by_weight, p_value, verdicts
 from promptsearch.reports.view import Opened, RunView, figure
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def to_json(figure: go.Figure) -> str:
 
 def _plot(plot: Plot, key: str) -> dict[str, Any]:
     figure = plot.figure
-    figure.update_layout(template=None, margin={"l": 60, "r": 20, "t": 50, "b": 50})
+    top = figure.layout.margin.t
+    figure.update_layout(template=None, margin={"l": 60, "r": 20, "t": 50 if top is None else top, "b": 50})
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     if figure.layout.height is None:
@@ -98,9 +99,8 @@ def _plot(plot: Plot, key: str) -> dict[str, Any]:
 
 def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[str, Any]:
     winner, result = view.winner(), view.result
-    templates = winner["templates"] if view.readable else []
-    weights = winner.get("weights") or [None] * len(templates)
-    shown = list(zip(templates, weights, strict=True))[:HEADING]
+    templates = by_weight(winner) if view.readable else []
+    shown = templates[:HEADING]
     names = winner.get("class_names") if view.readable else None
     slug = f"run-{digest_of(view.name)[:10]}"
     flips: list[dict[str, Any]] = []
@@ -116,6 +116,7 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
         "more": len(templates) - len(shown),
         "class_names": ", ".join(names) if names else None,
         "tiles": _tiles(view, winner),
+        "verdicts": verdicts(result) if result is not None else [],
         "rows": _rows(view) if result is not None else [],
         "plots": [_plot(p, slug) for p in plots],
         "gained": view.details["flips"]["gained"]["count"] if view.details else 0,
@@ -161,7 +162,8 @@ def _comparison(document: dict[str, Any], plots: list[Plot]) -> dict[str, Any]:
 
 def _heading(template: str, weight: float | None) -> dict[str, Any]:
     before, _, after = printable(template).partition("{}")
-    return {"before": before, "name": "class name", "after": after, "weight": weight and f"{weight:.3g}"}
+    share = None if weight is None else f"{weight:.2f}"
+    return {"before": before, "name": "class name", "after": after, "weight": share}
 
 
 def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -169,7 +171,7 @@ def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
     tiles = []
     if result is not None:
         test, paired = winner["test"], result["paired"]
-        interval = f"{100 * test['low']:.1f} to {100 * test['high']:.1f}"
+        interval = f"95 % interval {100 * test['low']:.1f} to {100 * test['high']:.1f}"
         points = f"points, {100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}"
         if "mcnemar" in paired:
             points += f"; McNemar {p_value(paired['mcnemar'])}"
@@ -184,7 +186,8 @@ def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
     if (fluency := support.get("fluency")) is not None:
         tiles.append(("fluency", f"{fluency:.2f}", "log-likelihood per token, nats"))
     if result is not None:
-        tiles.append(("prompt sets scored", f"{result['evaluations']:,}", f"in {result['seconds']:.1f} s"))
+        what = ("training steps", "steps") if "steps" in result else ("prompt sets scored", "evaluations")
+        tiles.append((what[0], f"{result[what[1]]:,}", f"in {result['seconds']:.1f} s"))
     else:
         tiles.append(("recorded trials", f"{len(view.points):,}", "not finished"))
     return tiles
@@ -192,7 +195,7 @@ def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _glance(view: RunView, winner: dict[str, Any]) -> dict[str, Any]:
     """The run in one row of a table."""
-    templates = [printable(t) for t in winner["templates"]] if view.readable else ["(learnt vectors)"]
+    templates = [printable(t) for t, _ in by_weight(winner)] if view.readable else ["(learnt vectors)"]
     row = {"prompts": " · ".join(templates[:ROW]), "more": max(0, len(templates) - ROW), "test": "", "interval": ""}
     row |= {"against": "", "sets": f"{len(view.points):,}", "support": _number(winner["support"], "accuracy", 100, 1)}
     if view.result is None:
@@ -200,7 +203,8 @@ def _glance(view: RunView, winner: dict[str, Any]) -> dict[str, Any]:
     test = winner["test"]
     row |= {"test": f"{100 * test['accuracy']:.2f}", "interval": f"{100 * test['low']:.1f}–{100 * test['high']:.1f}"}
     against = f"{100 * view.result['paired']['difference']:+.2f}"
-    return {**row, "sets": f"{view.result['evaluations']:,}", "against": against}
+    sets = "" if "steps" in view.result else f"{view.result['evaluations']:,}"
+    return {**row, "sets": sets, "against": against}
 
 
 def _number(support: Mapping[str, Any], name: str, factor: float, digits: int) -> str:
@@ -218,7 +222,7 @@ def _rows(view: RunView) -> list[dict[str, Any]]:
     rows = []
     for name, r in named:
         learnt = name == "winner" and not view.readable
-        templates = ["(learnt vectors)"] if learnt else [printable(t) for t in r["templates"]]
+        templates = ["(learnt vectors)"] if learnt else [printable(t) for t, _ in by_weight(r)]
         test = r.get("test")
         rows.append(
             {

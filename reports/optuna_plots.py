@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.reports.plot import COLOURS, SCATTERED, Plot, labels, text
+from promptsearch.reports.plot import COLOURS, SCATTERED, Plot, labels, styles, text
 from promptsearch.reports.view import RunView
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+
+#: Characters of a word of a slot below an axis.
+WORD = 24
 
 
 def fronts(views: list[RunView]) -> list[Plot]:
@@ -27,7 +31,7 @@ def fronts(views: list[RunView]) -> list[Plot]:
         points = [points[i] for i in known]
         rows[0] = ("length", "words of the prompts", "MINIMIZE", [float(p.words) for p in points])
         values = [float(f) for f in fluency if f is not None]
-        rows.append(("fluency", "fluency (mean log-likelihood per token, nats)", "MAXIMIZE", values))
+        rows.append(("fluency", "fluency, nats per token", "MAXIMIZE", values))
     plots = []
     for key, title, direction, values in rows:
         study = optuna.create_study(directions=[StudyDirection[direction], StudyDirection.MAXIMIZE])
@@ -63,20 +67,20 @@ def distributions(views: list[RunView]) -> list[Plot]:
     """Optuna's empirical distribution, where there are several runs to compare."""
     import optuna
 
-    named = zip(views, labels(views), strict=True)
-    with_points = [(v, name) for v, name in named if sum(p.labelled for p in v.points) > 1]
+    named = zip(views, labels(views), styles(views), strict=True)
+    with_points = [(v, name, style) for v, name, style in named if sum(p.labelled for p in v.points) > 1]
     if len(with_points) < 2:
         return []
     studies = []
-    for v, name in with_points:
+    for v, name, _ in with_points:
         study = optuna.create_study(study_name=name, direction="maximize")
         study.add_trials([optuna.trial.create_trial(value=100 * p.score.accuracy) for p in v.points if p.labelled])
         studies.append(study)
     figure = optuna.visualization.plot_edf(studies, target_name="few-shot accuracy, %")
     figure.update_layout(title=None)
     figure.update_yaxes(title="share of the sets")
-    for i, trace in enumerate(figure.data):
-        trace.line.color = COLOURS[i % len(COLOURS)]
+    for trace, (_, _, style) in zip(figure.data, with_points, strict=True):
+        trace.line = style
     says = "The share of each run's recorded sets that get at most so much right: further right is better."
     return [Plot("distribution", "How good the recorded sets are", says, figure)]
 
@@ -95,7 +99,7 @@ def parameters(view: RunView) -> list[Plot]:
         [
             optuna.trial.create_trial(
                 value=t.values[0],
-                params={text(k): text(v, 40) if isinstance(v, str) else v for k, v in t.params.items()},
+                params={text(k): text(v, WORD) if isinstance(v, str) else v for k, v in t.params.items()},
                 distributions={text(k): _escaped(d) for k, d in t.distributions.items()},
             )
             for t in completed
@@ -111,18 +115,33 @@ def parameters(view: RunView) -> list[Plot]:
         figure = optuna.visualization.plot_param_importances(
             study, evaluator=evaluator, params=names, target_name=target
         )
-        figure.update_layout(title=None)
+        figure.update_layout(title=None, margin={"t": 16}, height=max(200, 44 * len(names) + 90))
         figure.update_xaxes(title="importance")
-        figure.update_yaxes(title="slot")
+        figure.update_yaxes(title=None, ticklabelstandoff=6)
         figure.update_traces(marker={"color": COLOURS[0]})
         says = "Optuna's estimate (PED-ANOVA) of how much each slot matters for being among the best."
         plots.append(Plot("importance", "Which slots matter", says, figure))
     figure = optuna.visualization.plot_slice(study, params=names[:6], target_name=target)
-    figure.update_layout(title=None)
-    figure.update_traces(marker={"showscale": False, "colorscale": "Blues"})
-    says = f"Every trial's {target} by what stands in a slot; darker came later."
+    figure.update_layout(title=None, margin={"t": 16})
+    figure.update_traces(marker={"showscale": False, "colorscale": [[0, COLOURS[4]], [1, COLOURS[5]]]})
+    _unquote(figure)
+    says = f"Every trial's {target} by what stands in a slot: blue came first, orange last."
     plots.append(Plot("slices", "What stands in the slots", says, figure))
     return plots
+
+
+def _unquote(figure: go.Figure) -> None:
+    """Optuna shows the words of a slot as Python would write them, and an empty one as two quotes."""
+
+    def plain(value: Any) -> Any:
+        quoted = isinstance(value, str) and len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]
+        return (value[1:-1] or "(nothing)") if quoted else value
+
+    for trace in figure.data:
+        trace.x = [plain(v) for v in trace.x]
+    figure.for_each_xaxis(
+        lambda axis: axis.update(categoryarray=[plain(v) for v in axis.categoryarray]) if axis.categoryarray else None
+    )
 
 
 def _escaped(distribution: Any) -> Any:
@@ -130,5 +149,5 @@ def _escaped(distribution: Any) -> Any:
 
     if not isinstance(distribution, optuna.distributions.CategoricalDistribution):
         return distribution
-    choices = [text(c, 40) if isinstance(c, str) else c for c in distribution.choices]
+    choices = [text(c, WORD) if isinstance(c, str) else c for c in distribution.choices]
     return optuna.distributions.CategoricalDistribution(list(dict.fromkeys(choices)))

@@ -26,7 +26,7 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         markup=False,
     )
     console.print(_table(result))
-    for line in _verdicts(result):
+    for line in verdicts(result):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if front := result.get("front"):
         console.print("\nBeaten by none in the objective, fluency and brevity together:", highlight=False)
@@ -73,7 +73,7 @@ def _front(result: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _verdicts(result: dict[str, Any]) -> list[str]:
+def verdicts(result: dict[str, Any]) -> list[str]:
     """How the winner was chosen, what it is worth by the training pictures, and what the test split says."""
     lines = []
     selection = result.get("selection") or {"method": "none"}
@@ -156,11 +156,7 @@ def _proposals(proposals: dict[str, Any]) -> str:
 
 def _weighted(row: dict[str, Any]) -> list[str]:
     """A row's templates; those of a weighted set with their shares, the heaviest first."""
-    templates, weights = row["templates"], row.get("weights")
-    if not weights:
-        return list(templates)
-    order = sorted(range(len(templates)), key=lambda i: -weights[i])
-    return [f"{weights[i] / sum(weights):.2f} × {templates[i]}" for i in order]
+    return [t if share is None else f"{share:.2f} × {t}" for t, share in by_weight(row)]
 
 
 def _prompts(row: dict[str, Any]) -> str:
@@ -171,6 +167,15 @@ def _prompts(row: dict[str, Any]) -> str:
     if names := row.get("class_names"):
         lines.append(f"[dim]classes: {escape(', '.join(names))}[/dim]")
     return "\n".join(lines)
+
+
+def by_weight(row: dict[str, Any]) -> list[tuple[str, float | None]]:
+    """A set's templates with their shares of the weight, the heaviest first; without weights as they are."""
+    templates, weights = row["templates"], row.get("weights")
+    if not weights:
+        return [(t, None) for t in templates]
+    shares = [w / sum(weights) for w in weights]
+    return sorted(zip(templates, shares, strict=True), key=lambda r: -r[1])
 
 
 def _headings(result: dict[str, Any]) -> list[str]:

@@ -107,8 +107,12 @@ def test_a_person_types_and_sees_it_at_once(address: str, explorer: Explorer) ->
         assert page.evaluate("document.querySelectorAll('main b[onclick]').length") == 0
         assert complaints == []
 
+        wait_for(page, "!document.body.classList.contains('stale')")
         page.fill("#prompts", "no place for a name")
         wait_for(page, "document.getElementById('error').textContent.includes('{}')")
+        assert page.evaluate("document.body.classList.contains('stale')")  # the figures are of what was typed before
+        page.fill("#prompts", " ")
+        wait_for(page, "document.getElementById('error').textContent.startsWith('Type a prompt')")
         page.fill("#prompts", "a photo of a {}.")
         page.click("#unpin")
         wait_for(page, "document.getElementById('difference').textContent === '+0.00'")

@@ -32,6 +32,7 @@ HOSTILE = [
     "a photo of a {}.",
 ]
 NASTY = '<img src=x onerror="document.title=1">\x1b[31m'
+COMMON = ["--model", "tiny", "--dataset", "made", "--quiet"]
 CONFIG = {"command": "beam", "model": "tiny", "dataset": "made", "shots": 2, "seed": 0, "objective": "xent"}
 
 
@@ -52,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env.setenv("PROMPTSEARCH_CACHE", str(root / "cache"))
         env.setenv("PROMPTSEARCH_HOME", str(root / "home"))
         make_problem(root / "cache", HOSTILE)
-        common = ["--model", "tiny", "--dataset", "made", "--bank", str(bank), "--quiet"]
+        common = [*COMMON, "--bank", str(bank)]
         run("beam", *common, "--shots", "4", "--width", "3", "--depth", "3", "--study", NASTY)
         for shots in ("2", "4"):
             trials = ["--trials", "15", "--ensemble", "2", "--study", f"random-{shots}"]
@@ -102,6 +103,40 @@ def test_the_page_works_in_a_browser(runs: list[str], tmp_path: Path, browser: A
                 continue
             pdf = page.pdf()
             assert pdf.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", pdf)) >= 3
+            page.set_viewport_size({"width": 680, "height": 900})  # A4 less its margins
+            page.emulate_media(media="print")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # else print makes all small
+            too_low = "[...document.querySelectorAll('.plot')].filter(d => d.offsetHeight < d.layout.height).length"
+            assert page.evaluate(too_low) == 0  # what comes next would be printed over them
+
+
+def test_what_is_folded_up_is_printed(runs: list[str], tmp_path: Path, browser: Any) -> None:
+    out = tmp_path / "report.html"
+    trials = ["--trials", "3", "--select", "none", "--no-estimate", "--study", "fourth"]
+    run("random", *COMMON, "--bank", str(tmp_path / "bank.txt"), *trials)
+    run("report", *runs, "fourth", "-o", str(out))
+    with page_of(browser) as (page, _):
+        page.goto(out.as_uri())
+        wait_for(page, "[...document.querySelectorAll('.plot')].every(d => d.data)")
+        opened = "document.querySelectorAll('details.part[open]').length"
+        assert page.evaluate(opened) == 0
+        page.evaluate("addEventListener('beforeprint', () => { window.printed = " + opened + " })")
+        page.pdf()
+        assert page.evaluate("window.printed") == 4 and page.evaluate(opened) == 0
+
+
+def test_on_a_phone_panels_stand_below_each_other(runs: list[str], tmp_path: Path, browser: Any) -> None:
+    out = tmp_path / "report.html"
+    run("report", runs[1], "-o", str(out))
+    with page_of(browser, viewport={"width": 390, "height": 800}) as (page, complaints):
+        page.goto(out.as_uri())
+        wait_for(page, "[...document.querySelectorAll('.plot')].every(d => d.data)")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and complaints == []
+        first, second = page.evaluate(
+            "[...document.querySelectorAll('[id$=confusion] .heatmaplayer image')]"
+            ".map(e => e.getBoundingClientRect().top)"
+        )
+        assert second > first + 200
 
 
 def test_labels_of_plots_show_templates_and_obey_none_of_them(runs: list[str], tmp_path: Path, browser: Any) -> None:

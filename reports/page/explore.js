@@ -34,6 +34,7 @@
     flips("gained", found);
     flips("lost", found);
     classes(found.classes);
+    document.body.classList.remove("stale");
     document.body.dataset.answered = String(question);
   }
 
@@ -56,7 +57,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: css("--ink"), family: "system-ui, sans-serif", size: 13 },
       xaxis: { ...axis, title: { text: "right, %" } },
-      yaxis: { ...axis, tickvals: y, ticktext: shown.map((r) => plain(r.name)), automargin: true, ticksuffix: "  " },
+      yaxis: { ...axis, tickvals: y, ticktext: shown.map((r) => plain(r.name)), automargin: true, ticklabelstandoff: 6 },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
     }, { responsive: true, displayModeBar: false });
   }
@@ -85,6 +86,11 @@
 
   async function ask() {
     const mine = ++question;
+    document.body.classList.add("stale");
+    if (!typed().length) {
+      get("error").textContent = "Type a prompt, with {} where the class name goes.";
+      return;
+    }
     try {
       const answer = await fetch("/look", {
         method: "POST", headers: { "Content-Type": "application/json" },
@@ -100,7 +106,11 @@
     history.replaceState(null, "", "#" + encodeURIComponent(prompts.value));
   }
 
-  const soon = () => { clearTimeout(timer); timer = setTimeout(ask, 120); };
+  const soon = () => {
+    document.body.classList.add("stale");
+    clearTimeout(timer);
+    timer = setTimeout(ask, 120);
+  };
 
   function list(templates, all) {
     const words = get("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
