@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from promptsearch.banks import PromptSet
+from promptsearch.banks import PromptSet, Template
 from promptsearch.evaluators.cache import Cache
 from promptsearch.evaluators.textcache import TextCache
 
 #: Gives (n, 2) for n texts: the natural log-likelihood, and how many tokens that is the sum over.
 LogLikelihood = Callable[[Sequence[str]], np.ndarray]
+
+#: A template and the class names that it is filled with.
+Filling = tuple[tuple[str, ...], Template]
 
 
 class Fluency:
@@ -21,23 +24,37 @@ class Fluency:
         print(fluency([PromptSet.of("a photo of a {}."), PromptSet.of("a a photo {} of")]))
 
     Each prompt counts alike: the mean over classes and templates of (log-likelihood / tokens).  What was rated before
-    is in the cache, and then the language model is not loaded.
+    is in the cache, and then the language model is not loaded; a template's own mean is kept in memory, so that a set
+    of known templates costs an addition for each.
     """
 
     def __init__(self, log_likelihood: LogLikelihood, cache: Cache, key: dict[str, str], names: Sequence[str]) -> None:
         self._log_likelihood = log_likelihood
         self._known = TextCache(cache, key, kind="fluency")
         self._names = tuple(names)
+        self._means: dict[tuple[str, ...], dict[Template, float]] = {}
 
     def __call__(self, sets: Sequence[PromptSet]) -> list[float]:
         """One number per set; new texts are rated together."""
-        texts = [[t.fill(n) for t in s.templates for n in s.class_names or self._names] for s in sets]
-        every = list(dict.fromkeys(text for some in texts for text in some))
+        means = [self._means.setdefault(s.class_names or self._names, {}) for s in sets]
+        new = dict.fromkeys(
+            (s.class_names or self._names, t)
+            for s, known in zip(sets, means, strict=True)
+            for t in s.templates
+            if t not in known
+        )
+        self._rate({(names, t): [t.fill(n) for n in names] for names, t in new})
+        return [sum(known[t] for t in s.templates) / s.size for s, known in zip(sets, means, strict=True)]
+
+    def _rate(self, texts: Mapping[Filling, Sequence[str]]) -> None:
+        """Rate filled templates, all together."""
+        every = list(dict.fromkeys(text for filled in texts.values() for text in filled))
         if not every:
-            return []
+            return
         rows = self._known.lookup(every, self._log_likelihood).astype(np.float64)  # (n, 2)
         per_token = dict(zip(every, (rows[:, 0] / np.maximum(rows[:, 1], 1)).tolist(), strict=True))
-        return [float(np.mean([per_token[t] for t in some])) for some in texts]
+        for (names, template), filled in texts.items():
+            self._means[names][template] = float(np.mean([per_token[text] for text in filled]))
 
     def close(self) -> None:
         """Write what is not yet in the cache as one block."""
