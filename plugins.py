@@ -36,7 +36,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cifar10": "promptsearch.evaluators.data:CIFAR10",
         "cifar100": "promptsearch.evaluators.data:CIFAR100",
     },
-    "objectives": {},
+    "objectives": {
+        "accuracy": "promptsearch.search.objective:ACCURACY",
+        "xent": "promptsearch.search.objective:XENT",
+        "xent-fitted": "promptsearch.search.objective:XENT_FITTED",
+        "margin": "promptsearch.search.objective:MARGIN",
+        "balanced": "promptsearch.search.objective:BALANCED",
+        "zpe": "promptsearch.search.objective:ZPE",
+        "mutual-information": "promptsearch.search.objective:MUTUAL_INFORMATION",
+        "agreement": "promptsearch.search.objective:AGREEMENT",
+    },
     "proposers": {
         "grammar": "promptsearch.search.proposers.grammar:GrammarProposer",
         "lm": "promptsearch.search.proposers.language:LanguageProposer",
@@ -49,10 +58,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "evolve": "promptsearch.search.registry:evolve",
     },
 }
-
-
-#: What the registries hold beside `BUILT_IN`, by kind.
-_OWN: dict[str, Mapping[str, Any]] = {}
 
 
 class PluginWarning(UserWarning):
@@ -107,36 +112,29 @@ class Registry(Mapping[str, Any]):
 
     Looking a name up raises KeyError for an unknown one and PromptSearchError for one that does not load.  `loaded`
     leaves those out with a PluginWarning, so that one bad plug-in spoils nothing else.
-
-    Args:
-        own: things of this package that need no import, beside those of `BUILT_IN`.
     """
 
-    def __init__(self, kind: str, own: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.own = dict(own or {})
-        _OWN[kind] = self.own
 
     @property
     def built_in(self) -> tuple[str, ...]:
         """The names that come with promptsearch."""
-        return (*self.own, *BUILT_IN[self.kind])
+        return tuple(BUILT_IN[self.kind])
 
     def __getitem__(self, name: str) -> Any:
-        if name in self.own:
-            return self.own[name]
         if name in BUILT_IN[self.kind]:  # without a look at what is installed
             return Plugin(self.kind, name, _built_in(self.kind, name), "promptsearch").load()
         return found(self.kind)[0][name].load()
 
     def __contains__(self, name: object) -> bool:
-        return name in self.own or name in BUILT_IN[self.kind] or name in found(self.kind)[0]
+        return name in BUILT_IN[self.kind] or name in found(self.kind)[0]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self.own, *found(self.kind)[0]]))
+        return iter(found(self.kind)[0])
 
     def __len__(self) -> int:
-        return len({*self.own, *found(self.kind)[0]})
+        return len(found(self.kind)[0])
 
     def loaded(self) -> dict[str, Any]:
         """All that load, by name."""
@@ -157,9 +155,6 @@ def all_plugins() -> list[tuple[Plugin, str | None]]:
     """Every plug-in of every kind with why it does not load, or None."""
     rows: list[tuple[Plugin, str | None]] = []
     for kind in KINDS:
-        for name, thing in _OWN.get(kind, {}).items():
-            value = f"{thing.__module__}:{getattr(thing, '__qualname__', name)}"
-            rows.append((Plugin(kind, name, EntryPoint(name, value, f"promptsearch.{kind}"), "promptsearch"), None))
         for plugin in found(kind)[0].values():
             try:
                 plugin.load()

@@ -74,9 +74,7 @@ def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Off
 
 def objectives(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
     """Our objectives and those of plug-ins."""
-    from promptsearch.search import OBJECTIVES
-
-    return [CompletionItem(n) for n in OBJECTIVES if n.startswith(incomplete)]
+    return _plugins("objectives", incomplete)
 
 
 def proposers(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:

@@ -14,7 +14,6 @@ def plugins(as_json: bool) -> None:
 
     One that cannot be loaded is named with the reason; the others work all the same.
     """
-    import promptsearch.search  # noqa: F401 (its registries hold the objectives that need no import)
     from promptsearch.plugins import KINDS, all_plugins, found
 
     rows = all_plugins()

@@ -72,25 +72,20 @@ class Plugged(Objective):
         return self.function(score)
 
 
-_OWN = {
-    o.name: o
-    for o in (
-        Objective("accuracy", "accuracy", "accuracy, ties broken by cross-entropy", ties="xent"),
-        Objective("xent", "xent", "cross-entropy at the model's logit scale", smaller=True),
-        Objective(
-            "xent-fitted", "xent_fitted", "cross-entropy at the logit scale that fits the pictures best", smaller=True
-        ),
-        Objective("margin", "margin", "mean probability of the true class less the largest other one"),
-        Objective("balanced", "balanced", "mean accuracy per class, ties broken by cross-entropy", ties="xent"),
-        Objective("zpe", "zpe", "ZPE's debiased maximum logit", labels=False),
-        Objective(
-            "mutual-information", "mutual_information", "mutual information of pictures and predictions", labels=False
-        ),
-        Objective("agreement", "agreement", "agreement with what the bank's templates say together", labels=False),
-    )
-}
+ACCURACY = Objective("accuracy", "accuracy", "accuracy, ties broken by cross-entropy", ties="xent")
+XENT = Objective("xent", "xent", "cross-entropy at the model's logit scale", smaller=True)
+XENT_FITTED = Objective(
+    "xent-fitted", "xent_fitted", "cross-entropy at the logit scale that fits the pictures best", smaller=True
+)
+MARGIN = Objective("margin", "margin", "mean probability of the true class less the largest other one")
+BALANCED = Objective("balanced", "balanced", "mean accuracy per class, ties broken by cross-entropy", ties="xent")
+ZPE = Objective("zpe", "zpe", "ZPE's debiased maximum logit", labels=False)
+MUTUAL_INFORMATION = Objective(
+    "mutual-information", "mutual_information", "mutual information of pictures and predictions", labels=False
+)
+AGREEMENT = Objective("agreement", "agreement", "agreement with what the bank's templates say together", labels=False)
 
-OBJECTIVES = Registry("objectives", _OWN)
+OBJECTIVES = Registry("objectives")
 
 #: What is searched by where nothing is named: with labels, and with --shots 0.
 DEFAULT, DEFAULT_UNLABELLED = "xent", "mutual-information"
@@ -140,7 +135,7 @@ def choose_objective(name: str | None, shots: int) -> str:
     if name is None:
         return DEFAULT if shots else DEFAULT_UNLABELLED
     if not shots and get_objective(name).labels:
-        free = ", ".join(o.name for o in _OWN.values() if not o.labels)
+        free = ", ".join(n for n in OBJECTIVES.built_in if not get_objective(n).labels)
         raise InputError(f"--objective {name} needs labelled pictures and --shots 0 has none; choose from {free}")
     return get_objective(name).name
 

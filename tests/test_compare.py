@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from click.testing import CliRunner, Result
 from made_problem import make_problem
 from optuna.trial import TrialState
 
+from promptsearch import plugins
 from promptsearch.cli import main
 from promptsearch.commands.compare import searcher_options
 from promptsearch.evaluators.crossed import crossed_interval
@@ -26,7 +28,7 @@ from promptsearch.runs import RunRecord
 from promptsearch.runs.cells import Cell, Cells
 from promptsearch.runs.compare import Comparison
 from promptsearch.runs.methods import random_templates
-from promptsearch.search import SEARCHERS, RandomSearch
+from promptsearch.search import SEARCHERS
 
 LINES = ["a photo of a {}.", "a dark {}.", "the {} far away", "many {}", "a drawing of a {}", "one {} only"]
 FAST = "hand-written,whole-bank,single,beam,random,climb"
@@ -133,7 +135,10 @@ def test_every_searcher_of_the_registry_joins_with_its_commands_defaults() -> No
 
 
 def test_a_searcher_of_a_plug_in_joins(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SEARCHERS.own, "mine", RandomSearch)
+    point = EntryPoint("mine", "promptsearch.search:RandomSearch", "promptsearch.searchers")
+    there = plugins.found
+    mine = {"mine": plugins.Plugin("searchers", "mine", point, "mine 1.0")}
+    monkeypatch.setattr(plugins, "found", lambda k: ({**there(k)[0], **mine}, ()) if k == "searchers" else there(k))
     doc = document([*made, "--methods", "random,mine", "--shots", "4", "--seeds", "1"])
     found = {c["method"]: c["templates"] for c in doc["cells"] if c["dataset"] == "made"}
     assert found["mine"] == found["random"]

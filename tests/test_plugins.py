@@ -18,7 +18,8 @@ from promptsearch.runs import RunRecord
 from promptsearch.search import SEARCHERS, get_objective
 
 ROOT = Path(__file__).resolve().parent.parent
-BROKEN = "[promptsearch.banks]\nbad = broken_plugin:bank\ntemplates = broken_plugin:bank\nodd = odd_plugin:bank\n"
+BROKEN = "".join(f"[promptsearch.{kind}]\nbad = broken_plugin:thing\n" for kind in plugins.KINDS if kind != "banks")
+BROKEN += "[promptsearch.banks]\nbad = broken_plugin:bank\ntemplates = broken_plugin:bank\nodd = odd_plugin:bank\n"
 
 
 def run(*args: str, code: int = 0) -> Result:
@@ -115,6 +116,29 @@ def test_a_plug_in_that_raises_is_named_and_skipped(broken: None) -> None:
     assert "broken-plugin 2.0" in error and len(error.splitlines()) == 1
     assert "must return a Bank" in run("banks", "show", "odd", code=1).stderr
     assert "beam" in SEARCHERS and callable(SEARCHERS["beam"])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["beam", "--bank", "bad"],
+        ["beam", "--objective", "bad"],
+        ["random", "--dataset", "bad"],
+        ["search", "bad"],
+        ["evolve", "--proposer", "bad"],
+    ],
+)
+def test_a_plug_in_of_any_kind_that_raises_is_one_line_where_it_is_named(broken: None, args: list[str]) -> None:
+    error = run(*args, "--model", "tiny", code=1).stderr
+    assert "of broken-plugin 2.0 cannot be loaded (RuntimeError: no luck)" in error and error.count("\n") == 1
+
+
+def test_a_comparison_leaves_a_broken_searcher_out(broken: None, tmp_path: Path) -> None:
+    make_problem(tmp_path / "cache", ["a {}."])
+    (tmp_path / "bank.txt").write_text("a {}.\n")
+    args = ["--model", "tiny", "--dataset", "made", "--methods", "hand-written", "--shots", "2", "--seeds", "1", "--json"]
+    done = run("compare", *args, "--bank", str(tmp_path / "bank.txt"))
+    assert json.loads(done.stdout)["table"] and "Warning: plug-in 'bad' (searchers)" in done.stderr
 
 
 def test_unknown_names_say_what_there_is() -> None:
