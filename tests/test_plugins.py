@@ -136,8 +136,8 @@ def test_a_plug_in_of_any_kind_that_raises_is_one_line_where_it_is_named(broken:
 def test_a_comparison_leaves_a_broken_searcher_out(broken: None, tmp_path: Path) -> None:
     make_problem(tmp_path / "cache", ["a {}."])
     (tmp_path / "bank.txt").write_text("a {}.\n")
-    args = ["--model", "tiny", "--dataset", "made", "--methods", "hand-written", "--shots", "2", "--seeds", "1", "--json"]
-    done = run("compare", *args, "--bank", str(tmp_path / "bank.txt"))
+    args = ["--model", "tiny", "--dataset", "made", "--methods", "hand-written", "--shots", "2", "--seeds", "1"]
+    done = run("compare", *args, "--bank", str(tmp_path / "bank.txt"), "--json")
     assert json.loads(done.stdout)["table"] and "Warning: plug-in 'bad' (searchers)" in done.stderr
 
 
