@@ -22,6 +22,9 @@ from promptsearch.search.searcher import Told
 from promptsearch.search.trials import TrialSearcher
 from promptsearch.search.validity import SEEN, TOKENS, ProposalFilter
 
+#: Characters of a reply that are read and kept: far more than an answer has, thinking aloud included.
+KEPT = 20_000
+
 #: A scored set.
 Scored = tuple[PromptSet, ScoreLike]
 
@@ -198,7 +201,7 @@ class WritingSearcher(TrialSearcher):
         replies = self._proposer.propose(requests, int(entropy.generate_state(1)[0]))
         if len(replies) != len(requests):
             raise PromptSearchError(f"the proposer gave {len(replies)} replies to {len(requests)} requests")
-        return replies
+        return [reply[:KEPT] for reply in replies]
 
     def _write_ahead(self, batch: int) -> None:
         """Let the next step's templates be written while this batch is scored."""

@@ -39,17 +39,20 @@ COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of the embedded one's family and pictures of three colours."""
+    """A random model of the embedded one's family, a random ViT, and pictures of three colours."""
     folder = tmp_path_factory.mktemp("gradient")
-    (folder / "model").mkdir()
     (folder / "data").mkdir()
     cfg = json.loads((TINY / "open_clip_config.json").read_text())
     cfg["model_cfg"]["vision_cfg"] |= {"width": 8, "head_width": 32, "image_size": 32}
-    (folder / "model" / "open_clip_config.json").write_text(json.dumps(cfg))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = open_clip.model.CLIP(**cfg["model_cfg"])
-    save_file(model.state_dict(), folder / "model" / "open_clip_model.safetensors")
+    vit = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
+    for name, vision in (("model", cfg["model_cfg"]["vision_cfg"]), ("vit", vit)):
+        cfg["model_cfg"]["vision_cfg"] = vision
+        (folder / name).mkdir()
+        (folder / name / "open_clip_config.json").write_text(json.dumps(cfg))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            model = open_clip.model.CLIP(**cfg["model_cfg"])
+        save_file(model.state_dict(), folder / name / "open_clip_model.safetensors")
     rng = np.random.default_rng(0)
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=list(COLOURS))})
     for split, count in (("train", 8), ("test", 6)):
@@ -156,6 +159,28 @@ def test_a_comparison_says_what_the_commands_say(here: Path) -> None:
         assert cells[method]["support_xent"] == pytest.approx(own["support"]["xent"], abs=1e-6)
         assert cells[method]["templates"] == own["templates"] and cells[method]["readable"] == own["readable"]
     assert cells["coop: nearest words (cosine), as text"]["readable"] is False
+
+
+def test_tokens_are_learnt_in_a_vit_and_tested_by_a_comparison(here: Path) -> None:
+    problem = ["--model", f"local-dir:{here / 'vit'}", "--dataset", str(here / "data"), "--json"]
+    own = {}
+    for kind, shape in (("shallow", [1, 3, 32]), ("deep", [2, 3, 32])):
+        file = here / f"{kind}.safetensors"
+        args = ["vpt", *problem, "--shots", "1", "--kind", kind, "--tokens", "3", "--epochs", "2", "--save", str(file)]
+        result = CliRunner().invoke(main, args)
+        assert result.exit_code == 0, (result.stderr, result.exception)
+        own[kind] = json.loads(result.stdout)
+        assert list(Learned.load(file).tensors["tokens"].shape) == shape
+    assert own["shallow"]["winner"]["support"] != own["deep"]["winner"]["support"]
+    args = ["compare", *problem, "--methods", "vpt-shallow,vpt-deep", "--shots", "1", "--seeds", "1"]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    for cell in json.loads(result.stdout)["cells"]:
+        kind = cell["method"].removeprefix("vpt-")
+        alone = CliRunner().invoke(main, ["vpt", *problem, "--shots", "1", "--kind", kind])
+        winner = json.loads(alone.stdout)["winner"]
+        assert cell["test_accuracy"] == winner["test"]["accuracy"], kind
+        assert cell["support_xent"] == pytest.approx(winner["support"]["xent"], abs=1e-6)
 
 
 def test_a_bank_is_sampled_from_and_pulled_to(here: Path, tmp_path: Path) -> None:

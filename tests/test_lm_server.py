@@ -194,6 +194,35 @@ def test_what_a_run_says_of_a_bad_server(server: FaultyServer, fault: str, code:
     assert kept >= 4  # what was scored before the model was asked
 
 
+HOSTILE = [
+    "a <script>alert(1)</script> {}.",
+    "a [bold red]photo[/] of a {} [/nothing]",
+    "a {} \x1b[31mred\x1b[0m",
+    "\x00{}\ud800",
+    "{0.__class__.__mro__} and %s and ${HOME} and `id`",
+    "'; DROP TABLE trials; -- {}",
+    "a photo of a {}.\n" + "endless " * 100_000,
+    "</think></think>",
+    "🙂 a {} in the rain 🌧",
+]
+
+
+def test_whatever_a_model_says_breaks_neither_the_record_nor_the_report(server: FaultyServer, tmp_path: Path) -> None:
+    server.says = lambda body: HOSTILE[body["seed"] % len(HOSTILE)].replace("{}", f"{body['seed'] % 7} {{}}")
+    db = tmp_path / "said.db"
+    options = [*EVOLVE, "--lm-url", server.url, "--trials", "28", "--storage", str(db), "--study", "said"]
+    result = run(*options, "--select", "none", "--no-estimate")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    shown = [result, *(run("runs", what, "said", "--storage", str(db)) for what in ("show", "best", "export"))]
+    shown.append(run("report", "said", "--storage", str(db), "--out", str(tmp_path / "said.html")))
+    assert all(r.exit_code == 0 and "\x1b" not in r.stdout for r in shown)
+    assert "DROP TABLE" in shown[3].stdout and "[bold red]photo[/]" in shown[3].stdout  # shown as they are
+    assert "<script>alert" not in (tmp_path / "said.html").read_text("utf-8")
+    assert db.stat().st_size < 3_000_000  # of what has no end only the beginning is kept
+    again = json.loads(run(*options, "--select", "none", "--no-estimate", "--json").stdout)
+    assert again["evaluations"] == 28 and again["proposals"]["rejected"]["not printable"] > 0
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
