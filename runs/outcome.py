@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from promptsearch.banks import PromptSet
+from promptsearch.banks import PromptSet, printable
 from promptsearch.evaluators import Score
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What a search found: the winner, what was recorded (best first), how many sets were scored, and why it ended.
 
         outcome = search(BeamSearch(bank, get_objective("xent")), evaluator)
-        outcome         # in a notebook: a table of the best sets
+        print(outcome)  # a table of the best sets, as a notebook shows `outcome` alone
         outcome.plot()  # the best so far against the sets scored
 
     Attributes:
@@ -33,7 +33,7 @@ class Outcome:
     ranked: list[tuple[PromptSet, Score]]
     evaluations: int
     ended: str = "exhausted"
-    curve: Sequence[tuple[int, Score]] = field(default=(), repr=False)
+    curve: Sequence[tuple[int, Score]] = ()
 
     def plot(self) -> go.Figure:
         """Few-shot accuracy and cross-entropy of the best set so far, against the number of sets scored (plotly)."""
@@ -49,6 +49,15 @@ class Outcome:
             yaxis={"title": "few-shot cross-entropy"},
             yaxis2={"title": "few-shot accuracy (%)", "overlaying": "y", "side": "right"},
         )
+
+    def __repr__(self) -> str:
+        """The best sets as a table, a template a line."""
+        lines = [f"{self.evaluations:,} prompt sets scored", "", "    accuracy  cross-entropy  prompts"]
+        for i, (s, score) in enumerate(self.ranked[:SHOWN], start=1):
+            first, *others = (printable(t) for t in s.templates)
+            lines.append(f"{i:2d}  {100 * score.accuracy:6.1f} %  {score.xent:13.4f}  {first}")
+            lines += [f"{'':29}{t}" for t in others]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """The best sets as a table; templates are data and are escaped."""

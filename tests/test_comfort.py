@@ -330,6 +330,11 @@ def test_a_notebook_shows_a_table_and_a_plot() -> None:
         table = outcome._repr_html_()
         assert "&lt;b&gt;{}&lt;/b&gt;" in table and "<b>" not in table
         assert table.count("<tr>") == 1 + min(10, len(outcome.ranked))
+        text = str(outcome).splitlines()
+        assert text[0] == f"{outcome.evaluations} prompt sets scored" and max(map(len, text)) < 80
+        best, score = outcome.ranked[0]
+        assert text[3].split() == f"1 {100 * score.accuracy:.1f} % {score.xent:.4f} {best.templates[0]}".split()
+        assert len(text) == 3 + sum(s.size for s, _ in outcome.ranked[:10])
         xent, accuracy = outcome.plot().data
         assert xent.x[-1] == outcome.evaluations and xent.y[-1] == outcome.winner[1].xent
         assert list(xent.y) == sorted(xent.y, reverse=True) and accuracy.y[-1] == 100 * outcome.winner[1].accuracy
