@@ -11,6 +11,8 @@ from pathlib import Path
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.reports.plot import Plot
 
+#: Pixels above a plot, for its title.
+TOP = 90
 #: Names that a Chromium goes by.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -44,10 +46,12 @@ def write_pngs(overall: list[Plot], by_run: Mapping[str, list[Plot]], folder: Pa
         for (_, plot), file in zip(named, files, strict=True):
             file.touch()
             figure = plot.figure
+            room = TOP + 10 - (figure.layout.margin.t or 50)  # for the title, which the page has above the plot
+            figure.update_layout(height=(figure.layout.height or 500) + room)
             figure.update_layout(template="plotly_white", title={"text": plot.title, "x": 0.02})
-            figure.update_layout(margin={"l": 60, "r": 20, "t": 90, "b": 60})
+            figure.update_layout(margin={"l": 60, "r": 20, "t": TOP, "b": 60})
             figures.append(figure)
-        heights = [figure.layout.height or 500 for figure in figures]
+        heights = [figure.layout.height for figure in figures]
         plotly.io.write_images(figures, files, width=900, height=heights, scale=scale)
     except OSError as e:
         raise InputError(f"--png {folder}: cannot be written ({e.strerror or e}); name another folder") from e
