@@ -13,6 +13,7 @@ import numpy as np
 from promptsearch import __version__
 from promptsearch.commands.options import refuse_idle_pictures
 from promptsearch.commands.progress import progress_bar
+from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Row, Setting, Trained
@@ -80,11 +81,17 @@ def run_learning(
         result = record.result
         if result is None or (save and not kept.exists()):
             drawn = {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
+            new = record.get("draw") is None
             record.set("draw", drawn)
             checkpoint = Checkpoint(kept.with_suffix(".pt"), default_study(config))
             tools = TextTools(problem.encoder)
             setting = Setting(problem, task, problem.evaluator(task), tools, progress, checkpoint)
-            trained = train(setting)
+            try:
+                trained = train(setting)
+            except InputError:  # nothing was begun: a wrong value leaves no run behind
+                if new and not checkpoint.path.exists():
+                    record.delete()
+                raise
             trained.learned.save(kept, {k: v for k, v in config.items() if k not in own})
             if result is None:
                 record.set("test_opened", [*(record.get("test_opened") or []), _now()])

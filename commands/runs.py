@@ -168,7 +168,6 @@ def resume(
 @json_option
 def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
     """Delete a run and its trials for good."""
-    import optuna
 
     from promptsearch.banks import printable
     from promptsearch.errors import InputError
@@ -180,8 +179,7 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
         if as_json:
             raise InputError(f"runs delete {name} --json: nothing can be asked; give --yes")
         click.confirm(printable(f"delete run {name} ({trials} trials) from {record.url}?"), abort=True)
-    with record.recording():
-        optuna.delete_study(study_name=name, storage=record.storage)
+    record.delete()
     if as_json:
         click.echo(json.dumps({"deleted": name, "trials": trials}))
     else:

@@ -152,7 +152,11 @@ class LocalModel:
     def _ids(self, prompt: Any) -> list[int]:
         if isinstance(prompt, str):
             return self._start + list(self._tokenizer(prompt, add_special_tokens=False)["input_ids"])
-        ids = self._tokenizer.apply_chat_template(_without_system(prompt, self._tokenizer), add_generation_prompt=True)
+        ids = self._tokenizer.apply_chat_template(
+            _without_system(prompt, self._tokenizer),
+            add_generation_prompt=True,
+            enable_thinking=False,  # of models that may think aloud: an answer has no room for it
+        )
         return list(ids["input_ids"] if hasattr(ids, "keys") else ids)
 
     @functools.cached_property

@@ -138,6 +138,13 @@ class RunRecord:
     def finish(self, result: dict[str, Any]) -> None:
         self.set("result", result)
 
+    def delete(self) -> None:
+        """Delete the run and its trials for good.  Raises PromptSearchError when the storage cannot be written."""
+        import optuna
+
+        with self.recording():
+            optuna.delete_study(study_name=self.name, storage=self.storage)
+
     def set(self, key: str, value: Any) -> None:
         """Keep a study attribute.  Raises PromptSearchError when the storage cannot be written."""
         with self.recording():

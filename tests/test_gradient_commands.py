@@ -249,6 +249,8 @@ def test_class_specific_and_augmented(here: Path) -> None:
 )
 def test_wrong_input_is_told_in_one_line(here: Path, command: str, args: list[str], message: str) -> None:
     assert message in error(here, command, *args, code=2)
+    left = CliRunner().invoke(main, ["runs", "list", "--json"]).stdout
+    assert json.loads(left or "[]") == []
 
 
 @pytest.mark.parametrize(

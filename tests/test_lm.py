@@ -95,6 +95,14 @@ def test_a_chat_template_is_used_where_there_is_one(tmp_path: Path) -> None:
     assert len(LanguageProposer(model).propose(REQUESTS[:2], 0)) == 2
 
 
+def test_a_model_that_may_think_aloud_is_told_not_to(tmp_path: Path) -> None:
+    """As in the templates of Qwen 3 and others."""
+    chat = CHAT + "{% if enable_thinking is defined and not enable_thinking %}{{ 'at once' }}{% endif %}"
+    model = LocalModel(locate(str(copied(tmp_path, chat_template=chat))))
+    prompt = model._tokenizer.decode(model._ids(LanguageProposer(model)._prompt(REQUESTS[0])))
+    assert prompt.endswith("at once")
+
+
 def test_a_model_without_a_pad_or_an_end_token_writes_too(tmp_path: Path, embedded: LocalModel) -> None:
     assert embedded._tokenizer.pad_token_id is None  # as in GPT-2
     folder = copied(tmp_path, eos_token=None, bos_token=None)
