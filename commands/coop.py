@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
 @click.option("--augment", is_flag=True, help="Crop and mirror the pictures anew for every step, as published; slow.")
 @click.option("--kg", type=float, default=0.0, show_default=True, help="KgCoOp's pull to the hand-written prompt.")
-@click.option("--bank", "bank_spec", shell_complete=complete.banks, help="A bank of templates for --hull or --sample.")
+@click.option(
+    "--bank",
+    "bank_spec",
+    shell_complete=complete.banks,
+    help="A bank for --hull or --sample; alone: whose nearest templates are shown.",
+)
 @click.option("--hull", type=float, default=0.0, show_default=True, help="Pull to the convex hull of the bank.")
 @click.option("--sample", type=int, help="Learn a mixture of the bank's templates instead; keep so many of it.")
 @click.option("--gumbel", is_flag=True, help="With --sample: sample templates (Gumbel-softmax) while learning.")
@@ -69,6 +74,8 @@ def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
     if own["sample"] is not None:
         of_contexts = ("vectors", "position", "specific", "init", "epochs", "rate", "batch", "augment", "kg", "hull")
         refuse_unused(of_contexts, "--sample learns no context; leave one of the two out")
+    if own["init"] is not None:
+        refuse_unused(["vectors"], "--init sets it by the number of its tokens; leave one of the two out")
     if not own["augment"]:
         refuse_unused(["pictures"], "cached features are learnt from; it goes with --augment")
     epochs = own["epochs"] if own["epochs"] is not None else published_epochs(options["shots"])

@@ -168,7 +168,6 @@ def resume(
 @json_option
 def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
     """Delete a run and its trials for good."""
-
     from promptsearch.banks import printable
     from promptsearch.errors import InputError
     from promptsearch.runs import RunRecord

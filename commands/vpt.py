@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import draw_options, output_options, pictures_option, problem_options
+from promptsearch.commands.options import draw_options, output_options, pictures_option, problem_options, refuse_unused
 
 if TYPE_CHECKING:
     from promptsearch.runs.setting import Setting, Trained
@@ -53,6 +53,10 @@ def vpt(
     from promptsearch.runs.learners import prompt_pictures
     from promptsearch.search.gradient import VptOptions, vpt_schedule
 
+    if kind == "border":
+        refuse_unused(["tokens"], "a border has none; give --kind shallow or deep")
+    else:
+        refuse_unused(["border"], f"--kind {kind} has none; give --kind border")
     text = Template(template)
     schedule = vpt_schedule(VptOptions(kind), epochs, rate, batch)
     learnt = VptOptions(kind, border, tokens, schedule)
