@@ -93,6 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
     def fault_401(self, body: dict[str, Any], n: int) -> None:
         self.send(401, b'{"error": {"message": "no key"}}')
 
+    def fault_403(self, body: dict[str, Any], n: int) -> None:
+        self.send(403, b'{"error": {"message": "this key may not"}}')
+
     def fault_404(self, body: dict[str, Any], n: int) -> None:
         self.send(404, b'{"error": {"message": "no such model"}}')
 

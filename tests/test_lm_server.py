@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from faulty_server import FaultyServer, faulty_server
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.lm import EMBEDDED, locate
-from promptsearch.lm.server import ServerModel, ServerPlace
+from promptsearch.lm.server import ServerModel, ServerPlace, _after
 
 TALK: list[dict[str, str]] = [{"role": "user", "content": "Shorten: a dark photo of a {}."}]
 
@@ -77,7 +79,14 @@ def test_what_stays_is_an_error_with_the_remedy(server: FaultyServer, fault: str
         model(server, tries=2, timeout=0.3 if fault in ("hang", "trickle") else 5.0).write([TALK] * 3, 0)
 
 
-@pytest.mark.parametrize(("fault", "message"), [("401", "set the key in OPENAI_API_KEY"), ("404", "--lm-model")])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("401", "set the key in OPENAI_API_KEY"),
+        ("403", r"wants an API key .403.; set the key in OPENAI_API_KEY"),
+        ("404", "--lm-model"),
+    ],
+)
 def test_what_is_wrong_is_said_at_once(server: FaultyServer, fault: str, message: str) -> None:
     server.always = fault
     with pytest.raises(InputError, match=message):
@@ -98,6 +107,13 @@ def test_retry_after_is_obeyed(server: FaultyServer) -> None:
     started = time.monotonic()
     model(server).write([TALK], 0)
     assert time.monotonic() - started >= 0.2
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    soon = email.utils.format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
+    assert 25 < (_after({"retry-after": soon}) or 0) <= 30
+    assert _after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert (_after({"retry-after": "7"}), _after({"retry-after": "soon"}), _after({})) == (7, None, None)
 
 
 def test_calls_are_made_so_many_at_a_time(server: FaultyServer) -> None:
