@@ -25,7 +25,7 @@
   function narrow(figure) {
     const layout = figure.layout, key = (axis, i) => axis + "axis" + (i ? i + 1 : "");
     for (const trace of figure.data) if (trace.type === "bar") trace.textposition = "none";
-    for (const axis of [layout.xaxis, layout.yaxis]) if (axis && axis.ticktext) axis.tickfont = { size: 10 };
+    for (const axis of Object.values(layout)) if (axis && axis.ticktext) axis.tickfont = { size: 10 };
     let count = 1;
     while (layout[key("x", count)]) count += 1;
     if (count < 2) return;
