@@ -8,7 +8,8 @@ All search the same sets of up to two templates and begin with the hand-written 
 round and two rounds scores the bank (271 templates) and each of its templates beside the best: 541 sets.  Prints for
 each condition two rows: the mean accuracy of the winner on the test half by --select, and the mean cross-entropy on the
 few shots of the best set found; each searcher's difference to the first with a 95 % interval over the draws
-(Student's t); and, with beam, its differences to the others.
+(Student's t); and, with beam, its differences to the others.  The last rows are over all conditions, the mean of a draw
+counting once.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ BY_TRIALS: dict[str, type[TrialSearcher]] = {
     "tpe": TpeSearch,
     "evolve": EvolveSearch,
 }
+
+
+ACCURACY = "test accuracy"
 
 
 @click.command()
@@ -73,6 +77,15 @@ def main(
     pairs += [("beam", n) for n in names[1:] if "beam" in names[1:] and n != "beam"]
     heads = [*names, *(f"{one} − {other}" for one, other in pairs)]
     click.echo("| dataset | figure | " + " | ".join(heads) + " |\n" + "|---" * (2 + len(heads)) + "|")
+
+    def show(where: str, figures: dict[str, dict[str, np.ndarray]]) -> None:
+        for figure, found in figures.items():
+            digits = 2 if figure == ACCURACY else 4
+            means = [f"{found[n].mean():.{digits}f}" for n in names]
+            gaps = [interval(found[one] - found[other], digits) for one, other in pairs]
+            click.echo(f"| {where} | {figure} | " + " | ".join([*means, *gaps]) + " |")
+
+    every = []
     for dataset in datasets.split(","):
         problem = open_problem("tiny", dataset)
         accuracy: dict[str, list[float]] = {n: [] for n in names}
@@ -85,10 +98,11 @@ def main(
                 chosen = Selection(select, bank, goal, seed, whole=name == "beam").choose(evaluator, outcome.ranked)
                 accuracy[name].append(100 * float(evaluator.hits(chosen.prompt_set, test).mean()))
                 xent[name].append(outcome.winner[1].xent)
-        for figure, found, digits in (("test accuracy", accuracy, 2), ("few-shot cross-entropy", xent, 4)):
-            means = [f"{np.mean(found[n]):.{digits}f}" for n in names]
-            gaps = [interval(np.array(found[one]) - np.array(found[other]), digits) for one, other in pairs]
-            click.echo(f"| {dataset} | {figure} | " + " | ".join([*means, *gaps]) + " |")
+        figures = {ACCURACY: accuracy, "few-shot cross-entropy": xent}
+        every.append({f: {n: np.array(found[n]) for n in names} for f, found in figures.items()})
+        show(dataset, every[-1])
+    if len(every) > 1:
+        show("all", {f: {n: np.mean([e[f][n] for e in every], axis=0) for n in names} for f in every[0]})
 
 
 def interval(differences: np.ndarray, digits: int) -> str:
