@@ -98,17 +98,21 @@ class Cells:
                     if self._file(cell.key).exists():
                         return None
                     continue
-                if t.state == TrialState.WAITING:  # its process died elsewhere
-                    storage.set_trial_state_values(t._trial_id, TrialState.RUNNING)
-                elif t.user_attrs["owner"] != this_process() and not is_dead(t.user_attrs["owner"]):
+                elsewhere = t.state == TrialState.RUNNING and t.user_attrs["owner"] != this_process()
+                if elsewhere and not is_dead(t.user_attrs["owner"]):
                     return None
-                storage.set_trial_user_attr(t._trial_id, "owner", this_process())
-                self.alive().hold([t._trial_id])
-                return t._trial_id
-            attrs = {**asdict(cell), "key": cell.key, "owner": this_process()}
-            template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attrs)
-            claim = storage.create_new_trial(record.study._study_id, template)
+                claim, waits = t._trial_id, t.state == TrialState.WAITING  # its process died
+                break
+            else:
+                attrs = {**asdict(cell), "key": cell.key}
+                template = optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=attrs)
+                claim, waits = storage.create_new_trial(record.study._study_id, template), True
+            # Of a process that dies in between: a cell that waits is free, and one that runs has given a sign of life,
+            # without which Optuna would never take it for dead.
             self.alive().hold([claim])
+            storage.set_trial_user_attr(claim, "owner", this_process())
+            if waits:
+                storage.set_trial_state_values(claim, TrialState.RUNNING)
             return claim
 
     def finish(self, claim: int, cell: Cell, figures: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:

@@ -74,10 +74,10 @@ class Claims:
                 if t.number not in lost or t.score is not None or not (t.waiting or is_dead(t.owner)):
                     continue
                 storage = record.study._storage
+                self._heartbeat.hold([t.trial_id])  # first: one that runs without a sign of life runs for ever
+                storage.set_trial_user_attr(t.trial_id, "owner", self.owner)
                 if t.waiting:
                     storage.set_trial_state_values(t.trial_id, optuna.trial.TrialState.RUNNING)
-                storage.set_trial_user_attr(t.trial_id, "owner", self.owner)
-                self._heartbeat.hold([t.trial_id])
                 taken.append(t)
         return taken
 

@@ -158,7 +158,7 @@ def test_a_killed_comparison_goes_on_and_ends_the_same(made: list[str], tmp_path
                 count = db.execute(done).fetchone()[0] if tables else 0
     assert process.poll() is None, "it ended before it could be killed"
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=240)
     before = dict(
         sqlite3.connect(runs).execute("select number, datetime_complete from trials where state = 'COMPLETE'")
     )
@@ -186,7 +186,7 @@ def test_the_cell_of_a_machine_that_died_is_computed_by_another(made: list[str],
             return dict(db.execute(sqlalchemy.text("SELECT state, count(*) FROM trials GROUP BY state")).all())
 
     while True:  # until it is killed with a cell in hand
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate(timeout=240)
         if states().get("COMPLETE", 0) > 2:
             process.send_signal(signal.SIGSTOP)
             if states().get("RUNNING"):
@@ -194,7 +194,7 @@ def test_the_cell_of_a_machine_that_died_is_computed_by_another(made: list[str],
             process.send_signal(signal.SIGCONT)
         time.sleep(0.02)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=240)
     with engine.begin() as db:  # a minute and more has passed
         aged = "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 day'"
         db.execute(sqlalchemy.text(aged))
@@ -202,6 +202,26 @@ def test_the_cell_of_a_machine_that_died_is_computed_by_another(made: list[str],
     assert timeless(again) == timeless(whole)
     assert states() == {"COMPLETE": 48, "FAIL": 1}
     engine.dispose()
+
+
+@pytest.mark.parametrize("signs", [0, 1])
+def test_the_cell_of_a_machine_that_died_while_it_claimed_it_is_free(made: list[str], signs: int) -> None:
+    """Before its first sign of life, or right after: no cell is left in the hands of nobody."""
+    died = (
+        "import os, signal, socket; socket.gethostname = lambda: 'elsewhere'\n"
+        "from promptsearch.cli import main; from promptsearch.runs.heartbeat import Heartbeat\n"
+        "hold = Heartbeat.hold\n"
+        "def last(self, ids):\n"
+        f"    {signs} and hold(self, ids)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Heartbeat.hold = last; main()"
+    )
+    process = started(made, died)
+    process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL
+    again = started([*made, "--json"])
+    out, err = again.communicate(timeout=240)
+    assert again.returncode == 0 and len(json.loads(out)["cells"]) == 48, err
 
 
 def test_a_process_that_slept_leaves_its_cell_to_who_took_it(tmp_path: Path) -> None:
@@ -247,7 +267,7 @@ def test_a_cell_that_something_else_took_away_is_told(made: list[str], monkeypat
 
 def test_two_processes_share_it(made: list[str], tmp_path: Path) -> None:
     processes = [started([*made, "--json"]) for _ in range(2)]
-    outputs = [p.communicate() for p in processes]
+    outputs = [p.communicate(timeout=240) for p in processes]
     assert [p.returncode for p in processes] == [0, 0], outputs
     docs = [json.loads(out) for out, _ in outputs]
     assert timeless(docs[0]) == timeless(docs[1]) == timeless(document([*made, "--storage", str(tmp_path / "x.db")]))
