@@ -76,7 +76,7 @@ def test_a_killed_evolution_asks_the_model_nothing_twice(
     victim = start(*options, "--storage", db, "--trials", 24)
     wait_for_trials(db, 16, victim)
     victim.send_signal(signal.SIGKILL)
-    victim.communicate()
+    victim.communicate(timeout=240)
     kept, before = len(replies(db)), len(server.requests)
     finished: Any = document(*options, "--storage", db, "--trials", 24)
     assert recorded("r", db) == recorded("r", tmp_path / "whole.db")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -22,6 +19,7 @@ from browser import chromium, page_of, wait_for
 from click.testing import CliRunner
 from made_problem import make_problem
 from PIL import Image
+from trial_runs import start
 
 from promptsearch.banks import Bank, PromptSet
 from promptsearch.cli import main
@@ -65,7 +63,7 @@ def ask(address: str, question: Any, **headers: str) -> tuple[int, Any]:
     body = question if isinstance(question, bytes) else json.dumps(question).encode()
     request = urllib.request.Request(address + "look", body, headers)
     try:
-        with urllib.request.urlopen(request) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as e:
         return e.code, e.read().decode()
@@ -178,16 +176,8 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     make_problem(tmp_path / "cache", ["a picture of a {}."])
     bank = tmp_path / "bank.txt"
     bank.write_text("a photo of a {}.\n")
-    command = [sys.executable, "-m", "promptsearch", "explore", "--model", "tiny", "--dataset", "made", "--port", "0"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [*command, "--shots", "4", "--bank", str(bank)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    problem = ["--model", "tiny", "--dataset", "made", "--shots", "4", "--bank", bank]
+    process = start("explore", *problem, "--port", "0", PYTHONUNBUFFERED="1")
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -136,13 +136,13 @@ def test_a_process_that_is_killed_while_it_trains_ends_with_the_same_weights(tmp
         time.sleep(0.02)
         for file in (tmp_path / "home").rglob("*.pt"):
             epochs = len(torch.load(file, weights_only=True)["losses"])
-    assert killed.poll() is None, killed.communicate()
+    assert killed.poll() is None, killed.communicate(timeout=240)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.communicate(timeout=240)
     assert not (tmp_path / "killed.safetensors").exists()
     resumed = coop_process(tmp_path / "home", tmp_path / "killed.safetensors")
     for process in (whole, resumed):
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
     first, second = Learned.load(tmp_path / "whole.safetensors"), Learned.load(tmp_path / "killed.safetensors")
     np.testing.assert_array_equal(first.tensors["context"], second.tensors["context"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def test_killed_and_finished_equals_never_killed(command: str, at: int, bank: st
     victim = start(*given(command, bank, db, "r"))
     wait_for_trials(db, at, victim)
     victim.send_signal(signal.SIGKILL)
-    victim.communicate()
+    victim.communicate(timeout=240)
     finished = document(*given(command, bank, db, "r"))
     assert recorded("r", db) == recorded("r", tmp_path / "whole.db")
     assert finished["winner"] == whole["winner"]
@@ -81,11 +80,9 @@ def test_a_file_that_may_not_grow_stops_the_run_and_nothing_is_lost(bank: str, t
     args = ["random", *PROBLEM, "--bank", bank, "--storage", db, "--study", "r", "--batch", "2", "--trials", "60"]
     document(*args[:-1], 4)
 
-    def small() -> None:
-        limit = db.stat().st_size + 40_000
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    process = start(*args, preexec=small)
+    limit = db.stat().st_size + 40_000
+    small = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    process = start(*args, first=small)
     _, err = process.communicate(timeout=120)
     check_stopped(process, err, db)
     document(*args)

@@ -222,11 +222,12 @@ def test_what_is_no_address(address: str) -> None:
 def alone(*args: str, code: str = "from promptsearch.cli import main; main()") -> subprocess.CompletedProcess[str]:
     """A process of its own: this one is connected to the tests' cluster."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, timeout=240)
 
 
 def test_an_address_where_nothing_or_something_else_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(120)
         port = server.getsockname()[1]
 
         def answer() -> None:

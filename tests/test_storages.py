@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -45,10 +44,9 @@ def test_urls_that_are_none(command, tmp_path: Path) -> None:
         assert "sqlite:///runs.db" in run(*command(url), code=2).stderr
 
 
-def drop_capabilities() -> None:
-    """Root may write what its permissions forbid; a child without this capability may not, like everybody else."""
-    for capability in (1, 2):  # DAC_OVERRIDE, DAC_READ_SEARCH
-        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+#: Root may write what its permissions forbid; a process without DAC_OVERRIDE and DAC_READ_SEARCH may not, like
+#: everybody else.
+DROP_CAPABILITIES = "import ctypes; [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]"
 
 
 def test_a_file_that_may_only_be_read_can_be_listed_and_not_written(command, tmp_path: Path) -> None:
@@ -59,14 +57,14 @@ def test_a_file_that_may_only_be_read_can_be_listed_and_not_written(command, tmp
         file.chmod(0o444)
     folder.chmod(0o555)
     try:
-        process = start(*command(db, 8), preexec=drop_capabilities)
+        process = start(*command(db, 8), first=DROP_CAPABILITIES)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 1 and "readonly" in err.replace("-", "").replace(" ", ""), err
         assert len(err.strip().splitlines()) == 1 and not out
         page = tmp_path / "report.html"
         others = (["report", "r", "-o", page], ["export", "r", "--to", "bank"])
         for args in (["runs", "list"], ["runs", "best", "r"], *others):
-            reading = start(*args, "--storage", db, preexec=drop_capabilities)
+            reading = start(*args, "--storage", db, first=DROP_CAPABILITIES)
             out, err = reading.communicate(timeout=60)
             assert reading.returncode == 0 and out and not err, (args, err)
     finally:

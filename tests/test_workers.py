@@ -56,7 +56,7 @@ def test_the_trials_of_a_killed_worker_are_done_by_another(tmp_path: Path) -> No
     victim = start("worker", "--study", "r", "--storage", storage)
     wait_for_trials(storage, 6, victim)
     victim.send_signal(signal.SIGKILL)
-    victim.communicate()
+    victim.communicate(timeout=240)
     assert victim.returncode == -signal.SIGKILL
     doc = document(*args, TOTAL)
     assert doc["run"]["trials"] == TOTAL

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -54,22 +53,21 @@ def document(*args: object) -> Any:
     return json.loads(run(*args, "--json").stdout)
 
 
-def start(*args: object, preexec: Any = None, **env: str) -> subprocess.Popen[str]:
-    """A command in a process of its own."""
+#: What the process of a command begins with: a shell's background jobs ignore Ctrl-C. A program of its own and not
+#: `preexec_fn`, which forks a process with threads and may hang for ever.
+FIRST = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL)"
+COMMAND = "os.execv(sys.executable, [sys.executable, '-m', 'promptsearch', *sys.argv[1:]])"
+
+
+def start(*args: object, first: str = "pass", **env: str) -> subprocess.Popen[str]:
+    """A command in a process of its own, which runs the code `first` before."""
     path = os.pathsep.join(p for p in sys.path if p)
-
-    def first() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-        if preexec is not None:
-            preexec()
-
     return subprocess.Popen(
-        [sys.executable, "-m", "promptsearch", *map(str, args)],
+        [sys.executable, "-c", f"{FIRST}; {first}; {COMMAND}", *map(str, args)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=first,
     )
 
 
