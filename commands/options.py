@@ -68,6 +68,14 @@ device_option = click.option(
     show_default=True,
     help="auto, cpu or cuda.",
 )
+memory_option = click.option(
+    "--memory", type=MEMORY, help="What scoring may take, e.g. 4GB; by default a quarter of the RAM."
+)
+batch_option = click.option(
+    "--encode-batch",
+    type=click.IntRange(1),
+    help="Pictures computed at a time; by default 8 on a CPU, 256 on a GPU.",
+)
 out_option = click.option(
     "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout."
 )
@@ -98,16 +106,8 @@ def model_options(f: F) -> F:
                 help=("Weights for --model NAME: safetensors or a plain state dict."),
             ),
             device_option,
-            click.option(
-                "--memory",
-                type=MEMORY,
-                help="What scoring may take, e.g. 4GB; by default a quarter of the RAM.",
-            ),
-            click.option(
-                "--encode-batch",
-                type=click.IntRange(1),
-                help="Pictures computed at a time; by default 8 on a CPU, 256 on a GPU.",
-            ),
+            memory_option,
+            batch_option,
             click.option(
                 "--precision",
                 default="fp32",
@@ -213,6 +213,11 @@ def run_elsewhere_options(f: F) -> F:
         ],
         f,
     )
+
+
+def resume_options(f: F) -> F:
+    """A run's model and pictures as they are here, and what this machine gives to it."""
+    return _apply([run_elsewhere_options, memory_option, batch_option, ray_option], f)
 
 
 def storage_option(f: F) -> F:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import out_option, output_options, ray_option, run_elsewhere_options, storage_option
+from promptsearch.commands.options import out_option, output_options, resume_options, storage_option
 from promptsearch.commands.trial_options import timeout_option
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout and nothing else.")
@@ -125,21 +125,16 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
 @storage_option
 @click.option("--trials", type=click.IntRange(1), help="A new total.  [default: the run's own]")
 @timeout_option
-@run_elsewhere_options
-@ray_option
+@resume_options
 @output_options
 def resume(
     name: str,
     storage: str | None,
     trials: int | None,
     timeout: float | None,
-    model: str | None,
-    weights: Path | None,
-    dataset: str | None,
-    device: str,
-    ray: str | None,
     as_json: bool,
     quiet: bool,
+    **here: Any,
 ) -> None:
     """Go on with a run that was cut off, and print its result.  Its name is all that is needed."""
     from promptsearch.commands.kept import refuse_comparison
@@ -152,8 +147,7 @@ def resume(
     bank, searcher = rebuild_searcher(record)
     with progress_bar(quiet or as_json) as progress:
         started = time.perf_counter()
-        elsewhere = {"model": model, "weights": weights, "dataset": dataset, "device": device, "ray": ray}
-        problem = reopen(record, **elsewhere, progress=progress)  # type: ignore[arg-type]
+        problem = reopen(record, **here, progress=progress)
         total = trials or (record.get("budget") or {}).get("trials")
         keep(record, bank, [], total)
         result = carry_on(problem, bank, searcher, record, Budget(total, timeout), started, progress)

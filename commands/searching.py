@@ -308,11 +308,13 @@ def reopen(
     model: str | None = None,
     weights: Path | None = None,
     dataset: str | None = None,
-    device: str = "auto",
-    ray: str | None = None,
     progress: Progress,
+    **how: Any,
 ) -> Problem:
     """The problem of a run, opened here, perhaps from other paths.
+
+    Args:
+        how: what `open_problem` takes beside them: `device`, `memory`, `encode_batch`, `ray`.
 
     Raises:
         InputError: the model or the data here are not those of the run.
@@ -328,7 +330,7 @@ def reopen(
         weights = Path(kept)
     if dataset is not None:
         opened["dataset"] = dataset
-    problem = open_problem(**opened, weights=weights, device=device, ray=ray, progress=progress)
+    problem = open_problem(**opened, weights=weights, **how, progress=progress)
     here = {
         "model fingerprint": problem.encoder.spec.fingerprint,
         "data fingerprint": problem.source.fingerprint,

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import Any
 
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.options import output_options, ray_option, run_elsewhere_options
+from promptsearch.commands.options import output_options, resume_options
 from promptsearch.commands.trial_options import timeout_option
 
 
 @click.command()
 @click.option("--study", required=True, shell_complete=complete.studies, help="Name of the run to join.")
 @click.option("--storage", help="Where it is kept: a database URL or a SQLite file.")
-@run_elsewhere_options
-@ray_option
+@resume_options
 @timeout_option
 @output_options
 def worker(
     study: str,
     storage: str | None,
-    model: str | None,
-    weights: Path | None,
-    dataset: str | None,
-    device: str,
-    ray: str | None,
     timeout: float | None,
     as_json: bool,
     quiet: bool,
+    **here: Any,
 ) -> None:
     """Join a run, from this machine or another: score trials of it until it has them all.
 
@@ -53,8 +48,7 @@ def worker(
     searcher.worker = 1 + secrets.randbelow(2**31 - 1)
     total = (record.get("budget") or {}).get("trials")
     with progress_bar(quiet or as_json) as progress:
-        elsewhere = {"model": model, "weights": weights, "dataset": dataset, "device": device, "ray": ray}
-        problem = reopen(record, **elsewhere, progress=progress)  # type: ignore[arg-type]
+        problem = reopen(record, **here, progress=progress)
         task = problem.task(record.config["shots"], record.config["seed"], record.config.get("unlabelled"))
         evaluator = problem.evaluator(task)
         equip(searcher, problem, evaluator, record)

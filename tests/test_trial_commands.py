@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trial_runs import PROBLEM, document, prepare, recorded, run
 
 from promptsearch.banks import BASELINE, load_bank
+from promptsearch.evaluators import Problem
 
 SEARCHES = ("tpe", "random", "climb")
 
@@ -208,6 +210,23 @@ def test_resume_by_name_needs_nothing_else(bank: str, db: Path) -> None:
         whole = document(*given(command, bank, db, 14, f"{command} whole"))
         assert recorded(f"{command} cut", db) == recorded(f"{command} whole", db)
         assert doc["winner"] == whole["winner"] and doc["run"]["trials"] == 14
+
+
+def test_what_this_machine_gives_to_a_run(bank: str, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document(*given("random", bank, db, 6))
+    given_to: list[tuple[int | None, int | None]] = []
+    there = Problem.evaluator
+
+    def seen(self: Problem, *args: Any) -> Any:
+        given_to.append((self.memory, self.encoder.batch))
+        return there(self, *args)
+
+    monkeypatch.setattr(Problem, "evaluator", seen)
+    little = ["--storage", db, "--memory", "3MB", "--encode-batch", "5"]
+    document("runs", "resume", "r", *little, "--trials", "10")
+    document("worker", "--study", "r", *little)
+    assert set(given_to) == {(3 << 20, 5)} and len(given_to) == 2
+    assert len(recorded("r", db)) == 10
 
 
 def test_a_finished_run_resumes_to_its_result(bank: str, db: Path) -> None:
