@@ -133,6 +133,7 @@ class Comparison:
             done = self.cells.done().keys()
             left = [(cell, method) for cell, method in elsewhere if cell.key not in done]
             if left:
+                self.progress(total - len(left), total, f"{left[0][0]} (in another process's hands)")
                 time.sleep(POLL)
 
     def _claimed(
