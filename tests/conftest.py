@@ -17,6 +17,10 @@ import pytest
 if TYPE_CHECKING:
     from promptsearch.evaluators.cluster import Cluster
 
+# Two test processes on two cores: threads that wait for each other must not spin, which takes the time of the other's.
+# Read when torch is imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parent.parent
 if importlib.util.find_spec("promptsearch") is None:  # not installed: register the checkout itself
     spec = importlib.util.spec_from_file_location(
