@@ -98,21 +98,20 @@ class Cells:
                     if self._file(cell.key).exists():
                         return None
                     continue
-                elsewhere = t.state == TrialState.RUNNING and t.user_attrs["owner"] != this_process()
-                if elsewhere and not is_dead(t.user_attrs["owner"]):
+                owner = t.user_attrs["owner"] if t.state == TrialState.RUNNING else None  # one that waits is nobody's
+                if owner not in (None, this_process()) and not is_dead(owner):
                     return None
-                claim, waits = t._trial_id, t.state == TrialState.WAITING  # its process died
+                claim = t._trial_id
                 break
             else:
                 attrs = {**asdict(cell), "key": cell.key}
                 template = optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=attrs)
-                claim, waits = storage.create_new_trial(record.study._study_id, template), True
+                claim = storage.create_new_trial(record.study._study_id, template)
             # Of a process that dies in between: a cell that waits is free, and one that runs has given a sign of life,
             # without which Optuna would never take it for dead.
             self.alive().hold([claim])
             storage.set_trial_user_attr(claim, "owner", this_process())
-            if waits:
-                storage.set_trial_state_values(claim, TrialState.RUNNING)
+            storage.set_trial_state_values(claim, TrialState.RUNNING)  # nothing, where it ran already
             return claim
 
     def finish(self, claim: int, cell: Cell, figures: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:

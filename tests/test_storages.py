@@ -45,7 +45,7 @@ def test_urls_that_are_none(command, tmp_path: Path) -> None:
 
 
 #: Root may write what its permissions forbid; a process without DAC_OVERRIDE and DAC_READ_SEARCH may not, like
-#: everybody else.
+#: everybody else. What is dropped here is gone from the program that is executed next.
 DROP_CAPABILITIES = "import ctypes; [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]"
 
 
