@@ -68,7 +68,7 @@ class _Group(click.Group):
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    from promptsearch.evaluators.cache import CacheWarning
+    from promptsearch.evaluators.cache.store import CacheWarning
     from promptsearch.plugins import PluginWarning
 
     if issubclass(category, (CacheWarning, PluginWarning)):

@@ -33,8 +33,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "simple-imagenet": "promptsearch.banks.shipped:simple_imagenet",
     },
     "datasets": {
-        "cifar10": "promptsearch.evaluators.data:CIFAR10",
-        "cifar100": "promptsearch.evaluators.data:CIFAR100",
+        "cifar10": "promptsearch.evaluators.data.dataset_names:CIFAR10",
+        "cifar100": "promptsearch.evaluators.data.dataset_names:CIFAR100",
     },
     "objectives": {
         "accuracy": "promptsearch.search.objective:ACCURACY",

@@ -22,7 +22,7 @@ from searchers import CONDITIONS, held_out, interval  # type: ignore[import-not-
 from promptsearch.banks import PromptSet, Template, load_bank
 from promptsearch.evaluators import Problem, open_problem
 from promptsearch.lm import EMBEDDED, LocalModel, locate
-from promptsearch.runs.run import writing_tools
+from promptsearch.runs.loop.search_loop import writing_tools
 from promptsearch.search import AskClimb, EvolveSearch, RandomSearch, Space, Tools, TrialSearcher, get_objective
 from promptsearch.search.proposers.language import LanguageProposer
 
@@ -100,7 +100,7 @@ def run_one(
 def overlap(evaluations: int, bank: str) -> None:
     """How long asking waits for the language model while RN50's text tower (random weights) encodes."""
     from promptsearch.evaluators import default_cache, resolve_model
-    from promptsearch.evaluators.encoder import Encoder
+    from promptsearch.evaluators.encoding.encoder import Encoder
 
     class Encoding:
         """Scores by nothing, after encoding every text that is new."""

@@ -16,7 +16,7 @@ import click
 import numpy as np
 from measure import machine, save  # type: ignore[import-not-found]
 
-from promptsearch.evaluators.scoring import TemplateTable
+from promptsearch.evaluators.scoring.template_table import TemplateTable
 
 BASE = {"templates": 200, "classes": 20, "pictures": 320, "size": 4}
 

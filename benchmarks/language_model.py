@@ -21,7 +21,7 @@ from promptsearch.lm import EMBEDDED, LocalModel, locate
 from promptsearch.models.lm.sentences import CONDITIONS, MEDIA, Caption, draw, echo, few_shot, ranking, say, sentences
 from promptsearch.search.proposers import KINDS, Request
 from promptsearch.search.proposers.language import LanguageProposer
-from promptsearch.search.validity import ProposalFilter
+from promptsearch.search.reply_parser import ProposalFilter
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 #: What each kind of request leaves as it is.

@@ -22,7 +22,7 @@ from promptsearch.commands.options import MEMORY
 
 def grow(templates: int, classes: int, pictures: int, dim: int, width: int, memory: int) -> dict[str, Any]:
     """Seconds to add all templates, and of one round of a beam search: parents of three, grown by every template."""
-    from promptsearch.evaluators.scoring import TemplateTable
+    from promptsearch.evaluators.scoring.template_table import TemplateTable
 
     rng = np.random.default_rng(0)
 

@@ -21,8 +21,8 @@ import click
 import numpy as np
 
 from promptsearch.evaluators import Cache, Encoder, resolve_model
-from promptsearch.evaluators.scoring import TemplateTable
-from promptsearch.evaluators.textcache import HELD, TextCache
+from promptsearch.evaluators.cache.vector_cache import HELD, TextCache
+from promptsearch.evaluators.scoring.template_table import TemplateTable
 
 GB, DIM, PARENTS = 1e9, 1024, 8
 
@@ -52,7 +52,7 @@ def jpegs(n: int) -> list[bytes]:
 
 
 def measure_pictures(encoder: Encoder, small: int, large: int) -> dict[str, float]:
-    from promptsearch.evaluators.stored import StoredPicture
+    from promptsearch.evaluators.data.encoded_picture import StoredPicture
 
     stored = [StoredPicture(b, None, f"picture {i}") for i, b in enumerate(jpegs(large))]
     encoder.encode_pictures(stored[:8])  # loads and warms up

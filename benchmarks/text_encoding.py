@@ -60,7 +60,7 @@ def main(
     import torch
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES as TEMPLATES
 
-    from promptsearch.evaluators.text import TextEncoder
+    from promptsearch.evaluators.encoding.text_encoder import TextEncoder
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

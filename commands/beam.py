@@ -36,7 +36,7 @@ def beam(bank_spec: str, width: int, depth: int, patience: int, objective: str |
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.fluency_options import fluency_config
-    from promptsearch.commands.searching import run_search
+    from promptsearch.commands.search_run import run_search
     from promptsearch.search import build_searcher, choose_objective
 
     bank = load_bank(bank_spec)

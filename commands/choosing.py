@@ -33,11 +33,11 @@ def choose(
         estimate: whether to repeat everything in folds for an estimate.
     """
     from promptsearch.banks import BASELINE, PromptSet
-    from promptsearch.evaluators.paired import compare_paired
+    from promptsearch.evaluators.stats.paired import compare_paired
     from promptsearch.runs import Repeat, Selection, judge
-    from promptsearch.runs.rebuild import give_start
+    from promptsearch.runs.store.restore import give_start
     from promptsearch.search import TrialSearcher, WritingSearcher, build_searcher
-    from promptsearch.search.writing import Memory
+    from promptsearch.search.proposal_search import Memory
 
     config, task = record.config, evaluator.task
     method = config.get("select", "none")

@@ -36,7 +36,7 @@ def climb(
     --lm-url a language model is shown the best and the worst so far, and asked for a better one (Liu et al. 2024).
     The same command again resumes a run that was cut off; with more --trials it goes on.
     """
-    from promptsearch.commands.searching import run_trials
+    from promptsearch.commands.search_run import run_trials
 
     own: dict[str, Any] = {"ensemble": ensemble, "objective": objective, "batch": batch}
     given = split_lm(options)

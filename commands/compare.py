@@ -27,8 +27,8 @@ from promptsearch.commands.options import (
 
 if TYPE_CHECKING:
     from promptsearch.evaluators import Problem, Progress
-    from promptsearch.runs.compare import Tested
-    from promptsearch.runs.methods import Writer
+    from promptsearch.runs.compare.comparison import Tested
+    from promptsearch.runs.compare.methods import Writer
     from promptsearch.search.proposers.language import LanguageModel
 
 
@@ -116,15 +116,15 @@ def compare(
     from promptsearch import __version__
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar
-    from promptsearch.commands.searching import emit
+    from promptsearch.commands.search_run import emit
     from promptsearch.errors import InputError
     from promptsearch.reports.comparison import build_comparison, to_csv
     from promptsearch.reports.comparison_table import to_markdown
     from promptsearch.reports.figure import check_figure, draw_figure
-    from promptsearch.runs.cells import Cells
-    from promptsearch.runs.compare import Comparison
-    from promptsearch.runs.methods import WRITTEN_FOR, all_methods, choose_methods
-    from promptsearch.runs.storage import learnt_folder
+    from promptsearch.runs.compare.cells import Cells
+    from promptsearch.runs.compare.comparison import Comparison
+    from promptsearch.runs.compare.methods import WRITTEN_FOR, all_methods, choose_methods
+    from promptsearch.runs.store.storage import learnt_folder
 
     if figure is not None:
         check_figure(figure)
@@ -147,7 +147,7 @@ def compare(
         comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, progress)
         spread = None
         if options["ray"] is not None:
-            from promptsearch.runs.spread import spread_over
+            from promptsearch.runs.compare.ray_compare import spread_over
 
             spread = spread_over(comparison, options["ray"], bank, _reading(options))
         comparison.compute(spread)
@@ -182,7 +182,7 @@ def compare(
 
 def _writer(given: Mapping[str, Any]) -> Writer:
     """The language model of the options, loaded once in each process that asks it."""
-    from promptsearch.runs.methods import Writer
+    from promptsearch.runs.compare.methods import Writer
 
     config = lm_config(given)
     opened: list[LanguageModel] = []
@@ -262,7 +262,7 @@ def _record(problem: Problem, bank: Any, precision: str, storage: str | None, st
     from datetime import datetime, timezone
 
     from promptsearch import __version__
-    from promptsearch.evaluators.cache import digest_of
+    from promptsearch.evaluators.cache.store import digest_of
     from promptsearch.runs import RunRecord
 
     spec = problem.encoder.spec

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 Offered = list[CompletionItem]
 Completer = Callable[[click.Context, click.Parameter, str], Offered]
 
-#: What a comparison has beside the searchers; `promptsearch.runs.methods` makes them, and torch with them.
+#: What a comparison has beside the searchers; `promptsearch.runs.compare.methods` makes them, and torch with them.
 METHODS = (
     "all",
     "hand-written",
@@ -119,7 +119,7 @@ def _plugins(kind: str, incomplete: str, ours: bool = True) -> Offered:
 def studies(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
     """The runs of the storage that the command line names, else of the default one."""
     from promptsearch.errors import PromptSearchError
-    from promptsearch.runs.listing import summaries
+    from promptsearch.runs.store.listing import summaries
 
     try:
         rows = summaries(ctx.params.get("storage"))

@@ -18,7 +18,7 @@ from promptsearch.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from promptsearch.runs.setting import Setting, Trained
+    from promptsearch.runs.baselines.training_context import Setting, Trained
 
 
 @click.command()
@@ -59,9 +59,9 @@ def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
     that was cut off, and shows one that is finished.
     """
     from promptsearch.banks import load_bank
-    from promptsearch.commands.learning import run_learning
+    from promptsearch.commands.baseline_run import run_learning
     from promptsearch.errors import InputError
-    from promptsearch.runs.learners import learn_context, sample_bank
+    from promptsearch.runs.baselines.learners import learn_context, sample_bank
     from promptsearch.search.gradient import CoOpOptions, Schedule, SparseOptions, published_epochs
 
     names = ("vectors", "position", "specific", "init", "epochs", "rate", "batch", "augment", "kg", "hull", "sample")

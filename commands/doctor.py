@@ -84,7 +84,7 @@ def _versions(_: str | None) -> Iterator[Finding]:
 
 
 def _devices(_: str | None) -> Iterator[Finding]:
-    from promptsearch.evaluators.models import resolve_device
+    from promptsearch.evaluators.encoding.model_spec import resolve_device
 
     ram = _ram()
     yield Finding("CPU", "ok", f"{os.cpu_count()} cores" + (f", {ram / 2**30:.1f} GiB of memory" if ram else ""))
@@ -130,8 +130,8 @@ def _cache(_: str | None) -> Iterator[Finding]:
 def _storage(url: str | None) -> Iterator[Finding]:
     from promptsearch.errors import PromptSearchError
     from promptsearch.runs import default_storage
-    from promptsearch.runs.listing import summaries
-    from promptsearch.runs.storage import masked
+    from promptsearch.runs.store.listing import summaries
+    from promptsearch.runs.store.storage import masked
 
     place = url or default_storage()
     path = Path(place.removeprefix("sqlite:///"))
@@ -146,9 +146,9 @@ def _storage(url: str | None) -> Iterator[Finding]:
 
 
 def _hub(_: str | None) -> Iterator[Finding]:
-    from promptsearch.evaluators.data import dataset_cached
-    from promptsearch.evaluators.hub import find_cached, hub_reachable
-    from promptsearch.evaluators.models import RN50_REPO, WEIGHT_FILES
+    from promptsearch.evaluators.data.datasets import dataset_cached
+    from promptsearch.evaluators.data.hub import find_cached, hub_reachable
+    from promptsearch.evaluators.encoding.model_spec import RN50_REPO, WEIGHT_FILES
 
     reachable, reason = hub_reachable()
     mirror = "give --weights FILE and --dataset FOLDER, or name a mirror in HF_ENDPOINT"

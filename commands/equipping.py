@@ -19,8 +19,8 @@ def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: Ru
     Raises:
         InputError: a language model that is not the run's.
     """
-    from promptsearch.runs.journal import StudyJournal
-    from promptsearch.runs.run import writing_tools
+    from promptsearch.runs.loop.search_loop import writing_tools
+    from promptsearch.runs.store.reply_journal import StudyJournal
     from promptsearch.search import WritingSearcher
 
     names = evaluator.task.class_names
@@ -48,8 +48,8 @@ def equip(searcher: Searcher, problem: Problem, evaluator: Evaluator, record: Ru
 def _fluency(problem: Problem, config: Mapping[str, Any], names: Sequence[str]) -> Fluency:
     """Rates prompts by the run's language model, which is loaded when a prompt is new to the cache."""
     from promptsearch.errors import InputError
+    from promptsearch.evaluators.encoding.model_spec import resolve_device
     from promptsearch.evaluators.fluency import Fluency
-    from promptsearch.evaluators.models import resolve_device
     from promptsearch.lm import LocalModel, locate
 
     place = locate(config["fluency lm"], "--fluency-lm")

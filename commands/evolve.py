@@ -62,7 +62,7 @@ def evolve(
 
     The same command again resumes a run that was cut off; with more --trials or --generations it goes on.
     """
-    from promptsearch.commands.searching import run_trials
+    from promptsearch.commands.search_run import run_trials
 
     own = {
         "ensemble": ensemble,

@@ -116,8 +116,8 @@ def winner_of(record: RunRecord) -> PromptSet:
         InputError: nothing was scored yet, or what was learnt are vectors.
     """
     from promptsearch.banks import PromptSet, printable
-    from promptsearch.commands.kept import refuse_comparison, refuse_vectors
-    from promptsearch.commands.searching import best_first
+    from promptsearch.commands.guards import refuse_comparison, refuse_vectors
+    from promptsearch.commands.search_run import best_first
     from promptsearch.errors import InputError
 
     result = record.result
@@ -136,7 +136,7 @@ def winner_of(record: RunRecord) -> PromptSet:
 
 def _reopen(record: RunRecord, elsewhere: dict[str, Any]) -> Problem:
     from promptsearch.commands.progress import progress_bar
-    from promptsearch.commands.searching import reopen
+    from promptsearch.commands.search_run import reopen
 
     with progress_bar(False) as progress:
         return reopen(record, **elsewhere, progress=progress)

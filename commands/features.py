@@ -26,8 +26,8 @@ def features() -> None:
 def export_features(folder: Path, train_limit: int | None, quiet: bool, **options: Any) -> None:
     """Encode a data set with a model and write its features to FOLDER."""
     from promptsearch.evaluators import open_problem
+    from promptsearch.evaluators.data.picture_features import export_pack
     from promptsearch.evaluators.draw import draw
-    from promptsearch.evaluators.features import export_pack
 
     with progress_bar(quiet) as progress:
         problem = open_problem(options.pop("model"), options.pop("dataset"), progress=progress, **options)
@@ -47,7 +47,7 @@ def export_features(folder: Path, train_limit: int | None, quiet: bool, **option
 def import_features(folder: Path) -> None:
     """Check the pack in FOLDER and put it into the cache.  Searches then need no pictures."""
     from promptsearch.evaluators import default_cache
-    from promptsearch.evaluators.features import import_pack
+    from promptsearch.evaluators.data.picture_features import import_pack
 
     for key in import_pack(folder, default_cache()):
         click.echo(f"{key['dataset']} ({key['split']}) for the model {key['model']}")

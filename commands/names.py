@@ -10,7 +10,7 @@ import click
 from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option
 
 if TYPE_CHECKING:
-    from promptsearch.runs.setting import Setting, Trained
+    from promptsearch.runs.baselines.training_context import Setting, Trained
 
 
 @click.command()
@@ -32,8 +32,8 @@ def names(
     The same command again resumes a training that was cut off, and shows one that is finished.
     """
     from promptsearch.banks import Template
-    from promptsearch.commands.learning import run_learning
-    from promptsearch.runs.learners import learn_class_names
+    from promptsearch.commands.baseline_run import run_learning
+    from promptsearch.runs.baselines.learners import learn_class_names
     from promptsearch.search.gradient import NamesOptions, Schedule, published_epochs
 
     epochs = epochs if epochs is not None else published_epochs(options["shots"])

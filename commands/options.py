@@ -45,7 +45,7 @@ def _apply(decorators: list[Callable[[Any], Any]], f: F) -> F:
 def _cluster(ctx: click.Context, param: click.Parameter, address: str | None) -> str | None:
     if address is None or ctx.resilient_parsing:
         return None
-    from promptsearch.evaluators.cluster import check_address, stop_clusters
+    from promptsearch.evaluators.encoding.ray_cluster import check_address, stop_clusters
 
     ctx.call_on_close(stop_clusters)
     return check_address(address)
@@ -155,7 +155,7 @@ def refuse_idle_pictures(pictures: str | None, *problems: Problem) -> None:
         InputError: it would do nothing.
     """
     from promptsearch.errors import InputError
-    from promptsearch.evaluators.features import PackFeatures
+    from promptsearch.evaluators.data.picture_features import PackFeatures
 
     if pictures is not None and not any(isinstance(p.source, PackFeatures) for p in problems):
         name = problems[0].source.name

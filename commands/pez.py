@@ -11,7 +11,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option
 
 if TYPE_CHECKING:
-    from promptsearch.runs.setting import Setting, Trained
+    from promptsearch.runs.baselines.training_context import Setting, Trained
 
 
 @click.command()
@@ -35,8 +35,8 @@ def pez(tokens: int, steps: int, rate: float, position: str, save: Path | None, 
 
     The same command again resumes a training that was cut off, and shows one that is finished.
     """
-    from promptsearch.commands.learning import run_learning
-    from promptsearch.runs.learners import project_words
+    from promptsearch.commands.baseline_run import run_learning
+    from promptsearch.runs.baselines.learners import project_words
     from promptsearch.search.gradient import PezOptions
 
     learnt = PezOptions(tokens=tokens, steps=steps, rate=rate, position=position)

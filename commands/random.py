@@ -20,6 +20,6 @@ def random(bank_spec: str, ensemble: int, objective: str | None, batch: int, **o
 
     The same command again resumes a run that was cut off; with more --trials it goes on.
     """
-    from promptsearch.commands.searching import run_trials
+    from promptsearch.commands.search_run import run_trials
 
     run_trials("random", bank_spec, {"ensemble": ensemble, "objective": objective, "batch": batch}, **options)

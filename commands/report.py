@@ -66,8 +66,8 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
 
     def load(indices: Sequence[int]) -> Any:
         from promptsearch.errors import InputError, PromptSearchError
-        from promptsearch.evaluators.conditions import degrade, split_condition
-        from promptsearch.evaluators.data import open_dataset
+        from promptsearch.evaluators.data.corruptions import degrade, split_condition
+        from promptsearch.evaluators.data.datasets import open_dataset
 
         spec, condition = split_condition(view.config["dataset"])
         opened = view.about.get("opened", {})

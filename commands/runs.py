@@ -28,7 +28,7 @@ def runs() -> None:
 @json_option
 def list_runs(storage: str | None, as_json: bool) -> None:
     """All runs of a storage, the latest last."""
-    from promptsearch.runs.listing import summaries
+    from promptsearch.runs.store.listing import summaries
 
     rows = summaries(storage)
     if as_json:
@@ -68,7 +68,7 @@ def _cell(value: Any) -> str:
 def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
     """A run's result, or how far it has come."""
     from promptsearch.banks import printable
-    from promptsearch.commands.searching import best_first, emit
+    from promptsearch.commands.search_run import best_first, emit
     from promptsearch.runs import RunRecord
 
     record = RunRecord.load(name, storage)
@@ -98,8 +98,8 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
 def best(name: str, storage: str | None, as_json: bool) -> None:
     """The templates of a run's winner alone, one per line.  They are a bank for another run."""
     from promptsearch.banks import Bank, PromptSet
-    from promptsearch.commands.kept import refuse_comparison, refuse_vectors
-    from promptsearch.commands.searching import best_first
+    from promptsearch.commands.guards import refuse_comparison, refuse_vectors
+    from promptsearch.commands.search_run import best_first
     from promptsearch.errors import InputError
     from promptsearch.evaluators import Score
     from promptsearch.runs import RunRecord
@@ -137,9 +137,9 @@ def resume(
     **here: Any,
 ) -> None:
     """Go on with a run that was cut off, and print its result.  Its name is all that is needed."""
-    from promptsearch.commands.kept import refuse_comparison
+    from promptsearch.commands.guards import refuse_comparison
     from promptsearch.commands.progress import progress_bar
-    from promptsearch.commands.searching import carry_on, emit, keep, reopen
+    from promptsearch.commands.search_run import carry_on, emit, keep, reopen
     from promptsearch.runs import Budget, RunRecord, rebuild_searcher
 
     record = RunRecord.load(name, storage)
@@ -186,7 +186,7 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
 @json_option
 def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> None:
     """All trials of a run as CSV, or as JSON with --json."""
-    from promptsearch.commands.kept import refuse_comparison
+    from promptsearch.commands.guards import refuse_comparison
     from promptsearch.errors import InputError
     from promptsearch.runs import RunRecord
 

@@ -32,7 +32,7 @@ def search(
 
     The same command again resumes a run that was cut off; with more --trials it goes on.
     """
-    from promptsearch.commands.searching import run_trials
+    from promptsearch.commands.search_run import run_trials
     from promptsearch.errors import InputError
     from promptsearch.search import SEARCHERS
     from promptsearch.search.registry import own_options

@@ -32,7 +32,7 @@ def tpe(
     The same command again resumes a run that was cut off; with more --trials it goes on.  Others can join it:
     `promptsearch worker --study NAME --storage URL`.
     """
-    from promptsearch.commands.searching import run_trials
+    from promptsearch.commands.search_run import run_trials
 
     own = {"ensemble": ensemble, "objective": objective, "batch": batch, "sampler": sampler, "startup": startup}
     run_trials("tpe", bank_spec, own, **options)

@@ -11,7 +11,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.options import draw_options, output_options, pictures_option, problem_options, refuse_unused
 
 if TYPE_CHECKING:
-    from promptsearch.runs.setting import Setting, Trained
+    from promptsearch.runs.baselines.training_context import Setting, Trained
 
 
 @click.command()
@@ -49,8 +49,8 @@ def vpt(
     The same command again resumes a training that was cut off, and shows one that is finished.
     """
     from promptsearch.banks import Template
-    from promptsearch.commands.learning import run_learning
-    from promptsearch.runs.learners import prompt_pictures
+    from promptsearch.commands.baseline_run import run_learning
+    from promptsearch.runs.baselines.learners import prompt_pictures
     from promptsearch.search.gradient import VptOptions, vpt_schedule
 
     if kind == "border":

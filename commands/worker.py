@@ -35,7 +35,7 @@ def worker(
     from promptsearch.banks import printable
     from promptsearch.commands.equipping import equip
     from promptsearch.commands.progress import progress_bar
-    from promptsearch.commands.searching import interruptible, reopen, say_interrupted
+    from promptsearch.commands.search_run import interruptible, reopen, say_interrupted
     from promptsearch.errors import InputError
     from promptsearch.runs import Budget, RunRecord, Sharing, prepare, rebuild_searcher
     from promptsearch.search import TrialSearcher

@@ -1,11 +1,12 @@
 """Evaluators: tasks, encoders, and the scores of PromptSets.  Nothing here imports torch before it is needed."""
 
-from promptsearch.evaluators.cache import Cache, CacheWarning
-from promptsearch.evaluators.encoder import Encoder, Progress, TooLongError, no_progress
+from promptsearch.evaluators.cache.store import Cache, CacheWarning, default_cache
+from promptsearch.evaluators.encoding.encoder import Encoder, Progress, TooLongError, no_progress
+from promptsearch.evaluators.encoding.model_spec import ModelSpec, resolve_model
 from promptsearch.evaluators.evaluator import Evaluator
-from promptsearch.evaluators.models import ModelSpec, resolve_model
-from promptsearch.evaluators.problem import Problem, default_cache, open_pictures, open_problem
-from promptsearch.evaluators.score import Interval, Score, mid_p, paired_difference, wilson
+from promptsearch.evaluators.problem import Problem, open_pictures, open_problem
+from promptsearch.evaluators.score import Score
+from promptsearch.evaluators.stats.intervals import Interval, mid_p, paired_difference, wilson
 from promptsearch.evaluators.task import Split, Task
 
 __all__ = [

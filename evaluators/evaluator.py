@@ -10,10 +10,10 @@ import numpy as np
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.encoder import TooLongError
+from promptsearch.evaluators.encoding.encoder import TooLongError
 from promptsearch.evaluators.score import Score
-from promptsearch.evaluators.scoring import TemplateTable
-from promptsearch.evaluators.statistics import NEED_LABELS
+from promptsearch.evaluators.scoring.metrics import NEED_LABELS
+from promptsearch.evaluators.scoring.template_table import TemplateTable
 from promptsearch.evaluators.task import Split, Task
 
 #: Gives unit vectors (n, D) for n texts.

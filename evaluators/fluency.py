@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from promptsearch.banks import PromptSet, Template
-from promptsearch.evaluators.cache import Cache
-from promptsearch.evaluators.textcache import TextCache
+from promptsearch.evaluators.cache.store import Cache
+from promptsearch.evaluators.cache.vector_cache import TextCache
 
 #: Gives (n, 2) for n texts: the natural log-likelihood, and how many tokens that is the sum over.
 LogLikelihood = Callable[[Sequence[str]], np.ndarray]

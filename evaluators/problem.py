@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache import Cache
-from promptsearch.evaluators.conditions import split_condition
-from promptsearch.evaluators.data import dataset_cached, open_dataset
-from promptsearch.evaluators.encoder import Encoder, Progress, no_progress
+from promptsearch.evaluators.cache.store import Cache, default_cache
+from promptsearch.evaluators.data.corruptions import split_condition
+from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
+from promptsearch.evaluators.data.hub import find_cached, hub_reachable
+from promptsearch.evaluators.data.picture_features import LiveFeatures, PackFeatures, has_pack
+from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress
+from promptsearch.evaluators.encoding.model_spec import RN50_REPO, WEIGHT_FILES, ModelSpec, resolve_model
 from promptsearch.evaluators.evaluator import Evaluator
-from promptsearch.evaluators.features import LiveFeatures, PackFeatures, has_pack
-from promptsearch.evaluators.hub import find_cached, hub_reachable
-from promptsearch.evaluators.models import RN50_REPO, TINY, WEIGHT_FILES, ModelSpec, resolve_model
 from promptsearch.evaluators.task import Task
 
 TINY_NOTE = "tiny is a small CLIP that was trained on CIFAR-10's training pictures: it is no zero-shot model."
@@ -42,11 +42,6 @@ class Problem:
 
     def evaluator(self, task: Task) -> Evaluator:
         return Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale, self.memory)
-
-
-def default_cache() -> Cache:
-    """The user's cache, with the shipped feature pack behind it."""
-    return Cache(packs=[TINY / "pack"])
 
 
 def open_problem(
@@ -81,7 +76,7 @@ def open_problem(
     notes: list[str] = []
     cluster = None
     if ray is not None:
-        from promptsearch.evaluators.cluster import cluster_at
+        from promptsearch.evaluators.encoding.ray_cluster import cluster_at
 
         cluster = cluster_at(ray)
         device = cluster.device(device)
@@ -97,7 +92,7 @@ def open_problem(
     dataset = "cifar10" if dataset == "auto" else dataset
     encoder = Encoder(spec, cache, progress, encode_batch)
     if cluster is not None:
-        from promptsearch.evaluators.remote import RemoteEncoder
+        from promptsearch.evaluators.encoding.ray_encoder import RemoteEncoder
 
         encoder = RemoteEncoder(spec, cache, cluster, progress, encode_batch)
     columns = {"picture_column": picture_column, "label_column": label_column}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.hub import first_line
+from promptsearch.evaluators.data.hub import first_line
 from promptsearch.lm.locate import ModelPlace, check_drawing
 
 #: Tokens that an answer may have.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache import digest_of, sha256_file
-from promptsearch.evaluators.hub import first_line, go_offline, hub_reachable
+from promptsearch.evaluators.cache.store import digest_of, sha256_file
+from promptsearch.evaluators.data.hub import first_line, go_offline, hub_reachable
 
 #: The name of the model that is shipped, and its folder.
 EMBEDDED = "embedded"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.hub import first_line
+from promptsearch.evaluators.data.hub import first_line
 from promptsearch.lm.locate import check_drawing
 
 APIS = ("chat", "completions")

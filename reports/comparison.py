@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.evaluators.crossed import crossed_interval
-from promptsearch.runs.compare import Tested
-from promptsearch.runs.methods import Method
+from promptsearch.evaluators.stats.intervals import crossed_interval
+from promptsearch.runs.compare.comparison import Tested
+from promptsearch.runs.compare.methods import Method
 
 #: Columns of the CSV file, in order.
 COLUMNS = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
-from promptsearch.evaluators.conditions import split_condition
+from promptsearch.evaluators.data.corruptions import split_condition
 
 #: What `promptsearch export --to` knows.
 FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python")

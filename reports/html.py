@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptsearch import __version__
 from promptsearch.banks import printable
-from promptsearch.evaluators.cache import digest_of
+from promptsearch.evaluators.cache.store import digest_of
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
 from promptsearch.reports.table import by_weight, p_value, verdicts

@@ -7,7 +7,7 @@ from typing import Any
 
 from promptsearch.banks import BASELINE, Bank, PromptSet
 from promptsearch.evaluators import Evaluator, Score, Split, wilson
-from promptsearch.evaluators.paired import compare_paired
+from promptsearch.evaluators.stats.paired import compare_paired
 from promptsearch.runs import Outcome
 from promptsearch.search import Objective, Searcher
 from promptsearch.search.pareto import aims, front, words

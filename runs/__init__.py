@@ -1,15 +1,15 @@
 """Runs: a searcher, an evaluator and a record joined; kept as Optuna studies."""
 
-from promptsearch.runs.claims import Claims
-from promptsearch.runs.estimate import Estimate, judge, nested
-from promptsearch.runs.outcome import Outcome
-from promptsearch.runs.rebuild import bank_from_dict, bank_to_dict, rebuild_searcher
-from promptsearch.runs.record import RunRecord, Trial
-from promptsearch.runs.repeat import Repeat
-from promptsearch.runs.run import prepare, search
-from promptsearch.runs.selection import SELECTIONS, Selected, Selection, choose_selection
-from promptsearch.runs.share import Budget, Sharing
-from promptsearch.runs.storage import default_storage, open_storage
+from promptsearch.runs.loop.outcome import Outcome
+from promptsearch.runs.loop.search_loop import prepare, search
+from promptsearch.runs.loop.shared_loop import Budget, Sharing
+from promptsearch.runs.selection.nested_cv import Estimate, judge, nested
+from promptsearch.runs.selection.rerun import Repeat
+from promptsearch.runs.selection.select import SELECTIONS, Selected, Selection, choose_selection
+from promptsearch.runs.store.record import RunRecord, Trial
+from promptsearch.runs.store.restore import bank_from_dict, bank_to_dict, rebuild_searcher
+from promptsearch.runs.store.storage import default_storage, open_storage
+from promptsearch.runs.store.trial_claims import Claims
 
 __all__ = [
     "SELECTIONS",

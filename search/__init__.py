@@ -1,18 +1,18 @@
 """Searchers: `ask()` for PromptSets, `tell()` their scores."""
 
-from promptsearch.search.ask_climb import AskClimb
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
 from promptsearch.search.evolve import EvolveSearch
+from promptsearch.search.lm_climb import AskClimb
 from promptsearch.search.names import Names
 from promptsearch.search.objective import OBJECTIVES, Objective, ScoreLike, choose_objective, get_objective, of_options
+from promptsearch.search.proposal_search import Tools, WritingSearcher
 from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.registry import SEARCHERS, build_searcher
 from promptsearch.search.searcher import Searcher
 from promptsearch.search.space import Space
 from promptsearch.search.tpe import SAMPLERS, TpeSearch
-from promptsearch.search.trials import TrialSearcher
-from promptsearch.search.writing import Tools, WritingSearcher
+from promptsearch.search.trial_searcher import TrialSearcher
 
 __all__ = [
     "OBJECTIVES",

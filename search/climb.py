@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from promptsearch.banks import PromptSet
 from promptsearch.search.objective import ScoreLike
-from promptsearch.search.trials import TrialSearcher
+from promptsearch.search.trial_searcher import TrialSearcher
 
 
 class HillClimb(TrialSearcher):

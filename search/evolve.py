@@ -12,9 +12,9 @@ from promptsearch.errors import InputError
 from promptsearch.search.names import RENAMED
 from promptsearch.search.objective import Objective
 from promptsearch.search.pareto import aims, fronts
+from promptsearch.search.proposal_search import Scored, View, Wish, WritingSearcher
 from promptsearch.search.proposers.request import MUTATIONS, Request
 from promptsearch.search.space import Space
-from promptsearch.search.writing import Scored, View, Wish, WritingSearcher
 
 #: Best and worst sets that a history-guided request shows.
 BEST, WORST = 6, 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from promptsearch.banks import PromptSet
-from promptsearch.search.trials import TrialSearcher
+from promptsearch.search.trial_searcher import TrialSearcher
 
 
 class RandomSearch(TrialSearcher):

@@ -9,16 +9,16 @@ from typing import Any
 from promptsearch.banks import Bank
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.plugins import Registry
-from promptsearch.search.ask_climb import AskClimb
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
 from promptsearch.search.evolve import EvolveSearch
+from promptsearch.search.lm_climb import AskClimb
 from promptsearch.search.objective import of_options
 from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.searcher import Searcher
 from promptsearch.search.space import Space
 from promptsearch.search.tpe import TpeSearch
-from promptsearch.search.trials import TrialSearcher
+from promptsearch.search.trial_searcher import TrialSearcher
 
 #: Makes a searcher from a bank and a run's configuration (the command's own options, and "seed").
 Builder = Callable[[Bank, Mapping[str, Any]], Searcher]

@@ -12,12 +12,12 @@ import numpy as np
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.search.encoding import KeyEncoding, SlotEncoding
-from promptsearch.search.members import Members
+from promptsearch.search.member_study import Members
 from promptsearch.search.names import RENAMED
 from promptsearch.search.objective import Objective, ScoreLike
 from promptsearch.search.pareto import aims
 from promptsearch.search.space import DRAWS, Space
-from promptsearch.search.trials import TrialSearcher
+from promptsearch.search.trial_searcher import TrialSearcher
 
 if TYPE_CHECKING:
     import optuna

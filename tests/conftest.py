@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from promptsearch.evaluators.cluster import Cluster
+    from promptsearch.evaluators.encoding.ray_cluster import Cluster
 
 # Two test processes on two cores: threads that wait for each other must not spin, which takes the time of the other's.
 # Read when torch is imported, here and in the processes that tests start.
@@ -60,7 +60,7 @@ def cluster() -> Iterator[Cluster]:
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'promptsearch[ray]'")
     import torch
 
-    from promptsearch.evaluators.cluster import cluster_at, stop_clusters
+    from promptsearch.evaluators.encoding.ray_cluster import cluster_at, stop_clusters
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from promptsearch.evaluators import Cache, resolve_model
-from promptsearch.evaluators.cache import digest_of, write_block
-from promptsearch.evaluators.features import pack_key
-from promptsearch.evaluators.textcache import TextCache
+from promptsearch.evaluators.cache.store import digest_of, write_block
+from promptsearch.evaluators.cache.vector_cache import TextCache
+from promptsearch.evaluators.data.picture_features import pack_key
 
 CLASSES = ("cat", "dog", "ship", "truck")
 DIM = 16

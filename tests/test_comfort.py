@@ -197,10 +197,10 @@ def test_words_that_are_offered_are_those_there_are() -> None:
     from promptsearch.banks import load_bank
     from promptsearch.commands import complete
     from promptsearch.commands.compare import searcher_options
-    from promptsearch.evaluators.models import PRECISIONS
+    from promptsearch.evaluators.encoding.model_spec import PRECISIONS
     from promptsearch.reports.export import FORMATS
-    from promptsearch.runs.methods import Writer, all_methods
-    from promptsearch.runs.selection import SELECTIONS
+    from promptsearch.runs.compare.methods import Writer, all_methods
+    from promptsearch.runs.selection.select import SELECTIONS
     from promptsearch.search.gradient.coop import POSITIONS
     from promptsearch.search.gradient.vpt import KINDS
     from promptsearch.search.tpe import SAMPLERS

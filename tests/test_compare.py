@@ -23,11 +23,11 @@ from optuna.trial import TrialState
 from promptsearch import plugins
 from promptsearch.cli import main
 from promptsearch.commands.compare import searcher_options
-from promptsearch.evaluators.crossed import crossed_interval
+from promptsearch.evaluators.stats.intervals import crossed_interval
 from promptsearch.runs import RunRecord
-from promptsearch.runs.cells import Cell, Cells
-from promptsearch.runs.compare import Comparison
-from promptsearch.runs.methods import random_templates
+from promptsearch.runs.compare.cells import Cell, Cells
+from promptsearch.runs.compare.comparison import Comparison
+from promptsearch.runs.compare.methods import random_templates
 from promptsearch.search import SEARCHERS
 
 LINES = ["a photo of a {}.", "a dark {}.", "the {} far away", "many {}", "a drawing of a {}", "one {} only"]
@@ -209,7 +209,7 @@ def test_the_cell_of_a_machine_that_died_while_it_claimed_it_is_free(made: list[
     """Before its first sign of life, or right after: no cell is left in the hands of nobody."""
     died = (
         "import os, signal, socket; socket.gethostname = lambda: 'elsewhere'\n"
-        "from promptsearch.cli import main; from promptsearch.runs.heartbeat import Heartbeat\n"
+        "from promptsearch.cli import main; from promptsearch.runs.store.heartbeat import Heartbeat\n"
         "hold = Heartbeat.hold\n"
         "def last(self, ids):\n"
         f"    {signs} and hold(self, ids)\n"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from promptsearch.errors import InputError
-from promptsearch.evaluators import conditions
-from promptsearch.evaluators.conditions import CONDITIONS, degrade, split_condition
+from promptsearch.evaluators.data import corruptions as conditions
+from promptsearch.evaluators.data.corruptions import CONDITIONS, degrade, split_condition
 
 
 def picture(width: int = 32, height: int = 32, seed: int = 0) -> Image.Image:

@@ -20,8 +20,8 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators import hub
-from promptsearch.evaluators.data import dataset_cached, open_dataset
+from promptsearch.evaluators.data import hub
+from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "cifar10"
 NAMES = ["fire_truck", "owl", "cat"]

@@ -21,9 +21,9 @@ from PIL import Image
 from promptsearch import plugins
 from promptsearch.cli import main
 from promptsearch.evaluators import Cache, default_cache, open_problem
-from promptsearch.evaluators.data import open_dataset
-from promptsearch.evaluators.features import LiveFeatures, export_pack, import_pack
-from promptsearch.evaluators.models import TINY
+from promptsearch.evaluators.data.datasets import open_dataset
+from promptsearch.evaluators.data.picture_features import LiveFeatures, export_pack, import_pack
+from promptsearch.evaluators.encoding.model_spec import TINY
 from promptsearch.lm.locate import FOLDER
 from promptsearch.search.gradient import PezOptions
 
@@ -136,7 +136,7 @@ def small_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("", ".coop", ".names"):
         place = importlib.import_module(f"promptsearch.search.gradient{module}")  # `coop` is also a function's name
         monkeypatch.setattr(place, "published_epochs", lambda shots: 2)
-    monkeypatch.setattr("promptsearch.runs.methods.MANY", 20)
+    monkeypatch.setattr("promptsearch.runs.compare.methods.MANY", 20)
     monkeypatch.setattr(PezOptions.__init__, "__defaults__", (2, 3, 0.1, 0.1, "end"))
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, default_cache, open_problem, resolve_model
-from promptsearch.evaluators.models import TINY
+from promptsearch.evaluators.encoding.model_spec import TINY
 
 TEXTS = ["a photo of a cat.", "a dark photo of the airplane.", "ship", "a photo of a cat."]
 
@@ -296,7 +296,7 @@ def test_the_inner_loop_never_waits_for_the_device(tmp_path: Path) -> None:
     """On torch's meta device nothing can be read back: what would wait for a GPU raises there."""
     from dataclasses import replace
 
-    from promptsearch.evaluators.text import TextEncoder
+    from promptsearch.evaluators.encoding.text_encoder import TextEncoder
 
     cache = Cache(tmp_path)
     spec = resolve_model("RN50:random", cache)

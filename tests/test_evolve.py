@@ -22,7 +22,7 @@ from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs import Budget, RunRecord, search
-from promptsearch.runs.journal import StudyJournal
+from promptsearch.runs.store.reply_journal import StudyJournal
 from promptsearch.search import AskClimb, EvolveSearch, Space, Tools, WritingSearcher, get_objective
 from promptsearch.search.evolve import whole_numbers
 from promptsearch.search.proposers import KINDS, Request
@@ -196,7 +196,7 @@ def test_a_bank_of_one_is_enough_to_begin_with(make: Callable[..., WritingSearch
 def test_a_killed_run_asks_nothing_twice_and_ends_as_if_never_killed(
     make: Callable[..., WritingSearcher], bank: Bank, cut: int, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("promptsearch.runs.claims.is_dead", lambda owner: True)  # what was in hand died with its run
+    monkeypatch.setattr("promptsearch.runs.store.trial_claims.is_dead", lambda owner: True)  # its worker died
 
     class Killed(BaseException):
         pass

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.models import TINY
+from promptsearch.evaluators.encoding.model_spec import TINY
 from promptsearch.search.gradient import (
     BankHull,
     Checkpoint,

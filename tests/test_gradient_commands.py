@@ -25,12 +25,12 @@ from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
 from promptsearch.commands.vpt import vpt
 from promptsearch.evaluators import default_cache, open_problem
-from promptsearch.evaluators.conditions import split_condition
-from promptsearch.evaluators.data import open_dataset
-from promptsearch.evaluators.features import LiveFeatures, export_pack, import_pack
-from promptsearch.evaluators.models import TINY
+from promptsearch.evaluators.data.corruptions import split_condition
+from promptsearch.evaluators.data.datasets import open_dataset
+from promptsearch.evaluators.data.picture_features import LiveFeatures, export_pack, import_pack
+from promptsearch.evaluators.encoding.model_spec import TINY
 from promptsearch.lm import LocalModel, locate
-from promptsearch.runs.learners import Prompted, classify_prompted
+from promptsearch.runs.baselines.learners import Prompted, classify_prompted
 from promptsearch.search.gradient import Learned
 
 COMMANDS: dict[str, click.Command] = {"coop": coop, "names": names, "pez": pez, "vpt": vpt}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from promptsearch.errors import InputError
-from promptsearch.evaluators.models import TINY
+from promptsearch.evaluators.encoding.model_spec import TINY
 from promptsearch.search.gradient import (
     AugmentedPictures,
     Schedule,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from promptsearch.errors import PromptSearchError
-from promptsearch.evaluators.scoring import TemplateTable
+from promptsearch.evaluators.scoring.template_table import TemplateTable
 
 
 def table(templates: int, classes: int, pictures: int, dim: int = 16, memory: int | None = None) -> TemplateTable:

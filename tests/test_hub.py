@@ -24,7 +24,7 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from promptsearch.evaluators import hub
+from promptsearch.evaluators.data import hub
 
 ROOT = Path(__file__).resolve().parent.parent
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -225,7 +225,7 @@ if importlib.util.find_spec("promptsearch") is None:
                                                   submodule_search_locations=[sys.argv[1]])
     sys.modules["promptsearch"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["promptsearch"])
-from promptsearch.evaluators.data import dataset_cached, open_dataset
+from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
 from promptsearch.errors import InputError, PromptSearchError
 import datasets
 answers = []

@@ -16,7 +16,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.lm import EMBEDDED, LocalModel, locate
 from promptsearch.search.proposers import MUTATIONS, Request
 from promptsearch.search.proposers.language import LanguageProposer
-from promptsearch.search.validity import ProposalFilter
+from promptsearch.search.reply_parser import ProposalFilter
 
 PARENT = "a dark photo of a {} in the snow."
 REQUESTS = [Request(kind, (PARENT,)) for kind in MUTATIONS]
@@ -139,7 +139,7 @@ EVOLVE += ["--population", "4", "--offspring", "4", "--trials", "20"]
 
 
 def test_a_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    import promptsearch.evaluators.hub as hub
+    import promptsearch.evaluators.data.hub as hub
 
     monkeypatch.setattr(hub, "_answer", (False, "HF_HUB_OFFLINE is set"))
     error = run(*EVOLVE, "--lm", "gpt2", code=1).stderr

@@ -254,7 +254,7 @@ def test_features_go_out_and_come_in(small_bank: str, tmp_path: Path, monkeypatc
     first = document(*BEAM, "--bank", small_bank)
     pack = tmp_path / "pack"
     run("features", "export", "--model", "tiny", "--dataset", "cifar10-dark", pack)
-    monkeypatch.setattr("promptsearch.evaluators.problem.TINY", tmp_path / "nothing")  # without the shipped pack
+    monkeypatch.setattr("promptsearch.evaluators.cache.store.MODELS", tmp_path / "nothing")  # without the shipped pack
     listed = run("features", "import", pack).stdout
     assert listed.count("cifar10-dark") == 2
     again = document(*BEAM, "--bank", small_bank, "--study", "imported")
@@ -273,7 +273,7 @@ def test_a_damaged_pack_is_refused_whole(tmp_path: Path) -> None:
 
 def test_a_pack_with_a_feature_that_is_not_finite_names_its_picture(tmp_path: Path) -> None:
     from promptsearch.evaluators import default_cache, open_problem
-    from promptsearch.evaluators.cache import read_block, write_block
+    from promptsearch.evaluators.cache.store import read_block, write_block
 
     pack = tmp_path / "pack"
     run("features", "export", "--model", "tiny", "--dataset", "cifar10", pack)
@@ -296,8 +296,8 @@ def test_a_pack_with_a_feature_that_is_not_finite_names_its_picture(tmp_path: Pa
 def test_pack_and_pictures_agree() -> None:
     """The shipped features are those of the shipped weights: a few test pictures, where CIFAR-10 lies beside."""
     from promptsearch.evaluators import Encoder, default_cache, open_problem, resolve_model
-    from promptsearch.evaluators.conditions import degrade
-    from promptsearch.evaluators.data import open_dataset
+    from promptsearch.evaluators.data.corruptions import degrade
+    from promptsearch.evaluators.data.datasets import open_dataset
 
     folder = Path(__file__).resolve().parents[2] / "shared" / "cifar10"
     problem = open_problem("tiny", "cifar10-dark")

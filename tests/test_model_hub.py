@@ -16,7 +16,7 @@ import torch
 from loopback_hub import Hub, loopback_hub
 from safetensors.torch import save_file
 
-from promptsearch.evaluators.models import RN50_REPO, TINY
+from promptsearch.evaluators.encoding.model_spec import RN50_REPO, TINY
 
 ENCODE = """
 import json, sys

@@ -71,7 +71,7 @@ def test_figures_equal_their_plain_formulas() -> None:
 
 
 def test_a_fitted_scale_stays_bounded_where_all_pictures_are_right() -> None:
-    from promptsearch.evaluators.statistics import FITTED, xent_fitted
+    from promptsearch.evaluators.scoring.metrics import FITTED, xent_fitted
 
     logits = np.where(np.eye(3) > 0, 2.0, -1.0).astype(np.float32)[None]  # (1, C, N): three pictures, all right
     labels = np.arange(3)
@@ -188,7 +188,7 @@ def test_bad_options_without_labels(made: list[str], args: list[str], message: s
 
 def test_labels_of_the_pool_are_never_read_without_shots(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Shuffled training labels change nothing."""
-    from promptsearch.evaluators.features import PackFeatures
+    from promptsearch.evaluators.data.picture_features import PackFeatures
 
     first = json.loads(run("beam", *made, "--shots", "0", "--unlabelled", "60", "--json").stdout)
     honest = PackFeatures.labels

@@ -24,10 +24,10 @@ from promptsearch import __version__
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, TooLongError, open_problem, resolve_model
-from promptsearch.evaluators.cluster import Cluster, Crew
-from promptsearch.evaluators.encoder import BATCH
-from promptsearch.evaluators.remote import PIECE, EncodingWorker, RemoteEncoder
-from promptsearch.evaluators.stored import StoredPicture
+from promptsearch.evaluators.data.encoded_picture import StoredPicture
+from promptsearch.evaluators.encoding.encoder import BATCH
+from promptsearch.evaluators.encoding.ray_cluster import Cluster, Crew
+from promptsearch.evaluators.encoding.ray_encoder import PIECE, EncodingWorker, RemoteEncoder
 
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # both as the command does before it imports Ray
@@ -197,7 +197,7 @@ def test_cells_that_learn_and_breed_are_those_of_one_process(
 def test_room_for_no_worker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--device cuda: the Ray cluster auto has no GPU"):
         open_problem("tiny", "cifar10", ray="auto", device="cuda")
-    monkeypatch.setattr("promptsearch.evaluators.remote.one_process_threads", lambda: 64)
+    monkeypatch.setattr("promptsearch.evaluators.encoding.ray_encoder.one_process_threads", lambda: 64)
     problem = open_problem("tiny", str(picture_folder(tmp_path)), ray="auto")
     with pytest.raises(PromptSearchError, match="wants 64 cores.*the largest has 2.*OMP_NUM_THREADS"):
         problem.task(1, 0)
@@ -274,7 +274,7 @@ def test_a_cluster_of_its_own_ends_with_the_command() -> None:
     code = (
         "import click, ray\n"
         "from promptsearch.commands.options import ray_option\n"
-        "from promptsearch.evaluators.cluster import cluster_at\n"
+        "from promptsearch.evaluators.encoding.ray_cluster import cluster_at\n"
         "@click.command()\n"
         "@ray_option\n"
         "def command(ray): print(cluster_at(ray).ray.cluster_resources()['CPU'] >= 1)\n"

@@ -9,7 +9,7 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import nn
 
-from promptsearch.evaluators.resnet import FusedResNet, can_fuse
+from promptsearch.evaluators.encoding.fused_resnet import FusedResNet, can_fuse
 
 
 def resnet(layers: tuple[int, ...] = (1, 2, 1, 2), side: int = 64) -> Any:

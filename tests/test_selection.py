@@ -17,9 +17,9 @@ from promptsearch.banks import BASELINE, Bank, PromptSet, Template
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task
-from promptsearch.evaluators.paired import compare_paired, mcnemar
+from promptsearch.evaluators.stats.paired import compare_paired, mcnemar
 from promptsearch.runs import SELECTIONS, Budget, Repeat, Selection, judge, nested, search
-from promptsearch.runs.resampling import bootstraps, folds, refilled
+from promptsearch.runs.selection.resampling import bootstraps, folds, refilled
 from promptsearch.search import (
     AskClimb,
     BeamSearch,
@@ -190,7 +190,7 @@ def test_templates_that_a_search_did_not_score_alone_are_weighed_too(make: Any) 
 
 
 def test_of_a_large_bank_only_templates_that_the_search_met_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptsearch.runs.selection.WHOLE", 5)
+    monkeypatch.setattr("promptsearch.runs.selection.select.WHOLE", 5)
     ev, goal = evaluator(shots=8), get_objective("xent")
     pair = PromptSet.of("wording 1 of a {}.", "wording 3 of a {}.")
     chosen = Selection("posterior", BANK, goal).choose(ev, [(pair, ev.score([pair])[0])])
@@ -361,7 +361,7 @@ def test_evolution_by_the_banks_words_is_repeated_in_the_folds_and_its_own_recor
 def test_weights_are_learnt_with_a_prior_towards_equal_ones() -> None:
     from scipy.optimize import minimize
 
-    from promptsearch.runs.weights import learn_weights
+    from promptsearch.runs.selection.weights import learn_weights
 
     ev = evaluator(shots=8)
     sets = PromptSet.of(*BANK.templates[1:4], "wording 3 of a {}.")

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from transformers import BertConfig
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators import text as text_module
-from promptsearch.evaluators import tower as tower_module
-from promptsearch.evaluators.text import TextEncoder
+from promptsearch.evaluators.encoding import text_encoder as text_module
+from promptsearch.evaluators.encoding import text_tower as tower_module
+from promptsearch.evaluators.encoding.text_encoder import TextEncoder
 
 EOT = 49407
 VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptsearch.banks import Template
-from promptsearch.search.validity import MOST, ProposalFilter
+from promptsearch.search.reply_parser import MOST, ProposalFilter
 
 READ = ProposalFilter(["cat", "fire truck", "polar_bear"]).read
 

@@ -77,7 +77,7 @@ def test_a_trial_whose_heartbeat_stopped_elsewhere_is_failed_and_tried_again(tmp
     import sqlalchemy
     from optuna.trial import TrialState
 
-    from promptsearch.runs.claims import Claims
+    from promptsearch.runs.store.trial_claims import Claims
 
     begin(tmp_path, storage)
     record = RunRecord.load("r", storage)
@@ -101,8 +101,8 @@ def test_a_trial_whose_heartbeat_stopped_elsewhere_is_failed_and_tried_again(tmp
 
 
 def test_a_worker_whose_trial_was_given_away_does_not_write_it(tmp_path: Path) -> None:
-    from promptsearch.runs import rows
-    from promptsearch.runs.claims import Claims
+    from promptsearch.runs.store import optuna_rows as rows
+    from promptsearch.runs.store.trial_claims import Claims
 
     record = RunRecord.open("r", str(tmp_path / "runs.db"), {"objective": "xent"}, {})
     from promptsearch.banks import Bank
@@ -119,7 +119,7 @@ def test_a_worker_whose_trial_was_given_away_does_not_write_it(tmp_path: Path) -
 
 def test_what_others_did_is_seen_although_trials_are_read_only_where_they_changed(tmp_path: Path, storage: str) -> None:
     from promptsearch.banks import Bank
-    from promptsearch.runs.claims import Claims
+    from promptsearch.runs.store.trial_claims import Claims
 
     one = RunRecord.open("r", storage, {"objective": "xent"}, {})
     other = RunRecord.load("r", storage)

@@ -13,9 +13,9 @@ import numpy as np
 
 from promptsearch.banks import BASELINE, PromptSet, load_bank
 from promptsearch.evaluators import Cache, Encoder, Evaluator, Split, Task, resolve_model
-from promptsearch.evaluators.conditions import CONDITIONS
-from promptsearch.evaluators.data import open_dataset
-from promptsearch.evaluators.features import LiveFeatures
+from promptsearch.evaluators.data.corruptions import CONDITIONS
+from promptsearch.evaluators.data.datasets import open_dataset
+from promptsearch.evaluators.data.picture_features import LiveFeatures
 from promptsearch.models.tiny.train import held_out
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from promptsearch.evaluators import Cache, Encoder, resolve_model
-from promptsearch.evaluators.data import open_dataset
-from promptsearch.evaluators.features import LiveFeatures, export_pack
+from promptsearch.evaluators.data.datasets import open_dataset
+from promptsearch.evaluators.data.picture_features import LiveFeatures, export_pack
 from promptsearch.models.tiny.train import HERE, held_out
 
 #: The conditions of the pack, beside plain pictures; chosen on held-out training pictures.

@@ -1,0 +1,226 @@
+"""A content-addressed cache of arrays: shelves of safetensors blocks, written atomically, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from promptsearch.errors import InputError
+
+#: The embedded models, each with a feature pack.
+MODELS = Path(__file__).resolve().parents[2] / "models"
+
+FORMAT = 1
+
+
+class CacheWarning(UserWarning):
+    """A cache could not be written, or a file in it was damaged; the work is done again."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One file of a shelf: named arrays, what they belong to, and anything else worth knowing."""
+
+    arrays: dict[str, np.ndarray]
+    key: dict[str, Any]
+    meta: dict[str, Any]
+    path: Path
+
+
+def default_cache_dir() -> Path:
+    """`$PROMPTSEARCH_CACHE`, else the user's cache folder of this system."""
+    if named := os.environ.get("PROMPTSEARCH_CACHE"):
+        return Path(named)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("promptsearch"))
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while chunk := f.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Hex sha256 (32 digits) of a JSON-able value in its canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], header: str) -> str:
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(arrays):
+        a = arrays[name]
+        digest.update(f"{name}:{a.dtype.str}:{a.shape}".encode())
+        digest.update(np.asarray(a, order="C").reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def read_block(path: Path) -> Block:
+    """Read and verify one file.
+
+    Raises:
+        ValueError: the file is truncated, damaged, or of another format.
+        OSError: it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np") as f:
+            header = f.metadata() or {}
+            arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, TypeError, UnicodeDecodeError) as e:
+        raise ValueError(f"not a readable safetensors file ({e})") from e
+    if "promptsearch" not in header or "checksum" not in header:
+        raise ValueError("not a block of promptsearch's cache")
+    if _checksum(arrays, header["promptsearch"]) != header["checksum"]:
+        raise ValueError("its checksum does not match")
+    about = json.loads(header["promptsearch"])
+    if about["format"] != FORMAT:
+        raise ValueError(f"format {about['format']}, this version reads {FORMAT}")
+    if "empty" in about["meta"]:
+        arrays = {}
+    return Block(arrays, about["key"], about["meta"], path)
+
+
+def write_block(folder: Path, key: dict[str, Any], arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> Path:
+    """Write one block atomically into `folder`; its name is its content's hash.  Raises OSError."""
+    from safetensors.numpy import save
+
+    if not arrays:  # safetensors keeps no file without a tensor
+        arrays, meta = {"empty": np.zeros(1, np.uint8)}, {**meta, "empty": True}
+    about = json.dumps({"format": FORMAT, "key": key, "meta": meta}, sort_keys=True)
+    checksum = _checksum(arrays, about)
+    data = save({k: np.asarray(v, order="C") for k, v in arrays.items()}, {"promptsearch": about, "checksum": checksum})
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{checksum[:24]}.safetensors"
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
+
+
+class Cache:
+    """Shelves of blocks under one writable folder, with read-only packs behind it.
+
+    cache = Cache()
+    cache.add("pictures", {"model": "…", "data": "…"}, {"features": features})
+    for block in cache.blocks("pictures", {"model": "…", "data": "…"}):
+        print(block.arrays["features"].shape)
+    """
+
+    def __init__(self, root: Path | None = None, packs: Sequence[Path] = ()) -> None:
+        self.root = Path(root) if root is not None else default_cache_dir()
+        self.packs = tuple(packs)
+        self._told_unwritable = False
+
+    def shelf(self, kind: str, key: dict[str, Any]) -> Path:
+        """The folder of one shelf, whether or not it exists."""
+        return self.root / kind / digest_of(key)
+
+    def holds(self, kind: str, key: dict[str, Any]) -> bool:
+        """Whether a shelf has any file, sound or not."""
+        return any(any((r / kind / digest_of(key)).glob("*.safetensors")) for r in (self.root, *self.packs))
+
+    def blocks(self, kind: str, key: dict[str, Any]) -> Iterator[Block]:
+        """All sound blocks of a shelf; a damaged one is reported, put away and treated as absent."""
+        for root in (self.root, *self.packs):
+            folder = root / kind / digest_of(key)
+            for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+                try:
+                    block = read_block(path)
+                except FileNotFoundError:  # another process cleared it between listing and reading
+                    continue
+                except (ValueError, OSError) as e:
+                    self._put_away(path, e)
+                    continue
+                if block.key == key:
+                    yield block
+
+    def get(self, kind: str, key: dict[str, Any]) -> Block | None:
+        """The first sound block of a shelf that holds just one."""
+        return next(self.blocks(kind, key), None)
+
+    def add(
+        self, kind: str, key: dict[str, Any], arrays: Mapping[str, np.ndarray], meta: dict[str, Any] | None = None
+    ) -> Path | None:
+        """Put a block on a shelf; its file, or None: a cache that cannot be written is told once and done without."""
+        try:
+            return write_block(self.shelf(kind, key), key, arrays, meta or {})
+        except OSError as e:
+            if not self._told_unwritable:
+                self._told_unwritable = True
+                reason = e.strerror or e
+                warnings.warn(
+                    f"the cache {self.root} cannot be written ({reason}): features are computed again each time; "
+                    "set PROMPTSEARCH_CACHE to a folder you can write",
+                    CacheWarning,
+                    stacklevel=2,
+                )
+            return None
+
+    def _put_away(self, path: Path, error: Exception) -> None:
+        where = "is put away as .damaged and computed again"
+        if any(path.is_relative_to(pack) for pack in self.packs):
+            where = "is ignored; reinstall promptsearch to get it back"
+        else:
+            try:
+                path.replace(path.with_suffix(".damaged"))
+            except OSError:
+                where = "is ignored and computed again"
+        warnings.warn(f"cache file {path} is damaged ({error}): it {where}", CacheWarning, stacklevel=3)
+
+    def info(self) -> list[tuple[str, int, int]]:
+        """(kind, files, bytes) of everything in the writable folder."""
+        rows = []
+        for kind in sorted(p for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else ():
+            sizes = [p.stat().st_size for p in kind.rglob("*") if p.is_file()]
+            rows.append((kind.name, len(sizes), sum(sizes)))
+        return rows
+
+    def clear(self, kind: str | None = None) -> int:
+        """Remove one kind, or everything; returns the bytes freed.
+
+        Raises:
+            InputError: there is no such kind, or it cannot be removed.
+        """
+        rows = self.info()
+        if kind is not None and kind not in {r[0] for r in rows}:
+            raise InputError(f"the cache {self.root} has no kind {kind!r}; it has {', '.join(r[0] for r in rows)}")
+        freed = 0
+        for name, _, size in rows:
+            if kind in (None, name):
+                try:
+                    shutil.rmtree(self.root / name)
+                except OSError as e:
+                    raise InputError(f"cannot clear {self.root / name}: {e.strerror}") from e
+                freed += size
+        return freed
+
+
+def default_cache() -> Cache:
+    """Return the user's cache, with the feature packs of the embedded models behind it."""
+    return Cache(packs=sorted(MODELS.glob("*/pack")))

@@ -1,0 +1,383 @@
+"""Labelled pictures from the hub, a folder of parquet files or a folder of pictures, decoded one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
+from promptsearch.evaluators.data.encoded_picture import StoredPicture
+from promptsearch.evaluators.data.hub import first_line, load_from_hub, prepared
+from promptsearch.plugins import Registry
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DATASETS = Registry("datasets")
+_HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<config>[\w.-]+))?")
+_SPLITS = ("train", "test", "validation", "val")
+_SPLIT_FILE = re.compile(rf"({'|'.join(_SPLITS)})(?![a-z])")
+_PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_FORMS = (
+    "parquet files (train-*.parquet and test-*.parquet) or pictures in class folders (train/cat/1.png, test/cat/2.png)"
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One split: its own name, its `datasets.Dataset`, and what its content is identified by."""
+
+    name: str
+    table: Any
+    content: Callable[[], str]
+
+
+class PictureData:
+    """The pictures and labels of a data set, by split ("train" and "test").
+
+    data = open_dataset("../shared/cifar10")
+    labels = data.labels("train")
+    for picture in data.pictures("train", range(8)):
+        print(picture.size)
+    """
+
+    def __init__(self, spec: str, parts: dict[str, _Part], picture_column: str | None, label_column: str | None):
+        self.spec = spec
+        self.splits: tuple[str, ...] = tuple(parts)
+        self.train_split: str | None = parts["train"].name if "train" in parts else None
+        self.test_split: str | None = parts["test"].name if "test" in parts else None
+        self._parts = parts
+        self._digests: dict[str, str] = {}
+        features = next(iter(parts.values())).table.features
+        self._picture_column = _find_pictures(spec, features, picture_column)
+        self._label_column = _find_labels(spec, features, label_column)
+        self._classes = self._find_classes(features[self._label_column])
+        if len(self._classes) < 2:
+            raise InputError(
+                f"data set {spec!r}: one class ({', '.join(self._classes)}) in column {self._label_column!r}; "
+                "classification needs two or more"
+            )
+        self.class_names: tuple[str, ...] = tuple(" ".join(name.replace("_", " ").split()) for name in self._classes)
+        for part in parts.values():
+            for column in (self._picture_column, self._label_column):
+                if part.table.features.get(column) != features[column]:
+                    raise InputError(
+                        f"data set {spec!r}: column {column!r} is missing or has other classes in split {part.name!r} "
+                        f"than in {self.splits[0]!r}; save both splits with the same features"
+                    )
+        if "train" in parts:
+            self.labels("train")
+
+    def labels(self, split: str) -> np.ndarray:
+        """(N,) int64 class indices of a split, in the data set's own order.
+
+        Raises:
+            PromptSearchError: no such split, pictures without a label, a class without a training picture.
+        """
+        part = self._part(split)
+        column = part.table.data.column(self._label_column)
+        values: np.ndarray
+        if column.null_count:
+            values = np.where(np.asarray(column.is_null()), -1, 0)
+        elif hasattr(part.table.features[self._label_column], "names"):
+            values = np.asarray(column, dtype=np.int64)
+        else:
+            number = {name: i for i, name in enumerate(self._classes)}
+            texts = column.to_pylist()
+            unknown = sorted(set(texts) - set(number))
+            if unknown:
+                raise PromptSearchError(
+                    f"data set {self.spec!r}, split {part.name!r}: class {unknown[0]!r} is not among the "
+                    f"{len(number)} classes of the training split; use the same names in both"
+                )
+            values = np.array([number[text] for text in texts], dtype=np.int64)
+        wrong = np.flatnonzero((values < 0) | (values >= len(self._classes)))
+        if len(wrong):
+            raise PromptSearchError(
+                f"data set {self.spec!r}, split {part.name!r}: {len(wrong)} of {len(values)} pictures have no label "
+                f"(the first is {wrong[0]}); use a data set whose {split} labels are public"
+            )
+        missing = sorted(set(range(len(self._classes))) - set(np.unique(values).tolist())) if split == "train" else []
+        if missing:
+            raise PromptSearchError(
+                f"data set {self.spec!r}, split {part.name!r}: class {self._classes[missing[0]]!r} has no picture; "
+                "add some, or remove the class"
+            )
+        return values
+
+    def fingerprint(self, split: str) -> str:
+        """What the pictures and labels of a split are, byte for byte, and the columns they are read from."""
+        if split not in self._digests:
+            self._digests[split] = self._part(split).content()
+        return f"{self._digests[split]}#{self._picture_column},{self._label_column}"
+
+    def pictures(self, split: str, indices: Iterable[int]) -> Iterator[Image]:
+        """Yield RGB pictures in the order of `indices`, decoded one at a time.
+
+        Raises:
+            InputError: an index that is not in the split.
+            PromptSearchError: a picture that cannot be decoded.
+        """
+        for picture in self.stored(split, indices):
+            yield picture.open()
+
+    def stored(self, split: str, indices: Iterable[int], condition: str | None = None) -> Iterator[StoredPicture]:
+        """Yield the pictures as they are stored, in the order of `indices`, to be degraded to `condition` when opened.
+
+        Raises:
+            InputError: an index that is not in the split.
+        """
+        from datasets import Image as ImageFeature
+
+        part = self._part(split)
+        column = self._picture_column
+        table = part.table.select_columns([column])
+        if isinstance(table.features[column], ImageFeature):
+            table = table.cast_column(column, ImageFeature(decode=False))
+        for index in map(int, indices):
+            if not 0 <= index < len(table):
+                raise InputError(
+                    f"data set {self.spec!r}, split {part.name!r}: no picture {index}, there are {len(table)}"
+                )
+            cell = table[index][column]
+            content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+            where = f"data set {self.spec!r}, split {part.name!r}, picture {index}"
+            yield StoredPicture(content, path, where, condition)
+
+    def _part(self, split: str) -> _Part:
+        if split not in self._parts:
+            raise PromptSearchError(
+                f"data set {self.spec!r} has no {split!r} split (it has {', '.join(self.splits)}); "
+                "use a data set with training and test pictures"
+            )
+        return self._parts[split]
+
+    def _find_classes(self, feature: Any) -> tuple[str, ...]:
+        if hasattr(feature, "names"):
+            return tuple(feature.names)
+        dtype = getattr(feature, "dtype", "")
+        if dtype in ("string", "large_string"):
+            values = set(self._part("train").table.data.column(self._label_column).to_pylist()) - {None}
+            return tuple(sorted(values))
+        raise InputError(
+            f"data set {self.spec!r}: label column {self._label_column!r} ({dtype or feature}) has no class names; "
+            f"save it as a class label: dataset.cast_column({self._label_column!r}, datasets.ClassLabel(names=[...]))"
+        )
+
+
+def open_dataset(spec: str, *, picture_column: str | None = None, label_column: str | None = None) -> PictureData:
+    """Open `cifar10`, `cifar100`, a hub id `owner/name[:config]`, or a local folder of parquet files or pictures.
+
+    "validation" or "val" serves as the test split where there is none.
+
+    Raises:
+        InputError: no such folder or data set, columns that cannot be told, no class names.
+        PromptSearchError: the hub cannot be reached and nothing is cached, a download or a file is broken,
+            pictures without labels, a class without training pictures.
+    """
+    folder = _local(spec)
+    import datasets
+
+    datasets.disable_progress_bars()  # a line per split of what is ready in a second
+    parts = _open_hub(spec) if folder is None else _open_parquet(spec, folder) or _open_pictures(spec, folder)
+    return PictureData(spec, parts, picture_column, label_column)
+
+
+def dataset_cached(spec: str) -> bool:
+    """Whether `open_dataset(spec)` can do without the hub: a local folder, or prepared in the datasets cache."""
+    return _local(spec) is not None or prepared(*_hub_id(spec))
+
+
+def _hub_id(spec: str) -> tuple[str, str | None]:
+    match = _HUB_ID.fullmatch(_named_data(spec))
+    if match is None:
+        raise InputError(
+            f"--dataset {spec}: no such folder, and neither {', '.join(DATASETS)} nor a hub id owner/name[:config]"
+        )
+    return match["repo"], match["config"]
+
+
+def _named_data(spec: str) -> str:
+    """The hub id or folder that a name stands for (CIFAR, or what a plug-in brings); anything else is itself."""
+    if spec in SHORT_NAMES:
+        return SHORT_NAMES[spec]
+    if not re.fullmatch(r"\w[\w-]*", spec) or os.path.exists(spec) or spec not in DATASETS:
+        return spec
+    named = DATASETS[spec]
+    return str(named() if callable(named) else named)
+
+
+def _local(spec: str) -> Path | None:
+    """The folder that `spec` means, or None for the hub's."""
+    path = os.path.expanduser(_named_data(spec))
+    if spec and os.path.isdir(path):
+        return Path(path)
+    if spec and os.path.exists(path):
+        raise InputError(f"--dataset {spec}: this is a file; give the folder that holds {_FORMS}")
+    _hub_id(spec)
+    return None
+
+
+def _roles(names: Iterable[str]) -> dict[str, str]:
+    """Which of a data set's splits serve as "train" and "test"."""
+    there = set(names)
+    test = next((name for name in ("test", "validation", "val") if name in there), None)
+    return {role: name for role, name in (("train", "train" if "train" in there else None), ("test", test)) if name}
+
+
+def _open_hub(spec: str) -> dict[str, _Part]:
+    repo, config = _hub_id(spec)
+    tables, address = load_from_hub(repo, config, spec)
+    roles = _roles(tables)
+    if not roles:
+        raise InputError(f"--dataset {spec}: no train or test split, only {', '.join(tables)}")
+
+    def part(name: str) -> _Part:
+        return _Part(name, tables[name], lambda: f"{address}:{name}")
+
+    return {role: part(name) for role, name in roles.items()}
+
+
+def _open_parquet(spec: str, folder: Path) -> dict[str, _Part]:
+    """The splits of a folder of parquet files; empty if it holds none."""
+    by_split: dict[str, list[Path]] = {}
+    files = sorted(file for file in folder.rglob("*.parquet") if not file.name.startswith("."))
+    for file in files:
+        relative = file.relative_to(folder)
+        in_name = _SPLIT_FILE.match(relative.name)
+        split = next((part for part in relative.parts[:-1] if part in _SPLITS), in_name and in_name[1])
+        if split is not None:
+            by_split.setdefault(split, []).append(file)
+    roles = _roles(by_split)
+    if files and not roles:
+        raise InputError(
+            f"--dataset {spec}: {files[0].name} belongs to no split; name the files train-*.parquet and test-*.parquet"
+        )
+
+    def part(name: str) -> _Part:
+        from datasets import Dataset, NamedSplit
+
+        ours = by_split[name]
+        places = sorted({str(file.parent.relative_to(folder)) for file in ours})
+        if len(places) > 1:
+            raise InputError(
+                f"--dataset {spec}: {name} files in several folders ({', '.join(places)}); give one of these folders"
+            )
+        try:
+            # Split by split, or the class names of the second would be taken to be those of the first; and not by
+            # load_dataset("parquet"), which tells a counter on the network about it and waits for the answer.
+            table = Dataset.from_parquet([_literal(file) for file in ours], split=NamedSplit(name))
+        except Exception as error:  # pyarrow's and datasets' errors share no base class
+            cause = error.__cause__ or error
+            raise PromptSearchError(
+                f"data set {spec!r}: {ours[0].name} cannot be read ({first_line(cause)}); download it again"
+            ) from error
+        return _Part(name, table, lambda: _hash(ours))
+
+    return {role: part(name) for role, name in roles.items()}
+
+
+def _open_pictures(spec: str, folder: Path) -> dict[str, _Part]:
+    """The splits of a folder SPLIT/CLASS/.../PICTURE (imagefolder's layout, without its half minute of indexing)."""
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as ImageFeature
+
+    roles = _roles(name for name in _SPLITS if (folder / name).is_dir())
+    if not roles:
+        if any(_pictures_in(child) for child in _folders(folder)):
+            raise InputError(
+                f"--dataset {spec}: class folders without splits; move them into a train and a test folder "
+                "(train/cat/1.png, test/cat/2.png)"
+            )
+        raise InputError(f"--dataset {spec}: this folder holds no {_FORMS}")
+    classes = sorted({child.name for name in roles.values() for child in _folders(folder / name)})
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=classes)})
+
+    def part(name: str) -> _Part:
+        home = folder / name
+        stray = next((f for f in sorted(home.iterdir()) if f.suffix.lower() in _PICTURES and f.is_file()), None)
+        if stray is not None:
+            raise InputError(
+                f"--dataset {spec}: {name}/{stray.name} lies in no class folder; move it to {name}/CLASS/{stray.name}"
+            )
+        found = [(file, label) for label, c in enumerate(classes) for file in _pictures_in(home / c)]
+        if not found:
+            raise InputError(f"--dataset {spec}: {name} holds no pictures in class folders ({name}/cat/1.png)")
+        files = [file for file, _ in found]
+        columns = {"image": [str(file) for file in files], "label": [label for _, label in found]}
+        return _Part(name, Dataset.from_dict(columns, features=features), lambda: _hash(files, home))
+
+    return {role: part(name) for role, name in roles.items()}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    found = (Path(home) / name for home, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(file for file in found if file.suffix.lower() in _PICTURES and not file.name.startswith("."))
+
+
+def _literal(file: Path) -> str:
+    """The path as a pattern that matches only itself."""
+    return re.sub(r"([\[*?])", r"[\1]", str(file.resolve()))
+
+
+def _hash(files: Sequence[Path], home: Path | None = None) -> str:
+    """sha256 over the files' bytes; with `home` also over their names below it and their sizes."""
+    digest = hashlib.sha256()
+    for file in files:
+        if home is not None:
+            digest.update(f"{file.relative_to(home).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as f:
+            while block := f.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _find_pictures(spec: str, features: Any, named: str | None) -> str:
+    from datasets import Image as ImageFeature
+
+    if named is not None:
+        feature = _named(spec, features, named, "--picture-column")
+        plain = isinstance(feature, dict) and "bytes" in feature
+        if isinstance(feature, ImageFeature) or plain or "binary" in str(getattr(feature, "dtype", "")):
+            return named
+        raise InputError(f"--picture-column {named}: {spec!r} has no pictures there but {feature}")
+    found = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
+    return _one(spec, features, found, ("img", "image"), "picture column", "--picture-column")
+
+
+def _find_labels(spec: str, features: Any, named: str | None) -> str:
+    if named is not None:
+        _named(spec, features, named, "--label-column")
+        return named
+    preferred = ("label", "fine_label")
+    found = [name for name, feature in features.items() if hasattr(feature, "names")]
+    if not found:  # plain numbers or texts under a usual name
+        found = [name for name in preferred if name in features]
+    return _one(spec, features, found, preferred, "label column", "--label-column")
+
+
+def _named(spec: str, features: Any, name: str, option: str) -> Any:
+    if name not in features:
+        raise InputError(f"{option} {name}: {spec!r} has no such column; there are {', '.join(features)}")
+    return features[name]
+
+
+def _one(spec: str, features: Any, found: list[str], preferred: Sequence[str], what: str, option: str) -> str:
+    chosen = found if len(found) == 1 else [name for name in preferred if name in found]
+    if chosen:
+        return chosen[0]
+    if found:
+        raise InputError(f"data set {spec!r}: several {what}s ({', '.join(found)}); choose one with {option}")
+    raise InputError(f"data set {spec!r}: no {what} among {', '.join(features)}; name one with {option}")

@@ -1,0 +1,237 @@
+"""Picture features of a data set: from a feature pack, or from pictures and a model, block by block in the cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.cache.store import Block, Cache, digest_of, read_block, write_block
+from promptsearch.evaluators.data.corruptions import split_condition
+from promptsearch.evaluators.encoding.encoder import Encoder
+from promptsearch.evaluators.encoding.model_spec import ModelSpec
+
+if TYPE_CHECKING:
+    from promptsearch.evaluators.data.datasets import PictureData
+    from promptsearch.evaluators.data.encoded_picture import StoredPicture
+
+#: Pictures encoded between two writes to the cache: what a kill can cost.
+BLOCK = 1024
+
+log = logging.getLogger(__name__)
+
+
+def pack_key(model: ModelSpec, dataset: str, split: str) -> dict[str, str]:
+    """What a feature pack is found by: the model's fingerprint and the data set's name, whoever made it and where."""
+    return {"model": model.fingerprint, "dataset": dataset, "split": split}
+
+
+class PackFeatures:
+    """Features that came without pictures: the shipped pack, or one that `promptsearch features import` brought."""
+
+    def __init__(self, model: ModelSpec, dataset: str, cache: Cache) -> None:
+        self.name = dataset
+        self._model, self._cache = model, cache
+        self._loaded: dict[str, Block] = {}
+        meta = self._block("train").meta
+        self.class_names: tuple[str, ...] = tuple(meta["class_names"])
+        self.origin = f"feature pack made with {meta['made_with']}"
+        self.fingerprint = str(meta["data"])
+        self._data: PictureData | None = None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether `take_pictures` was called."""
+        return self._data is not None
+
+    def take_pictures(self, data: PictureData) -> None:
+        """The pictures that the features were made of, for what needs more than features.
+
+        Raises:
+            InputError: their labels are not the pack's.
+        """
+        for split in ("train", "test"):
+            labels, indices = self.labels(split)
+            theirs = data.labels(split)
+            fits = data.class_names == self.class_names and indices.max() < len(theirs)
+            if not fits or (theirs[indices] != labels).any():
+                raise InputError(
+                    f"--pictures {data.spec}: not what the feature pack of {self.name} was made of: other classes or "
+                    f"labels in its {split} split; name the data set that it was made of"
+                )
+        self._data = data
+
+    @property
+    def pictures_fingerprint(self) -> str:
+        """What the pictures are, byte for byte; without pictures what the pack says that it was made of."""
+        if self._data is None:
+            return self.fingerprint
+        contents = [self._data.fingerprint(split) for split in ("train", "test")]
+        return digest_of([*contents, split_condition(self.name)[1]])
+
+    def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
+        """The pictures at these indices of the data set's split, to be opened.
+
+        Raises:
+            InputError: there is the pack only.
+        """
+        if self._data is None:
+            raise InputError(
+                f"--dataset {self.name}: there is a feature pack only, and this needs the pictures; "
+                "give them with --pictures FOLDER"
+            )
+        return self._data.stored(split, indices, split_condition(self.name)[1])
+
+    def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        arrays = self._block(split).arrays
+        return arrays["labels"].astype(np.int64), arrays["indices"].astype(np.int64)
+
+    def features(self, split: str, positions: np.ndarray) -> np.ndarray:
+        arrays = self._block(split).arrays
+        found = arrays["features"][positions].astype(np.float32)
+        if (bad := _not_finite(found)) is not None:
+            raise PromptSearchError(
+                f"the feature pack of {self.name} has a feature that is not finite, of picture "
+                f"{arrays['indices'][positions][bad]} of the {split} split; make the pack again"
+            )
+        return found
+
+    def _block(self, split: str) -> Block:
+        if split not in self._loaded:
+            block = self._cache.get("packs", pack_key(self._model, self.name, split))
+            if block is None:
+                raise PromptSearchError(
+                    f"the feature pack of {self.name} for --model {self._model.name} has no sound {split} split; "
+                    "import it again, or give the pictures with --dataset PATH"
+                )
+            self._loaded[split] = block
+        return self._loaded[split]
+
+
+def has_pack(model: ModelSpec, dataset: str, cache: Cache) -> bool:
+    """Whether there is a feature pack of this data set for this model."""
+    return cache.holds("packs", pack_key(model, dataset, "train"))
+
+
+class LiveFeatures:
+    """Features computed from pictures as they are asked for, each picture once ever."""
+
+    def __init__(self, data: PictureData, condition: str | None, name: str, encoder: Encoder, cache: Cache) -> None:
+        self.name = name
+        self.class_names = data.class_names
+        self.origin = "pictures" if condition is None else f"pictures, made {condition} on the fly"
+        self.fingerprint = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition])
+        self._data, self._condition, self._encoder, self._cache = data, condition, encoder, cache
+        self._known: dict[str, dict[int, np.ndarray]] = {}
+        self.pictures_fingerprint = self.fingerprint
+
+    has_pictures = True
+
+    def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
+        """The pictures at these indices of the data set's split, to be opened."""
+        return self._data.stored(split, indices, self._condition)
+
+    def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        labels = self._data.labels(split)
+        return labels, np.arange(len(labels))
+
+    def features(self, split: str, positions: np.ndarray) -> np.ndarray:
+        known = self._load(split)
+        missing = sorted({int(p) for p in positions} - known.keys())
+        log.info("%s pictures: %d wanted, %d not in the cache", split, len(positions), len(missing))
+        parts = [np.array(missing[at : at + BLOCK]) for at in range(0, len(missing), BLOCK)]
+        blocks = (self._pictures(split, part, n * BLOCK, len(missing)) for n, part in enumerate(parts))
+        for n, vectors in self._encoder.encode_blocks(blocks):
+            self._cache.add("pictures", self._key(split), {"positions": parts[n], "features": vectors})
+            known.update(zip(parts[n].tolist(), vectors, strict=True))
+        if missing:
+            self._encoder.progress(len(missing), len(missing), f"encoding {split} pictures")
+        return np.stack([known[int(p)] for p in positions])
+
+    def _pictures(self, split: str, part: np.ndarray, done: int, total: int) -> Iterator[StoredPicture]:
+        for i, picture in enumerate(self.stored(split, part)):
+            if i % 16 == 0:
+                self._encoder.progress(done + i, total, f"encoding {split} pictures")
+            yield picture
+
+    def _key(self, split: str) -> dict[str, Any]:
+        data = self._data.fingerprint(split)
+        return {**self._encoder.spec.picture_key, "data": data, "split": split, "condition": self._condition or ""}
+
+    def _load(self, split: str) -> dict[int, np.ndarray]:
+        if split not in self._known:
+            known: dict[int, np.ndarray] = {}
+            for block in self._cache.blocks("pictures", self._key(split)):
+                known.update(zip(block.arrays["positions"].tolist(), block.arrays["features"], strict=True))
+            self._known[split] = known
+        return self._known[split]
+
+
+def export_pack(
+    source: PackFeatures | LiveFeatures, model: ModelSpec, folder: Path, positions: dict[str, np.ndarray] | None = None
+) -> list[Path]:
+    """Write a data set's features as a pack: one block per split that `import_pack` (or a copy) gives to others.
+
+    Args:
+        positions: which pictures of each split; all of them where a split is not named.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    written = []
+    for split in ("train", "test"):
+        labels, indices = source.labels(split)
+        at = (positions or {}).get(split, np.arange(len(labels)))
+        arrays = {
+            "features": source.features(split, at),
+            "labels": labels[at].astype(np.int16),
+            "indices": indices[at].astype(np.int32),
+        }
+        meta = {
+            "class_names": list(source.class_names),
+            "made_with": f"{model.name} ({model.precision}, {model.device})",
+            "data": source.fingerprint,
+        }
+        key = pack_key(model, source.name, split)
+        try:
+            written.append(write_block(folder / "packs" / digest_of(key), key, arrays, meta))
+        except OSError as e:
+            raise InputError(f"cannot write the pack to {folder}: {e.strerror or e}") from e
+    return written
+
+
+def import_pack(folder: Path, cache: Cache) -> list[dict[str, Any]]:
+    """Check every block of a pack and put it into the cache; returns their keys.
+
+    Raises:
+        InputError: nothing there, or a file that is damaged or no feature block (then nothing is imported).
+    """
+    files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+    if not files:
+        raise InputError(f"{folder}: no feature pack there (a folder written by `promptsearch features export`)")
+    blocks = []
+    for file in files:
+        try:
+            block = read_block(file)
+        except (ValueError, OSError) as e:
+            raise InputError(f"{file}: {e}; fetch the pack again") from e
+        if not {"features", "labels", "indices"} <= block.arrays.keys() or "dataset" not in block.key:
+            raise InputError(f"{file}: not a block of a feature pack")
+        if (bad := _not_finite(block.arrays["features"])) is not None:
+            raise InputError(
+                f"{file}: the feature of picture {block.arrays['indices'][bad]} is not finite; make the pack again"
+            )
+        blocks.append(block)
+    for block in blocks:
+        cache.add("packs", block.key, block.arrays, block.meta)
+    return [b.key for b in blocks]
+
+
+def _not_finite(features: np.ndarray) -> int | None:
+    """The first row that is not finite."""
+    finite = np.isfinite(features).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))

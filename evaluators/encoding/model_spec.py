@@ -1,0 +1,228 @@
+"""Which model is meant: a name, a hub id, a folder or a weights file, found without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.cache.store import MODELS, Cache, digest_of, sha256_file
+from promptsearch.evaluators.data.hub import find_cached, go_offline, hub_reachable
+
+TINY = MODELS / "tiny"
+RN50_REPO = "timm/resnet50_clip.openai"
+WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+PRECISIONS = ("fp32", "bf16", "fp16")
+REMEDIES = (
+    "give weights you have with --weights FILE or --model local-dir:FOLDER, name a mirror in HF_ENDPOINT, "
+    "or take the embedded one with --model tiny"
+)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model and where its weights are; `fingerprint` changes whenever its features may.
+
+    `source` is what open_clip is asked for: (name, tag) of a built-in architecture, or a `local-dir:`/`hf-hub:` name.
+    """
+
+    name: str
+    source: str
+    tag: str | None
+    weights: Path | None
+    fingerprint: str
+    device: str
+    precision: str
+
+    @property
+    def is_tiny(self) -> bool:
+        return self.source == f"local-dir:{TINY}"
+
+    @property
+    def text_key(self) -> dict[str, str]:
+        """Cache key of text vectors: always float32."""
+        return {"model": self.fingerprint, "device": self.device, "dtype": "fp32"}
+
+    @property
+    def picture_key(self) -> dict[str, str]:
+        """Cache key of picture vectors, whose dtype is the precision asked for."""
+        return {"model": self.fingerprint, "device": self.device, "dtype": self.precision}
+
+
+def resolve_model(
+    spec: str,
+    cache: Cache,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    here: bool = True,
+) -> ModelSpec:
+    """Find a model's weights (downloading them if need be) and fingerprint it; the model itself is not loaded.
+
+    Args:
+        spec: `tiny`, an open_clip architecture (`RN50` means OpenAI's weights), `NAME:PRETRAINED` (`NAME:random`
+            for a random initialisation), `hf-hub:OWNER/NAME` or `local-dir:PATH`.
+        weights: a safetensors file or a state dict for the architecture `spec`.
+        here: whether it is to run on this machine, so that `device` must be one of its own.
+
+    Raises:
+        InputError: no such model, file, device or precision.
+        PromptSearchError: weights that can be had neither here nor from the hub.
+    """
+    device = resolve_device(device, here)
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
+    if precision == "fp16" and device == "cpu":
+        raise InputError("--precision fp16 on a CPU is slower than fp32 and less exact; use fp32 or bf16")
+    source, tag, file, about = _locate(spec, weights, cache)
+    about["weights"] = _file_hash(file, cache) if file else None
+    return ModelSpec(spec, source, tag, file, digest_of(about), device, precision)
+
+
+def resolve_device(device: str, here: bool = True) -> str:
+    """`auto`, `cpu` or `cuda` to the kind that will be used; torch is asked only where there may be a GPU."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {device}: choose from auto, cpu, cuda")
+    if not here and device != "auto":
+        return device
+    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
+    return "cpu"
+
+
+def _may_have_gpu() -> bool:
+    return any(os.path.exists(p) for p in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")) or os.name == "nt"
+
+
+def _locate(spec: str, weights: Path | None, cache: Cache) -> tuple[str, str | None, Path | None, dict[str, Any]]:
+    """(open_clip name, tag, weights file, what the fingerprint is made of beside the weights)."""
+    if spec == "tiny":
+        spec = f"local-dir:{TINY}"
+    if spec.startswith(("local-dir:", "hf-hub:")):
+        if weights is not None:
+            raise InputError(f"--weights cannot be combined with --model {spec}, which brings its own; leave one out")
+        return _locate_folder(spec) if spec.startswith("local-dir:") else _locate_hub(spec)
+    name, _, tag = spec.partition(":")
+    if weights is not None:
+        if tag:
+            raise InputError(f"--weights {weights} and the tag {tag!r} of --model {spec} exclude each other")
+        if not weights.is_file():
+            raise InputError(f"--weights {weights}: no such file")
+        # Weights in a file carry no activation: RN50 means OpenAI's, which need QuickGELU.
+        name = "RN50-quickgelu" if name == "RN50" else name
+        return name, None, weights.resolve(), {"architecture": name}
+    if tag == "random":
+        return name, tag, None, {"architecture": name, "random": True}
+    tag = tag or ("openai" if name == "RN50" else "")
+    if (name, tag) == ("RN50", "openai") and (found := find_cached(RN50_REPO, WEIGHT_FILES[0])):
+        return name, tag, found, {"architecture": name, "tag": tag}
+    return name, tag, _download_tag(name, tag, cache), {"architecture": name, "tag": tag}
+
+
+def _locate_folder(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
+    folder = Path(spec.removeprefix("local-dir:")).expanduser()
+    config = folder / "open_clip_config.json"
+    if not folder.is_dir():
+        raise InputError(f"--model {spec}: no such folder")
+    try:
+        model_config = json.loads(config.read_text("utf-8"))
+        if not isinstance(model_config, dict) or "model_cfg" not in model_config:
+            raise InputError(f"{config}: has no model_cfg; save the model in open_clip's own form")
+    except FileNotFoundError as e:
+        raise InputError(f"--model {spec}: {config} is missing; save the model in open_clip's own form") from e
+    except (ValueError, OSError) as e:
+        raise InputError(f"{config}: not readable as JSON ({e})") from e
+    for file in WEIGHT_FILES:
+        if (folder / file).is_file():
+            return f"local-dir:{folder.resolve()}", None, (folder / file).resolve(), {"config": model_config}
+    raise InputError(f"--model {spec}: no weights there ({' or '.join(WEIGHT_FILES)})")
+
+
+def _locate_hub(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
+    repo = spec.removeprefix("hf-hub:")
+    found = next((f for name in WEIGHT_FILES if (f := find_cached(repo, name))), None)
+    config = find_cached(repo, "open_clip_config.json")
+    if found is None or config is None:
+        _need_hub(spec)
+        from huggingface_hub import hf_hub_download
+        from open_clip.pretrained import download_pretrained_from_hf
+
+        try:
+            config = Path(hf_hub_download(repo, "open_clip_config.json"))
+            found = Path(download_pretrained_from_hf(repo))
+        except Exception as e:  # the hub's client raises many kinds; all mean that the model cannot be had
+            raise PromptSearchError(f"--model {spec} cannot be downloaded ({_first_line(e)}); {REMEDIES}") from e
+    else:
+        _offline_unless_reachable()
+    return spec, None, found, {"config": json.loads(config.read_text("utf-8"))}
+
+
+def _download_tag(name: str, tag: str, cache: Cache) -> Path:
+    """The weights file of one of open_clip's named weights; where it lies is remembered, to save open_clip's import."""
+    key = {"name": name, "tag": tag}
+    if (memo := cache.get("model-files", key)) and (path := Path(memo.meta["path"])).is_file():
+        _offline_unless_reachable()
+        return path
+    import open_clip
+
+    if name not in open_clip.list_models():
+        near = difflib.get_close_matches(name, ["tiny", *open_clip.list_models()], 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "open_clip.list_models() names them all"
+        raise InputError(f"--model {name}: open_clip has no such architecture; {hint}")
+    config = open_clip.get_pretrained_cfg(name, tag)
+    if not config:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        which = f"{tag!r} is not among the weights" if tag else "say which weights"
+        raise InputError(f"--model {name}: {which}: NAME:PRETRAINED with one of {tags}, or --weights FILE")
+    repo = config.get("hf_hub", "").rstrip("/")
+    cached = next((f for w in WEIGHT_FILES if repo and (f := find_cached(repo, w))), None)
+    if cached is None:
+        _need_hub(f"{name}:{tag}")
+    else:
+        _offline_unless_reachable()
+    try:
+        path = Path(open_clip.download_pretrained(config))
+    except Exception as e:  # as above: any failure of the client means that the weights cannot be had
+        raise PromptSearchError(f"--model {name}:{tag} cannot be downloaded ({_first_line(e)}); {REMEDIES}") from e
+    cache.add("model-files", key, {}, {"path": str(path)})
+    return path
+
+
+def _need_hub(what: str) -> None:
+    reachable, reason = hub_reachable()
+    if not reachable:
+        raise PromptSearchError(f"--model {what} is not in the caches and cannot be downloaded ({reason}); {REMEDIES}")
+
+
+def _offline_unless_reachable() -> None:
+    """Cached files must not cost the client's retries where there is no network."""
+    if not hub_reachable()[0]:
+        go_offline()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _file_hash(path: Path, cache: Cache) -> str:
+    """sha256 of a weights file, remembered by its path, size and time of change."""
+    stat = path.stat()
+    key = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    if stat.st_size < 1 << 25:
+        return sha256_file(path)
+    if memo := cache.get("file-hashes", key):
+        return str(memo.meta["sha256"])
+    sha = sha256_file(path)
+    cache.add("file-hashes", key, {}, {"sha256": sha})
+    return sha

@@ -1,0 +1,357 @@
+"""A Ray cluster: where it is, what it has, and a crew of workers that hold their state and may die."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.scoring.template_table import available_cores
+
+K = TypeVar("K")
+
+#: One piece of work: what it is called, the worker's method, and its arguments.
+Job = tuple[K, str, tuple[Any, ...]]
+
+#: Times that Ray restarts a worker and runs its piece again, and that a piece goes to yet another worker.
+RETRIES = 3
+
+#: Pieces that a worker has in hand: one at work, one waiting.
+DEPTH = 2
+
+#: Seconds until at least one worker must have begun.
+PATIENCE = 300.0
+
+_ADDRESS = re.compile(r"(?:(?P<client>ray)://)?(?P<host>[\w.-]+)(?::(?P<port>\d{1,5}))?")
+_REMEDY = "start one there with `ray start --head`, or give --ray no address for a cluster on this machine"
+
+#: How HTTP/2 begins, which gRPC and so Ray speaks: the preface and an empty settings frame.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+
+log = logging.getLogger(__name__)
+
+
+def check_address(address: str) -> str:
+    """`local`, `auto`, `HOST:PORT` or `ray://HOST[:PORT]`, as it was given.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if address in ("local", "auto") or (match and (match["client"] or match["port"])):
+        return address
+    raise InputError(
+        f"--ray {address}: no address of a Ray cluster (auto, HOST:PORT or ray://HOST:PORT); "
+        "for one on this machine write --ray=local"
+    )
+
+
+class Cluster:
+    """A Ray cluster, reached when it is first needed; one of this process's own ends with it.
+
+        cluster = Cluster("local")
+        crew = cluster.crew(Worker, "cpu", threads=1)
+        cluster.stop()
+
+    Args:
+        address: `local` starts one on this machine, `auto` finds one that runs on it, `HOST:PORT` is one that this
+            machine belongs to, `ray://HOST:PORT` one elsewhere.
+
+    Raises:
+        InputError: no such address.
+        PromptSearchError: Ray is not installed, or nothing answers at the address.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = check_address(address)
+        self._ray: Any = None
+        self._begun_here = False
+        self._crew: tuple[tuple[Any, ...], Crew] | None = None
+
+    @property
+    def ray(self) -> Any:
+        """The module, connected."""
+        if self._ray is None:
+            self._ray = self._connect()
+        return self._ray
+
+    def device(self, wanted: str) -> str:
+        """`auto`, `cpu` or `cuda` to what the workers of another cluster have; on this machine it is as given."""
+        if self.address == "local" or wanted not in ("auto", "cuda"):
+            return wanted
+        if self._most("GPU") >= 1:
+            return "cuda"
+        if wanted == "cuda":
+            raise InputError(f"--device cuda: the Ray cluster {self.address} has no GPU; use --device cpu")
+        return "cpu"
+
+    def crew(self, worker: type, device: str, threads: int, *args: Any) -> Crew:
+        """As many workers as there is room for: one per GPU, or one per `threads` cores.
+
+        The same crew for the same arguments; another one takes the place of the last.
+
+        Args:
+            worker: a class with a method `ready`; each worker is `worker(*args)`.
+
+        Raises:
+            PromptSearchError: there is room for none.
+        """
+        key = (worker, device, threads, *args)
+        if self._crew is not None:
+            if self._crew[0] == key and self._crew[1].workers:
+                return self._crew[1]
+            self._crew[1].dismiss()
+            self._crew = None
+        kind, each = ("GPU", 1) if device == "cuda" else ("CPU", threads)
+        count = sum(int(node.get(kind, 0) // each) for node in self._nodes())
+        if not count:
+            wants = "a GPU" if kind == "GPU" else f"{threads} cores, as many as one process here uses threads,"
+            raise PromptSearchError(
+                f"--ray {self.address}: a worker wants {wants} and no machine of the cluster has that "
+                f"(the largest has {self._most(kind):g}); "
+                + ("use --device cpu" if kind == "GPU" else "set OMP_NUM_THREADS to fewer")
+            )
+        options = {"num_gpus": 1, "num_cpus": 0} if kind == "GPU" else {"num_cpus": threads}
+        log.info("%d workers on the Ray cluster %s, %d threads each", count, self.address, threads)
+        remote = self.ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES, **options)(worker)
+        self._crew = key, Crew(self.ray, [remote.remote(*args) for _ in range(count)], self.address)
+        return self._crew[1]
+
+    def stop(self) -> None:
+        """Let the workers go and leave the cluster; one that was started here ends."""
+        if self._crew is not None:
+            self._crew[1].dismiss()
+            self._crew = None
+        if self._ray is not None and self._begun_here:
+            self._ray.shutdown()
+        self._ray, self._begun_here = None, False
+
+    def _nodes(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    def _most(self, kind: str) -> float:
+        return max((node.get(kind, 0) for node in self._nodes()), default=0)
+
+    def _connect(self) -> Any:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report home
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 unless told: beside other work nothing would move
+        os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # a busy machine is no broken one
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns about a change to come
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # its notes would come on stdout, into our JSON
+        client = self.address.startswith("ray://")
+        if client and _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # a client alone does not look for the token by itself
+        try:
+            import ray
+            import ray.exceptions
+        except ImportError as e:
+            raise PromptSearchError(
+                f"--ray {self.address}: Ray is not installed; pip install 'promptsearch[ray]'"
+            ) from e
+        if ray.is_initialized():  # the caller's own, or of another problem of this process
+            return ray
+        self._must_answer()
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if self.address == "local":
+            options |= {"num_cpus": max(available_cores(), one_process_threads()), "include_dashboard": False}
+        try:
+            with _logs_kept():
+                ray.init(address=self.address, **options)
+        except Exception as e:  # ConnectionError, RuntimeError (other versions), ImportError (no grpc), ValueError …
+            reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+            remedy = "pip install 'ray[client]'" if isinstance(e, ImportError) else _REMEDY
+            if client and not isinstance(e, ImportError):
+                remedy = "what answers there may want the head's ~/.ray/auth_token: copy it to this machine"
+            if self.address == "local":
+                remedy = "try again when the machine is less busy, or leave --ray out"
+            raise PromptSearchError(f"--ray {self.address}: cannot be reached ({reason}); {remedy}") from e
+        self._begun_here = True
+        return ray
+
+    def _must_answer(self) -> None:
+        """Ray itself tries an address that does not answer for minutes."""
+        if self.address in ("local", "auto"):
+            return
+        match = _ADDRESS.fullmatch(self.address)
+        assert match is not None  # checked when it was given
+        try:
+            with socket.create_connection((match["host"], int(match["port"] or 10001)), timeout=5) as s:
+                s.sendall(_HELLO)
+                answer = s.recv(9)
+        except (OSError, OverflowError) as e:
+            raise PromptSearchError(
+                f"--ray {self.address}: nothing answers there ({getattr(e, 'strerror', None) or e}); {_REMEDY}"
+            ) from e
+        if answer[3:4] != b"\x04":  # the type of a settings frame
+            raise PromptSearchError(f"--ray {self.address}: what answers there is not Ray; {_REMEDY}")
+
+
+def _has_token() -> bool:
+    """Whether there is a token that Ray would find: clusters are guarded by one."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return True
+    return (Path.home() / ".ray" / "auth_token").is_file()
+
+
+class Crew:
+    """Workers that take pieces of work as they become free; Ray restarts one that dies and runs its piece again.
+
+    for key, result in crew.run((n, "square", (n,)) for n in range(100)):
+        print(key, result)
+    """
+
+    def __init__(self, ray: Any, workers: list[Any], address: str) -> None:
+        self.size = len(workers)
+        self.workers = workers
+        self._ray, self._address, self._why = ray, address, ""
+        self._load: dict[Any, int] = {}
+        self._starting = {worker.ready.remote(): worker for worker in workers}
+
+    def run(self, jobs: Iterator[Job[K]]) -> Iterator[tuple[K, Any]]:
+        """What the jobs give, as they are done; jobs are asked for only when a worker is free for them.
+
+        Raises:
+            PromptSearchError: as the worker raised it; no worker is left or begins.
+        """
+        again: deque[tuple[Job[K], int]] = deque()
+        pending: dict[Any, tuple[Any, Job[K], int]] = {}
+        more, began = True, time.monotonic()
+        failed: PromptSearchError | None = None
+        try:
+            while True:
+                while (worker := self._free()) is not None and (more or again):
+                    if again:
+                        job, tries = again.popleft()
+                    elif (job_or_none := next(jobs, None)) is None:
+                        more = False
+                        continue
+                    else:
+                        job, tries = job_or_none, 0
+                    ref = getattr(worker, job[1]).remote(*job[2])
+                    pending[ref] = (worker, job, tries)
+                    self._load[worker] += 1
+                if not pending and not more and not again:
+                    if failed is not None:
+                        raise failed
+                    return
+                if not self._load and not self._starting:
+                    raise PromptSearchError(
+                        f"--ray {self._address}: every worker died ({self._why}); the same command again goes on"
+                    )
+                if not self._load and time.monotonic() - began > PATIENCE:
+                    raise PromptSearchError(
+                        f"--ray {self._address}: no worker began within {PATIENCE:.0f} s; "
+                        "see with `ray status` whether the cluster is busy"
+                    )
+                done, _ = self._ray.wait([*pending, *self._starting], num_returns=1, timeout=5)
+                for ref in done:
+                    if ref in self._starting:
+                        worker = self._starting.pop(ref)
+                        if self._result(ref)[0]:
+                            self._load[worker] = 0
+                        else:
+                            self._lose(worker)
+                        continue
+                    worker, job, tries = pending.pop(ref)
+                    if worker in self._load:
+                        self._load[worker] -= 1
+                    try:
+                        alive, result = self._result(ref)
+                    except PromptSearchError as e:  # raised when what the others have in hand is kept
+                        failed, more = failed or e, False
+                        again.clear()
+                        continue
+                    if alive:
+                        yield job[0], result
+                        continue
+                    self._lose(worker)
+                    if tries >= RETRIES:
+                        raise PromptSearchError(
+                            f"--ray {self._address}: one piece of the work killed {tries + 1} workers "
+                            f"({result}); look for memory that runs out in Ray's logs"
+                        )
+                    if failed is None:
+                        again.append((job, tries + 1))
+        finally:  # of a caller that goes on after an error
+            for worker, _, _ in pending.values():
+                if worker in self._load:
+                    self._load[worker] -= 1
+
+    def call(self, method: str, *args: Any) -> Any:
+        """One method of any worker."""
+        return next(self.run(iter([(None, method, args)])))[1]
+
+    def dismiss(self) -> None:
+        """Let all workers go, and what they hold."""
+        for worker in self.workers:
+            self._ray.kill(worker)
+        self.workers, self._load, self._starting = [], {}, {}
+
+    def _lose(self, worker: Any) -> None:
+        self._load.pop(worker, None)
+        self.workers = [w for w in self.workers if w is not worker]
+
+    def _free(self) -> Any:
+        """The worker with the least in hand, if it can take more."""
+        worker = min(self._load, key=self._load.__getitem__, default=None)
+        return worker if worker is not None and self._load[worker] < DEPTH else None
+
+    def _result(self, ref: Any) -> tuple[bool, Any]:
+        """(True, what the worker gave) or (False, why it is gone for good)."""
+        errors = self._ray.exceptions
+        try:
+            return True, self._ray.get(ref)
+        except errors.RayTaskError as e:
+            cause = e.cause
+            if isinstance(cause, PromptSearchError):
+                raise cause from None
+            raise PromptSearchError(f"--ray {self._address}: a worker failed ({_last_line(cause or e)})") from e
+        except errors.RayError as e:
+            self._why = _last_line(e)
+            log.info("a Ray worker is gone: %s", self._why)
+            return False, self._why
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
+
+
+def one_process_threads() -> int:
+    """Threads that torch would use in this process: the last bits of a batch depend on their number."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+#: The clusters of this process by address.
+_clusters: dict[str, Cluster] = {}
+
+
+def cluster_at(address: str) -> Cluster:
+    """The one cluster of this process with this address: problems that use it share its workers."""
+    return _clusters.setdefault(address, Cluster(address))
+
+
+def stop_clusters() -> None:
+    """End the clusters that were started here, and leave the others."""
+    while _clusters:
+        _clusters.popitem()[1].stop()
+
+
+@contextlib.contextmanager
+def _logs_kept() -> Iterator[None]:
+    """Ray sets the handlers and levels of Python's root logger its own way."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:], root.level = handlers, level

@@ -1,0 +1,214 @@
+"""Encoding on many machines: the model opened once by each worker of a Ray cluster, the same bits as in one process."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch import __version__
+from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators.cache.store import Cache
+from promptsearch.evaluators.data.encoded_picture import StoredPicture
+from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress, text_parts
+from promptsearch.evaluators.encoding.model_spec import ModelSpec, resolve_model
+from promptsearch.evaluators.encoding.ray_cluster import Cluster, Crew, Job, one_process_threads
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Batches of pictures in one piece of work.
+PIECE = {"cpu": 2, "cuda": 4}
+
+#: Fewer texts than this are not shared out.
+SHARE = 64
+
+log = logging.getLogger(__name__)
+
+
+class EncodingWorker:
+    """Opens the model that it is told of, and encodes what it is sent.
+
+    worker = EncodingWorker(("tiny", None), spec.fingerprint, "cpu", "fp32", None, 1, __version__)
+    worker.pictures(some_pictures)  # (n, D)
+    """
+
+    def __init__(
+        self,
+        asked: tuple[str, Path | None],
+        fingerprint: str,
+        device: str,
+        precision: str,
+        batch: int | None,
+        threads: int,
+        version: str,
+    ) -> None:
+        self._asked, self._fingerprint = asked, fingerprint
+        self._device, self._precision, self._batch = device, precision, batch
+        self._threads, self._version = threads, version
+        self._opened: Encoder | None = None
+
+    def ready(self) -> dict[str, Any]:
+        """Open the model; who this is.
+
+        Raises:
+            InputError, PromptSearchError: the model cannot be had there, or is another one there.
+        """
+        import os
+        import platform
+
+        self._encoder.model  # noqa: B018 (opened once, here)
+        return {"host": platform.node(), "pid": os.getpid()}
+
+    def info(self) -> dict[str, Any]:
+        """As `Encoder.info`, from the model itself."""
+        return self._encoder.measure()
+
+    def pictures(self, pictures: list[Image | StoredPicture]) -> np.ndarray:
+        """(n, D) unit vectors."""
+        return self._encoder.encode_pictures(pictures)
+
+    def texts(self, texts: list[str], share: int, shares: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (m,) and unit vectors (m, D) of every `shares`-th chunk of these distinct texts."""
+        encoder = self._encoder
+        encoder.refuse_too_long(texts)
+        if shares == 1:
+            return np.arange(len(texts)), encoder.text_encoder.encode(texts)
+        chunks = encoder.text_encoder.chunks(texts)[share::shares]
+        vectors = [encoder.text_encoder.encode([texts[i] for i in chunk]) for chunk in chunks]
+        none = np.zeros(0, np.int64), np.zeros((0, encoder.info["embed_dim"]), np.float32)
+        return (np.concatenate(chunks), np.concatenate(vectors)) if chunks else none
+
+    @property
+    def _encoder(self) -> Encoder:
+        if self._opened is None:
+            import platform
+
+            import torch
+
+            from promptsearch.evaluators.cache.store import default_cache
+
+            here = platform.node()
+            if self._version != __version__:
+                raise PromptSearchError(
+                    f"the worker on {here} has promptsearch {__version__}, this is {self._version}; "
+                    "install the same version everywhere"
+                )
+            torch.set_num_threads(self._threads)
+            cache = default_cache()
+            name, weights = self._asked
+            spec = resolve_model(name, cache, weights=weights, device=self._device, precision=self._precision)
+            if spec.fingerprint != self._fingerprint:
+                raise PromptSearchError(
+                    f"--model {name} is another model on {here}: its fingerprint there is {spec.fingerprint}, here "
+                    f"{self._fingerprint}; give all machines the same weights"
+                )
+            self._opened = Encoder(spec, cache, batch=self._batch)
+        return self._opened
+
+
+class RemoteEncoder(Encoder):
+    """An Encoder whose work is done by the workers of a Ray cluster; what they finish is in the cache at once.
+
+        cluster = Cluster("local")
+        encoder = RemoteEncoder(resolve_model("tiny", cache), cache, cluster)
+        encoder.encode_texts(["a photo of a cat."])  # the bits that Encoder gives
+        encoder.close()
+
+    The pieces are cut where `Encoder` cuts its batches, and workers use as many threads as this process would.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        cache: Cache,
+        cluster: Cluster,
+        progress: Progress = no_progress,
+        batch: int | None = None,
+    ) -> None:
+        super().__init__(spec, cache, progress, batch)
+        self._cluster = cluster
+
+    @property
+    def crew(self) -> Crew:
+        """The workers, started when they are first needed."""
+        self.progress(0, 0, "starting Ray workers")
+        spec, threads = self.spec, one_process_threads()
+        args = (asked(spec), spec.fingerprint, spec.device, spec.precision, self.batch, threads, __version__)
+        return self._cluster.crew(EncodingWorker, spec.device, threads, *args)
+
+    def encode_pictures(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
+        return next(self.encode_blocks([pictures]))[1]
+
+    def encode_blocks(self, blocks: Iterable[Iterable[Image | StoredPicture]]) -> Iterator[tuple[int, np.ndarray]]:
+        left: dict[int, int] = {}  # pieces of a block that are not done
+        found: dict[int, dict[int, np.ndarray]] = {}
+        empty = []
+
+        def jobs() -> Iterator[Job[tuple[int, int]]]:
+            size = PIECE[self.spec.device] * self._size  # whole batches, as one process would make them
+            for n, block in enumerate(blocks):
+                pictures = [p.packed() if isinstance(p, StoredPicture) else p for p in block]
+                starts = range(0, len(pictures), size)
+                left[n], found[n] = len(starts), {}
+                if not pictures:
+                    empty.append(n)
+                for at in starts:
+                    yield (n, at), "pictures", (pictures[at : at + size],)
+
+        for (n, at), vectors in self.crew.run(jobs()):
+            found[n][at] = vectors
+            left[n] -= 1
+            if not left[n]:
+                parts = found.pop(n)
+                yield n, np.concatenate([parts[at] for at in sorted(parts)])
+        for n in empty:
+            yield n, np.zeros((0, self.info["embed_dim"]), np.float32)
+
+    def close(self) -> None:
+        super().close()
+        self._cluster.stop()
+
+    def measure(self) -> dict[str, Any]:
+        return {**self.crew.call("info"), "name": self.spec.name}
+
+    def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        parts = text_parts(texts)
+        # Few parts are shared out by the chunks that the model takes; many go whole, and are tokenized once.
+        crew = self.crew
+        shares = max(1, min(-(-2 * crew.size // len(parts)), len(texts) // SHARE))
+        left = dict.fromkeys(range(len(parts)), shares)
+        found: dict[int, np.ndarray] = {}
+        pieces = itertools.product(enumerate(parts), range(shares))
+        jobs = (((n, share), "texts", ([texts[i] for i in part], share, shares)) for (n, part), share in pieces)
+        done = 0
+        for (n, _), (rows, vectors) in crew.run(jobs):
+            found.setdefault(n, np.empty((len(parts[n]), vectors.shape[1]), np.float32))[rows] = vectors
+            left[n] -= 1
+            done += len(rows)
+            self.progress(done, len(texts), "encoding prompts")
+            if not left[n]:
+                yield parts[n], found.pop(n)
+
+    def _load(self) -> None:
+        import torch
+
+        if self.spec.device == "cuda" and not torch.cuda.is_available():
+            raise PromptSearchError(
+                "the model is wanted here, not only on Ray's workers, and torch sees no GPU here; "
+                "use --device cpu, or run this where there is a GPU"
+            )
+        super()._load()
+
+
+def asked(spec: ModelSpec) -> tuple[str, Path | None]:
+    """What `resolve_model` is to be given on another machine to find the same model, and its weights file."""
+    if spec.is_tiny:
+        return "tiny", None
+    if ":" in spec.source:
+        return spec.source, None
+    return (spec.source, spec.weights) if spec.tag is None else (f"{spec.source}:{spec.tag}", None)

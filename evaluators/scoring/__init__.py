@@ -1,0 +1,1 @@
+"""From cached vectors to the figures of many prompt ensembles at once."""

@@ -1,0 +1,394 @@
+"""Scores of many prompt ensembles at once, from cached per-template logits.
+
+The class weight of an ensemble S is normalise(sum of the unit text vectors v of its templates) (open_clip's rule).
+So its logits are  scale * (sum_t x.v_tc) / |sum_t v_tc| : sums of what is known per template, divided by a norm
+that the templates' Gram matrix gives.  One more template costs one addition, not one encoding.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators.scoring.gram import LARGE, Gram
+from promptsearch.evaluators.scoring.losses import Losses
+from promptsearch.evaluators.scoring.memory import quarter_of_ram
+from promptsearch.evaluators.scoring.metrics import STATISTICS, probabilities
+from promptsearch.evaluators.scoring.mmap_array import filed, let_go
+
+#: Floats of working memory per chunk of sets: they stay in a core's second-level cache, and are so many that threads
+#: seldom wait for each other between two of numpy's loops.
+CHUNK_FLOATS = 330_000
+
+#: Chunks of sets that a thread takes at a time.
+CHUNKS = 16
+
+#: Sums of larger arrays (C, N) are made set by set, of smaller ones many at a time.
+SMALL = 16_000
+
+#: Tables of more templates take their norms from summed vectors too: Gram matrices take memory with the square of that.
+PAIRED = 2048
+
+#: Templates whose vectors are copied at a time.
+PART = 256
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class TemplateTable:
+    """Per-template logits and Gram matrices on one set of pictures, growing as templates are added.
+
+    Args:
+        features: (N, D) unit vectors of the pictures.
+        labels: (N,) class indices.
+        logit_scale: what logits are multiplied with in the cross-entropy.
+        memory: bytes that the table may take (default: a quarter of the RAM).  Where the logits of all templates do
+            not fit, none are kept: they are computed from the vectors again whenever they are needed, and vectors
+            that take more than half of it lie in a temporary file.
+    """
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, logit_scale: float, memory: int | None = None) -> None:
+        self.memory = quarter_of_ram() if memory is None else memory
+        # By class: the true logits are then one slice per class.
+        self.order = np.argsort(labels, kind="stable")
+        self.features = np.ascontiguousarray(features[self.order], dtype=np.float32)
+        self.labels = np.ascontiguousarray(labels[self.order])
+        self.logit_scale = np.float32(logit_scale)
+        self._losses = Losses(self.labels, logit_scale)
+        self.size = 0
+        self._logits = np.empty((0, 0, len(labels)), np.float32)  # (T, C, N)
+        self._vectors = np.empty((0, 0, features.shape[1]), np.float32)  # (T, C, D)
+        self._file: mmap.mmap | None = None  # the file of the vectors, where they do not fit
+        self._gram = Gram(np.empty((0, 0, 0), np.float32))
+        self._recent = _Recent(1)
+        self._cores = available_cores()
+
+    def add(self, vectors: np.ndarray) -> None:
+        """Add templates by their unit class vectors (T, C, D)."""
+        t, c, d = vectors.shape
+        new = self.size + t
+        if new > len(self._vectors):
+            room = max(new, 2 * len(self._vectors))
+            self._make_room(room, c, d)
+        for row, v in enumerate(vectors, self.size):
+            # One product of one shape per template: the same bits whatever else is added with it, so that a run
+            # that was killed and resumed, and scores its sets in other batches, still gets the same scores.
+            self._vectors[row] = v
+            if self.kept:
+                self._logits[row] = v @ self.features.T
+            if self._paired:
+                self._gram.add(self._vectors, row)
+        self.size = new
+        let_go(self._file)
+
+    def part(self, at: np.ndarray) -> TemplateTable:
+        """A table of some of the pictures (some of them several times, perhaps) with all templates: nothing is encoded.
+
+        Args:
+            at: (n,) positions among the pictures as they were given.
+        """
+        place = np.empty(len(self.order), np.intp)
+        place[self.order] = np.arange(len(self.order))
+        own = place[at]
+        other = TemplateTable(self.features[own], self.labels[own], float(self.logit_scale), self.memory)
+        other.size, other._file = self.size, self._file
+        # Views without room: a template that is added to either table makes that one copy what it has.
+        other._vectors = self._vectors[: self.size]
+        if self.kept:
+            other._gram = self._gram.part(self.size)
+            other._logits = self._logits[: self.size, :, own[other.order]]
+        return other
+
+    @property
+    def kept(self) -> bool:
+        """Whether per-template logits are kept; otherwise they are computed again each time."""
+        return len(self._logits) > 0
+
+    @property
+    def _paired(self) -> bool:
+        """Whether the Gram matrices are kept; otherwise norms come from summed vectors."""
+        return len(self._gram) > 0
+
+    def vectors(self, rows: Sequence[int]) -> np.ndarray:
+        """(k, C, D) unit class vectors of these templates."""
+        return self._vectors[list(rows)]
+
+    def score(self, index: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy and cross-entropy of S ensembles of k templates each.
+
+        Args:
+            index: (S, k) rows of the table.
+            weights: (S, k) positive, or None for equal ones.
+
+        Returns:
+            (S,) accuracy and (S,) mean cross-entropy in nats, both float64.
+        """
+        accuracy, xent = np.empty(len(index)), np.empty(len(index))
+
+        self._gram.know(self._vectors, self.size, index)
+        together = self.kept or index.shape[1] > LARGE
+        order = np.arange(len(index)) if together else _neighbours(index)
+
+        def work(part: slice, room: np.ndarray) -> None:
+            at = order[part]
+            sets, w = index[at], None if weights is None else weights[at]
+            pieces = ((to, *self._sums(sets[to], None if w is None else w[to], room)) for to in self._chunks(len(at)))
+            accuracy[at], xent[at] = self._losses(
+                len(at), pieces, lambda i: self._logits_of(sets[i, None], None if w is None else w[i, None], room)
+            )
+
+        self._spread(work, self._chunks(len(index), CHUNKS), self._cores if together else 1)
+        return accuracy, xent
+
+    def figures(
+        self,
+        index: np.ndarray,
+        weights: np.ndarray | None,
+        names: Sequence[str],
+        consensus: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Figures of `STATISTICS`, (S,) each, of S ensembles of k templates each; index and weights as for `score`.
+
+        Args:
+            consensus: (N,) classes, in the table's order, for "agreement".
+        """
+        found = {name: np.empty(len(index)) for name in names}
+        self._gram.know(self._vectors, self.size, index)
+
+        def work(part: slice, room: np.ndarray) -> None:
+            logits = self._logits_of(index[part], None if weights is None else weights[part], room)
+            for name in names:
+                found[name][part] = STATISTICS[name](logits, self.labels, consensus)
+
+        self._spread(work, self._chunks(len(index)))
+        return found
+
+    def consensus(self, rows: Sequence[int]) -> np.ndarray:
+        """(N,) classes with the highest mean probability over these templates, in the table's order."""
+        room = self._room()
+        total = sum(probabilities(self._logits_of(np.array([[row]]), None, room))[0].astype(np.float64) for row in rows)
+        return np.asarray(total).argmax(axis=0)
+
+    def _logits_of(self, index: np.ndarray, weights: np.ndarray | None, room: np.ndarray) -> np.ndarray:
+        """(S, C, N) logits, in `room`."""
+        sums, norm = self._sums(index, weights, room)
+        sums *= self._losses.scales(norm)
+        return sums
+
+    def grow(self, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of every ensemble that is one of the parents and one more template of the table.
+
+        Args:
+            parents: (P, k) rows of the table.
+
+        Returns:
+            (P, T) accuracy and (P, T) cross-entropy.  A template that its parent already has is counted twice:
+            the caller leaves those out.
+        """
+        accuracy, xent = (np.empty((len(parents), self.size)) for _ in range(2))
+        summed = np.stack([self._summed_vectors(parent, None) for parent in parents])  # (P, C, D)
+        bases = np.stack([self._logits[p].sum(axis=0) for p in parents]) if self.kept else summed @ self.features.T
+        mine = np.einsum("pcd,pcd->pc", summed, summed)
+        for start, block in self._blocks():  # (s, C, N) logits
+            whole = slice(start, start + len(block))
+            norm = np.sqrt(mine[:, None] + 2 * self._cross(parents, summed, whole) + self._own(whole))  # (P, s, C)
+
+            def work(
+                part: slice, room: np.ndarray, block: np.ndarray = block, norm: np.ndarray = norm, start: int = start
+            ) -> None:
+                # Parents are inside, so that a template is read from memory once for all of them.
+                to, s = slice(start + part.start, start + part.stop), part.stop - part.start
+                pieces = (
+                    (
+                        slice(p * s + some.start, p * s + some.stop),
+                        np.add(block[part][some], base, out=room[: some.stop - some.start]),
+                        norm[p, part][some],
+                    )
+                    for some in self._chunks(s)
+                    for p, base in enumerate(bases)
+                )
+
+                def again(i: int) -> np.ndarray:
+                    return self._logits_of(np.append(parents[i // s], to.start + i % s)[None], None, room)
+
+                found = self._losses(len(bases) * s, pieces, again)
+                accuracy[:, to], xent[:, to] = (f.reshape(len(bases), s) for f in found)
+
+            self._spread(work, self._chunks(len(block), max(1, CHUNKS // len(parents))))
+        return accuracy, xent
+
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Logits of all templates: as they are kept, or computed again some at a time, from the first template on."""
+        if self.kept:
+            yield 0, self._logits[: self.size]
+            return
+        step = max(1, self.memory // 8 // (4 * self._vectors.shape[1] * len(self.labels)))
+        for start in range(0, self.size, step):
+            yield start, np.stack([self._product(row) for row in range(start, min(start + step, self.size))])
+            let_go(self._file)
+
+    def _product(self, row: int) -> np.ndarray:
+        """(C, N) logits of one template, the same bits whenever they are computed."""
+        return np.asarray(self._vectors[row] @ self.features.T)
+
+    def _cross(self, parents: np.ndarray, summed: np.ndarray, some: slice) -> np.ndarray:
+        """(P, s, C) products of the parents' summed vectors with those of some templates."""
+        if self._paired:
+            for row in np.unique(parents).tolist():
+                self._gram.know_row(self._vectors, self.size, row)
+            return np.stack([self._gram.products[parent, some].sum(axis=0) for parent in parents])
+        return np.einsum("scd,pcd->psc", self._vectors[some], summed)
+
+    def _own(self, some: slice) -> np.ndarray:
+        """(s, C) squared lengths of some templates' vectors."""
+        return np.einsum("scd,scd->sc", self._vectors[some], self._vectors[some])
+
+    def _chunks(self, sets: int, pieces: int = 1) -> list[slice]:
+        """Parts of the sets, of at most `pieces` times what fits the working memory."""
+        step = pieces * max(1, CHUNK_FLOATS // max(1, self._vectors.shape[1] * len(self.labels)))
+        parts = -(-sets // step)
+        if pieces > 1:  # a share for every thread
+            parts = min(sets, max(parts, self._cores))
+        step = -(-sets // max(1, parts))  # even ones
+        return [slice(at, min(at + step, sets)) for at in range(0, sets, max(1, step))]
+
+    def _spread(
+        self, work: Callable[[slice, np.ndarray], None], chunks: Sequence[slice], threads: int | None = None
+    ) -> None:
+        """Numpy releases the interpreter's lock in its loops: threads share one table without copies.
+
+        Args:
+            work: is given a chunk and a thread's own (s, C, N) floats to work in: new memory for every chunk would take
+                as long as the arithmetic.
+        """
+        left = iter(chunks)
+
+        def one_thread(_: int) -> None:
+            room = self._room()
+            for part in left:  # shared: each thread takes the next that nobody has
+                work(part, room)
+
+        threads = min(threads or self._cores, len(chunks))
+        if threads < 2:
+            one_thread(0)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(one_thread, range(threads)):
+                pass
+
+    def _room(self) -> np.ndarray:
+        """(s, C, N) floats to work in."""
+        shape = self._vectors.shape[1], len(self.labels)
+        return np.empty((max(1, CHUNK_FLOATS // max(1, math.prod(shape))), *shape), np.float32)
+
+    def _sums(self, index: np.ndarray, weights: np.ndarray | None, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(S, C, N) summed cosines, in `room`, and (S, C) norms of the summed vectors."""
+        sums, k = room[: len(index)], index.shape[1]
+        if k > LARGE:
+            vectors = self._vector_sums(index, weights)
+            return np.matmul(vectors, self.features.T, out=sums), _lengths(vectors)
+        w = None if weights is None else weights.astype(np.float32)
+        self._add_up(index, w, sums)
+        if not self._paired:
+            return sums, _lengths(self._vector_sums(index, weights))
+        gram = self._gram.of(index)  # (S, k, k, C)
+        if w is not None:
+            gram = gram * (w[:, :, None] * w[:, None, :])[..., None]
+        return sums, np.sqrt(gram.sum(axis=(1, 2)))
+
+    def _add_up(self, index: np.ndarray, weights: np.ndarray | None, out: np.ndarray) -> None:
+        """Sums of the templates' logits (S, C, N), those not kept computed, or still at hand; weighted."""
+        if self.kept and math.prod(out.shape[1:]) < SMALL:
+            np.take(self._logits, index[:, 0], axis=0, out=out, mode="clip")
+            if weights is not None:
+                out *= weights[:, 0, None, None]
+            for j in range(1, index.shape[1]):
+                term = self._logits[index[:, j]]
+                out += term if weights is None else term * weights[:, j, None, None]
+            return
+        for i, row in enumerate(index.tolist()):
+            for j, template in enumerate(row):
+                known = self._logits[template] if self.kept else self._recent(template, self._product)
+                term = known if weights is None else known * weights[i, j]
+                np.add(out[i], term, out=out[i]) if j else np.copyto(out[i], term)
+
+    def _vector_sums(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """(S, C, D) summed vectors of S ensembles."""
+        return np.stack([self._summed_vectors(r, None if weights is None else weights[i]) for i, r in enumerate(index)])
+
+    def _summed_vectors(self, row: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        w = np.ones(len(row), np.float32) if weights is None else weights.astype(np.float32)
+        return np.tensordot(w, self._vectors[row], axes=1)  # (C, D)
+
+    def _make_room(self, room: int, classes: int, dim: int) -> None:
+        """Larger arrays with what is known copied over; logits and Gram matrices only while they fit the memory."""
+        try:
+            old, file, shape = self._vectors, self._file, (room, classes, dim)
+            if 4 * math.prod(shape) <= self.memory // 2:
+                self._vectors, self._file = np.empty(shape, np.float32), None
+            else:
+                self._vectors, self._file = filed(shape)
+            for at in range(0, self.size, PART):
+                part = slice(at, min(at + PART, self.size))
+                self._vectors[part] = old[part]
+                let_go(file, self._file)
+            logits, gram = (room, classes, len(self.labels)), (room, room, classes)
+            vectors = 0 if self._file is not None else self._vectors.nbytes
+            known = vectors + self._logits.nbytes + self._gram.products.nbytes  # all there while they are copied
+            self._logits = self._grown(self._logits, logits, known + 4 * math.prod(logits))
+            need = known + 4 * math.prod(logits) + 4 * math.prod(gram) if room <= PAIRED else sys.maxsize
+            self._gram = self._gram.grown(self._grown(self._gram.products, gram, need))
+        except MemoryError as e:
+            raise PromptSearchError(
+                f"memory ran out while scoring with a budget of {self.memory / 2**30:.1f} GB: lower --memory"
+            ) from e
+        self._recent = _Recent(max(1, self.memory // 4 // (4 * classes * len(self.labels))))
+
+    def _grown(self, old: np.ndarray, shape: tuple[int, ...], need: int) -> np.ndarray:
+        """A larger array with what is known copied over; an empty one where it does not fit, and once it did not."""
+        if need > self.memory or (self.size and not len(old)):
+            return np.empty((0, *shape[1:]), np.float32)
+        new = np.empty(shape, np.float32)
+        if self.size:
+            known = tuple(slice(self.size) if a != b else slice(None) for a, b in zip(old.shape, shape, strict=True))
+            new[known] = old[known]
+        return new
+
+
+class _Recent:
+    """The last arrays that were computed, each by its row."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._arrays: dict[int, np.ndarray] = {}  # the least recently used first
+
+    def __call__(self, row: int, compute: Callable[[int], np.ndarray]) -> np.ndarray:
+        array = self._arrays.pop(row, None)
+        if array is None:
+            array = compute(row)
+            for old in list(self._arrays)[: max(0, len(self._arrays) - self.room + 1)]:
+                self._arrays.pop(old, None)  # another thread may have been first
+        self._arrays[row] = array
+        return array
+
+
+def _neighbours(index: np.ndarray) -> np.ndarray:
+    """An order of the sets (S, k) in which those with the same rare template follow each other."""
+    uses = np.bincount(index.reshape(-1))
+    rarest = index[np.arange(len(index)), uses[index].argmin(axis=1)]
+    return np.argsort(rarest, kind="stable")
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    """(S, C) lengths of vectors (S, C, D)."""
+    return np.sqrt(np.einsum("scd,scd->sc", vectors, vectors))

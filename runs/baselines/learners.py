@@ -1,0 +1,200 @@
+"""Every gradient baseline from a Setting to what it learnt, decoded and ready to be scored.
+
+Each function trains with `search/gradient` on the setting's few shots; `promptsearch coop` and its like, and
+`promptsearch compare`, call the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch.banks import BASELINE, Bank, PromptSet
+from promptsearch.evaluators import Problem
+from promptsearch.evaluators.encoding.fused_resnet import differentiable_tower
+from promptsearch.runs.baselines.training_context import Row, Setting, Trained, decoded_row, set_row, whole_bank
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from promptsearch.search.gradient import CoOpOptions, NamesOptions, PezOptions, SparseOptions, VptOptions
+
+UNREADABLE = "What was learnt are vectors; the words shown are those nearest to them, scored as text below."
+
+#: Templates of a bank shown for the mixture nearest to learnt vectors.
+NEAREST = 4
+
+#: Pictures of one forward pass.
+BATCH = 64
+
+
+def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = None, augment: bool = False) -> Trained:
+    """CoOp and its variants; with a bank also the templates nearest to what was learnt."""
+    from promptsearch.search.gradient import AugmentedPictures, coop, decode_context, top_templates
+    from promptsearch.search.gradient.words import METRICS
+
+    encoder, support = setting.problem.encoder, setting.support
+    notes = ["Picture features are cached, without augmentation."]
+    features: Any = support.features
+    if augment:
+        features = AugmentedPictures(encoder.model, encoder.preprocess, setting.pictures("train", support.indices))
+        notes = ["Pictures are cropped and mirrored anew for every step."]
+    learned = coop(
+        setting.tools.tower,
+        setting.class_names,
+        features,
+        support.labels,
+        setting.logit_scale,
+        options,
+        setting.task.seed,
+        hand_written=setting.evaluator.class_weights(PromptSet.of(BASELINE)) if options.kg else None,
+        bank=setting.bank_weights(bank.templates) if bank is not None else None,
+        **_kept(setting),
+    )
+    words, classes = setting.tools.words, len(setting.class_names)
+    decoded = {m: decode_context(words, learned.tensors["context"], classes, options, m) for m in METRICS}
+    others = [decoded_row(setting, f"nearest words ({m}), as text", texts) for m, texts in decoded.items()]
+    if bank is not None:
+        nearest = top_templates(bank.templates, learned.tensors["mixture"], NEAREST)
+        others.append(set_row(setting, "nearest templates", nearest))
+    winner = Row("learnt context", learned.class_weights, decoded["cosine"], readable=False)
+    return Trained(learned, winner, others, whole_bank(bank.templates) if bank else [], [*notes, UNREADABLE])
+
+
+def sample_bank(setting: Setting, options: SparseOptions, bank: Bank) -> Trained:
+    """A mixture of a bank's templates, annealed to an ensemble of a few real ones."""
+    from promptsearch.search.gradient import learn_ensemble
+
+    found, learned = learn_ensemble(
+        [str(t) for t in bank.templates],
+        setting.bank_weights(bank.templates),
+        *_few_shots(setting),
+        options,
+        setting.task.seed,
+        **_kept(setting),
+    )
+    winner = set_row(setting, "sampled templates", found)
+    mixture = Row("the mixture before sampling", learned.class_weights, readable=False)
+    return Trained(learned, winner, [mixture], whole_bank(bank.templates))
+
+
+def learn_class_names(setting: Setting, options: NamesOptions) -> Trained:
+    """Class names learnt under a frozen template, and read as their nearest words."""
+    from promptsearch.search.gradient import decode_names, learn_names
+    from promptsearch.search.gradient.words import METRICS
+
+    learned = learn_names(
+        setting.tools.tower,
+        setting.class_names,
+        *_few_shots(setting),
+        options,
+        setting.task.seed,
+        **_kept(setting),
+    )
+    words, template = setting.tools.words, str(options.template)
+    read = {m: decode_names(words, learned.tensors["names"], learned.tensors["counts"], m) for m in METRICS}
+    others = [decoded_row(setting, f"nearest words ({m}), as text", [template], found) for m, found in read.items()]
+    winner = Row("learnt names", learned.class_weights, [template], read["cosine"], readable=False)
+    return Trained(learned, winner, others, notes=[UNREADABLE])
+
+
+def project_words(setting: Setting, options: PezOptions) -> Trained:
+    """A hard prompt of real words by projected gradients."""
+    from promptsearch.search.gradient import pez
+
+    template, learned = pez(
+        setting.tools.tower,
+        setting.tools.words,
+        setting.class_names,
+        *_few_shots(setting),
+        options,
+        setting.task.seed,
+        **_kept(setting),
+    )
+    return Trained(learned, Row("projected words", learned.class_weights, [template], readable=False))
+
+
+def prompt_pictures(setting: Setting, options: VptOptions, template: str = BASELINE) -> Trained:
+    """A visual prompt, the text side frozen."""
+    import torch
+
+    from promptsearch.search.gradient import learn_visual_prompt
+
+    encoder, support = setting.problem.encoder, setting.support
+    pictures = setting.pictures("train", support.indices)
+    pixels = torch.cat(list(_batches(encoder.preprocess, pictures)))  # (N, 3, H, W)
+    weights = setting.evaluator.class_weights(PromptSet.of(template))
+    prompt, learned = learn_visual_prompt(
+        encoder.model,
+        weights,
+        pixels,
+        support.labels,
+        setting.logit_scale,
+        options,
+        setting.task.seed,
+        tower=differentiable_tower(encoder.model, encoder.spec.device),
+        **_kept(setting),
+    )
+
+    def test(indices: np.ndarray) -> np.ndarray:
+        return prompt.encode_all(_batches(encoder.preprocess, setting.pictures("test", indices)))
+
+    winner = Row(f"visual prompt ({options.kind})", weights, [str(template)], readable=False)
+    return Trained(learned, winner, support=prompt.encode_all(pixels.split(BATCH)), test=test)
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A visual prompt that was learnt before, and the class weights (C, D) that classify under it."""
+
+    kind: str
+    tensors: Mapping[str, np.ndarray]
+    weights: np.ndarray
+
+
+def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str, indices: np.ndarray) -> np.ndarray:
+    """(P, n) predicted classes of the pictures at `indices` under each prompt; each picture is decoded once for all."""
+    import torch
+
+    from promptsearch.search.gradient import VisualPrompt, VptOptions
+
+    encoder = problem.encoder
+    tower = differentiable_tower(encoder.model, encoder.spec.device)
+    made = [VisualPrompt(encoder.model, VptOptions(p.kind), 0, tower) for p in prompts]
+    for prompt, known in zip(made, prompts, strict=True):
+        for name, tensor in prompt.tensors.items():
+            tensor.copy_(torch.as_tensor(known.tensors[name]))
+    parts: list[list[np.ndarray]] = []
+    for batch in _batches(encoder.preprocess, (p.open() for p in problem.source.stored(split, indices.tolist()))):
+        encoder.progress(BATCH * len(parts), len(indices), f"classifying {split} pictures under {len(made)} prompts")
+        features = [prompt.encode_all([batch]) for prompt in made]
+        parts.append([(x @ p.weights.T).argmax(axis=1) for x, p in zip(features, prompts, strict=True)])
+    return np.concatenate(parts, axis=1)
+
+
+def _few_shots(setting: Setting) -> tuple[np.ndarray, np.ndarray, float]:
+    """What is learnt from: picture features (N, D), labels (N,), and the scale of the logits."""
+    return setting.support.features, setting.support.labels, setting.logit_scale
+
+
+def _kept(setting: Setting) -> dict[str, Any]:
+    """Where a training keeps its state, and who is told of it."""
+    return {"checkpoint": setting.checkpoint, "progress": setting.progress}
+
+
+def _batches(preprocess: Any, pictures: Iterable[Image]) -> Iterator[torch.Tensor]:
+    """Preprocessed pictures (B, 3, H, W), decoded as they are needed."""
+    import torch
+
+    batch: list[torch.Tensor] = []
+    for picture in pictures:
+        batch.append(preprocess(picture))
+        if len(batch) == BATCH:
+            yield torch.stack(batch)
+            batch = []
+    if batch:
+        yield torch.stack(batch)

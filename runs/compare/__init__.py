@@ -1,0 +1,1 @@
+"""Methods, shots, seeds and data sets side by side: every cell computed once."""

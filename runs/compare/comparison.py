@@ -1,0 +1,296 @@
+"""Methods × shots × seeds × data sets: every cell computed once, then the test split of each data set opened once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from promptsearch import __version__
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress
+from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.evaluators.draw import draw
+from promptsearch.runs.baselines.learners import Prompted, classify_prompted
+from promptsearch.runs.baselines.training_context import Setting, TextTools
+from promptsearch.runs.compare.cells import Cell, Cells
+from promptsearch.runs.compare.methods import Method
+
+log = logging.getLogger(__name__)
+
+#: What a cell comes to: its figures, and its arrays.
+Computed = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+#: Computes cells somewhere, and gives them as they are done.
+Spread = Callable[[Iterator[tuple[Cell, Method]]], Iterator[tuple[Cell, Computed]]]
+
+#: Seconds between two looks at cells that other processes have in hand.
+POLL = 1.0
+
+#: Templates kept of a row: the whole bank averaged needs no more.
+SHOWN = 32
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One row of a cell with what it classified rightly of the test split."""
+
+    cell: Cell
+    name: str
+    figures: Mapping[str, Any]
+    support: Mapping[str, float]
+    validation: Mapping[str, float] | None
+    hits: np.ndarray  # (N,) bool
+
+
+@dataclass
+class Comparison:
+    """Computes the cells of a grid that its study does not hold yet, and tests them all.
+
+        comparison = Comparison(cells, problems, methods, shots=(1, 16), seeds=3)
+        comparison.compute()
+        rows = comparison.test()
+
+    All methods get the same draws: `shots` pictures per class to learn from, min(shots, 4) others that no method sees
+    and whose figures are only reported.  Seeds come first and methods last, so that a comparison that is cut off has
+    whole draws.
+
+    Args:
+        problems: data sets by name, all with the same encoder.
+        methods: by name; those that change pictures are left out where that cannot be done (see `skipped`).
+
+    Raises:
+        InputError: fewer pictures than shots, nothing that can be compared.
+    """
+
+    cells: Cells
+    problems: Mapping[str, Problem]
+    methods: Mapping[str, Method]
+    shots: Sequence[int]
+    seeds: int
+    progress: Progress = no_progress
+
+    def __post_init__(self) -> None:
+        for problem in self.problems.values():
+            labels, _ = problem.source.labels("train")
+            draw(labels, max(self.shots), 0, class_names=problem.source.class_names)
+        self._tools = TextTools(next(iter(self.problems.values())).encoder)
+        self._evaluator: tuple[tuple[str, int, int], Evaluator] | None = None
+        if not self.grid():
+            raise InputError(f"--methods {','.join(self.methods)}: {' '.join(self.skipped)}")
+
+    @property
+    def skipped(self) -> list[str]:
+        """Why methods are left out, a line each."""
+        reasons = []
+        for method in self.methods.values():
+            lacking = {name: why for name, p in self.problems.items() if (why := self._lacks(method, p))}
+            if lacking:
+                reasons.append(f"{method.name} is left out on {', '.join(lacking)}: {next(iter(lacking.values()))}.")
+        return reasons
+
+    def grid(self) -> list[tuple[Cell, Method]]:
+        """Every cell, in the order in which they are computed."""
+        return [
+            (self._cell(method, dataset, problem, shots, seed), method)
+            for seed in range(self.seeds)
+            for dataset, problem in self.problems.items()
+            for shots in self.shots
+            for method in self.methods.values()
+            if (method.seeds is None or seed < method.seeds) and self._lacks(method, problem) is None
+        ]
+
+    def compute(self, spread: Spread | None = None) -> None:
+        """Compute what is missing.  Processes that were given the same comparison share it.
+
+        Args:
+            spread: computes the cells elsewhere, several at a time; by default they are computed here.
+
+        Raises:
+            PromptSearchError: a method failed; the cell is named.
+        """
+        grid = self.grid()
+        done = self.cells.done().keys()
+        left = [(cell, method) for cell, method in grid if cell.key not in done]
+        with self.cells.alive():
+            self._compute(left, len(grid), spread or self._here)
+
+    def _compute(self, left: list[tuple[Cell, Method]], total: int, spread: Spread) -> None:
+        from promptsearch.search.gradient import Checkpoint
+
+        while left:
+            elsewhere: list[tuple[Cell, Method]] = []
+            claims: dict[str, int] = {}
+            for cell, (figures, arrays) in spread(self._claimed(left, claims, elsewhere, total)):
+                if not self.cells.finish(claims[cell.key], cell, figures, arrays):
+                    elsewhere.append((cell, self.methods[cell.method]))
+                Checkpoint(self.cells.checkpoint(cell), cell.key).remove()
+            done = self.cells.done().keys()
+            left = [(cell, method) for cell, method in elsewhere if cell.key not in done]
+            if left:
+                self.progress(total - len(left), total, f"{left[0][0]} (in another process's hands)")
+                time.sleep(POLL)
+
+    def _claimed(
+        self,
+        left: Sequence[tuple[Cell, Method]],
+        claims: dict[str, int],
+        elsewhere: list[tuple[Cell, Method]],
+        total: int,
+    ) -> Iterator[tuple[Cell, Method]]:
+        """Those of the cells that nobody has in hand, claimed as they are asked for."""
+        for i, (cell, method) in enumerate(left):
+            self.progress(total - len(left) + i, total, str(cell))
+            claim = self.cells.claim(cell)
+            if claim is None:
+                elsewhere.append((cell, method))
+            else:
+                claims[cell.key] = claim
+                yield cell, method
+
+    def _here(self, cells: Iterator[tuple[Cell, Method]]) -> Iterator[tuple[Cell, Computed]]:
+        for cell, method in cells:
+            yield cell, self.work(cell, method)
+
+    def test(self) -> list[Tested]:
+        """Open the test split of each data set once, and classify it by every row of every cell.
+
+        Raises:
+            PromptSearchError: a cell that was computed is gone.
+        """
+        record = self.cells.record
+        done = self.cells.done()
+        if gone := [str(cell) for cell, _ in self.grid() if cell.key not in done]:
+            raise PromptSearchError(
+                f"run {record.name!r}: {gone[0]} was computed and is gone (of {len(gone)} cells): "
+                "something else changed the record; give the same command again"
+            )
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record.set("test_opened", [*(record.get("test_opened") or []), now])
+        found: list[Tested] = []
+        for name, problem in self.problems.items():
+            self.progress(0, 0, f"opening the test split of {name}")
+            task = problem.task(min(self.shots), 0)
+            test = task.open_test()
+            cells = [(cell, method) for cell, method in self.grid() if cell.dataset == name]
+            self._classify_prompted(problem, [c for c, m in cells if m.prompts_pictures], done, test)
+            for cell, method in cells:
+                found += self._tested(cell, method, done[cell.key], test)
+        return found
+
+    def _classify_prompted(
+        self, problem: Problem, cells: Sequence[Cell], done: Mapping[str, Mapping[str, Any]], test: Split
+    ) -> None:
+        """Keep what visual prompts make of the test pictures: each has to encode them all anew."""
+        left = [cell for cell in cells if self.cells.predictions(cell) is None]
+        if not left:
+            return
+        prompts = []
+        for cell in left:
+            arrays = self.cells.arrays(cell)
+            tensors = {k.removeprefix("tensor "): v for k, v in arrays.items() if k.startswith("tensor ")}
+            prompts.append(Prompted(done[cell.key]["options"]["kind"], tensors, arrays["row 0"]))
+        for cell, predictions in zip(left, classify_prompted(problem, prompts, "test", test.indices), strict=True):
+            self.cells.keep_predictions(cell, predictions)
+
+    def _lacks(self, method: Method, problem: Problem) -> str | None:
+        """What a method needs and does not find with a data set."""
+        from promptsearch.search.gradient import takes_tokens
+
+        if not method.prompts_pictures:
+            return None
+        if not problem.source.has_pictures:
+            return "there is a feature pack only, and it needs the pictures (--pictures FOLDER)"
+        if method.options["kind"] != "border" and not takes_tokens(problem.encoder.model):
+            return "the picture tower of this model is no ViT"
+        return None
+
+    def _cell(self, method: Method, dataset: str, problem: Problem, shots: int, seed: int) -> Cell:
+        source = problem.source
+        data = source.pictures_fingerprint if method.prompts_pictures else source.fingerprint
+        inputs = digest_of([data, list(source.class_names), dict(method.options)])
+        return Cell(method.name, dataset, shots, seed, inputs)
+
+    def _setting(self, cell: Cell) -> Setting:
+        from promptsearch.search.gradient import Checkpoint
+
+        problem = self.problems[cell.dataset]
+        at = (cell.dataset, cell.shots, cell.seed)
+        if self._evaluator is None or self._evaluator[0] != at:
+            self._evaluator = (at, problem.evaluator(problem.task(cell.shots, cell.seed)))
+        evaluator = self._evaluator[1]
+        checkpoint = Checkpoint(self.cells.checkpoint(cell), cell.key)
+        return Setting(problem, evaluator.task, evaluator, self._tools, no_progress, checkpoint)
+
+    def work(self, cell: Cell, method: Method) -> Computed:
+        """Run a method on a draw.
+
+        Raises:
+            PromptSearchError: it failed; the cell is named.
+        """
+        from promptsearch.search.gradient import score_weights
+
+        setting = self._setting(cell)
+        assert setting.checkpoint is not None  # `_setting` gives one
+        whole = not setting.checkpoint.path.exists()
+        started = time.perf_counter()
+        try:
+            found = method.find(setting)
+        except (InputError, PromptSearchError) as e:
+            raise type(e)(f"{cell}: {e}") from e
+        seconds = time.perf_counter() - started
+        task, scale = setting.task, setting.logit_scale
+
+        def scored(split: Split, weights: np.ndarray, features: np.ndarray) -> dict[str, float]:
+            hits, xent = score_weights(weights, features, split.labels, scale)
+            return {"accuracy": round(float(hits.mean()), 6), "xent": round(xent, 6)}
+
+        rows: list[dict[str, Any]] = []
+        arrays = {f"tensor {k}": v for k, v in found.tensors.items()}
+        for i, row in enumerate(found.rows):
+            arrays[f"row {i}"] = row.weights
+            support = task.support.features if found.support is None or i else found.support
+            readable = row.readable and (method.readable or i > 0)
+            data: dict[str, Any] = {"name": row.name if i else "", "readable": readable}
+            data |= {"templates": row.texts[:SHOWN], "size": len(row.texts), "class_names": row.class_names}
+            data["support"] = scored(task.support, row.weights, support)
+            if not method.prompts_pictures:
+                data["validation"] = scored(task.validation, row.weights, task.validation.features)
+            rows.append(data)
+        figures = {
+            "rows": rows,
+            "support": rows[0]["support"],
+            "evaluations": found.evaluations,
+            "steps": found.steps,
+            "usage": dict(found.usage),
+            # A training that went on from a checkpoint does not know how long it took.
+            "seconds": round(seconds, 4) if whole else None,
+            "options": dict(method.options),
+            "version": __version__,
+            "draw": {"support": _indices(task, "support"), "validation": _indices(task, "validation")},
+        }
+        log.info("%s: %.1f s, few-shot accuracy %.1f %%", cell, seconds, 100 * rows[0]["support"]["accuracy"])
+        return figures, arrays
+
+    def _tested(self, cell: Cell, method: Method, figures: Mapping[str, Any], test: Split) -> list[Tested]:
+        from promptsearch.search.gradient import score_weights
+
+        arrays = self.cells.arrays(cell)
+        found = []
+        for i, row in enumerate(figures["rows"]):
+            if method.prompts_pictures:
+                hits = np.asarray(self.cells.predictions(cell) == test.labels)
+            else:
+                hits, _ = score_weights(arrays[f"row {i}"], test.features, test.labels, self._tools.encoder.logit_scale)
+            found.append(Tested(cell, row["name"], {**figures, **row}, row["support"], row.get("validation"), hits))
+        return found
+
+
+def _indices(task: Task, split: str) -> str:
+    """A short digest of which pictures were drawn: the same for every method of a draw."""
+    return digest_of(getattr(task, split).indices.tolist())[:12]

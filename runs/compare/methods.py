@@ -1,0 +1,297 @@
+"""The methods that `promptsearch compare` sets side by side, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch.banks import BASELINE, Bank, PromptSet, load_bank
+from promptsearch.errors import InputError
+from promptsearch.runs.baselines.learners import (
+    learn_class_names,
+    learn_context,
+    project_words,
+    prompt_pictures,
+    sample_bank,
+)
+from promptsearch.runs.baselines.training_context import Row, Setting, Trained, set_row
+from promptsearch.runs.loop.search_loop import search, writing_tools
+from promptsearch.runs.loop.shared_loop import Budget
+from promptsearch.runs.selection.select import Selection, choose_selection
+from promptsearch.search import TrialSearcher, build_searcher, get_objective
+from promptsearch.search.proposal_search import WritingSearcher
+from promptsearch.search.proposers.language import LanguageModel, LanguageProposer
+
+if TYPE_CHECKING:
+    from promptsearch.search import Searcher
+
+#: WaffleCLIP's (Roth et al. 2023) pairs of a descriptor of random words and one of random characters.
+WAFFLE_PAIRS = 15
+
+#: Evaluations of a random search that has as many as beam search takes on a bank of some 270 templates.
+MANY = 10_000
+
+#: Templates of the bank's that `coop-sample` ends in.
+SAMPLED = 4
+
+#: Searchers that a language model can write for; with one they are methods of their own, evolve-lm and climb-lm.
+WRITTEN_FOR = ("climb", "evolve")
+
+
+@dataclass
+class Found:
+    """What a method found on one draw.
+
+    Attributes:
+        rows: its class weights and texts; behind the first, what was decoded from it.
+        evaluations: prompt sets scored on the few-shot pictures.
+        steps: of gradient descent.
+        usage: of a language model: calls, tokens read, tokens written.
+        tensors: what must be kept beside the class weights to classify by it.
+    """
+
+    rows: list[Row]
+    evaluations: int = 0
+    steps: int = 0
+    usage: Mapping[str, int] = field(default_factory=dict)
+    support: np.ndarray | None = None
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a comparison.
+
+        method = all_methods(load_bank("templates"), {})["coop"]
+        found = method.find(setting)
+
+    Attributes:
+        options: all that its result depends on beside the draw, the model and the bank.
+        seeds: draws that it is run on at most; None for all.
+        prompts_pictures: whether it needs pictures, and changes them.
+    """
+
+    name: str
+    about: str
+    find: Callable[[Setting], Found]
+    readable: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int | None = None
+    prompts_pictures: bool = False
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A language model that methods search with.
+
+    Attributes:
+        options: all that its answers depend on.
+        open: gives it; asked when the first such method runs.
+    """
+
+    options: Mapping[str, Any]
+    open: Callable[[], LanguageModel]
+
+
+def all_methods(
+    bank: Bank, searchers: Mapping[str, Mapping[str, Any]], trials: int = 200, writer: Writer | None = None
+) -> dict[str, Method]:
+    """Every method of this version, by name.
+
+    Args:
+        bank: what is averaged, searched, sampled from and pulled to.
+        searchers: options of each searcher of the registry, without the seed.
+        trials: budget of those that go by trials.
+        writer: the language model of climb-lm and evolve-lm; without one they are not there.
+    """
+    from promptsearch.search.gradient import CoOpOptions, NamesOptions, PezOptions, SparseOptions, VptOptions
+
+    made = [
+        _fixed("hand-written", "a photo of a {}.", PromptSet.of(BASELINE)),
+        _bank("clip-cifar", "CLIP's own 18 prompts for CIFAR, averaged", "openai-cifar"),
+        _bank("clip-imagenet", "CLIP's own 80 prompts for ImageNet, averaged", "openai-imagenet"),
+        _fixed("whole-bank", "all templates of the bank, averaged", PromptSet.of(*bank.templates)),
+        Method("random-words", "random words and characters after the hand-written prompt, averaged", _waffle, False),
+        _single(bank),
+    ]
+    made += [_searched(name, name, bank, options, trials) for name, options in searchers.items()]
+    if "random" in searchers:
+        made.append(_searched("random-10k", "random", bank, searchers["random"], MANY))
+    if writer is not None:
+        made += [_searched(f"{n}-lm", n, bank, searchers[n], trials, writer) for n in WRITTEN_FOR if n in searchers]
+    contexts = {
+        "coop": ("CoOp, 16 vectors", CoOpOptions()),
+        "coop-csc": ("CoOp, 16 vectors for every class", CoOpOptions(specific=True)),
+        "coop-text": ("CoOp, from the words 'a photo of a'", CoOpOptions(init="a photo of a")),
+        "kgcoop": ("KgCoOp, weight 8", CoOpOptions(kg=8.0)),
+    }
+    made += [
+        _learned(name, about, options, lambda s, o=options: learn_context(s, o))  # type: ignore[misc]
+        for name, (about, options) in contexts.items()
+    ]
+    hull, sparse = CoOpOptions(hull=8.0), SparseOptions(min(SAMPLED, len(bank.templates)))
+    made += [
+        _learned("coop-hull", "CoOp pulled to the bank's hull, weight 8", hull, lambda s: learn_context(s, hull, bank)),
+        _learned(
+            "coop-sample",
+            f"{sparse.size} templates of the bank, weighted, learnt by gradient",
+            sparse,
+            lambda s: sample_bank(s, sparse, bank),
+            readable=True,
+        ),
+        _learned(
+            "names", "class names learnt (LTNC-style)", NamesOptions(), lambda s: learn_class_names(s, NamesOptions())
+        ),
+        _learned("pez", "PEZ, 16 words, 3000 steps", PezOptions(), lambda s: project_words(s, PezOptions())),
+    ]
+    for kind, about in {
+        "border": "learnt border",
+        "shallow": "tokens at the input",
+        "deep": "tokens at every layer",
+    }.items():
+        options = VptOptions(kind)
+        name = "vpt" if kind == "border" else f"vpt-{kind}"
+        made.append(
+            _learned(
+                name,
+                f"visual prompt: {about}",
+                options,
+                lambda s, o=options: prompt_pictures(s, o),  # type: ignore[misc]
+                prompts_pictures=True,
+            )
+        )
+    return {m.name: m for m in made}
+
+
+def choose_methods(known: Mapping[str, Method], spec: str) -> dict[str, Method]:
+    """Methods by a list such as "all", "beam,coop" or "all,pez:1,vpt:0" (at most so many draws; 0 leaves it out).
+
+    Raises:
+        InputError: an unknown method, a number that is none, nothing left.
+    """
+    chosen: dict[str, Method] = {}
+    for part in spec.replace(",", " ").split():
+        name, colon, count = part.partition(":")
+        if colon and not count.isdecimal():
+            raise InputError(f"--methods {part}: after the colon stands a number of draws, e.g. {name}:1")
+        if name == "all":
+            names = list(known)
+        elif name in known:
+            names = [name]
+        else:
+            raise InputError(f"--methods {name}: not known; choose from all, {', '.join(known)}")
+        for n in names:
+            chosen[n] = replace(known[n], seeds=int(count) if colon else None)
+    chosen = {name: m for name, m in chosen.items() if m.seeds != 0}
+    if not chosen:
+        raise InputError(f"--methods {spec!r}: names no method; choose from all, {', '.join(known)}")
+    return {name: chosen[name] for name in known if name in chosen}
+
+
+def _fixed(name: str, about: str, prompt_set: PromptSet) -> Method:
+    options = {"templates": prompt_set.size, "digest": str(hash_of(prompt_set))}
+    return Method(name, about, lambda s: Found([set_row(s, "", prompt_set)]), options=options)
+
+
+def _bank(name: str, about: str, spec: str) -> Method:
+    """A built-in bank averaged; read when it is first used."""
+    return Method(
+        name, about, lambda s: Found([set_row(s, "", PromptSet.of(*load_bank(spec).templates))]), options={"bank": spec}
+    )
+
+
+def _single(bank: Bank) -> Method:
+    def find(setting: Setting) -> Found:
+        objective = get_objective("xent")
+        singles = [PromptSet.of(t) for t in bank.templates]
+        scores = setting.evaluator.score(singles)
+        best = max(range(len(singles)), key=lambda i: (objective(scores[i]), -i))
+        return Found([set_row(setting, "", singles[best])], len(singles))
+
+    return Method("single", "the bank's best single template on the few shots", find, options={"objective": "xent"})
+
+
+def _searched(
+    name: str, command: str, bank: Bank, options: Mapping[str, Any], trials: int, writer: Writer | None = None
+) -> Method:
+    if writer is not None:
+        options = {k: v for k, v in options.items() if k != "proposer"} | dict(writer.options)
+
+    def find(setting: Setting) -> Found:
+        searcher = build_searcher(command, bank, {**options, "seed": setting.task.seed})
+        by_trials = isinstance(searcher, TrialSearcher)
+        if isinstance(searcher, TrialSearcher):
+            searcher.start = (PromptSet.of(BASELINE),)
+        if isinstance(searcher, WritingSearcher):
+            model = writer.open() if writer is not None else None
+            who = {} if model is None else {"proposer": LanguageProposer(model), "usage": lambda: model.usage}
+            searcher.equip(writing_tools(setting.evaluator, setting.problem.encoder, **who))
+        method = choose_selection(options.get("select"), setting.task.shots, options["objective"])
+        selection = Selection(method, bank, searcher.objective, setting.task.seed, whole=not by_trials)
+        return _outcome(setting, searcher, selection, trials if by_trials else None)
+
+    budget = {"trials": trials} if command != "beam" else {}
+    about = f"{command} search" if writer is None else f"{command} search, a language model writes"
+    return Method(name, about, find, options={**options, **budget})
+
+
+def _outcome(setting: Setting, searcher: Searcher, selection: Selection, trials: int | None) -> Found:
+    outcome = search(searcher, setting.evaluator, budget=Budget(trials))
+    chosen = selection.choose(setting.evaluator, outcome.ranked)
+    usage = searcher.reported()["usage"] if isinstance(searcher, WritingSearcher) else {}
+    return Found([set_row(setting, "", chosen.prompt_set)], outcome.evaluations, usage=usage)
+
+
+def _learned(
+    name: str,
+    about: str,
+    options: Any,
+    train: Callable[[Setting], Trained],
+    readable: bool = False,
+    prompts_pictures: bool = False,
+) -> Method:
+    def find(setting: Setting) -> Found:
+        trained = train(setting)
+        # What is decoded by the other metric, and a mixture before it was sampled, are in the commands' own documents.
+        shown = [r for r in trained.others if r.readable or "cosine" in r.name]
+        tensors = trained.learned.tensors if prompts_pictures else {}
+        evaluations = 0 if readable or name != "pez" else trained.learned.steps
+        return Found(
+            [trained.winner, *shown],
+            evaluations,
+            trained.learned.steps,
+            support=trained.support,
+            tensors=dict(tensors),
+        )
+
+    return Method(name, about, find, readable, asdict(options), prompts_pictures=prompts_pictures)
+
+
+def _waffle(setting: Setting) -> Found:
+    """WaffleCLIP's control: the same random descriptors for every class, new ones for every seed."""
+    prompt_set = PromptSet.of(*random_templates(list(setting.tools.words.texts.values()), setting.task.seed))
+    return Found([set_row(setting, "", prompt_set)])
+
+
+def random_templates(vocabulary: list[str], seed: int, pairs: int = WAFFLE_PAIRS) -> list[str]:
+    """`pairs` templates "a photo of a {}, which has WORD WORD." and as many with characters in place of the words."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 7]))
+    words = sorted({w for w in vocabulary if w.isalpha() and w.islower() and 3 <= len(w) <= 10})
+    made: dict[str, None] = {}
+    while len(made) < 2 * pairs:
+        said = " ".join(words[int(i)] for i in rng.integers(len(words), size=2))
+        lengths = [len(w) for w in said.split()]
+        letters = " ".join("".join(chr(97 + int(c)) for c in rng.integers(26, size=n)) for n in lengths)
+        made[f"a photo of a {{}}, which has {said}."] = None
+        made[f"a photo of a {{}}, which has {letters}."] = None
+    return list(made)[: 2 * pairs]
+
+
+def hash_of(prompt_set: PromptSet) -> str:
+    """Short and the same everywhere."""
+    from promptsearch.evaluators.cache.store import digest_of
+
+    return digest_of([str(t) for t in prompt_set.templates])[:12]

@@ -1,0 +1,107 @@
+"""The cells of a comparison on the workers of a Ray cluster: claimed and kept here, computed there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from promptsearch.banks import BASELINE, Bank
+from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators import Cache, Encoder, Problem, default_cache, open_pictures, resolve_model
+from promptsearch.evaluators.encoding.ray_cluster import cluster_at, one_process_threads
+from promptsearch.evaluators.encoding.ray_encoder import asked
+from promptsearch.runs.compare.cells import Cell, Cells
+from promptsearch.runs.compare.comparison import Comparison, Computed, Spread
+from promptsearch.runs.compare.methods import Method
+
+
+class CellWorker:
+    """Opens the model and the data sets that it is told of, and computes the cells that it is sent.
+
+    worker = CellWorker(told)
+    figures, arrays = worker.cell(cell)
+    """
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self._told = told
+        self._comparison: Comparison | None = None
+
+    def ready(self) -> None:
+        """Open the data sets; the model is loaded by the first cell that needs more than the cache."""
+        self._opened()
+
+    def cell(self, cell: Cell) -> Computed:
+        """Figures and arrays of a cell, as `Comparison.work` gives them."""
+        comparison = self._opened()
+        computed = comparison.work(cell, comparison.methods[cell.method])
+        comparison.cells.checkpoint(cell).unlink(missing_ok=True)
+        return computed
+
+    def _opened(self) -> Comparison:
+        if self._comparison is None:
+            told = self._told
+            os.environ["OMP_NUM_THREADS"] = str(told["threads"])  # for torch, where a cell needs it
+            root: Path = told["cache"]
+            default = default_cache()
+            cache = Cache(root, default.packs) if root.is_dir() else default
+            name, weights = told["model"]
+            how = {"device": told["device"], "precision": told["precision"]}
+            encoder = Encoder(resolve_model(name, cache, weights=weights, **how), cache, batch=told["batch"])
+            problems = {}
+            for dataset, fingerprint in told["data"].items():
+                source = open_pictures(encoder, told["paths"].get(dataset, dataset), cache, **told["reading"])
+                if (encoder.spec.fingerprint, source.fingerprint) != (told["fingerprint"], fingerprint):
+                    raise PromptSearchError(
+                        f"--model {name} or --dataset {dataset} is another one on a worker's machine; "
+                        "give all machines the same weights and pictures"
+                    )
+                problems[dataset] = Problem(encoder, source, cache, [], told["memory"])
+            cells = Cells(None, told["folder"])  # the record is where the command is
+            self._comparison = Comparison(cells, problems, told["methods"], told["shots"], 1)
+        return self._comparison
+
+
+def spread_over(comparison: Comparison, address: str, bank: Bank, reading: dict[str, str | None]) -> Spread:
+    """What `Comparison.compute` takes to compute its cells on the cluster at `address`.
+
+    Pictures of all draws and the bank's texts are encoded first, so that every worker finds the same bits.
+
+    Args:
+        reading: how the data sets were opened, for `open_pictures` on the workers.
+    """
+    if (pictures := reading.get("pictures")) is not None and os.path.isdir(pictures):
+        reading = {**reading, "pictures": os.path.abspath(pictures)}
+    first = next(iter(comparison.problems.values()))
+    for problem in comparison.problems.values():
+        for cell, _ in comparison.grid():
+            if comparison.problems[cell.dataset] is problem:
+                problem.task(cell.shots, cell.seed)
+        names = problem.source.class_names
+        problem.encoder.encode_texts([t.fill(n) for t in (BASELINE, *bank) for n in names])
+    encoder = first.encoder
+    spec = encoder.spec
+    threads = one_process_threads()
+    told: dict[str, Any] = {
+        "model": asked(spec),
+        "fingerprint": spec.fingerprint,
+        "device": spec.device,
+        "precision": spec.precision,
+        "batch": encoder.batch,
+        "memory": first.memory,
+        "data": {name: p.source.fingerprint for name, p in comparison.problems.items()},
+        "paths": {name: os.path.abspath(name) for name in comparison.problems if os.path.isdir(name)},
+        "reading": reading,
+        "methods": dict(comparison.methods),
+        "shots": list(comparison.shots),
+        "folder": comparison.cells.folder.absolute(),
+        "cache": first.cache.root.absolute(),
+        "threads": threads,
+    }
+
+    def run(jobs: Iterator[tuple[Cell, Method]]) -> Iterator[tuple[Cell, Computed]]:
+        crew = cluster_at(address).crew(CellWorker, spec.device, threads, told)
+        return crew.run((cell, "cell", (cell,)) for cell, _ in jobs)
+
+    return run

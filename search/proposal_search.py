@@ -1,0 +1,293 @@
+"""Searchers whose sets are written by a proposer: what evolution and climbing with a language model share."""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from promptsearch.banks import PromptSet, Template
+from promptsearch.errors import PromptSearchError
+from promptsearch.search.objective import ScoreLike
+from promptsearch.search.proposers.grammar import GrammarProposer
+from promptsearch.search.proposers.request import Proposer, Request
+from promptsearch.search.reply_parser import SEEN, TOKENS, ProposalFilter
+from promptsearch.search.searcher import Told
+from promptsearch.search.trial_searcher import TrialSearcher
+
+#: Characters of a reply that are read and kept: far more than an answer has, thinking aloud included.
+KEPT = 20_000
+
+#: A scored set.
+Scored = tuple[PromptSet, ScoreLike]
+
+
+class Journal(Protocol):
+    """Keeps what was replied at each step, so that a resumed run does not ask again."""
+
+    def get(self, key: str) -> Any: ...
+
+    def put(self, key: str, value: Any) -> None: ...
+
+    def keys(self) -> Iterable[str]: ...
+
+
+class Memory(dict[str, Any]):
+    """The journal of a run that is not kept."""
+
+    def put(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
+@dataclass
+class Tools:
+    """What a writing searcher is handed by whoever runs it.
+
+    Attributes:
+        proposer: writes the templates; without one, the bank's own slots and words do.
+        class_names: those of the task, which no template may name.
+        vectors: for n sets, (n, D) unit text vectors of the model that is prompted, for crowding.
+        fits: for templates, whether the model that is prompted can read them.
+        journal: where replies are kept.
+        usage: what the proposer has cost so far.
+    """
+
+    proposer: Proposer | None = None
+    class_names: Sequence[str] = ()
+    vectors: Callable[[Sequence[PromptSet]], np.ndarray] | None = None
+    fits: Callable[[Sequence[Template]], list[bool]] | None = None
+    journal: Journal = field(default_factory=Memory)
+    usage: Callable[[], Mapping[str, int]] = dict
+
+
+@dataclass(frozen=True)
+class View:
+    """What a step's requests are made from: what was known when `told` trials had been told."""
+
+    told: int = 0
+    best: tuple[Scored, ...] = ()
+    worst: tuple[Scored, ...] = ()
+    since: int = 0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A set that is wanted: `ready`, or `around` a template that is to be written."""
+
+    request: Request | None = None
+    ready: PromptSet | None = None
+    around: PromptSet | None = None
+    old: Template | None = None
+
+    def made_with(self, template: Template) -> PromptSet:
+        """The set with the written template in it."""
+        if self.around is None:
+            return PromptSet.of(template)
+        return self.around.add(template) if self.old is None else self.around.replace(self.old, template)
+
+
+class WritingSearcher(TrialSearcher):
+    """Asks a proposer for templates a batch ahead, filters them, and fills up with sets of the bank.
+
+    The requests of a step are made from what was known one step before, so that a language model writes them while the
+    batch before is scored.  Replies are kept in the journal under that step: a resumed run reads them there.
+    """
+
+    #: Times that a step asks for more where replies were no use.
+    retries = 2
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.bounded = False
+        self.tools = Tools()
+        self._proposer: Proposer = GrammarProposer(self.space)
+        self._filter = ProposalFilter()
+        self._now = self._view = View()
+        self._ahead: tuple[View, Future[list[str]]] | None = None
+        self._origin: dict[PromptSet, dict[str, Any]] = {}
+        self._spent: Counter[str] = Counter()
+
+    def equip(self, tools: Tools) -> None:
+        """Take what whoever runs this hands over; before anything is told."""
+        self.tools = tools
+        self._proposer = tools.proposer or self._proposer
+        self._filter = ProposalFilter(tools.class_names)
+        self._spent = Counter(tools.usage())
+
+    def ask(self, in_hand: Collection[PromptSet] = ()) -> list[PromptSet]:
+        batch = super().ask(in_hand)
+        self._write_ahead(len(batch))
+        return batch
+
+    def tell(self, results: Told) -> None:
+        super().tell(results)
+        self._view, self._now = self._now, self._look([(s, v) for s, v in results])
+
+    def notes(self, prompt_set: PromptSet) -> dict[str, Any]:
+        origin = self._origin.get(prompt_set)
+        return {} if origin is None else {"origin": origin}
+
+    def reported(self) -> dict[str, Any]:
+        """What the proposals of this run came to: {"proposed", "repaired", "rejected": {reason: n}, "usage": …}."""
+        journal = self.tools.journal
+        return total_of([journal.get(key) for key in list(journal.keys())])
+
+    @abstractmethod
+    def _look(self, news: Sequence[Scored]) -> View:
+        """The view after `news` were told."""
+
+    @abstractmethod
+    def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
+        """What to ask for; empty where nothing can be, and the bank is drawn from."""
+
+    def _propose(self, taken: set[PromptSet]) -> list[PromptSet]:
+        view = self._ahead[0] if self._ahead is not None else self._view
+        batch = self._written(view, f"{self.worker}.{view.told}", 0, taken)
+        if len(batch) < self.batch:
+            batch.update(dict.fromkeys(self._unseen(self.rng(), taken | set(batch), self.batch - len(batch))))
+        if not batch and self._now.told > view.told:  # a bank that is through, and what was told last not yet seen
+            first = self.retries + 1  # the next step has the same view, and must not ask the same again
+            batch = self._written(self._now, f"{self.worker}.{self._now.told}.now", first, taken)
+        return list(batch)
+
+    def _written(self, view: View, key: str, first: int, taken: set[PromptSet]) -> dict[PromptSet, None]:
+        """Up to a batch of sets that the proposer wrote on this view, its replies kept under `key`.
+
+        Args:
+            first: number of the first attempt, which the draws depend on.
+        """
+        kept = self.tools.journal.get(key) or {}
+        asked: list[list[str]] = list(kept.get("replies", []))
+        counts: Counter[str] = Counter()
+        batch: dict[PromptSet, None] = {}
+        for attempt in range(self.retries + 1):
+            wishes = self._wishes_of(view, first + attempt, self.batch - len(batch))
+            if not wishes:
+                break
+            requests = [w.request for w in wishes if w.request is not None]
+            if attempt == len(asked):
+                asked.append(self._replies(view, first + attempt, requests))
+            self._accept(wishes, asked[attempt], taken, batch, counts)
+            if len(batch) >= self.batch:
+                break
+        if counts:
+            self._keep(key, kept, asked, counts)
+        return batch
+
+    def _wishes_of(self, view: View, attempt: int, lacking: int) -> list[Wish]:
+        entropy = np.random.SeedSequence([self.seed, view.told, self.worker, attempt, 1])
+        spare = math.ceil(lacking / 4)
+        return self._wishes(view, np.random.default_rng(entropy), lacking + spare)
+
+    def _replies(self, view: View, attempt: int, requests: Sequence[Request]) -> list[str]:
+        if self._ahead is not None:
+            ahead, future = self._ahead
+            self._ahead = None
+            if attempt == 0 and ahead == view:
+                return future.result()
+        return self._ask_proposer(view, attempt, requests)
+
+    def _ask_proposer(self, view: View, attempt: int, requests: Sequence[Request]) -> list[str]:
+        if not requests:
+            return []
+        entropy = np.random.SeedSequence([self.seed, view.told, self.worker, attempt, 2])
+        replies = self._proposer.propose(requests, int(entropy.generate_state(1)[0]))
+        if len(replies) != len(requests):
+            raise PromptSearchError(f"the proposer gave {len(replies)} replies to {len(requests)} requests")
+        return [reply[:KEPT] for reply in replies]
+
+    def _write_ahead(self, batch: int) -> None:
+        """Let the next step's templates be written while this batch is scored."""
+        if self._ahead is not None or self.tools.proposer is None or self.trials != self._now.told:
+            return
+        if not batch or (self.total is not None and self.trials + batch >= self.total):
+            return
+        view = self._now
+        if self.tools.journal.get(f"{self.worker}.{view.told}") is not None:  # a resumed run
+            return
+        requests = [w.request for w in self._wishes_of(view, 0, self.batch) if w.request is not None]
+        if not requests:
+            return
+        future: Future[list[str]] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._ask_proposer(view, 0, requests))
+            except BaseException as e:  # raised where the replies are wanted
+                future.set_exception(e)
+
+        threading.Thread(target=work, name="proposals", daemon=True).start()
+        self._ahead = (view, future)
+
+    def finish(self, patience: float = 10.0) -> None:
+        """Wait a little for what is being written, which nobody will read."""
+        if self._ahead is not None:
+            future = self._ahead[1]
+            self._ahead = None
+            try:
+                future.exception(timeout=patience)
+            except TimeoutError:
+                return
+
+    def _accept(
+        self,
+        wishes: Sequence[Wish],
+        replies: Sequence[str],
+        taken: set[PromptSet],
+        batch: dict[PromptSet, None],
+        counts: Counter[str],
+    ) -> None:
+        """Add to the batch what can be used, and count what cannot."""
+        found: list[tuple[Wish, str, PromptSet, Template | None]] = []
+        unread = iter(replies)
+        for wish in wishes:
+            if wish.ready is not None:
+                found.append((wish, "", wish.ready, None))
+                continue
+            reply = next(unread)
+            verdict = self._filter.read(reply)
+            counts["proposed"] += 1
+            counts["repaired"] += verdict.repaired
+            if verdict.template is None:
+                counts[f"rejected: {verdict.reason}"] += 1
+            else:
+                found.append((wish, reply, wish.made_with(verdict.template), verdict.template))
+        for wish, reply, made, template in found:
+            if made in self.known or made in taken or made in batch or made.size > self.space.ensemble:
+                counts[f"rejected: {SEEN}"] += template is not None
+            elif len(batch) < self.batch:
+                if template is not None and self.tools.fits is not None and not self.tools.fits([template])[0]:
+                    counts[f"rejected: {TOKENS}"] += 1
+                    continue
+                batch[made] = None
+                if wish.request is not None:
+                    kind, parents = wish.request.kind, list(wish.request.parents)
+                    self._origin[made] = {"kind": kind, "parents": parents, "reply": reply[:2000]}
+
+    def _keep(self, key: str, kept: Mapping[str, Any], asked: list[list[str]], counts: Counter[str]) -> None:
+        now = Counter(self.tools.usage())
+        used, self._spent = now - self._spent, now
+        step: dict[str, Any] = {"counts": dict(counts), "usage": {**kept.get("usage", {}), **used}}
+        if self.tools.proposer is not None:
+            step["replies"] = asked
+        if step != kept:
+            self.tools.journal.put(key, step)
+
+
+def total_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The counts and the usage of all steps of a journal."""
+    counts: Counter[str] = Counter()
+    usage: Counter[str] = Counter()
+    for step in steps:
+        counts.update(step.get("counts", {}))
+        usage.update(step.get("usage", {}))
+    rejected = {k.partition(": ")[2]: n for k, n in sorted(counts.items()) if k.startswith("rejected: ") and n}
+    totals = {"proposed": counts["proposed"], "repaired": counts["repaired"], "rejected": rejected}
+    return {**totals, "usage": dict(usage)}
