@@ -1,4 +1,4 @@
-"""What a run says in the end: a document for machines, a table for people."""
+"""Reports on finished runs: JSON documents, terminal tables, HTML pages and exports."""
 
 from promptsearch.reports.details import build_details, confusion_matrix
 from promptsearch.reports.result import Baseline, build_result, front_rows, standard_baselines

@@ -1,4 +1,4 @@
-"""The document of a comparison: every row of every cell, their means over draws, and the distances to one method."""
+"""The JSON document of a comparison: every result, the means over draws, and the differences from one method."""
 
 from __future__ import annotations
 
@@ -36,18 +36,24 @@ COLUMNS = (
 
 
 def row_name(tested: Tested) -> str:
-    """The method, and which of its rows: "coop" or "coop: nearest words (cosine), as text"."""
+    """Return a result's name in tables, e.g. "coop" or "coop: nearest words (cosine), as text"."""
     return f"{tested.cell.method}: {tested.name}" if tested.name else tested.cell.method
 
 
 def build_comparison(
     head: dict[str, Any], methods: Mapping[str, Method], tested: Sequence[Tested], against: str
 ) -> dict[str, Any]:
-    """The document that `--json` prints.
+    """Build the document that `compare --json` prints.
 
     Args:
-        head: model, bank, shots, seeds, run and whatever else says what was run.
-        against: the row that all others' distance to is given.
+        head: Entries copied to the top of the document: model, bank, shots, seeds, run and so on.
+        methods: The compared methods by name.
+        tested: The test result of every method on every data set, number of shots and seed.
+        against: Name of the method from which the others' differences are computed.
+
+    Returns:
+        A JSON-serialisable document with `table` (mean accuracy over draws), `against` (differences with 95 %
+        intervals) and `cells` (every single result). Accuracies are fractions, times are in seconds.
     """
     groups: dict[tuple[str, int, str], list[Tested]] = {}
     for row in tested:
@@ -101,7 +107,14 @@ def build_comparison(
 
 
 def to_csv(document: Mapping[str, Any]) -> str:
-    """One line for every row of every cell."""
+    """Return a comparison as CSV text, one line for each single result.
+
+    Args:
+        document: What `build_comparison` returned.
+
+    Returns:
+        CSV text with the columns of `COLUMNS`.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)

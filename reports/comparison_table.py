@@ -1,4 +1,4 @@
-"""A comparison's document as tables for people, or as Markdown for a page."""
+"""A comparison as tables in the terminal or in Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from rich.table import Table
 
 
 def print_comparison(document: Mapping[str, Any], console: Console) -> None:
-    """One table of accuracies for every data set, and one of the distances to the reference."""
+    """Print two tables for each data set: the accuracies, and the differences from the reference method.
+
+    Args:
+        document: What `build_comparison` returned.
+        console: Where to print.
+    """
     for note in document.get("notes", []):
         console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
     for title, header, rows in tables(document):
@@ -24,7 +29,7 @@ def print_comparison(document: Mapping[str, Any], console: Console) -> None:
         console.print(table)
     run = document["run"]
     console.print(
-        f"Test splits opened once, after everything was learnt. Run {run['study']} kept in {run['storage']}",
+        f"Each test split was opened once, after all training. Run {run['study']} saved in {run['storage']}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -32,7 +37,11 @@ def print_comparison(document: Mapping[str, Any], console: Console) -> None:
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The same tables in Markdown."""
+    """Return the same tables in Markdown.
+
+    Args:
+        document: What `build_comparison` returned.
+    """
     parts = []
     for title, header, rows in tables(document):
         lines = [f"**{title}**", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
@@ -42,7 +51,14 @@ def to_markdown(document: Mapping[str, Any]) -> str:
 
 
 def tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, header, rows) of each table, as text."""
+    """Return the tables of a comparison as text.
+
+    Args:
+        document: What `build_comparison` returned.
+
+    Returns:
+        (title, column headings, rows) of each table.
+    """
     found = []
     shots = [str(s) for s in document["shots"]]
     reference = document["against"]["method"]
@@ -83,7 +99,7 @@ def _rows(
         fewer = "" if any_cell["draws"] == document["seeds"] else f" ({any_cell['draws']} of {_draws(document)})"
         line = [method + fewer, *(show(cells[s]) if s in cells else "" for s in document["shots"])]
         if costs:
-            most = cells[max(cells)]  # the dearest: the most shots
+            most = cells[max(cells)]  # the costs are those of the largest number of shots
             line += [_number(most["evaluations"]), _number(most["steps"]), _seconds(most["seconds"])]
         made.append([*line, "yes" if any_cell["readable"] else "no"])
     return made

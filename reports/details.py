@@ -1,4 +1,4 @@
-"""What the winner and the hand-written prompt say of every test picture, kept when the test split is opened."""
+"""Confusion matrices and changed predictions of a winner against a baseline, saved when the test split is opened."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ import numpy as np
 
 from promptsearch.evaluators import Split
 
-#: Pictures named in each direction; how many there are is always kept.
+#: Largest number of pictures listed in each direction (gained, lost); the counts are always complete.
 FLIPS = 200
 
 
 def build_details(
     class_names: Sequence[str], test: Split, before: np.ndarray, after: np.ndarray, baseline: str = "hand-written"
 ) -> dict[str, Any]:
-    """Confusion matrices and the pictures that flip, as plain data: what a report needs without opening the test again.
+    """Summarise the predictions on the test split, so that a report need not open it again.
 
     Args:
-        before, after: (N,) predicted class of every test picture, by the baseline and by the winner.
+        class_names: The C class names.
+        test: The test split, N pictures.
+        before: (N,) class index predicted by the baseline for each picture.
+        after: (N,) class index predicted by the winner for each picture.
+        baseline: Name of the baseline.
 
     Returns:
-        `classes`; `pictures` (how many); `confusion`, for "before" and "after" the non-zero [true class, predicted
-        class, pictures]; `flips`, for "gained" (wrong before, right after) and "lost" the `count` and up to `FLIPS`
-        evenly chosen `pictures` [index in the data set's test split, true class, before, after].
+        A JSON-serialisable dict with `classes`; `pictures`, the number N; `confusion`, which lists for "before" and
+        "after" the non-zero entries [true class, predicted class, pictures]; and `flips`, which gives for "gained"
+        (wrong before, right after) and "lost" the `count` and up to `FLIPS` evenly spaced `pictures` as [index in
+        the test split, true class, before, after].
     """
     labels = test.labels
     right, was = after == labels, before == labels
@@ -41,7 +46,15 @@ def build_details(
 
 
 def confusion_matrix(details: dict[str, Any], which: str) -> np.ndarray:
-    """(C, C) pictures by true class (row) and predicted class (column), of "before" or "after"."""
+    """Return a confusion matrix.
+
+    Args:
+        details: What `build_details` returned.
+        which: "before" for the baseline or "after" for the winner.
+
+    Returns:
+        (C, C) number of pictures by true class (row) and predicted class (column).
+    """
     matrix = np.zeros((len(details["classes"]),) * 2, np.int64)
     for true, predicted, n in details["confusion"][which]:
         matrix[true, predicted] = n

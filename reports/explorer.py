@@ -1,4 +1,4 @@
-"""One ensemble against another on training pictures, as often as a person types: what the exploring page asks."""
+"""Scores the prompts that a person types into the page of `promptsearch explore`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Problem, Split, Task, paired_difference, wilson
 from promptsearch.reports.details import build_details, confusion_matrix
 
-#: Templates of one ensemble that a page may ask for, and flipped pictures that it is told of.
+#: Largest number of templates in one request, and of changed pictures in the answer.
 MOST, FLIPPED = 64, 24
 
 
 class Explorer:
-    """Scores what is typed on the few-shot pictures, and on training pictures that the draw left; never on the test.
+    """Scores ensembles on the support set and on other training pictures, never on the test split.
 
         explorer = Explorer(problem, shots=16, seed=0, held_out=500)
         print(explorer.look(["a sketch of a {}."])["held_out"]["accuracy"])
 
     Args:
-        held_out: how many of the left pictures, drawn by the seed; their features are encoded here where need be.
+        problem: Model and data set.
+        shots: Labelled pictures per class in the support set.
+        seed: Seed of the draw.
+        held_out: Number of training pictures outside the support and validation sets to score on. They are encoded
+            here if their features are not cached.
 
     Raises:
-        InputError: fewer pictures than shots.
+        InputError: A class has fewer pictures than `shots`.
     """
 
     def __init__(self, problem: Problem, shots: int, seed: int, held_out: int) -> None:
@@ -39,10 +43,19 @@ class Explorer:
         self._lock = threading.Lock()
 
     def look(self, templates: Sequence[str], against: Sequence[str] = (BASELINE,)) -> dict[str, Any]:
-        """Figures of an ensemble beside those of another: accuracies, each class, and the pictures that flip.
+        """Score one ensemble and compare it with another.
+
+        Args:
+            templates: The ensemble to score.
+            against: The ensemble to compare it with.
+
+        Returns:
+            A JSON-serialisable dict with the scores on the support set (`support`, `support_against`), the held-out
+            accuracies and their difference as [value, low, high] of a 95 % interval (`held_out`), the accuracy of
+            each class (`classes`) and the pictures whose prediction changes (`flips`).
 
         Raises:
-            InputError: no template, too many, or one that is none.
+            InputError: There is no template, there are more than `MOST`, or one is invalid.
         """
         started = time.perf_counter()
         ours, theirs = _ensemble(templates), _ensemble(against)
@@ -75,12 +88,12 @@ class Explorer:
 
 def _ensemble(templates: Sequence[str]) -> PromptSet:
     if len(templates) > MOST:
-        raise InputError(f"{len(templates)} templates in one ensemble; this page takes up to {MOST}")
+        raise InputError(f"{len(templates)} templates in one ensemble; enter at most {MOST}")
     return PromptSet(templates)
 
 
 def _left(problem: Problem, task: Task, count: int, seed: int) -> Split:
-    """Training pictures that are neither support nor validation, the same ones for the same seed."""
+    """Draw training pictures that are neither in the support nor in the validation set."""
     labels, indices = problem.source.labels("train")
     drawn = np.concatenate([task.support.indices, task.validation.indices])
     left = np.flatnonzero(~np.isin(indices, drawn))

@@ -1,4 +1,4 @@
-"""A run's winner in the forms that other tools read."""
+"""Exports a run's winner to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.evaluators.data.corruptions import split_condition
 
-#: What `promptsearch export --to` knows.
+#: Values of `promptsearch export --to`.
 FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python")
 
-#: Checkpoints of transformers that have the weights of open_clip's names.
+#: The transformers checkpoint with the same weights as each open_clip model.
 _CHECKPOINTS = {
     "ViT-B-32:openai": "openai/clip-vit-base-patch32",
     "ViT-B-16:openai": "openai/clip-vit-base-patch16",
@@ -26,14 +26,19 @@ _CHECKPOINTS = {
 
 @dataclass(frozen=True)
 class Winner:
-    """What is exported: the prompts, the classes they are filled with, and where they come from.
+    """The winning prompt set of a run, with what an export needs to know about the run.
 
         winner = Winner(PromptSet.of("a photo of a {}."), ("cat", "dog"), "my-run", "RN50", "cifar10")
         print(to_clip_benchmark(winner))
 
     Attributes:
-        classes: the data set's own class names, in its order.
-        about: more lines for the head of a snippet, e.g. figures.
+        prompt_set: The winning prompt set.
+        classes: The data set's class names, in its order.
+        study: Name of the run.
+        model: Name of the model, as in `--model`.
+        dataset: Name of the data set, as in `--dataset`.
+        weights: File of the model's weights, if they were read from one.
+        about: Further comment lines for the top of a generated script, e.g. accuracies.
     """
 
     prompt_set: PromptSet
@@ -46,32 +51,38 @@ class Winner:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names that are filled in: the prompt set's own where it has some."""
+        """The class names put into the templates: the prompt set's if it has its own, else the data set's."""
         return self.prompt_set.class_names or self.classes
 
     @property
     def prompts(self) -> list[list[str]]:
-        """For each class, the filled templates."""
+        """The prompts of each class: its name put into every template."""
         return [[t.fill(n) for t in self.prompt_set.templates] for n in self.class_names]
 
     def plain(self, template: Template) -> bool:
-        """Whether filling is nothing but replacing `{}`."""
+        """Return whether filling the template only replaces `{}`, without choosing between "a" and "an"."""
         return all(template.fill(n) == template.replace("{}", n) for n in self.class_names)
 
 
 def to_bank(winner: Winner) -> str:
-    """A `.txt` bank of the templates; the weights of a weighted set are not in it."""
+    """Return the templates as a `.txt` bank, without their weights."""
     return Bank.of(winner.study, winner.prompt_set.templates).to_txt()
 
 
 def to_clip_benchmark(winner: Winner, key: str | None = None) -> str:
-    """CLIP_benchmark's `--custom_template_file`: a list of templates, or prompts by class where names are chosen.
+    """Return JSON for CLIP_benchmark's `--custom_template_file`.
+
+    It lists the templates, or the prompts of each class if the run chose class names.
 
     Args:
-        key: CLIP_benchmark's name of the data set; by default the run's, without condition and folders.
+        winner: What to export.
+        key: CLIP_benchmark's name of the data set. By default the run's, without its condition and folder.
+
+    Returns:
+        JSON text.
 
     Raises:
-        InputError: the set is weighted, which CLIP_benchmark cannot express.
+        InputError: The set is weighted, which CLIP_benchmark cannot express.
     """
     _unweighted(winner, "clip-benchmark")
     templates: list[str] | dict[str, list[str]]
@@ -84,13 +95,18 @@ def to_clip_benchmark(winner: Winner, key: str | None = None) -> str:
 
 
 def to_open_clip(winner: Winner, weights: Any, logit_scale: float, file: Path) -> None:
-    """What open_clip's `build_zero_shot_classifier` gives, (D, C), as `classifier` of a safetensors file.
+    """Write the class weights to a safetensors file, in the layout of open_clip's `build_zero_shot_classifier`.
+
+    The tensor `classifier` is (D, C) float32; class names, prompts and logit scale are in the file's metadata.
 
     Args:
-        weights: (C, D) unit class weights.
+        winner: What to export.
+        weights: (C, D) class weights of unit length.
+        logit_scale: The model's logit scale (the factor, not its logarithm).
+        file: Where to write.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: The file cannot be written.
     """
     import numpy as np
     from safetensors.numpy import save
@@ -107,7 +123,10 @@ def to_open_clip(winner: Winner, weights: Any, logit_scale: float, file: Path) -
 
 
 def to_python(winner: Winner) -> str:
-    """A script that classifies pictures with open_clip and these prompts, and needs promptsearch only for `tiny`."""
+    """Return a script that classifies pictures with open_clip and these prompts.
+
+    The script imports promptsearch only to find the embedded model `tiny`.
+    """
     plain = all(winner.plain(t) for t in winner.prompt_set.templates)
     if plain:
         prompts = (
@@ -130,18 +149,20 @@ def to_python(winner: Winner) -> str:
 
 
 def to_transformers(winner: Winner) -> str:
-    """A script with the one template that transformers' zero-shot-image-classification takes.
+    """Return a script that classifies pictures with transformers' zero-shot-image-classification pipeline.
 
     Raises:
-        InputError: the set has several templates, or one that agrees with its class name ("a(n) {}").
+        InputError: The set has several templates, or one with an article that depends on the class name ("a(n) {}").
     """
     if winner.prompt_set.size > 1:
-        raise InputError(f"run {winner.study!r}: transformers takes one template, and its winner has several")
+        raise InputError(
+            f"run {winner.study!r}: transformers takes one template, but the winner has several; export it --to python"
+        )
     (template,) = winner.prompt_set.templates
     if not winner.plain(template):
         raise InputError(
-            f"run {winner.study!r}: transformers fills by replacement, and {str(template)!r} agrees with the class "
-            "name; export it --to python"
+            f"run {winner.study!r}: transformers cannot choose between 'a' and 'an', as {str(template)!r} requires; "
+            "export it --to python"
         )
     checkpoint = _CHECKPOINTS.get(winner.model)
     if winner.model.startswith("hf-hub:"):
@@ -156,7 +177,11 @@ def to_transformers(winner: Winner) -> str:
 
 
 def write(file: Path, data: str | bytes) -> None:
-    """Write a file.  Raises InputError where that cannot be done."""
+    """Write text (as UTF-8) or bytes to a file.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     try:
         file.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
     except OSError as e:
@@ -166,13 +191,13 @@ def write(file: Path, data: str | bytes) -> None:
 def _unweighted(winner: Winner, form: str) -> None:
     if winner.prompt_set.weights is not None:
         raise InputError(
-            f"run {winner.study!r}: its winner weights its templates, and {form} cannot; export it --to python or "
-            "--to open-clip, or search with --select none"
+            f"run {winner.study!r}: the winner's templates are weighted, which {form} does not support; export it "
+            "--to python or --to open-clip, or search with --select none"
         )
 
 
 def _lines(items: Sequence[Any]) -> str:
-    """A list as Python source, an item a line."""
+    """Format a list as Python source, one item per line."""
     return "[\n" + "".join(f"    {item!r},\n" for item in items) + "]"
 
 
@@ -182,7 +207,7 @@ def _head(winner: Winner, needs: str) -> str:
 
 
 def _open_clip_model(winner: Winner) -> tuple[str, str, str]:
-    """(imports, source of MODEL, further arguments of create_model_and_transforms), as promptsearch loads it."""
+    """Return the script's import lines, the source of MODEL, and further arguments of create_model_and_transforms."""
     name, _, tag = winner.model.partition(":")
     if winner.model == "tiny":
         there = '"local-dir:" + str(files("promptsearch") / "models" / "tiny")'
@@ -216,7 +241,7 @@ WEIGHTS = {weights}
 
 @torch.inference_mode()
 def classify(paths):
-    """For each picture its class name and the probability."""
+    """Yield the class name and its probability for each picture."""
     torch.manual_seed(0)
     model, _, preprocess = open_clip.create_model_and_transforms(MODEL{create})
     model.eval()

@@ -1,4 +1,4 @@
-"""The field's classic picture: test accuracy against shots, one line for every method."""
+"""A figure of test accuracy against shots, one line per method, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -8,31 +8,40 @@ from typing import Any
 
 from promptsearch.errors import InputError
 
-#: What a picture can be written as.
+#: File formats that can be written.
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def check_figure(path: Path) -> None:
-    """Refuse before anything is computed what could not be drawn afterwards.
+    """Check, before anything is computed, that the figure can be written.
+
+    Args:
+        path: The figure's file.
 
     Raises:
-        InputError: another suffix, no such folder, matplotlib is not installed.
+        InputError: The suffix is not in `SUFFIXES`, the folder does not exist, or matplotlib is not installed.
     """
     import importlib.util
 
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--figure {path}: name a file that ends in {', '.join(SUFFIXES)}")
+        raise InputError(f"--figure {path}: the file name must end in {', '.join(SUFFIXES)}")
     if not path.resolve().parent.is_dir():
-        raise InputError(f"--figure {path}: there is no such folder; make it, or name another")
+        raise InputError(f"--figure {path}: the folder does not exist; create it, or name another")
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError(f"--figure {path}: needs matplotlib; pip install 'promptsearch[plots]'")
 
 
 def draw_figure(document: Mapping[str, Any], path: Path) -> None:
-    """Write the picture: readable methods with full lines, learnt vectors dashed, shaded one sd.
+    """Draw test accuracy (mean ± one standard deviation) against shots and write it to a file.
+
+    Methods whose prompts can be read have solid lines, learnt vectors dashed ones.
+
+    Args:
+        document: What `build_comparison` returned.
+        path: The file to write; its suffix gives the format.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: The file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -56,7 +65,7 @@ def draw_figure(document: Mapping[str, Any], path: Path) -> None:
             low, high = [a - b for a, b in zip(y, sd, strict=True)], [a + b for a, b in zip(y, sd, strict=True)]
             ax.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
         means = [100 * r["mean"] for r in document["table"] if r["dataset"] == dataset and r["method"] in names]
-        ax.set_ylim(min(means) - 2, max(means) + 2)  # the shades of what varies wildly would flatten everything else
+        ax.set_ylim(min(means) - 2, max(means) + 2)  # fit the means: one method's large sd would flatten all lines
         ax.set_xscale("log", base=2)
         ax.set_xticks(shots, [str(s) for s in shots])
         ax.minorticks_off()

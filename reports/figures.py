@@ -1,4 +1,4 @@
-"""The plots of a report, as plotly figures; Optuna's own where it has one."""
+"""The plots of an HTML report, as plotly figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 
 def overview(views: list[RunView]) -> list[Plot]:
-    """The plots that show all runs together."""
+    """Return the plots that show all runs together.
+
+    Args:
+        views: The runs of the report.
+    """
     plots = []
     if any(v.points for v in views):
         plots.append(_progress(views))
@@ -41,7 +45,11 @@ def overview(views: list[RunView]) -> list[Plot]:
 
 
 def of_comparison(document: dict[str, Any]) -> list[Plot]:
-    """Test accuracy against shots, a plot for each data set and a line for each method."""
+    """Plot test accuracy against shots: one plot per data set, one line per method.
+
+    Args:
+        document: A document of `build_comparison`.
+    """
     import plotly.graph_objects as go
 
     plots = []
@@ -51,7 +59,7 @@ def of_comparison(document: dict[str, Any]) -> list[Plot]:
         others = [n for n in names if n != "hand-written"]
         for name in names:
             j = others.index(name) if name in others else 0
-            colour = COLOURS[j % (len(COLOURS) - 1)] if name in others else BEFORE  # the last one is that grey
+            colour = COLOURS[j % (len(COLOURS) - 1)] if name in others else BEFORE  # the last colour is BEFORE's grey
             rows = [r for r in document["table"] if r["dataset"] == dataset and r["method"] == name]
             sd = [100 * (r["sd"] or 0) for r in rows]
             figure.add_trace(
@@ -70,16 +78,20 @@ def of_comparison(document: dict[str, Any]) -> list[Plot]:
         shots = document["shots"]
         figure.update_xaxes(title="shots per class", type="log", tickvals=shots, ticktext=[str(s) for s in shots])
         means = [100 * r["mean"] for r in document["table"] if r["dataset"] == dataset]
-        # One method that fails on one draw would flatten all others with its standard deviation.
+        # The axis fits the means: the large standard deviation of one method would flatten all other lines.
         figure.update_yaxes(title="test accuracy, %", range=[min(means) - 3, max(means) + 3])
         figure.update_layout(height=480)
-        says = "Mean over draws and one standard deviation; learnt vectors, which cannot be read, are dashed."
+        says = "Mean over draws ± one standard deviation. Dashed lines are learnt vectors, which cannot be read."
         plots.append(Plot(f"comparison-{i}", f"{dataset}: accuracy against shots", says, figure))
     return plots
 
 
 def of_run(view: RunView) -> list[Plot]:
-    """The plots of one run: classes and confusions before and after, and Optuna's view of its slots."""
+    """Return the plots of one run: training loss, accuracy by class, confusion matrices and slots.
+
+    Args:
+        view: The run.
+    """
     plots = []
     if view.result is not None and len(view.result.get("losses", ())) > 1:
         plots.append(_losses(view.result["losses"], view.result["steps"]))
@@ -95,7 +107,7 @@ def _progress(views: list[RunView]) -> Plot:
     from plotly.subplots import make_subplots
 
     labelled = any(p.labelled for v in views for p in v.points)
-    if labelled:  # what went by no label has another scale, and is not among them
+    if labelled:  # runs without labels have another scale and are left out
         titles: tuple[str, ...] = ("cross-entropy (lower is better)", "accuracy, %")
     else:
         titles = (text(" / ".join(dict.fromkeys(v.objective for v in views))),)
@@ -134,8 +146,8 @@ def _progress(views: list[RunView]) -> Plot:
     return Plot(
         "progress",
         "Best score against evaluations",
-        "How good the best set so far is on the few-shot pictures, by the run's own objective, after so many sets "
-        "were scored.",
+        "The score of the best set so far on the few-shot pictures, by the run's own objective, against the number "
+        "of sets scored.",
         figure,
     )
 
@@ -162,7 +174,7 @@ def _shots(views: list[RunView]) -> Plot:
     shots = sorted({int(v.config["shots"]) for v in views})
     figure.update_xaxes(title="shots per class", type="log", tickvals=shots, ticktext=[str(s) for s in shots])
     figure.update_yaxes(title="test accuracy, %")
-    says = "Accuracy on the whole test split of each run's winner; where there are several seeds, mean and sd."
+    says = "Accuracy of each run's winner on the whole test split; mean ± standard deviation over seeds."
     return Plot("shots", "Accuracy against shots", says, figure)
 
 
@@ -175,7 +187,7 @@ def _losses(losses: list[float], steps: int) -> Plot:
     figure.update_xaxes(title="training steps")
     figure.update_yaxes(title="loss")
     figure.update_layout(height=320, margin={"t": 16})
-    return Plot("losses", "Training", "The loss on the few-shot pictures that gradient descent lowers.", figure)
+    return Plot("losses", "Training", "The training loss on the few-shot pictures.", figure)
 
 
 def _templates(views: list[RunView]) -> Plot:
@@ -201,7 +213,7 @@ def _templates(views: list[RunView]) -> Plot:
     figure.update_yaxes(tickvals=list(range(len(top))), ticktext=names, ticklabelstandoff=6)
     figure.update_xaxes(title="times chosen", rangemode="tozero", tickformat="d", dtick=1 if top[-1][1] < 10 else None)
     figure.update_layout(height=max(200, 26 * len(top) + 70), showlegend=False, margin={"t": 16})
-    says = "How many of the best recorded sets of each run (its best tenth, 5 to 50) use a template."
+    says = "How many of each run's best recorded sets (the best tenth, between 5 and 50) use each template."
     return Plot("templates", "Templates chosen", says, figure)
 
 
@@ -236,12 +248,20 @@ def _classes(details: dict[str, Any]) -> Plot:
     figure.update_layout(height=max(240, 26 * len(order) + 110))
     every = len(order) == len(details["classes"])
     which = "all classes" if every else f"the {len(order)} of {len(details['classes'])} classes that change most"
-    says = f"How many of a class's test pictures are right: {which}, by how much the winner changes them."
+    says = f"Accuracy on each class's test pictures: {which}, sorted by the change that the winner makes."
     return Plot("classes", "Accuracy by class, before and after", says, figure)
 
 
 def recalls(details: dict[str, Any], which: str) -> np.ndarray:
-    """(C,) percent of each class's pictures that are right; nan for a class without pictures."""
+    """Compute the recall of each class.
+
+    Args:
+        details: What `build_details` returned.
+        which: "before" for the baseline or "after" for the winner.
+
+    Returns:
+        (C,) percentage of each class's pictures that are classified correctly; nan for a class without pictures.
+    """
     matrix = confusion_matrix(details, which)
     totals = matrix.sum(axis=1).astype(float)
     totals[totals == 0] = np.nan
@@ -275,17 +295,17 @@ def _confusion(details: dict[str, Any]) -> Plot:
                 colorscale="Blues",
                 showscale=column == 2,
                 colorbar={"title": "%", "thickness": 12},
-                hovertemplate="%{text} pictures (%{z:.1f} %)<br>of “%{customdata[1]}” taken for “%{customdata[0]}”"
+                hovertemplate="%{text} pictures (%{z:.1f} %)<br>of “%{customdata[1]}” predicted as “%{customdata[0]}”"
                 "<extra></extra>",
             ),
             1,
             column,
         )
     ticks = list(range(len(names)))
-    figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=-45, title={"text": "taken for", "standoff": 8})
+    figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=-45, title={"text": "predicted", "standoff": 8})
     figure.update_yaxes(tickvals=ticks, ticktext=names, autorange="reversed")
-    figure.update_yaxes(title={"text": "is", "standoff": 4}, col=1)
-    figure.update_yaxes(showticklabels=False, col=2)  # they are the first one's
+    figure.update_yaxes(title={"text": "true", "standoff": 4}, col=1)
+    figure.update_yaxes(showticklabels=False, col=2)  # the same as the first matrix's
     figure.update_layout(height=max(430, min(900, 16 * len(names) + 220)))
-    says = "Of the test pictures of each class (row), the percentage that is taken for each class (column)."
+    says = "The percentage of each class's test pictures (row) that is predicted as each class (column)."
     return Plot("confusion", "Confusion matrix, before and after", says, figure)

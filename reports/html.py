@@ -1,4 +1,4 @@
-"""Runs as one HTML page that loads nothing: what a person looks at instead of reading tables."""
+"""Builds an HTML report of runs as a single file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,19 +22,26 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from PIL.Image import Image
 
-#: Templates written out in the heading, and in a row of the table.
+#: Largest number of templates in the heading, and in a row of the table.
 HEADING, ROW = 8, 3
-#: Flipped pictures shown in each direction, and their largest side in pixels.
+#: Largest number of changed pictures in each direction, and their longest side in pixels.
 PICTURES, SIDE = 24, 224
-#: Templates of a bank that are listed.
+#: Largest number of templates listed of a bank.
 BANK = 2000
 
-#: Gives the test pictures at these indices, or says in a line why there are none.
+#: Returns the test pictures at the given indices, or a sentence that says why there are none.
 Pictures = Callable[[Sequence[int]], "list[Image] | str"]
 
 
 def all_plots(opened: Opened) -> tuple[list[Plot], dict[str, list[Plot]]]:
-    """The plots of all runs together, and those of each run and each comparison by its name."""
+    """Draw every plot of a report.
+
+    Args:
+        opened: The runs and comparisons of the report.
+
+    Returns:
+        The plots of all runs together, and the plots of each run and each comparison by its name.
+    """
     by_run = {v.name: of_run(v) for v in opened.views}
     return overview(opened.views), by_run | {c["name"]: of_comparison(c) for c in opened.comparisons}
 
@@ -46,12 +53,19 @@ def build_page(
     pictures: Mapping[str, Pictures],
     notes: Sequence[str] = (),
 ) -> str:
-    """The page.  Everything that comes from a run is escaped: by Jinja in the text, by `figures.text` in the plots.
+    """Build the HTML page.
+
+    All text that comes from a run is escaped: by Jinja in the page, by `reports.plot.text` in the plots.
 
     Args:
-        overall, by_run: what `all_plots` gave.
-        pictures: for each run's name, where its flipped pictures come from.
-        notes: lines at the top.
+        opened: The runs and comparisons of the report.
+        overall: The plots of all runs together, from `all_plots`.
+        by_run: The plots of each run and comparison, from `all_plots`.
+        pictures: For each run's name, a function that returns its test pictures.
+        notes: Lines shown at the top.
+
+    Returns:
+        The page's HTML.
     """
     import jinja2
     from plotly.offline import get_plotlyjs
@@ -81,7 +95,7 @@ def build_page(
 
 
 def to_json(figure: go.Figure) -> str:
-    """A figure for a script element: no `<` in it can end the element."""
+    """Return a figure as JSON that is safe inside a script element: it contains no `<`, `>` or `&`."""
     plain = json.dumps(json.loads(figure.to_json()), ensure_ascii=True)
     return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -130,7 +144,7 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
 
 
 def _comparison(document: dict[str, Any], plots: list[Plot]) -> dict[str, Any]:
-    """A comparison's plots, and its table with the distances to one method."""
+    """Collect what the page shows of a comparison: its plots, and a table with the differences from one method."""
     distances = {(r["dataset"], r["shots"], r["method"]): r for r in document["against"]["rows"]}
     tables = []
     for dataset in document["datasets"]:
@@ -182,7 +196,7 @@ def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
     if (accuracy := figure(support, "accuracy")) is not None:
         tiles.append(("few-shot accuracy", f"{100 * accuracy:.1f} %", f"cross-entropy {support['xent']:.4f}"))
     elif (value := figure(support, view.objective.replace("-", "_"))) is not None:
-        tiles.append((view.objective, f"{value:.4f}", "no label was read"))
+        tiles.append((view.objective, f"{value:.4f}", "computed without labels"))
     if (fluency := support.get("fluency")) is not None:
         tiles.append(("fluency", f"{fluency:.2f}", "log-likelihood per token, nats"))
     if result is not None:
@@ -194,7 +208,7 @@ def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _glance(view: RunView, winner: dict[str, Any]) -> dict[str, Any]:
-    """The run in one row of a table."""
+    """Summarise a run in one row of the table of runs."""
     templates = [printable(t) for t, _ in by_weight(winner)] if view.readable else ["(learnt vectors)"]
     row = {"prompts": " · ".join(templates[:ROW]), "more": max(0, len(templates) - ROW), "test": "", "interval": ""}
     row |= {"against": "", "sets": f"{len(view.points):,}", "support": _number(winner["support"], "accuracy", 100, 1)}
@@ -239,9 +253,9 @@ def _rows(view: RunView) -> list[dict[str, Any]]:
 
 
 def _flips(view: RunView, pictures: Pictures | None) -> tuple[list[dict[str, Any]], str | None]:
-    assert view.details is not None  # seen to by the caller
+    assert view.details is not None  # the caller checks it
     names, flips = view.details["classes"], view.details["flips"]
-    sides = [("gained", "Right now, wrong before"), ("lost", "Wrong now, right before")]
+    sides = [("gained", "Wrong before, right now"), ("lost", "Right before, wrong now")]
     wanted = {key: flips[key]["pictures"][:PICTURES] for key, _ in sides}
     every = [row[0] for rows in wanted.values() for row in rows]
     got = pictures(every) if pictures is not None and every else []
@@ -275,7 +289,7 @@ def _data_url(picture: Image) -> str:
 
 
 def _config(view: RunView) -> list[tuple[str, str]]:
-    rows = [("run", view.name), ("kept in", view.record.url)]
+    rows = [("run", view.name), ("saved in", view.record.url)]
     rows += [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in view.config.items()]
     about = {k: v for k, v in view.about.items() if k not in ("classes", "opened")}
     rows += [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in about.items()]
@@ -285,7 +299,7 @@ def _config(view: RunView) -> list[tuple[str, str]]:
 
 
 def _finalize(value: Any) -> Any:
-    """Nothing that is not printed reaches the page, whatever a run or its data set is called."""
+    """Replace unprintable characters, e.g. in the names of runs and data sets, before they reach the page."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return "\n".join(printable(line) for line in value.split("\n"))

@@ -1,4 +1,4 @@
-"""The plots that Optuna draws: Pareto fronts, distributions, importances and slices."""
+"""Plots drawn by Optuna: Pareto fronts, distributions, parameter importances and slices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-#: Characters of a word of a slot below an axis.
+#: Largest number of characters of a slot's word below an axis.
 WORD = 24
 
 
 def fronts(views: list[RunView]) -> list[Plot]:
-    """Optuna's own Pareto fronts, of a study made for them."""
+    """Plot the Pareto fronts of few-shot accuracy against prompt length and against fluency.
+
+    Args:
+        views: The runs of the report.
+
+    Returns:
+        Up to two plots; none if no run was scored with labels.
+    """
     import optuna
     from optuna.study import StudyDirection
 
@@ -44,7 +51,8 @@ def fronts(views: list[RunView]) -> list[Plot]:
             Plot(
                 f"front-{key}",
                 f"Accuracy and {key}",
-                f"Every recorded set by few-shot accuracy and {key}; those that no other beats in both are marked.",
+                f"Few-shot accuracy and {key} of every recorded set; the Pareto front (no other set is better in both) "
+                "is marked.",
                 figure,
             )
         )
@@ -52,7 +60,7 @@ def fronts(views: list[RunView]) -> list[Plot]:
 
 
 def _name_points(figure: go.Figure, names: list[str]) -> None:
-    """Hover with the prompts, instead of Optuna's dump of the trial, and this report's colours."""
+    """Show prompts on hover, in place of Optuna's trial data, and use the report's colours."""
     for trace in figure.data:
         front = trace is figure.data[-1]
         numbers = (re.search(r'"number": (\d+)', str(dump)) for dump in trace.text or ())
@@ -64,7 +72,14 @@ def _name_points(figure: go.Figure, names: list[str]) -> None:
 
 
 def distributions(views: list[RunView]) -> list[Plot]:
-    """Optuna's empirical distribution, where there are several runs to compare."""
+    """Plot the empirical distribution of few-shot accuracy of each run.
+
+    Args:
+        views: The runs of the report.
+
+    Returns:
+        One plot, or none if fewer than two runs have labelled scores.
+    """
     import optuna
 
     named = zip(views, labels(views), styles(views), strict=True)
@@ -81,18 +96,25 @@ def distributions(views: list[RunView]) -> list[Plot]:
     figure.update_yaxes(title="share of the sets")
     for trace, (_, _, style) in zip(figure.data, with_points, strict=True):
         trace.line = style
-    says = "The share of each run's recorded sets that get at most so much right: further right is better."
+    says = "The share of each run's recorded sets with at most this accuracy: further right is better."
     return [Plot("distribution", "How good the recorded sets are", says, figure)]
 
 
 def parameters(view: RunView) -> list[Plot]:
-    """Optuna's importances and slices of a run by trials over slots."""
+    """Plot the importance of each slot of a grammar, and the score by the word in each slot.
+
+    Args:
+        view: A run whose trials choose words for slots.
+
+    Returns:
+        Up to two plots; none if the run has fewer than ten trials with slots.
+    """
     import optuna
 
     completed = [t for t in view.record.study.get_trials(deepcopy=False) if t.params and t.values]
     if len(completed) < 10 or len({t.values[0] for t in completed}) < 2:
         return []
-    direction = view.record.study.directions[0]  # with several aims, the objective's comes first
+    direction = view.record.study.directions[0]  # a study with several directions has the objective's first
     target = view.objective
     study = optuna.create_study(direction=direction)
     study.add_trials(
@@ -119,19 +141,19 @@ def parameters(view: RunView) -> list[Plot]:
         figure.update_xaxes(title="importance")
         figure.update_yaxes(title=None, ticklabelstandoff=6)
         figure.update_traces(marker={"color": COLOURS[0]})
-        says = "Optuna's estimate (PED-ANOVA) of how much each slot matters for being among the best."
+        says = "Optuna's estimate (PED-ANOVA) of how much each slot decides whether a trial is among the best."
         plots.append(Plot("importance", "Which slots matter", says, figure))
     figure = optuna.visualization.plot_slice(study, params=names[:6], target_name=target)
     figure.update_layout(title=None, margin={"t": 16})
     figure.update_traces(marker={"showscale": False, "colorscale": [[0, COLOURS[4]], [1, COLOURS[5]]]})
     _unquote(figure)
-    says = f"Every trial's {target} by what stands in a slot: blue came first, orange last."
-    plots.append(Plot("slices", "What stands in the slots", says, figure))
+    says = f"The {target} of every trial by the word in each slot; blue trials came first, orange ones last."
+    plots.append(Plot("slices", "Score by the words in the slots", says, figure))
     return plots
 
 
 def _unquote(figure: go.Figure) -> None:
-    """Optuna shows the words of a slot as Python would write them, and an empty one as two quotes."""
+    """Remove the quotes that Optuna puts around the words of a slot, and name the empty word."""
 
     def plain(value: Any) -> Any:
         quoted = isinstance(value, str) and len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]

@@ -1,4 +1,4 @@
-"""What the plots of a report have in common: their form, colours and labels."""
+"""What the plots of a report share: the `Plot` type, colours, line styles and labels."""
 
 from __future__ import annotations
 
@@ -12,22 +12,29 @@ from promptsearch.reports.view import RunView
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-#: Okabe and Ito's colours: told apart by the colour-blind, and on light and dark ground.
+#: Okabe and Ito's colours, which colour-blind readers can tell apart, on light and dark backgrounds.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A8A")
 BEFORE, AFTER = COLOURS[6], COLOURS[0]
-#: Lines of several runs of one searcher, which have its colour.
+#: Line styles that tell apart several runs of one searcher, which share a colour.
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-#: Classes shown one by one, and in a confusion matrix; of more, those that change most.
+#: Largest number of classes in the plot of accuracies by class (those that change most), and in a confusion matrix.
 CLASSES, MATRIX = 30, 120
-#: Templates whose counts are shown, and characters of a template in a label.
+#: Largest number of templates whose counts are shown, and of characters of a template in a label.
 TEMPLATES, LABEL = 20, 60
-#: Trials drawn in a scatter plot.
+#: Largest number of trials in a scatter plot.
 SCATTERED = 5000
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with the heading and the sentence that belong to it; `key` names its file."""
+    """A figure with its heading and explanation.
+
+    Attributes:
+        key: Short name, used for the figure's file.
+        title: Heading.
+        says: One sentence that explains the figure.
+        figure: The plotly figure.
+    """
 
     key: str
     title: str
@@ -36,16 +43,24 @@ class Plot:
 
 
 def text(value: object, limit: int | None = None) -> str:
-    """Any text for a plot: plotly reads tags in labels, so what comes from a run is escaped."""
+    """Escape text for a plot, because plotly interprets HTML tags in labels.
+
+    Args:
+        value: What to show; converted with `str`.
+        limit: Largest number of characters; longer text ends in "…".
+
+    Returns:
+        The escaped text, with unprintable characters replaced.
+    """
     shown = str(value)
     if limit is not None and len(shown) > limit:
         shown = shown[: limit - 1] + "…"
     plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
-    return html.escape(plain, quote=False)  # plotly knows no &quot;
+    return html.escape(plain, quote=False)  # plotly does not understand &quot;
 
 
 def styles(views: list[RunView]) -> list[dict[str, str]]:
-    """The line of each run, the same in all plots: a colour for its searcher, a dash for which of its runs it is."""
+    """Return each run's line style: the colour of its searcher, and a dash pattern that tells its runs apart."""
     searchers = list(dict.fromkeys(v.searcher for v in views))
     seen: Counter[str] = Counter()
     lines = []
@@ -57,7 +72,7 @@ def styles(views: list[RunView]) -> list[dict[str, str]]:
 
 
 def labels(views: list[RunView]) -> list[str]:
-    """A short name for each run: its searcher, and what else tells it from the others."""
+    """Return a short label for each run: its searcher, with shots, seed or run name if that is ambiguous."""
     plain = [v.searcher for v in views]
     if len(set(plain)) == len(plain):
         return [text(p) for p in plain]

@@ -1,4 +1,4 @@
-"""Plots as PNG files for papers, drawn by a Chromium through kaleido."""
+"""Writes plots as PNG files with kaleido, which needs a Chromium browser."""
 
 from __future__ import annotations
 
@@ -11,28 +11,37 @@ from pathlib import Path
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.reports.plot import Plot
 
-#: Pixels above a plot, for its title.
+#: Space above a plot for its title, in pixels.
 TOP = 90
-#: Names that a Chromium goes by.
+#: Names of Chromium's executable.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def write_pngs(overall: list[Plot], by_run: Mapping[str, list[Plot]], folder: Path, scale: float = 3) -> list[Path]:
-    """Write every plot to the folder, on white; returns the files.
+    """Write every plot to a folder, on a white background.
+
+    Args:
+        overall: The plots of all runs together, from `all_plots`.
+        by_run: The plots of each run and comparison, from `all_plots`.
+        folder: Where to write; created if needed.
+        scale: Pixels per point; the plots are 900 points wide.
+
+    Returns:
+        The files written.
 
     Raises:
-        InputError: the folder cannot be written.
-        PromptSearchError: there is no Chromium, or no kaleido.
+        InputError: The folder cannot be written.
+        PromptSearchError: Chromium or kaleido is not installed.
     """
     browser = find_browser()
     if browser is None:
         raise PromptSearchError(
-            f"--png {folder}: there is no Chromium to draw with; install one (apt-get install chromium), or name it in "
-            "BROWSER_PATH"
+            f"--png {folder}: Chromium, which draws the plots, was not found; install it (apt-get install chromium), "
+            "or set BROWSER_PATH to its path"
         )
     os.environ["BROWSER_PATH"] = browser
     try:
-        import kaleido  # noqa: F401 (plotly asks for it)
+        import kaleido  # noqa: F401 (used by plotly)
         import plotly.io
     except ImportError as e:
         raise PromptSearchError(f"--png {folder} needs kaleido; pip install 'promptsearch[report]'") from e
@@ -46,7 +55,7 @@ def write_pngs(overall: list[Plot], by_run: Mapping[str, list[Plot]], folder: Pa
         for (_, plot), file in zip(named, files, strict=True):
             file.touch()
             figure = plot.figure
-            room = TOP + 10 - (figure.layout.margin.t or 50)  # for the title, which the page has above the plot
+            room = TOP + 10 - (figure.layout.margin.t or 50)  # for the title, which in the page stands above the plot
             figure.update_layout(height=(figure.layout.height or 500) + room)
             figure.update_layout(template="plotly_white", title={"text": plot.title, "x": 0.02})
             figure.update_layout(margin={"l": 60, "r": 20, "t": TOP, "b": 60})
@@ -59,7 +68,7 @@ def write_pngs(overall: list[Plot], by_run: Mapping[str, list[Plot]], folder: Pa
 
 
 def find_browser() -> str | None:
-    """The Chromium that draws: what BROWSER_PATH names, else the first one found."""
+    """Return the path of Chromium: BROWSER_PATH if it is set, else the first one found on the PATH, else None."""
     return os.environ.get("BROWSER_PATH") or next((b for n in BROWSERS if (b := shutil.which(n))), None)
 
 

@@ -1,4 +1,4 @@
-"""The final document of a run: the winner, its rivals and baselines, with the test split opened once for them all."""
+"""The final JSON document of a run: the winner, the runners-up and the baselines, with their test accuracies."""
 
 from __future__ import annotations
 
@@ -12,20 +12,29 @@ from promptsearch.runs import Outcome
 from promptsearch.search import Objective, Searcher
 from promptsearch.search.pareto import aims, front, words
 
-#: How many sets beside the winner are shown.
+#: Number of runners-up in the document.
 RUNNERS_UP = 4
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Something that a winner is compared with."""
+    """A prompt set that the winner is compared with."""
 
     name: str
     prompt_set: PromptSet
 
 
 def standard_baselines(bank: Bank, searcher: Searcher, evaluator: Evaluator) -> list[Baseline]:
-    """The hand-written prompt, the bank's best single template on the support set, and the whole bank averaged."""
+    """Return the baselines of a search.
+
+    They are the hand-written prompt, the bank's best single template on the support set, and the average of the whole
+    bank.
+
+    Args:
+        bank: The bank that was searched.
+        searcher: Ranks the single templates.
+        evaluator: Scores them on the support set.
+    """
     singles = [PromptSet.of(t) for t in bank.templates]
     best = searcher.ranked(list(zip(singles, evaluator.score(singles), strict=True)))[0][0]
     return [
@@ -43,11 +52,18 @@ def build_result(
     test: Split,
     seconds: float,
 ) -> dict[str, Any]:
-    """The document that `--json` prints; its keys are a contract for every searcher and baseline.
+    """Build the document that `--json` prints, which has the same keys for every searcher.
 
     Args:
-        head: model, dataset, shots, seed, run and whatever else says what was run.
-        test: the opened test split.
+        head: Entries copied to the top of the document: model, dataset, shots, seed, run and so on.
+        outcome: What the search returned.
+        baselines: What the winner is compared with; the paired comparison is with the first.
+        evaluator: Scores prompt sets on the support set and the test split.
+        test: The opened test split.
+        seconds: Duration of the search, in seconds.
+
+    Returns:
+        A JSON-serialisable document. Accuracies are fractions.
     """
     winner, score = outcome.winner
     rivals = [(s, v) for s, v in outcome.ranked if s != winner][:RUNNERS_UP]
@@ -77,7 +93,12 @@ def build_result(
 
 
 def front_rows(outcome: Outcome, objective: Objective) -> list[dict[str, Any]]:
-    """With several aims: the sets that none beats in the objective, in fluency and in number of words together."""
+    """Return the Pareto front of the objective, fluency and number of words.
+
+    Args:
+        outcome: What the search returned.
+        objective: The objective of the search.
+    """
     at = front([aims(s, v, objective) for s, v in outcome.ranked])
     return [{**_set(*outcome.ranked[i]), "words": words(outcome.ranked[i][0])} for i in at]
 

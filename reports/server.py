@@ -1,4 +1,4 @@
-"""The exploring page: a Starlette application that answers on the loopback interface only."""
+"""The web page of `promptsearch explore`: a Starlette application that serves on the loopback interface only."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 HOST = "127.0.0.1"
-#: Templates of the bank that the page lists, and bytes of a question that it may ask.
+#: Largest number of the bank's templates that the page lists, and of bytes in a request.
 LISTED, ASKED = 5000, 100_000
 
-#: Gives one training picture by its index.
+#: Returns the training picture with this index.
 Picture = Callable[[int], "Image"]
 
 _POLICY = (
@@ -33,10 +33,16 @@ _POLICY = (
 
 
 def bind(port: int) -> socket.socket:
-    """A listening socket on the loopback interface; port 0 takes any free one.
+    """Open a listening socket on the loopback interface.
+
+    Args:
+        port: Port number; 0 picks any free one.
+
+    Returns:
+        The socket.
 
     Raises:
-        InputError: the port is in use, or may not be had.
+        InputError: The port is in use or not permitted.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,17 +51,22 @@ def bind(port: int) -> socket.socket:
         sock.listen()
     except OSError as e:
         sock.close()
-        why = "is in use" if e.errno == errno.EADDRINUSE else f"cannot be had ({e.strerror})"
-        raise InputError(f"--port {port}: {why}; name another, or 0 for any that is free") from e
+        why = "is in use" if e.errno == errno.EADDRINUSE else f"cannot be opened ({e.strerror})"
+        raise InputError(f"--port {port}: {why}; choose another, or 0 for any free port") from e
     return sock
 
 
 def build_app(explorer: Explorer, bank: Bank, heading: str, picture: Picture | None = None) -> Starlette:
-    """The page, what it asks, and its pictures.
+    """Build the web application: the page, its scripts, the scoring endpoint and the pictures.
 
     Args:
-        heading: model, data set and draw in a line.
-        picture: where training pictures come from, or None where there are none.
+        explorer: Scores what is typed.
+        bank: Bank whose templates the page lists.
+        heading: Model, data set and draw in one line.
+        picture: Returns a training picture by its index, or None if only features are available.
+
+    Returns:
+        A Starlette application.
     """
     import jinja2
     from plotly.offline import get_plotlyjs
@@ -99,7 +110,7 @@ def build_app(explorer: Explorer, bank: Bank, heading: str, picture: Picture | N
     def one_picture(request: Request) -> Response:
         try:
             if picture is None:
-                raise InputError("there are no pictures here")
+                raise InputError("this data set has features but no pictures")
             buffer = io.BytesIO()
             picture(request.path_params["index"]).save(buffer, "PNG")
         except PromptSearchError as e:
@@ -115,31 +126,37 @@ def build_app(explorer: Explorer, bank: Bank, heading: str, picture: Picture | N
             Route("/look", look, methods=["POST"]),
             Route("/picture/{index:int}", one_picture),
         ],
-        # A page of somewhere else that made its name point here would have another Host.
+        # Refuse other Host headers: they come from pages that point their own name at this address (DNS rebinding).
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
     )
 
 
 async def _question(request: Request) -> dict[str, Sequence[str]]:
-    """{"templates": [...], "against": [...]} as a page asks it.  Raises InputError for anything else."""
+    """Read a request of the form {"templates": [...], "against": [...]}.
+
+    Raises:
+        InputError: The request is too large or has another form.
+    """
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > ASKED:
-            raise InputError(f"a question of more than {ASKED} bytes; ask for fewer templates")
+            raise InputError(f"the request is larger than {ASKED} bytes; enter fewer templates")
     import json
 
     try:
         data = json.loads(body)
     except ValueError as e:
-        raise InputError(f"not JSON: {e}") from e
+        raise InputError(f"the request is not JSON: {e}") from e
     if not isinstance(data, dict) or not all(isinstance(v, list) for v in data.values()) or "templates" not in data:
-        raise InputError('ask {"templates": [...]}, and "against": [...] if not against the hand-written prompt')
+        raise InputError(
+            'send {"templates": [...]}, and "against": [...] to compare with other prompts than the hand-written one'
+        )
     return {k: v for k, v in data.items() if k in ("templates", "against")}
 
 
 def make_server(app: Starlette) -> Any:
-    """A uvicorn server; `run(sockets=[bind(port)])` serves until `should_exit` or Ctrl-C."""
+    """Return a uvicorn server; its `run(sockets=[bind(port)])` serves until `should_exit` is set or Ctrl-C."""
     import uvicorn
 
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))

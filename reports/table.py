@@ -1,4 +1,4 @@
-"""A result document as a table for people."""
+"""Prints the result of a run in the terminal."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-#: Templates of one set that are shown before "and n more".
+#: Largest number of templates shown of one set; a larger set is cut to two and "and n more".
 SHOWN = 12
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
-    """The winner, its runners-up and the baselines, the paired difference, and where the run is kept."""
+    """Print the winner, the runners-up, the baselines, the paired difference and where the run is saved.
+
+    Args:
+        result: What `build_result` returned.
+        console: Where to print.
+    """
     for note in result.get("notes", []):
         console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
     shots = result["shots"]
@@ -40,7 +45,7 @@ def print_result(result: dict[str, Any], console: Console) -> None:
 
 
 def effort(result: dict[str, Any]) -> str:
-    """What a search or a training did, in words."""
+    """Return how much was computed, e.g. "10901 prompt sets scored" or "2,000 training steps"."""
     if "steps" in result:
         return f"{result['steps']:,} training steps"
     return f"{result['evaluations']} prompt sets scored"
@@ -63,7 +68,7 @@ def _table(result: dict[str, Any]) -> Table:
 
 
 def _front(result: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
-    """The front of a run with several aims, best by the objective first."""
+    """Build the table of the Pareto front, best by the objective first."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("prompts", ratio=1)
     for heading in (*_headings(result), "words"):
@@ -74,7 +79,11 @@ def _front(result: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
 
 
 def verdicts(result: dict[str, Any]) -> list[str]:
-    """How the winner was chosen, what it is worth by the training pictures, and what the test split says."""
+    """Return the sentences below the table: how the winner was chosen, its estimated accuracy, the test result.
+
+    Args:
+        result: What `build_result` returned.
+    """
     lines = []
     selection = result.get("selection") or {"method": "none"}
     method = selection["method"]
@@ -123,12 +132,12 @@ def _paired(paired: dict[str, Any]) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p value as it is printed."""
+    """Format a p value, e.g. "p = 0.012" or "p < 0.001"."""
     return f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
 
 
 def _decoded(result: dict[str, Any]) -> list[str]:
-    """Each text that learnt vectors were decoded to, and what is lost from the vectors to it."""
+    """Return lines for each text that learnt vectors were decoded to, with the accuracy lost by decoding."""
     winner, lines = result["winner"], []
     if "fluency" in winner:
         lines.append(f"{winner['name']}: the words shown have a fluency of {winner['fluency']:.2f} nats a token")
@@ -144,7 +153,7 @@ def _decoded(result: dict[str, Any]) -> list[str]:
 
 
 def _proposals(proposals: dict[str, Any]) -> str:
-    """How many were written, what was no use and why, and what that cost."""
+    """Return how many prompts were proposed, how many were rejected and why, and the language model's usage."""
     rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
     text = f"{proposals['proposed']} prompts proposed, rejected: {rejected}"
     usage = proposals.get("usage") or {}
@@ -155,7 +164,7 @@ def _proposals(proposals: dict[str, Any]) -> str:
 
 
 def _weighted(row: dict[str, Any]) -> list[str]:
-    """A row's templates; those of a weighted set with their shares, the heaviest first."""
+    """Return the templates of a set as text; those of a weighted set with their shares, the heaviest first."""
     return [t if share is None else f"{share:.2f} × {t}" for t, share in by_weight(row)]
 
 
@@ -170,7 +179,14 @@ def _prompts(row: dict[str, Any]) -> str:
 
 
 def by_weight(row: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """A set's templates with their shares of the weight, the heaviest first; without weights as they are."""
+    """Return the templates of a set with their shares of the weight.
+
+    Args:
+        row: A saved prompt set, with `templates` and perhaps `weights`.
+
+    Returns:
+        (template, share between 0 and 1), the heaviest first; the share is None in a set without weights.
+    """
     templates, weights = row["templates"], row.get("weights")
     if not weights:
         return [(t, None) for t in templates]
@@ -179,7 +195,7 @@ def by_weight(row: dict[str, Any]) -> list[tuple[str, float | None]]:
 
 
 def _headings(result: dict[str, Any]) -> list[str]:
-    """The support set's columns: accuracy and cross-entropy where there are labels, what was searched by, fluency."""
+    """Return the headings of the support set's columns."""
     headings = ["few-shot\naccuracy", "cross-\nentropy"] if result["shots"] else []
     if _extra(result):
         headings.append(str(result["objective"]).replace("-", "-\n", 1))
@@ -187,7 +203,7 @@ def _headings(result: dict[str, Any]) -> list[str]:
 
 
 def _extra(result: dict[str, Any]) -> str | None:
-    """The field of the objective's figure, where it is neither accuracy nor cross-entropy."""
+    """Return the score's field for the objective, or None if it is accuracy or cross-entropy."""
     field = str(result.get("objective")).replace("-", "_")
     return field if field in result["winner"]["support"] and field not in ("accuracy", "xent") else None
 

@@ -1,4 +1,4 @@
-"""A kept run as a report needs it: its trials in the order of their evaluations, its result, its words."""
+"""A saved run as the HTML report shows it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from promptsearch.search.objective import of_options
 
 @dataclass(frozen=True)
 class Point:
-    """A scored set, and how many sets the search had scored by then."""
+    """A recorded prompt set with its score.
+
+    Attributes:
+        evaluations: Number of sets that the search had scored by then.
+        prompt_set: The prompt set.
+        score: Its score on the support set.
+    """
 
     evaluations: int
     prompt_set: PromptSet
@@ -27,22 +33,25 @@ class Point:
 
     @property
     def labelled(self) -> bool:
-        """Whether it was scored on labelled pictures, so that it has an accuracy."""
+        """Whether the pictures had labels, so that the score has an accuracy."""
         return not math.isnan(self.score.accuracy)
 
     @property
     def words(self) -> int:
-        """Words of all its templates together, the class name counted as one."""
+        """Number of words in all templates, counting each class name as one word."""
         return sum(len(t.split()) for t in self.prompt_set.templates)
 
 
 class RunView:
-    """What a report says of one run.
+    """A saved run: its recorded sets in the order they were scored, its result, and a headline.
 
-    view = RunView(RunRecord.load("my-run"))
-    print(view.headline)
-    for point in view.best_so_far():
-        print(point.evaluations, point.score.xent)
+        view = RunView(RunRecord.load("my-run"))
+        print(view.headline)
+        for point in view.best_so_far():
+            print(point.evaluations, point.score.xent)
+
+    Args:
+        record: The saved run.
     """
 
     def __init__(self, record: RunRecord) -> None:
@@ -60,33 +69,36 @@ class RunView:
 
     @property
     def searcher(self) -> str:
+        """The command that made the run, with its Optuna sampler if it has one, e.g. "search (tpe)"."""
         sampler = self.config.get("sampler")
         command = str(self.config.get("command", "?"))
         return f"{command} ({sampler})" if sampler and sampler != command else command
 
     @property
     def objective(self) -> str:
-        """What it went by, in words."""
+        """Name of the objective in words, e.g. "cross-entropy"."""
         name = str(self.config.get("objective") or "xent")
         return {"xent": "cross-entropy"}.get(name, name)
 
     @property
     def empty(self) -> bool:
+        """Whether the run has neither a result nor a scored set."""
         return self.result is None and not self.points
 
     @property
     def readable(self) -> bool:
+        """Whether the winner consists of prompts that can be read, not of learnt vectors."""
         return self.result is None or self.result["winner"].get("readable", True) is not False
 
     @property
     def setting(self) -> str:
-        """Model, data set, shots and seed in a line."""
+        """Model, data set, shots and seed in one line."""
         c, shots = self.config, self.config.get("shots")
         drawn = f"{shots} shot{'s' if shots != 1 else ''} per class" if shots else "no labels"
         return f"{c.get('model')} on {c.get('dataset')}, {drawn}, seed {c.get('seed')}"
 
     def ranked(self) -> list[Point]:
-        """The distinct sets, best first by the run's own objective."""
+        """Return the distinct prompt sets, best first by the run's own objective."""
         first = {p.prompt_set: p for p in reversed(self.points)}
         return sorted(
             first.values(),
@@ -94,7 +106,10 @@ class RunView:
         )
 
     def winner(self) -> dict[str, Any]:
-        """The result's winner, or the best so far in the same form.  Call it only where the run is not empty."""
+        """Return the winner of the result, or the best set so far if the run is not finished.
+
+        The run must not be empty.
+        """
         if self.result is not None:
             found: dict[str, Any] = self.result["winner"]
             return found
@@ -102,11 +117,11 @@ class RunView:
         return {**best.prompt_set.to_dict(), "support": best.score.to_dict()}
 
     def value(self, point: Point) -> float:
-        """What the run went by, larger being better."""
+        """Return the value of the run's objective for a recorded set; larger is better."""
         return self._objective(point.score)[0]
 
     def best_so_far(self) -> list[Point]:
-        """The points at which the best became better."""
+        """Return the recorded sets that were better than all before them."""
         best: list[Point] = []
         for p in self.points:
             if not best or self._objective(p.score) > self._objective(best[-1].score):
@@ -116,26 +131,30 @@ class RunView:
         return best
 
     def chosen(self, among: int = 50) -> Counter[str]:
-        """How many of the best sets (a tenth of them, 5 to `among`) use each template."""
+        """Count how many of the best sets use each template.
+
+        Args:
+            among: Largest number of sets counted as best; otherwise it is a tenth of all, but at least 5.
+        """
         ranked = self.ranked()
         top = ranked[: max(5, min(among, len(ranked) // 10))]
         return Counter(str(t) for p in top for t in p.prompt_set.templates)
 
     @property
     def headline(self) -> str:
-        """The winner in words."""
+        """One or two sentences that name the winner and say how good it is."""
         if self.empty:
-            return "Nothing was scored yet."
+            return "No prompt set was scored yet."
         winner = self.winner()
         accuracy = figure(winner["support"], "accuracy")
-        found = "by its score"
+        found = "chosen by its score without labels"
         if accuracy is not None:
-            found = f"it gets {100 * accuracy:.1f} % of the few-shot pictures right"
+            found = f"it classifies {100 * accuracy:.1f} % of the few-shot pictures correctly"
         what = _what(winner, self.readable)
         if self.result is None:
             return (
                 f"The run is not finished. The best of {len(self.points)} recorded sets so far is {what}: {found}. "
-                "The test split is still shut."
+                "The test split was not opened."
             )
         test, paired = winner["test"], self.result["paired"]
         low, high = paired["low"], paired["high"]
@@ -144,17 +163,23 @@ class RunView:
         tested = "" if p is None else f", McNemar {p_value(p)}"
         pictures = f"{self.result['test_pictures']:,} test pictures"
         return (
-            f"The winner is {what}. It gets {100 * test['accuracy']:.2f} % of {pictures} right "
-            f"(95 % interval {100 * test['low']:.1f} to {100 * test['high']:.1f}): "
+            f"The winner is {what}. It classifies {100 * test['accuracy']:.2f} % of {pictures} correctly "
+            f"(95 % interval {100 * test['low']:.1f} to {100 * test['high']:.1f}), "
             f"{100 * abs(paired['difference']):.2f} points {'more' if paired['difference'] >= 0 else 'fewer'} than the "
             f"{paired['baseline']} prompt on the same pictures (95 % interval {100 * low:+.2f} to {100 * high:+.2f}"
-            f"{tested}), a difference that chance {'does not explain' if sure else 'may explain'}."
+            f"{tested}); the difference is {'significant' if sure else 'not significant'}."
         )
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The runs that a report is made of: searches and trainings, comparisons, and the names of those still empty."""
+    """The runs of a report.
+
+    Attributes:
+        views: Runs of searches and gradient baselines.
+        comparisons: Documents of `promptsearch compare`.
+        empty: Names of the runs that have no scored trial yet.
+    """
 
     views: list[RunView]
     comparisons: list[dict[str, Any]]
@@ -162,10 +187,17 @@ class Opened:
 
 
 def open_views(names: tuple[str, ...], storage: str | None = None) -> Opened:
-    """The runs of these names; a comparison is its document.
+    """Load the runs of a report.
+
+    Args:
+        names: Names of the runs.
+        storage: URL of the database; by default the user's own.
+
+    Returns:
+        The runs, sorted into searches, comparisons and empty runs.
 
     Raises:
-        InputError: no such run, or all of them are empty.
+        InputError: A run does not exist, or all of them are empty.
     """
     opened = Opened([], [], [])
     for name in dict.fromkeys(names):
@@ -184,12 +216,20 @@ def open_views(names: tuple[str, ...], storage: str | None = None) -> Opened:
     if not opened.views and not opened.comparisons:
         empty = opened.empty
         runs = f"run {empty[0]!r} has" if len(empty) == 1 else f"the runs {', '.join(map(repr, empty))} have"
-        raise InputError(f"{runs} no scored trial yet; the same command again resumes it")
+        raise InputError(f"{runs} no scored trial yet; run the same search command again to resume")
     return opened
 
 
 def by_shots(views: list[RunView]) -> dict[str, list[tuple[int, float, float, int]]]:
-    """For each searcher, and the hand-written prompt: (shots, mean test accuracy, sd over runs, runs), by shots."""
+    """Average the test accuracies of runs by searcher and shots.
+
+    Args:
+        views: The runs; those without a result are left out.
+
+    Returns:
+        For each searcher, and for the hand-written prompt, rows (shots, mean test accuracy, standard deviation over
+        runs, number of runs) in ascending order of shots. Accuracies are fractions.
+    """
     found: dict[str, dict[int, list[float]]] = {}
     for v in views:
         if v.result is None:
@@ -209,13 +249,18 @@ def by_shots(views: list[RunView]) -> dict[str, list[tuple[int, float, float, in
 
 
 def figure(support: Mapping[str, Any], name: str) -> float | None:
-    """A figure of a score as it is kept, or None where it has none: without labels there is no accuracy."""
+    """Return one value of a saved score, or None if it is missing, as accuracy is without labels.
+
+    Args:
+        support: A saved score, e.g. the winner's `support`.
+        name: Name of the value, e.g. "accuracy".
+    """
     value = support.get(name)
     return None if value is None or math.isnan(value) else float(value)
 
 
 def _what(winner: dict[str, Any], readable: bool) -> str:
     if not readable:
-        return "a set of learnt vectors, which no text says"
+        return "a set of learnt vectors, which cannot be read"
     n = len(winner["templates"])
     return f"“{winner['templates'][0]}”" if n == 1 else f"an ensemble of {n} templates"

@@ -161,7 +161,7 @@ def test_a_port_in_use_is_one_line() -> None:
         port = str(taken.getsockname()[1])
         result = CliRunner().invoke(main, ["explore", "--model", "tiny", "--port", port])
     assert result.exit_code == 2
-    assert result.stderr == f"Error: --port {port}: is in use; name another, or 0 for any that is free\n"
+    assert result.stderr == f"Error: --port {port}: is in use; choose another, or 0 for any free port\n"
 
 
 def test_too_many_templates() -> None:

@@ -262,7 +262,7 @@ def test_a_run_that_is_empty_unfinished_or_of_one_trial(runs: list[str], tmp_pat
     empty.add([(PromptSet.of("a {}."), Score(0.5, 1.0))], 0, 1)
     run("report", "empty", "-o", str(out))
     page = out.read_text()
-    assert "The run is not finished" in page and "test split is still shut" in page
+    assert "The run is not finished" in page and "test split was not opened" in page
     one = ["--trials", "1", "--shots", "2", "--model", "tiny", "--dataset", "made", "--study", "one", "--quiet"]
     run("random", "--bank", str(tmp_path / "bank.txt"), "--select", "none", *one)
     run("report", "one", "-o", str(out))
@@ -325,7 +325,7 @@ def test_a_comparison_and_learnt_vectors_have_their_place(tmp_path: Path, browse
         wait_for(page, "[...document.querySelectorAll('.plot')].every(d => d.data)")
         said = page.inner_text("body")
         assert "+3.10 (-1.00 to +5.00)" in said and "51.00 ± 1.00" in said and "<b>coop" in said
-        assert "learnt vectors, which no text says" in said and "zqx" not in said
+        assert "learnt vectors, which cannot be read" in said and "zqx" not in said
         assert page.evaluate("document.querySelectorAll('[id$=comparison-0] .legendtext').length") == 2
         assert complaints == []
 

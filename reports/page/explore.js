@@ -88,7 +88,7 @@
     const mine = ++question;
     document.body.classList.add("stale");
     if (!typed().length) {
-      get("error").textContent = "Type a prompt, with {} where the class name goes.";
+      get("error").textContent = "Type a prompt with {} for the class name.";
       return;
     }
     try {
@@ -101,7 +101,7 @@
       get("error").textContent = found.error || "";
       if (!found.error) show(found);
     } catch (e) {
-      if (mine === question) get("error").textContent = "promptsearch explore does not answer: is it still running?";
+      if (mine === question) get("error").textContent = "promptsearch explore does not respond; check that it is still running.";
     }
     history.replaceState(null, "", "#" + encodeURIComponent(prompts.value));
   }
@@ -129,7 +129,7 @@
     }));
     if (found.length > 500 || all > templates.length) {
       const more = document.createElement("li");
-      more.textContent = "and more: type words to find them";
+      more.textContent = "… and more; search to find them";
       get("bank").append(more);
     }
   }
