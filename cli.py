@@ -33,7 +33,7 @@ from promptsearch.commands.search import search
 from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker
-from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarning
 
 #: Commands that must work, whatever a settings file says.
 _WITHOUT_SETTINGS = ("doctor", "completion")
@@ -68,11 +68,10 @@ class _Group(click.Group):
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    from promptsearch.evaluators.cache.store import CacheWarning
-    from promptsearch.plugins import PluginWarning
+    if issubclass(category, PromptSearchWarning):
+        from promptsearch.banks import printable
 
-    if issubclass(category, (CacheWarning, PluginWarning)):
-        click.echo(f"Warning: {message}", err=True)
+        click.echo(f"Warning: {printable(str(message))}", err=True)
 
 
 #: Help is as wide as the terminal, up to this: longer lines are hard to read.

@@ -12,3 +12,7 @@ class PromptSearchError(Exception):
 
 class InputError(PromptSearchError, ValueError):
     """What the user gave is wrong: an option, a bank, a file.  The command line exits with 2."""
+
+
+class PromptSearchWarning(UserWarning):
+    """Something that goes on otherwise than was asked for; the command line shows it as one line on stderr."""

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from promptsearch.errors import PromptSearchError
+from promptsearch.errors import PromptSearchError, PromptSearchWarning
 
 #: What each kind's object is, for `promptsearch plugins` and its errors.
 KINDS = {
@@ -60,7 +60,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(PromptSearchWarning):
     """A plug-in that is left out, and why."""
 
 

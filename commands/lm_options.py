@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from promptsearch.lm.server import ServerModel
 
 F = TypeVar("F", bound=Callable[..., Any])
-NAMES = ("lm", "lm_url", "lm_model", "lm_api", "lm_key_env", "lm_timeout", "lm_tries", "lm_concurrency")
+#: Options of a server alone.
+OF_SERVERS = ("lm_api", "lm_key_env", "lm_timeout", "lm_tries", "lm_concurrency", "lm_tokens", "lm_omit")
+NAMES = ("lm", "lm_url", "lm_model", *OF_SERVERS)
 
 
 def lm_options(f: F) -> F:
@@ -40,6 +42,17 @@ def lm_options(f: F) -> F:
         click.option("--lm-timeout", type=float, default=60.0, show_default=True, help="Seconds for one call."),
         click.option("--lm-tries", type=int, default=5, show_default=True, help="Tries of a call that fails."),
         click.option("--lm-concurrency", type=int, default=4, show_default=True, help="Calls at a time."),
+        click.option(
+            "--lm-tokens",
+            type=int,
+            help="Tokens that a server's answer may have, thoughts among them.  [default: 512; completions: 48]",
+        ),
+        click.option(
+            "--lm-omit",
+            multiple=True,
+            type=click.Choice(("temperature", "top_p", "seed", "max_tokens", "stop")),
+            help="Parameter that a server is not sent; may be repeated.  One that it refuses is left out anyway.",
+        ),
         click.option("--temperature", type=float, default=1.0, show_default=True, help="Of the language model."),
         click.option("--top-p", type=float, default=0.95, show_default=True, help="Of the language model."),
     ]
@@ -50,7 +63,8 @@ def lm_options(f: F) -> F:
 
 def split_lm(options: dict[str, Any]) -> dict[str, Any]:
     """Take the language model's options out of a command's others."""
-    return {k: options.pop(k) for k in (*NAMES, "temperature", "top_p")}
+    given = {k: options.pop(k) for k in (*NAMES, "temperature", "top_p")}
+    return {**given, "lm_omit": list(given["lm_omit"])}  # as a study keeps it
 
 
 def lm_config(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,8 +84,7 @@ def lm_config(given: Mapping[str, Any]) -> dict[str, Any]:
         from promptsearch.commands.options import refuse_unused
         from promptsearch.lm import EMBEDDED, locate
 
-        of_servers = ("lm_api", "lm_key_env", "lm_timeout", "lm_tries", "lm_concurrency")
-        refuse_unused(of_servers, "it is a server's; give --lm-url too")
+        refuse_unused(OF_SERVERS, "it is a server's; give --lm-url too")
         place = locate(given["lm"] or EMBEDDED)
         return {"lm": place.name, "lm fingerprint": place.fingerprint, **drawing}
     if given["lm"] is not None:
@@ -115,4 +128,6 @@ def _place(given: Mapping[str, Any]) -> Any:
         given["lm_timeout"],
         given["lm_tries"],
         given["lm_concurrency"],
+        tokens=given.get("lm_tokens"),  # of a run that an earlier version began: none
+        omit=tuple(given.get("lm_omit", ())),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import email.utils
-import json
 import os
+import ssl
 import threading
 import time
 import urllib.parse
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarning
 from promptsearch.evaluators.data.hub import first_line
+from promptsearch.lm.bounds import Passing, bound_errors, read_body, retry_after, within
 from promptsearch.lm.locate import check_drawing
+from promptsearch.lm.server_reply import PARAMETERS, SHOWN, Complaint, NoAnswer, Written, read_answer, read_complaint
 
 APIS = ("chat", "completions")
 #: Variable that the key is read from, unless another is named.
 KEY = "OPENAI_API_KEY"
-#: Tokens that an answer may have (a conversation's may think first), bytes that are read of one.
-ANSWER, THOUGHTS, MOST = 48, 512, 1 << 20
+#: Tokens that an answer may have unless told otherwise; a conversation's may think first.
+ANSWER, THOUGHTS = 48, 512
+#: Answers cut off before there was a whole one, after which a model is not asked any more.
+CUT_MOST = 3
 #: Longest wait between two tries, in seconds, whatever a server asks for.
 PATIENCE = 60.0
 
@@ -41,9 +45,11 @@ class ServerPlace:
         tries: of each call, while the server fails in ways that may pass.
         concurrency: calls at a time.
         wait: seconds before the second try; doubled before each further one.
+        tokens: that an answer may have, thoughts among them; by default 512, and 48 for completions.
+        omit: parameters that are not sent: names out of `PARAMETERS`.
 
     Raises:
-        InputError: an address that is none, a key in it, a named variable that is not set.
+        InputError: an address that is none, a key in it, a named variable that is not set, an unknown parameter.
     """
 
     url: str
@@ -54,6 +60,8 @@ class ServerPlace:
     tries: int = 5
     concurrency: int = 4
     wait: float = 0.5
+    tokens: int | None = None
+    omit: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -72,21 +80,31 @@ class ServerPlace:
             ("--lm-timeout", self.timeout, 0.001),
             ("--lm-tries", self.tries, 1),
             ("--lm-concurrency", self.concurrency, 1),
+            ("--lm-tokens", self.limit, 1),
         ):
             if not least <= value < float("inf"):
                 raise InputError(f"{option} {value}: must be above 0, and finite")
+
+        for name in self.omit:
+            if name not in PARAMETERS:
+                raise InputError(f"--lm-omit {name}: choose from {', '.join(PARAMETERS)}")
+
+    @property
+    def limit(self) -> int:
+        """Tokens that an answer may have."""
+        return self.tokens if self.tokens is not None else THOUGHTS if self.api == "chat" else ANSWER
 
     @property
     def key(self) -> str | None:
         return os.environ.get(self.key_env or KEY) or None
 
 
-class _Passing(Exception):
-    """A failure that may pass; `after` is the seconds that the server asks to wait."""
+class ServerWarning(PromptSearchWarning):
+    """A server is asked in another way than was wanted."""
 
-    def __init__(self, message: str, after: float | None = None) -> None:
-        super().__init__(message)
-        self.after = after
+
+class _AskAgain(Exception):
+    """The request was changed, so that it is no second try of the same."""
 
 
 class ServerModel:
@@ -107,11 +125,19 @@ class ServerModel:
             raise InputError("--lm-url needs the openai package; pip install 'promptsearch[lm]'") from e
         self.place, self.temperature, self.top_p = place, temperature, top_p
         self._usage: Counter[str] = Counter()
+        self._omitted = set(place.omit)
         self._limit = "max_tokens"
+        self._whole = self._cut = 0
         self._lock = threading.Lock()
         self._openai = openai
         self._client = openai.OpenAI(
-            base_url=place.url, api_key=place.key or "none", timeout=place.timeout, max_retries=0
+            base_url=place.url,
+            api_key=place.key or "none",
+            timeout=place.timeout,
+            max_retries=0,
+            # A compressed error of some bytes may unpack into gigabytes, which the client would read whole.
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [bound_errors(place.timeout)]}),
         )
 
     @property
@@ -126,10 +152,11 @@ class ServerModel:
         return True  # only the server knows
 
     def write(self, prompts: Sequence[Any], seed: int) -> list[str]:
-        """One answer per prompt.
+        """One answer per prompt; of an answer that was cut off while the model thought, the thought.
 
         Raises:
-            PromptSearchError: the server does not answer, or not in OpenAI's form, however often it is asked.
+            PromptSearchError: the server does not answer, or not in OpenAI's form, however often it is asked; or every
+                answer is cut off.
         """
         answers: list[str] = [""] * len(prompts)
         left = iter(range(len(prompts)))
@@ -155,141 +182,146 @@ class ServerModel:
             t.join()
         if failed:
             raise failed[0]
+        if not self._whole and self._cut >= CUT_MOST:
+            at = "the server's own limit" if "max_tokens" in self._omitted else f"{self.place.limit} tokens"
+            raise PromptSearchError(
+                f"--lm-url {self.place.url}: all {self._cut} answers were cut off at {at}, most likely while the "
+                "model thought (finish_reason length); raise --lm-tokens, or turn its thinking off at the server: the "
+                "trials so far are kept, and the same command again resumes"
+            )
         return answers
 
     def _answer(self, prompt: Any, seed: int, failed: Sequence[BaseException]) -> str:
-        wait, why = self.place.wait, ""
-        for attempt in range(self.place.tries):
+        wait, attempt = self.place.wait, 1
+        while True:
             try:
                 return self._once(prompt, seed)
-            except _Passing as e:
-                why = str(e)
-                if attempt + 1 == self.place.tries or failed:
-                    break
+            except _AskAgain:
+                continue  # at most once for each parameter
+            except Passing as e:
+                left = self.place.tries - attempt
+                pause = wait if e.after is None else e.after
+                if not left or failed or pause > PATIENCE * left:
+                    asked = f"{attempt} times" if attempt > 1 else "and was asked once"
+                    later = f", and asks to wait {pause:.0f} s" if left and pause > PATIENCE * left else ""
+                    raise PromptSearchError(
+                        f"--lm-url {self.place.url}: {e}, {asked}{later}; the trials so far are kept: "
+                        "see to the server, and the same command again resumes"
+                    ) from e
                 self._count({"tries that failed": 1})
-                time.sleep(min(PATIENCE, wait if e.after is None else e.after))
-                wait *= 2
-        often = f"{self.place.tries} times" if self.place.tries > 1 else "and was asked once"
-        raise PromptSearchError(
-            f"--lm-url {self.place.url}: {why}, {often}; the trials so far are kept: "
-            "see to the server, and the same command again resumes"
-        )
+                time.sleep(min(PATIENCE, pause))
+                wait, attempt = 2 * wait, attempt + 1
+
+    def _body(self, prompt: Any, seed: int) -> dict[str, Any]:
+        """What is sent, without what the server does not take."""
+        place = self.place
+        wanted: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p, "seed": seed}
+        wanted |= {"max_tokens": place.limit} | ({} if self.chats else {"stop": ["\n"]})
+        with self._lock:
+            sent = {self._limit if k == "max_tokens" else k: v for k, v in wanted.items() if k not in self._omitted}
+        return {"model": place.model, **sent, **({"messages": prompt} if self.chats else {"prompt": prompt})}
 
     def _once(self, prompt: Any, seed: int) -> str:
+        body, place = self._body(prompt, seed), self.place
+        raw = within(place.timeout, lambda: self._call(body))
+        try:
+            answer = read_answer(raw, self.chats)
+        except NoAnswer as e:
+            if e.complaint is not None:
+                self._refused(e.complaint, e.complaint.code or 200, None, body)
+            raise Passing(str(e)) from e
+        self._note(answer)
+        return answer.text
+
+    def _call(self, body: dict[str, Any]) -> bytes:
+        """The body of the answer to one request."""
         openai, place = self._openai, self.place
-        body: dict[str, Any] = {"model": place.model, "temperature": self.temperature, "top_p": self.top_p}
-        body |= {"seed": seed, self._limit: THOUGHTS if self.chats else ANSWER}
-        if self.chats:
-            call = self._client.chat.completions.with_streaming_response.create
-            body["messages"] = prompt
-        else:
-            call = self._client.completions.with_streaming_response.create  # type: ignore[assignment]
-            body |= {"prompt": prompt, "stop": ["\n"]}
+        create = self._client.chat.completions if self.chats else self._client.completions
         deadline = time.monotonic() + place.timeout
         try:
-            with call(**body) as response:
-                raw = _read(response, deadline, place.timeout)
+            with create.with_streaming_response.create(**body) as response:
+                return read_body(response, deadline, place.timeout)
         except openai.APITimeoutError as e:
-            raise _Passing(f"no answer within {place.timeout:g} s") from e
+            raise Passing(f"no answer within {place.timeout:g} s") from e
         except openai.APIStatusError as e:
-            self._refused(e, body)
+            complaint = read_complaint(e.response.content, place.key)
+            self._refused(complaint, int(e.status_code), retry_after(e.response.headers), body)
+            raise Passing(
+                f"it answers {e.status_code} ({complaint.message[:SHOWN]})", retry_after(e.response.headers)
+            ) from e
         except openai.APIConnectionError as e:
-            raise _Passing(f"no connection ({first_line(e.__cause__ or e)})") from e
-        except _Passing:
+            cause = e.__cause__ or e
+            if "CERTIFICATE_VERIFY_FAILED" in str(cause) or isinstance(cause, ssl.SSLCertVerificationError):
+                raise PromptSearchError(
+                    f"--lm-url {place.url}: its certificate is not one that this machine trusts ({first_line(cause)}); "
+                    "check the address, or set SSL_CERT_FILE to the certificate of who signed it"
+                ) from e
+            raise Passing(f"no connection ({first_line(cause)})") from e
+        except Passing:
             raise
         except Exception as e:  # the transport's own errors while a body is read: httpx, h11, ssl
-            raise _Passing(f"the connection was cut ({type(e).__name__})") from e
-        return self._text(raw)
+            raise Passing(f"the connection was cut ({type(e).__name__})") from e
 
-    def _refused(self, e: Any, body: dict[str, Any]) -> None:
-        """An answer with an error's status: one that may pass, or one that says what is wrong."""
-        place, status = self.place, int(e.status_code)
-        said = first_line(Exception(_message(e)))[:200]
-        if status in (408, 409, 425, 429) or status >= 500:
-            raise _Passing(f"it answers {status} ({said})", _after(e.response.headers)) from e
-        if status == 400 and "max_completion_tokens" in said and "max_tokens" in body:
-            self._limit = "max_completion_tokens"
-            raise _Passing("it wants max_completion_tokens", 0.0) from e
+    def _refused(self, complaint: Complaint, status: int, after: float | None, body: dict[str, Any]) -> None:
+        """Raise what a complaint calls for, unless it may pass.
+
+        Args:
+            status: of the answer, or the code in a body of status 200.
+            after: seconds that the server asks to wait.
+            body: what was sent.
+        """
+        place, said = self.place, complaint.message[:SHOWN]
+        if self._give_up(complaint, status, body):
+            raise _AskAgain
+        if status == 501 or (status in (200, 402, 429, 500) and after is None and complaint.lasts()):
+            raise PromptSearchError(
+                f"--lm-url {place.url}: it answers {status} ({said}), which no further try would mend; the trials so "
+                "far are kept: see to that, and the same command again resumes"
+            )
+        if status == 200 or status in (408, 409, 425, 429) or status >= 500:
+            return
         if status in (401, 403):
             name = place.key_env or KEY
             missing = f"set the key in {name}, or name its variable with --lm-key-env"
             remedy = f"check the key in {name}" if place.key else missing
-            raise InputError(f"--lm-url {place.url}: it wants an API key ({status}); {remedy}") from e
+            raise InputError(f"--lm-url {place.url}: it wants an API key ({status}: {said}); {remedy}")
         if status in (404, 405):
             raise InputError(
                 f"--lm-url {place.url}: {status} for the model {place.model!r} ({said}); "
                 "check the address (it usually ends in /v1), --lm-model and --lm-api"
-            ) from e
+            )
         raise PromptSearchError(
-            f"--lm-url {place.url}: it refuses the request with {status} ({said}); check --lm-model and --lm-api"
-        ) from e
-
-    def _text(self, raw: bytes) -> str:
-        try:
-            data = json.loads(raw)
-        except (ValueError, RecursionError) as e:
-            what = "HTML" if raw.lstrip()[:1] == b"<" else "something that is no JSON"
-            raise _Passing(f"it answers {what} (is this the address of its API? it usually ends in /v1)") from e
-        try:
-            choice = data["choices"][0]
-            text = choice["message"]["content"] if self.chats else choice["text"]
-        except (KeyError, IndexError, TypeError) as e:
-            raise _Passing("it answers JSON that is not in OpenAI's form") from e
-        if text is not None and not isinstance(text, str):
-            raise _Passing("it answers JSON that is not in OpenAI's form")
-        usage = data.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        read, written = (usage.get(k) for k in ("prompt_tokens", "completion_tokens"))
-        self._count(
-            {
-                "calls": 1,
-                "tokens read": read if isinstance(read, int) else 0,
-                "tokens written": written if isinstance(written, int) else 0,
-            }
+            f"--lm-url {place.url}: it refuses the request with {status} ({said}); check --lm-model and --lm-api, "
+            "or leave a parameter out with --lm-omit"
         )
-        return text or ""
+
+    def _give_up(self, complaint: Complaint, status: int, body: dict[str, Any]) -> bool:
+        """Whether the request is another from now on: without the parameter that was named, or with its new name."""
+        sent = {"max_tokens" if k == "max_completion_tokens" else k for k in body} & PARAMETERS.keys()
+        name = complaint.refuses(sent, status)
+        if name is None:
+            return False
+        with self._lock:
+            now = self._limit if name == "max_tokens" else name
+            if name in self._omitted or now not in body:  # another call was told the same in the meantime
+                return True
+            if now == "max_tokens" and self.chats:
+                self._limit = "max_completion_tokens"
+                return True
+            self._omitted.add(name)
+        message = (
+            f"--lm-url {self.place.url}: it does not take {name} ({complaint.message[:SHOWN]}); left out from now on"
+        )
+        warnings.warn(message, ServerWarning, stacklevel=2)
+        return True
+
+    def _note(self, answer: Written) -> None:
+        with self._lock:
+            self._cut += answer.cut
+            self._whole += not answer.cut
+        counts = {"calls": 1, "tokens read": answer.read, "tokens written": answer.written}
+        self._count({**counts, "answers cut off": 1} if answer.cut else counts)
 
     def _count(self, counts: dict[str, int]) -> None:
         with self._lock:
             self._usage.update(counts)
-
-
-def _read(response: Any, deadline: float, timeout: float) -> bytes:
-    """The whole body, unless it does not end."""
-    raw = bytearray()
-    for chunk in response.iter_bytes():
-        raw += chunk
-        if len(raw) > MOST:
-            raise _Passing(f"an answer of more than {MOST >> 20} MB")
-        if time.monotonic() > deadline:
-            raise _Passing(f"an answer that did not end within {timeout:g} s")
-    return bytes(raw)
-
-
-def _message(e: Any) -> str:
-    """What the server said about an error, where it said it in a known form."""
-    try:
-        raw = bytes(e.response.read())[:2000]
-    except Exception:  # the body may be cut off too
-        return "without a reason"
-    try:
-        data = json.loads(raw)
-        error = data.get("error", data.get("detail", data))
-        text = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
-        text = "an HTML page" if raw.lstrip()[:1] == b"<" else raw.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else " " for c in str(text)) or "without a reason"
-
-
-def _after(headers: Any) -> float | None:
-    """Seconds that Retry-After asks for, given in seconds or as a date."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        try:
-            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except (TypeError, ValueError):
-            return None

@@ -18,7 +18,7 @@ from promptsearch.errors import PromptSearchError
 from promptsearch.search.objective import ScoreLike
 from promptsearch.search.proposers.grammar import GrammarProposer
 from promptsearch.search.proposers.request import Proposer, Request
-from promptsearch.search.reply_parser import SEEN, TOKENS, ProposalFilter
+from promptsearch.search.reply_parser import SEEN, TOKENS, ProposalFilter, without_thoughts
 from promptsearch.search.searcher import Told
 from promptsearch.search.trial_searcher import TrialSearcher
 
@@ -201,7 +201,8 @@ class WritingSearcher(TrialSearcher):
         replies = self._proposer.propose(requests, int(entropy.generate_state(1)[0]))
         if len(replies) != len(requests):
             raise PromptSearchError(f"the proposer gave {len(replies)} replies to {len(requests)} requests")
-        return [reply[:KEPT] for reply in replies]
+        # Of a thought that is longer than what is kept only the answer after it is.
+        return [r if len(r) <= KEPT else (without_thoughts(r) or "<think>")[:KEPT] for r in replies]
 
     def _write_ahead(self, batch: int) -> None:
         """Let the next step's templates be written while this batch is scored."""

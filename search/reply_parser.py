@@ -18,7 +18,7 @@ READ, LINES = 4000, 40
 #: Characters that a proposed template may have.
 MOST = 160
 
-EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER = (
+EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER, CUT = (
     "empty reply",
     "no {}",
     "more than one {}",
@@ -28,6 +28,7 @@ EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER = (
     "seen before",
     "too many tokens for the model",
     "stray brace",
+    "cut off",
 )
 
 _BULLET = re.compile(r"^(?:\(?\d{1,3}[.):]|[-*•–>])\s+")
@@ -52,6 +53,30 @@ class Verdict:
     repaired: bool = False
 
 
+#: How models mark where a thought begins and ends: tags, brackets, and the channels of gpt-oss.
+_WORD = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad|inner_monologue)"
+_BEGINS = re.compile(
+    rf"<{_WORD}>|\[{_WORD}\]|◁think▷|<\|begin_of_thought\|>|<unused94>|<\|START_THINKING\|>"
+    r"|<\|channel\|>(?:analysis|commentary)",
+    re.IGNORECASE,
+)
+_ENDS = re.compile(
+    rf"</{_WORD}>|\[/{_WORD}\]|◁/think▷|<\|end_of_thought\|>|<unused95>|<\|END_THINKING\|>"
+    r"|<\|channel\|>final(?:<\|message\|>)?",
+    re.IGNORECASE,
+)
+
+
+def without_thoughts(reply: str) -> str | None:
+    """What a model answered after it had thought aloud; None where the reply was cut off before any answer."""
+    ends = list(_ENDS.finditer(reply))
+    answer = reply[ends[-1].end() :] if ends else reply
+    begins = _BEGINS.search(answer)
+    if begins is None:
+        return answer
+    return answer[: begins.start()] if answer[: begins.start()].strip() else None
+
+
 class ProposalFilter:
     """Reads templates out of raw replies, by rules that do not depend on who wrote them.
 
@@ -69,8 +94,10 @@ class ProposalFilter:
     def read(self, reply: str) -> Verdict:
         """The template in a reply, or the reason why it has none."""
         first: Verdict | None = None
-        reply = reply.rpartition("</think>")[2]  # what a reasoning model thought aloud is no answer
-        for line in reply[:READ].splitlines()[:LINES]:
+        answer = without_thoughts(reply)
+        if answer is None:
+            return Verdict(None, CUT)
+        for line in answer[:READ].splitlines()[:LINES]:
             verdict = self._line(line)
             if verdict.template is not None:
                 return verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -19,6 +20,7 @@ class FaultyServer(ThreadingHTTPServer):
         keys: what came as Authorization.
         most: most requests in hand at one time.
         says: what a right answer says, by the request's body.
+        acts: (status, document) of an answer by the request's body, instead of all that.
     """
 
     daemon_threads = True
@@ -33,6 +35,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.says: Callable[[dict[str, Any]], str] | None = None
+        self.acts: Callable[[dict[str, Any]], tuple[int, Any]] | None = None
 
     @property
     def url(self) -> str:
@@ -60,6 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
             server.busy += 1
             server.most = max(server.most, server.busy)
         try:
+            if server.acts is not None:
+                status, document = server.acts(body)
+                return self.send(status, document if isinstance(document, bytes) else json.dumps(document).encode())
             getattr(self, f"fault_{fault}")(body, n)
         finally:
             with server.lock:
@@ -89,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def fault_429(self, body: dict[str, Any], n: int) -> None:
         self.send(429, b'{"error": {"message": "slow down"}}', Retry_After="0.2")
+
+    def fault_hour(self, body: dict[str, Any], n: int) -> None:
+        self.send(429, b'{"error": {"message": "tokens per day"}}', Retry_After="3600")
 
     def fault_401(self, body: dict[str, Any], n: int) -> None:
         self.send(401, b'{"error": {"message": "no key"}}')
@@ -132,14 +141,31 @@ class _Handler(BaseHTTPRequestHandler):
     def fault_hang(self, body: dict[str, Any], n: int) -> None:
         self.server.closing.wait(60)
 
+    def fault_500trickle(self, body: dict[str, Any], n: int) -> None:
+        self._flood(b" ", 0.02, 500)
+
+    def fault_400endless(self, body: dict[str, Any], n: int) -> None:
+        self._flood(b"no, " * 1000, 0, 400)
+
+    def fault_500endless(self, body: dict[str, Any], n: int) -> None:
+        self._flood(b"no, " * 1000, 0, 500)
+
+    def fault_500bomb(self, body: dict[str, Any], n: int) -> None:
+        self.send(500, gzip.compress(bytes(200 << 20), 9), Content_Encoding="gzip")
+
+    def fault_headers(self, body: dict[str, Any], n: int) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not self.server.closing.wait(0.05):
+            self.wfile.write(b"x")
+
     def fault_endless(self, body: dict[str, Any], n: int) -> None:
         self._flood(b"          " * 1000, 0)
 
     def fault_trickle(self, body: dict[str, Any], n: int) -> None:
         self._flood(b" ", 0.02)
 
-    def _flood(self, chunk: bytes, pause: float) -> None:
-        self.send_response(200)
+    def _flood(self, chunk: bytes, pause: float, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         started = time.monotonic()

@@ -23,7 +23,8 @@ from faulty_server import FaultyServer, faulty_server
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.lm import EMBEDDED, locate
-from promptsearch.lm.server import ServerModel, ServerPlace, _after
+from promptsearch.lm.bounds import retry_after
+from promptsearch.lm.server import ServerModel, ServerPlace
 
 TALK: list[dict[str, str]] = [{"role": "user", "content": "Shorten: a dark photo of a {}."}]
 
@@ -83,7 +84,7 @@ def test_what_stays_is_an_error_with_the_remedy(server: FaultyServer, fault: str
     ("fault", "message"),
     [
         ("401", "set the key in OPENAI_API_KEY"),
-        ("403", r"wants an API key .403.; set the key in OPENAI_API_KEY"),
+        ("403", r"wants an API key .403: this key may not.; set the key in OPENAI_API_KEY"),
         ("404", "--lm-model"),
     ],
 )
@@ -111,9 +112,9 @@ def test_retry_after_is_obeyed(server: FaultyServer) -> None:
 
 def test_retry_after_is_seconds_or_a_date() -> None:
     soon = email.utils.format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
-    assert 25 < (_after({"retry-after": soon}) or 0) <= 30
-    assert _after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    assert (_after({"retry-after": "7"}), _after({"retry-after": "soon"}), _after({})) == (7, None, None)
+    assert 25 < (retry_after({"retry-after": soon}) or 0) <= 30
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert (retry_after({"retry-after": "7"}), retry_after({"retry-after": "soon"}), retry_after({})) == (7, None, None)
 
 
 def test_calls_are_made_so_many_at_a_time(server: FaultyServer) -> None:
@@ -198,7 +199,7 @@ def test_a_server_that_breaks_down_costs_no_trial(server: FaultyServer) -> None:
     [
         ("html", 1, "it answers HTML (is this the address of its API? it usually ends in /v1), and was asked once"),
         ("400", 1, "it refuses the request with 400 (the context is too short"),
-        ("401", 2, "it wants an API key (401); set the key in OPENAI_API_KEY, or name its variable with --lm-key-env"),
+        ("401", 2, "it wants an API key (401: no key); set the key in OPENAI_API_KEY, or name its variable with --lm"),
     ],
 )
 def test_what_a_run_says_of_a_bad_server(server: FaultyServer, fault: str, code: int, message: str) -> None:

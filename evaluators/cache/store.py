@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.errors import InputError
+from promptsearch.errors import InputError, PromptSearchWarning
 
 #: The embedded models, each with a feature pack.
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -23,7 +23,7 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 FORMAT = 1
 
 
-class CacheWarning(UserWarning):
+class CacheWarning(PromptSearchWarning):
     """A cache could not be written, or a file in it was damaged; the work is done again."""
 
 
