@@ -104,8 +104,12 @@ def main(ctx: click.Context, config: Path | None) -> None:
         return
     from promptsearch.commands.settings import find_settings, read_settings
 
-    if (path := find_settings(config)) is not None:
-        ctx.default_map = read_settings(path, main)
+    if (file := find_settings(config)) is not None:
+        ctx.default_map = read_settings(file, main)
+        if file.found:
+            from promptsearch.banks import printable
+
+            click.echo(printable(f"settings of {file.path}"), err=True)
 
 
 #: Every command, by what it is for.

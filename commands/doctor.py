@@ -184,14 +184,14 @@ def _settings(_: str | None) -> Iterator[Finding]:
     from promptsearch.errors import PromptSearchError
 
     try:
-        path = find_settings()
-        if path is None:
+        file = find_settings()
+        if file is None:
             yield Finding("settings", "ok", "no settings file: every option has its own default")
         else:
             group = click.get_current_context().find_root().command
             assert isinstance(group, click.Group)  # the root of every command line
-            read_settings(path, group)
-            yield Finding("settings", "ok", str(path))
+            read_settings(file, group)
+            yield Finding("settings", "ok", str(file.path))
     except PromptSearchError as e:
         yield Finding("settings", "problem", str(e), "mend that line")
 

@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,27 @@ else:  # the same parser, from PyPI
 
 NAME, SHARED = "promptsearch.toml", "pyproject.toml"
 VARIABLE = "PROMPTSEARCH_CONFIG"
+#: Bytes that a settings file may have.
+MOST = 1 << 20
+
+#: Options that a file which is only found in a folder may not set, and why: the folder may be a stranger's.
+NAMED_ONLY = {
+    **dict.fromkeys(("lm-url", "lm-key-env", "storage", "ray"), "it says where pictures, prompts or keys are sent"),
+    **dict.fromkeys(("out", "csv", "markdown", "figure", "png", "save"), "it says which file is written"),
+    **dict.fromkeys(("yes", "open"), "it answers or acts for you"),
+    **dict.fromkeys(("weights", "set"), "it names a file to load, or is handed to another package"),
+}
 
 
-def find_settings(named: Path | None = None, start: Path | None = None) -> Path | None:
+@dataclass(frozen=True)
+class SettingsFile:
+    """A settings file, and whether it was only found (not named with `--config` or `PROMPTSEARCH_CONFIG`)."""
+
+    path: Path
+    found: bool = False
+
+
+def find_settings(named: Path | None = None, start: Path | None = None) -> SettingsFile | None:
     """The file that settings come from: `named`, else `PROMPTSEARCH_CONFIG`, else the nearest upwards from `start`.
 
     Raises:
@@ -30,87 +49,149 @@ def find_settings(named: Path | None = None, start: Path | None = None) -> Path 
     """
     given = named or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     if given is not None:
-        if not given.is_file():
+        if not _is_file(given):
             raise InputError(f"settings file {given}: no such file; name another with --config or {VARIABLE}")
-        return given
+        return SettingsFile(given)
     try:
         here = (start or Path.cwd()).resolve()
-    except FileNotFoundError:  # the folder that the shell is in was removed
+    except (OSError, RuntimeError):  # the folder that the shell is in was removed
         return None
     for folder in (here, *here.parents):
-        if (folder / NAME).is_file():
-            return folder / NAME
+        if _is_file(folder / NAME):
+            return SettingsFile(folder / NAME, found=True)
         shared = folder / SHARED
-        if shared.is_file() and "[tool.promptsearch" in _text(shared):
-            return shared
+        if _is_file(shared) and b"[tool.promptsearch" in _bytes(shared):
+            return SettingsFile(shared, found=True)
     return None
 
 
-def _text(shared: Path) -> str:
-    """Another tool's file, or nothing where it may not be read."""
+def _is_file(path: Path) -> bool:
     try:
-        return shared.read_text("utf-8", "replace")
+        return path.is_file()
+    except (OSError, ValueError):  # in a folder that may not be looked into
+        return False
+
+
+def _bytes(shared: Path) -> bytes:
+    """The beginning of another tool's file, or nothing where it may not be read."""
+    try:
+        with shared.open("rb") as f:
+            return f.read(MOST)
     except OSError:
-        return ""
+        return b""
 
 
-def read_settings(path: Path, group: click.Group) -> dict[str, Any]:
+def read_settings(file: SettingsFile, group: click.Group) -> dict[str, Any]:
     """A file's values as click's `default_map` for `group`.
 
     A key outside every table is the value of that option for each command that has it; a table named after a command
     (`[beam]`, `[runs.list]`) is for that command alone.  Keys are the options' long names without their dashes.
 
     Raises:
-        InputError: not TOML, or a key, command or value that the command line would refuse; the place is named.
+        InputError: not TOML; a key, command or value that the command line would refuse; an option that a file which
+            is only found may not set.  The place is named.
     """
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: not TOML ({e}); write lines such as shots = 4") from e
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); name another with --config") from e
+    path = file.path
+    data = _parsed(path)
     if path.name == SHARED:
-        data = data.get("tool", {}).get("promptsearch", {})
+        for key in ("tool", "promptsearch"):
+            data = data.get(key, {})
+            if not isinstance(data, dict):
+                raise InputError(f"{path}: {key} is a value and no table; write [tool.promptsearch]")
     shared = {k: v for k, v in data.items() if not isinstance(v, dict)}
     everywhere = set().union(*(_options(c) for c in _commands(group)))
-    for key in shared:
+    for key, value in shared.items():
+        if key in group.commands:
+            raise InputError(f"{path}: {key} = {_shown(value)}: is a command; write a table [{key}]")
         if key not in everywhere:
-            raise InputError(f"{path}: no command has an option {key!r}{_near(key, everywhere)}")
-    return _values(path, group, shared, {k: v for k, v in data.items() if isinstance(v, dict)}, "")
+            raise InputError(f"{path}: no command has an option {_shown(key)}{_near(key, everywhere)}")
+        _refuse_stranger(file, key)
+    return _values(file, group, shared, {k: v for k, v in data.items() if isinstance(v, dict)}, "")
 
 
-def _values(path: Path, group: click.Group, shared: Mapping[str, Any], own: Mapping[str, Any], at: str) -> dict:
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as f:
+            raw = f.read(MOST + 1)
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror}); name another with --config") from e
+    if len(raw) > MOST:
+        raise InputError(f"{path}: more than {MOST >> 20} MB, which is no settings file; name another with --config")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: not TOML (it is UTF-16); save it as UTF-8")
+    try:
+        return tomllib.loads(raw.decode("utf-8-sig"))
+    except ValueError as e:  # tomllib's own, bytes that are no UTF-8, a number of thousands of digits
+        raise InputError(f"{path}: not TOML ({e}); write lines such as shots = 4") from e
+    except RecursionError as e:
+        raise InputError(f"{path}: nested too deeply; write lines such as shots = 4") from e
+
+
+def _values(
+    file: SettingsFile, group: click.Group, shared: Mapping[str, Any], own: Mapping[str, Any], at: str
+) -> dict[str, Any]:
+    path = file.path
     values: dict[str, Any] = {}
-    for key in own:
+    for key, table in own.items():
         if key not in group.commands:
-            raise InputError(f"{path}: there is no command {at + key!r}{_near(key, group.commands)}")
+            raise InputError(f"{path}: there is no command {_shown(at + key)}{_near(key, group.commands)}")
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: {at}{key} = {_shown(table)}: is a command; write a table [{at}{key}]")
     for name, command in group.commands.items():
         table = own.get(name, {})
         if isinstance(command, click.Group):
-            values[name] = _values(path, command, shared, table, f"{at}{name}.")
+            values[name] = _values(file, command, shared, table, f"{at}{name}.")
             continue
         options = _options(command)
         for key in table:
             if key not in options:
-                raise InputError(f"{path}: [{at}{name}] has no option {key!r}{_near(key, options)}")
+                raise InputError(f"{path}: [{at}{name}] has no option {_shown(key)}{_near(key, options)}")
+            _refuse_stranger(file, key)
         both = {**{k: v for k, v in shared.items() if k in options}, **table}
         values[name] = {str(options[k].name): _checked(path, k, v, options[k]) for k, v in both.items()}
     return values
 
 
+def _refuse_stranger(file: SettingsFile, key: str) -> None:
+    if file.found and key in NAMED_ONLY:
+        raise InputError(
+            f"{file.path}: {key} may not be set by a file that is only found here, since {NAMED_ONLY[key]}; "
+            f"give --{key} on the command line, or name the file: --config {file.path.name}"
+        )
+
+
 def _checked(path: Path, key: str, value: Any, option: click.Option) -> Any:
+    """A value that the command line would take, as `default_map` wants it."""
     if option.is_flag:
         if not isinstance(value, bool):
-            raise InputError(f"{path}: {key} = {value!r}: write true or false")
+            raise InputError(f"{path}: {key} = {_shown(value)}: write true or false")
         return value
+    many = option.multiple and isinstance(value, list)
+    for each in value if many else [value]:
+        if isinstance(each, bool) or not isinstance(each, (str, int, float)):
+            raise InputError(f"{path}: {key} = {_shown(value)}: not one value; write a number or a text in quotes")
+        if isinstance(each, str) and not each.isprintable():
+            raise InputError(f"{path}: {key} = {_shown(value)}: has characters that cannot be printed")
+        try:
+            option.type.convert(str(each), option, None)  # as it would come from the command line
+        except click.BadParameter as e:
+            raise InputError(f"{path}: {key} = {_shown(value)}: {_middle_out(e.message)}") from e
+        except (ValueError, TypeError, OverflowError) as e:
+            raise InputError(f"{path}: {key} = {_shown(value)}: not a value of this option") from e
+    return value if many or not option.multiple else [value]
+
+
+def _shown(value: Any) -> str:
+    """A value in an error, with an end."""
     try:
-        for each in value if option.multiple and isinstance(value, list) else [value]:
-            if isinstance(each, (bool, list, dict)):
-                raise click.BadParameter("not one value")
-            option.type.convert(each, option, None)
-    except click.BadParameter as e:
-        raise InputError(f"{path}: {key} = {value!r}: {e.message}") from e
-    return value
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return "…"
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _middle_out(text: str) -> str:
+    return text if len(text) <= 240 else f"{text[:120]} … {text[-120:]}"
 
 
 def _commands(group: click.Group) -> Iterator[click.Command]:
@@ -127,5 +208,5 @@ def _options(command: click.Command) -> dict[str, click.Option]:
 
 
 def _near(key: str, known: Any) -> str:
-    near = difflib.get_close_matches(key, list(known), 2)
+    near = difflib.get_close_matches(key[:40], list(known), 2)
     return f"; did you mean {' or '.join(near)}?" if near else "; see promptsearch --help"
