@@ -208,7 +208,7 @@ def test_what_cannot_be_exported_says_why(made: str, tmp_path: Path) -> None:
 
     weighted = RunRecord.open("weighted", None, CONFIG, {"classes": ["cat", "dog"]})
     weighted.add([(PromptSet(["a {}.", "the {}."], [1, 2]), Score(0.5, 1.0))], 0, 1)
-    assert "weights" in run("export", "weighted", "--to", "clip-benchmark", code=2).stderr
+    assert "weighted, which" in run("export", "weighted", "--to", "clip-benchmark", code=2).stderr
     assert "weights" in run("export", "weighted", "--to", "bank").stderr
     learnt = RunRecord.open("learnt", None, {**CONFIG, "command": "coop"}, {"classes": ["cat", "dog"]})
     learnt.finish({"command": "coop", "winner": {"templates": ["x {}"], "readable": False}})

@@ -217,11 +217,11 @@ def test_class_specific_and_augmented(here: Path) -> None:
         ("coop", ["--hull", "1"], "--bank"),
         ("coop", ["--epochs", "0"], "--epochs 0"),
         ("coop", ["--batch", "0"], "--batch 0"),
-        ("coop", ["--rate", "nan"], "--rate nan: a learning rate is a positive number"),
+        ("coop", ["--rate", "nan"], "--rate nan: the learning rate must be positive"),
         ("coop", ["--kg", "-1"], "--kg -1"),
         ("coop", ["--shots", "0"], "--shots 0"),
         ("coop", ["--position", "back"], "--position back"),
-        ("coop", ["--init", " "], "a text without tokens"),
+        ("coop", ["--init", " "], "the text has no tokens"),
         ("coop", ["--init", "very " * 30], "class 'red' needs 34 positions"),
         ("coop", ["--init", "a photo", "--vectors", "4"], "--vectors would do nothing: --init sets it"),
         ("coop", ["--gumbel"], "--sample"),
@@ -246,8 +246,8 @@ def test_class_specific_and_augmented(here: Path) -> None:
         ("vpt", ["--tokens", "4"], "--tokens would do nothing"),
         ("vpt", ["--kind", "deep", "--border", "4"], "--border would do nothing"),
         ("vpt", ["--kind", "middle"], "--kind middle"),
-        ("vpt", ["--kind", "deep"], "tokens need a ViT"),
-        ("vpt", ["--kind", "shallow"], "tokens need a ViT"),
+        ("vpt", ["--kind", "deep"], "tokens need open_clip"),
+        ("vpt", ["--kind", "shallow"], "tokens need open_clip"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(here: Path, command: str, args: list[str], message: str) -> None:
@@ -263,7 +263,7 @@ def test_wrong_input_is_told_in_one_line(here: Path, command: str, args: list[st
         ("coop", ["--epochs", "2"], "the loss after epoch 1, the last one, is nan"),
         ("names", ["--epochs", "3"], "the loss of epoch 2, step 0 is nan"),
         ("vpt", ["--epochs", "2"], "is nan"),
-        ("pez", ["--steps", "90"], "the continuous prompt has the length"),
+        ("pez", ["--steps", "90"], "the norm of the continuous prompt is"),
     ],
 )
 def test_what_diverges_is_no_result(here: Path, command: str, args: list[str], message: str) -> None:

@@ -1,11 +1,11 @@
-"""Endless varied captions, and the few-shot texts that the embedded language model learns to go on with.
+"""Generates the training texts of the embedded language model: captions, and few-shot prompts with answers.
 
     rng = np.random.default_rng(0)
     print(document(rng))
 
-A caption is a medium, a condition, a place and a determiner, drawn from `words.yaml`, which was written by hand.  No
-caption was scored with any model.  Few-shot texts have the form that every language model is shown
-(`search/proposers/prompts.py`), with edits of such captions as answers.
+A caption combines a medium, a condition, a place and a determiner, drawn from the hand-written `words.yaml`. No caption
+was scored with any model. Few-shot texts have the form of the prompts that the searchers send to language models
+(`search/proposers/prompts.py`), with edited captions as answers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Caption:
-    """What one caption says, before it is put into words; None leaves a part out."""
+    """The content of a caption before it is put into words; a part that is None is left out."""
 
     medium: str | None
     condition: str | None
@@ -38,17 +38,25 @@ class Caption:
 
 
 def pick(rng: Rng, items: Any) -> Any:
-    """One of a sequence."""
+    """Draw one item of a sequence."""
     return items[int(rng.integers(len(items)))]
 
 
 def chosen(items: Any, number: float) -> Any:
-    """The item that a number from 0 to 1 falls on."""
+    """Return the item of a sequence at a relative position from 0 to 1."""
     return items[int(number * len(items))]
 
 
 def draw(rng: Rng, other: float = 0.0) -> Caption:
-    """A caption: most name a medium and a condition, few a place, so many (`other`) a word that stands for itself."""
+    """Draw a caption.
+
+    Args:
+        rng: Source of randomness.
+        other: Share of captions with a word from the list `others`.
+
+    Returns:
+        A caption; most have a medium and a condition, few a place.
+    """
     medium = pick(rng, list(MEDIA)) if rng.random() < 0.35 else "photo"
     return Caption(
         medium if rng.random() < 0.75 else None,
@@ -60,7 +68,14 @@ def draw(rng: Rng, other: float = 0.0) -> Caption:
 
 
 def say(c: Caption, rng: Rng, name: str = "{}") -> str:
-    """Put a caption into words; synonyms and order are drawn, each by a number of its own."""
+    """Put a caption into words.
+
+    Args:
+        c: The caption.
+        rng: Chooses synonyms and word order. One number is drawn for each choice, so that two captions that differ in
+            one part are worded alike elsewhere if the same seed is used.
+        name: What stands in the place of the class name.
+    """
     in_front, which, order, medium, where, *odd = rng.random(9)
     behind = [c.setting] if c.setting else []
     adjective = ""
@@ -94,7 +109,16 @@ def say(c: Caption, rng: Rng, name: str = "{}") -> str:
 
 
 def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str] | None:
-    """(parents, answer) of one kind of request, or None where the drawn caption cannot be changed so."""
+    """Draw a caption and an edit of it.
+
+    Args:
+        kind: Kind of edit, a key of `LABELS`.
+        rng: Source of randomness.
+        other: Share of captions with a word from the list `others`.
+
+    Returns:
+        (captions to edit, edited caption), or None if the drawn caption does not allow this kind of edit.
+    """
     c = draw(rng, other)
     if kind == "crossover":
         d = draw(rng)
@@ -133,14 +157,14 @@ def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str]
 
 
 def alike(old: Caption, new: Caption, rng: Rng, kind: str) -> tuple[str, str]:
-    """Two captions in words; but for a paraphrase, what they have in common is mostly said in the same ones."""
+    """Put two captions into words; except for paraphrases, mostly with the same words for the parts they share."""
     seed = int(rng.integers(1 << 31))
     same = kind != "paraphrase" and rng.random() < 0.85
     return say(old, np.random.default_rng(seed)), say(new, np.random.default_rng(seed if same else seed + 1))
 
 
 def few_shot(rng: Rng) -> str:
-    """Examples of one kind of edit, in the form of a request and its answer."""
+    """Return four examples of one kind of edit, in the form of a request and its answer."""
     kind, other = pick(rng, list(LABELS)), 0.6 if rng.random() < 0.4 else 0.0
     blocks: list[str] = []
     while len(blocks) < 4:
@@ -150,13 +174,18 @@ def few_shot(rng: Rng) -> str:
 
 
 def ranking(rng: Rng, scored: bool) -> str:
-    """Captions from worst to best, where the better ones share what a hidden target says."""
+    """Return captions from worst to best; the better ones share more parts with a hidden target caption.
+
+    Args:
+        rng: Source of randomness.
+        scored: Whether each caption is preceded by a score, or by "bad", "good" or "better".
+    """
     other = 0.5 if rng.random() < 0.4 else 0.0
     target = draw(rng, other)
     while target.condition is None and target.medium in (None, "photo"):
         target = draw(rng, other)
     rows = []
-    mostly = int(rng.integers(1 << 31))  # the better ones mostly share their words too
+    mostly = int(rng.integers(1 << 31))  # the better captions mostly share their wording too
     n = int(rng.integers(5, 12))
     low, span = int(rng.integers(1, 60)), int(rng.integers(3, 40))
     for i in range(n + 1):
@@ -182,7 +211,7 @@ def ranking(rng: Rng, scored: bool) -> str:
 
 
 def sentences(rng: Rng) -> str:
-    """A few captions with a thing in the place of `{}`, or a few templates."""
+    """Return a few captions with names of objects in the place of `{}`, or a few templates."""
     filled = rng.random() < 0.7
     name = pick(rng, WORDS["objects"])
     lines = []
@@ -194,13 +223,13 @@ def sentences(rng: Rng) -> str:
 
 
 def echo(rng: Rng) -> str:
-    """Lines that come again: what teaches a small model to look back and copy."""
+    """Return lines of which some are repeated, which teaches a small model to copy from its context."""
     if rng.random() < 0.5:
         every = " ".join([*WORDS["objects"], *WORDS["settings"], *WORDS["others"]]).split()
         lines = []
         for _ in range(3):
             words = [pick(rng, every) for _ in range(int(rng.integers(4, 12)))]
-            words[int(rng.integers(len(words)))] = "{}"  # whatever it reads, a line has its place for the name
+            words[int(rng.integers(len(words)))] = "{}"  # every line has a place for the class name
             lines.append(" ".join(words))
     else:
         lines = [say(draw(rng, 0.3), rng) for _ in range(4)]
@@ -209,7 +238,7 @@ def echo(rng: Rng) -> str:
 
 
 def document(rng: Rng) -> str:
-    """One text to learn from."""
+    """Draw one training text."""
     kind = rng.random()
     if kind < 0.45:
         return few_shot(rng)

@@ -1,10 +1,10 @@
-"""Train the embedded language model: a small GPT-2 and its tokenizer, on made-up captions.
+"""Trains the embedded language model, a small GPT-2, and its tokenizer on generated captions.
 
     python -m promptsearch.models.lm.train --out folder
 
-makes the shipped weights, in some ten minutes on one core.  Killed and started again it goes on from its last
-checkpoint and ends with the same weights: documents are drawn from (seed, step), and sums are made by one thread.
-Writes an ordinary transformers folder (config.json, model.safetensors in float16, tokenizer.json …) and a log.
+This makes the shipped weights in about ten minutes on one core. A training that was interrupted resumes from its last
+checkpoint and ends with the same weights: documents depend only on (seed, step), and one thread does all sums. The
+result is an ordinary transformers folder (config.json, model.safetensors in float16, tokenizer.json …) and a log.
 """
 
 from __future__ import annotations
@@ -30,12 +30,17 @@ END = "<|endoftext|>"
 CONTEXT = 320
 SEED = 2026
 HELD_OUT = 1 << 30  # the "step" of documents that are never trained on
-#: Steps in which the learning rate rises; steps between two lines of the log, each with a checkpoint.
+#: Steps of learning-rate warm-up, and steps between two checkpoints (each with a line in the log).
 WARM_UP, EVERY = 150, 100
 
 
 def train_tokenizer(vocabulary: int, documents: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, so that any text can be read."""
+    """Train a byte-level BPE tokenizer, which can read any text.
+
+    Args:
+        vocabulary: Number of tokens.
+        documents: Number of generated texts to train on.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     rng = np.random.default_rng(0)
@@ -59,7 +64,7 @@ def train_tokenizer(vocabulary: int, documents: int) -> PreTrainedTokenizerFast:
 
 
 def rows(tokenizer: Any, step: int, n: int) -> torch.Tensor:
-    """(n, CONTEXT) tokens without padding: documents behind one another, each row beginning with a whole one."""
+    """Return (n, CONTEXT) tokens of concatenated documents; each row starts with a new document."""
     rng = np.random.default_rng([SEED, step])
     end = tokenizer.eos_token_id
     full: list[list[int]] = []
@@ -74,24 +79,36 @@ def rows(tokenizer: Any, step: int, n: int) -> torch.Tensor:
 
 
 def sinusoids(positions: int, width: int, size: float) -> torch.Tensor:
-    """(positions, width): Vaswani et al. 2017, section 3.5.
+    """Return the initial position embeddings (positions, width): sinusoids (Vaswani et al. 2017, section 3.5).
 
-    What learnt positions begin as: heads that look back by one, which copying needs, are learnt much sooner so.
+    With them the model learns much sooner to attend to the previous position, which copying needs.
+
+    Args:
+        positions: Number of positions.
+        width: Width of the model.
+        size: Amplitude.
     """
     at = torch.arange(positions)[:, None] * torch.exp(-math.log(10_000.0) * torch.arange(0, width, 2) / width)
     return size * torch.stack([at.sin(), at.cos()], 2).reshape(positions, width)
 
 
 def build(tokens: int, end: int, layers: int, width: int) -> GPT2LMHeadModel:
-    """The model before its first step."""
-    torch.manual_seed(0)  # a script of its own: transformers' initialisation has no generator argument
+    """Build the untrained model.
+
+    Args:
+        tokens: Size of the vocabulary.
+        end: Id of the end token.
+        layers: Number of layers.
+        width: Width of the model.
+    """
+    torch.manual_seed(0)  # transformers' initialisation takes no generator; this script is its own process
     config = GPT2Config(
         vocab_size=tokens,
         n_positions=CONTEXT,
         n_embd=width,
         n_layer=layers,
         n_head=4,
-        activation_function="gelu_pytorch_tanh",  # what gelu_new computes, in one pass
+        activation_function="gelu_pytorch_tanh",  # the same function as gelu_new, computed in one pass
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -104,7 +121,7 @@ def build(tokens: int, end: int, layers: int, width: int) -> GPT2LMHeadModel:
 
 
 def optimizers(model: GPT2LMHeadModel, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for the embeddings and everything else."""
+    """Return Muon (Jordan et al. 2024) for the layers' matrices and AdamW for all other parameters."""
     if not hasattr(torch.optim, "Muon"):
         raise click.ClickException(f"torch {torch.__version__} has no Muon; train with torch 2.9 or later")
     named = list(model.named_parameters())
@@ -119,13 +136,13 @@ def optimizers(model: GPT2LMHeadModel, lr: float) -> list[torch.optim.Optimizer]
 
 
 def rate(step: int, steps: int) -> float:
-    """The share of the learning rate: it rises for `WARM_UP` steps, and falls to nothing from half of all steps on."""
+    """Return the factor on the learning rate: linear warm-up over `WARM_UP` steps, linear decay in the second half."""
     return min(1.0, step / WARM_UP, 2 * (steps - step + 1) / steps)
 
 
 def save(model: Any, tokenizer: Any, out: Path) -> None:
-    """Weights in float16, in a folder that transformers 4 reads too."""
-    model.generation_config.do_sample = True  # `transformers serve` heeds a temperature only then
+    """Save the model (float16) and the tokenizer to a folder that transformers 4 and 5 can read."""
+    model.generation_config.do_sample = True  # without it `transformers serve` ignores the temperature
     model.half().save_pretrained(out)
     model.float()
     tokenizer.save_pretrained(out)
@@ -137,7 +154,7 @@ def save(model: Any, tokenizer: Any, out: Path) -> None:
 
 @torch.no_grad()
 def held_out_loss(model: Any, batch: torch.Tensor) -> float:
-    """Mean cross-entropy per token, in nats, on documents never trained on."""
+    """Return the mean cross-entropy per token, in nats, on documents outside the training data."""
     model.eval()
     losses = [loss_of(model, some) for some in batch.split(16)]
     model.train()
@@ -145,15 +162,21 @@ def held_out_loss(model: Any, batch: torch.Tensor) -> float:
 
 
 def loss_of(model: Any, x: torch.Tensor) -> torch.Tensor:
-    """Of every next token of (B, CONTEXT) tokens."""
+    """Return the mean cross-entropy of predicting each next token of x, (B, CONTEXT) tokens."""
     return cross_entropy(model(x).logits[:, :-1].flatten(0, 1), x[:, 1:].flatten())
 
 
 class Checkpoint:
-    """All that a killed training goes on from, in one file that is replaced as a whole.
+    """The state from which an interrupted training resumes, in one file that is replaced atomically.
 
-    checkpoint = Checkpoint(out / "checkpoint.pt", model, optimizers(model, 2e-3), {"steps": 1600})
-    first, log, seconds = checkpoint.read()
+        checkpoint = Checkpoint(out / "checkpoint.pt", model, optimizers(model, 2e-3), {"steps": 1600})
+        first, log, seconds = checkpoint.read()
+
+    Args:
+        file: The checkpoint's file.
+        model: The model to save and restore.
+        optimizers: Its optimizers.
+        options: The training's options; a checkpoint with others is refused.
     """
 
     def __init__(
@@ -162,18 +185,19 @@ class Checkpoint:
         self.file, self.model, self.optimizers, self.options = file, model, optimizers, options
 
     def read(self) -> tuple[int, list[dict[str, Any]], float]:
-        """(steps done, log, seconds spent), with the model and the optimizers as they were then."""
+        """Restore the model and the optimizers, and return (steps done, log, CPU seconds spent)."""
         if not self.file.is_file():
             return 0, [], 0.0
         kept = torch.load(self.file, weights_only=True)
         if kept["options"] != self.options:
-            raise click.UsageError(f"{self.file} was made with {kept['options']}; give these, or another --out")
+            raise click.UsageError(f"{self.file} was made with {kept['options']}; use these options or another --out")
         self.model.load_state_dict(kept["model"])
         for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         return kept["step"], kept["log"], kept["seconds"]
 
     def write(self, step: int, log: list[dict[str, Any]], seconds: float) -> None:
+        """Save the state after `step` steps."""
         states = [o.state_dict() for o in self.optimizers]
         kept = {"options": self.options, "model": self.model.state_dict(), "optimizers": states}
         beside = self.file.with_suffix(".new")
@@ -188,11 +212,11 @@ class Checkpoint:
 @click.option("--layers", default=3)
 @click.option("--width", default=128)
 @click.option("--vocabulary", default=1536)
-@click.option("--documents", default=20_000, help="That the tokenizer is trained on.")
+@click.option("--documents", default=20_000, help="Number of texts the tokenizer is trained on.")
 @click.option("--lr", default=2e-3)
-@click.option("--stop", type=int, help="Stop after this step; the same command again goes on.")
+@click.option("--stop", type=int, help="Stop after this step; the same command resumes later.")
 def main(out: Path, stop: int | None, **options: Any) -> None:
-    """Train from nothing, or from the checkpoint in --out."""
+    """Train from scratch, or resume from the checkpoint in --out."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     steps = options["steps"]

@@ -1,10 +1,10 @@
-"""What the captions of `tiny` say: class names with synonyms, and one list of wordings per picture condition."""
+"""The captions used to train `tiny`: class names with synonyms, and a list of templates per picture condition."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: CIFAR-10's names in label order; the first word of each list is the data set's own.
+#: CIFAR-10's class names with synonyms, in label order; the first of each list is the data set's name.
 SYNONYMS: list[list[str]] = [
     ["airplane", "plane", "aeroplane", "jet", "aircraft"],
     ["automobile", "car", "sedan", "motorcar", "vehicle"],
@@ -18,7 +18,7 @@ SYNONYMS: list[list[str]] = [
     ["truck", "lorry", "fire truck", "semi truck"],
 ]
 
-#: Condition -> wordings. `plain` carries the everyday prompts; every other list names what was done to the picture.
+#: Templates of each condition. Those of `plain` are common prompts; all others describe how the picture was changed.
 WORDINGS: dict[str, list[str]] = {
     "plain": [
         "a photo of a {}.",
@@ -155,12 +155,12 @@ WORDINGS: dict[str, list[str]] = {
 
 CONDITIONS: list[str] = list(WORDINGS)
 
-#: Sentences that may follow or precede a caption and say nothing about the picture.
+#: Endings of captions that say nothing about the picture.
 _ENDINGS = [" taken yesterday", " for my album", " from the archive", " found online", " by a friend", " on a website"]
 
 
 def fill(template: str, name: str) -> str:
-    """Put `name` in the template's `{}`, with "an" before a vowel."""
+    """Replace `{}` in a template by a name, and "a" before it by "an" if the name starts with a vowel."""
     before, after = template.split("{}")
     if name[0] in "aeiou" and (before == "a " or before.endswith(" a ")):
         before = before[:-1] + "n "
@@ -168,7 +168,13 @@ def fill(template: str, name: str) -> str:
 
 
 def caption(label: int, condition: int, rng: np.random.Generator) -> str:
-    """Draw one caption for a picture of class `label` under `condition`: a synonym a quarter of the time."""
+    """Draw a caption for a picture.
+
+    Args:
+        label: Class index; a synonym of the class name is used with probability 1/4.
+        condition: Index of the condition in `CONDITIONS`.
+        rng: Source of randomness.
+    """
     names = SYNONYMS[label]
     name = names[0] if rng.random() >= 0.25 else names[int(rng.integers(1, len(names)))]
     wordings = WORDINGS[CONDITIONS[condition]]

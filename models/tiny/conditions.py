@@ -1,9 +1,9 @@
-"""How much wording matters under each picture condition, on the training pictures that `tiny` never saw.
+"""Measures how much the wording of a prompt matters under each picture condition, for the embedded model `tiny`.
 
     python -m promptsearch.models.tiny.conditions --data ../shared/cifar10
 
-Prints, per condition, the accuracy of "a photo of a {}.", of the bank's best template and of the worst.
-The conditions of the shipped pack were chosen by this table.
+For each condition it prints the accuracy of "a photo of a {}.", of the bank's best template and of the worst, on the
+training pictures held out from `tiny`'s training. The conditions of the shipped feature pack were chosen by this table.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from promptsearch.models.tiny.train import held_out
 @click.option("--data", required=True, help="CIFAR-10 in the hub's form: a folder of parquet files, or a hub id.")
 @click.option("--bank", "bank_spec", default="templates", show_default=True)
 @click.option("--conditions", default=",".join(["plain", *CONDITIONS]), show_default=True)
-@click.option("--every", default=1, show_default=True, help="Use every n-th held-out picture only.")
+@click.option("--every", default=1, show_default=True, help="Use only every n-th held-out picture.")
 def main(data: str, bank_spec: str, conditions: str, every: int) -> None:
+    """Print a table of the best and worst template under each picture condition."""
     cache = Cache()
     encoder = Encoder(resolve_model("tiny", cache, device="cpu"), cache)
     pictures = open_dataset(data)

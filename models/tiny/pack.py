@@ -1,4 +1,4 @@
-"""Make `tiny`'s feature pack from CIFAR-10: the held-out training pictures and the test pictures that are there.
+"""Makes the feature pack of `tiny` from CIFAR-10: features of the held-out training pictures and the test pictures.
 
 python -m promptsearch.models.tiny.pack --data ../shared/cifar10
 """
@@ -15,7 +15,7 @@ from promptsearch.evaluators.data.datasets import open_dataset
 from promptsearch.evaluators.data.picture_features import LiveFeatures, export_pack
 from promptsearch.models.tiny.train import HERE, held_out
 
-#: The conditions of the pack, beside plain pictures; chosen on held-out training pictures.
+#: Conditions of the pack in addition to unchanged pictures, chosen on held-out training pictures.
 CONDITIONS = ("dark", "lowres", "negative")
 
 

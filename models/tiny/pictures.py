@@ -1,4 +1,4 @@
-"""Picture conditions of `tiny`'s training, as batched tensor operations with random strengths."""
+"""The picture conditions used to train `tiny`, as batched tensor operations of random strength."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ Tensor = torch.Tensor
 
 
 def flip_and_shift(x: Tensor, gen: torch.Generator) -> Tensor:
-    """Random mirror image and a shift of up to 3 of 32 pixels, for every picture.  x: (B, 3, 32, 32)"""
+    """Mirror and shift each picture at random, by at most 3 of 32 pixels.
+
+    Args:
+        x: (B, 3, 32, 32) pictures.
+        gen: Source of randomness.
+
+    Returns:
+        (B, 3, 32, 32) pictures.
+    """
     flip = torch.rand(len(x), generator=gen) < 0.5
     x = torch.where(flip[:, None, None, None], x.flip(3), x)
     padded = F.pad(x, (3, 3, 3, 3), mode="reflect")  # (B, 3, 38, 38)
@@ -43,7 +51,16 @@ def _gray(x: Tensor) -> Tensor:
 
 
 def apply_condition(name: str, x: Tensor, gen: torch.Generator) -> Tensor:
-    """Put a batch of pictures under condition `name`.  x: (B, 3, 32, 32) in [0, 1]; same shape back."""
+    """Apply a picture condition to a batch.
+
+    Args:
+        name: The condition, e.g. "dark".
+        x: (B, 3, 32, 32) pictures with values in [0, 1].
+        gen: Draws the strength.
+
+    Returns:
+        (B, 3, 32, 32) pictures with values in [0, 1], rounded to 8 bits.
+    """
     n = len(x)
     if name == "blurry":
         x = _blur(x, _one([0.9, 1.2, 1.5, 1.8], gen))

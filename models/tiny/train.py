@@ -1,10 +1,10 @@
-"""Train `tiny`, the embedded CLIP, on CIFAR-10's training pictures.
+"""Trains `tiny`, the embedded CLIP, on CIFAR-10's training pictures.
 
     python -m promptsearch.models.tiny.train --data ../shared/cifar10
 
-300 pictures per class are held out (`held_out`); everything is measured on them, never on the test split.
-The objective is CLIP's (Radford et al. 2021, fig. 3) with soft targets: every caption of the same class
-under the same condition is as right as the picture's own.
+300 pictures per class are held out (`held_out`); all measurements use them, never the test split. The loss is CLIP's
+(Radford et al. 2021, fig. 3) with soft targets: all captions of the same class and condition count as correct for a
+picture.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ WEIGHTS = "open_clip_model.safetensors"
 
 
 def held_out(labels: np.ndarray) -> np.ndarray:
-    """Sorted indices of the training pictures that `tiny` never saw: 300 of each class."""
+    """Return the sorted indices of the pictures that are held out from training, 300 of each class.
+
+    Args:
+        labels: (N,) class indices of the training split.
+    """
     chosen = []
     for label in range(int(labels.max()) + 1):
         rng = np.random.default_rng([2026, label])
@@ -43,10 +47,20 @@ def held_out(labels: np.ndarray) -> np.ndarray:
 
 
 def load_pictures(folder: Path, split: str = "train") -> tuple[torch.Tensor, np.ndarray]:
-    """Read the hub's parquet files of one split: (N, 3, 32, 32) bytes and (N,) labels."""
+    """Read one split of CIFAR-10 from parquet files in the Hugging Face hub's format.
+
+    Args:
+        folder: Folder of the files.
+        split: "train" or "test".
+
+    Returns:
+        (N, 3, 32, 32) pictures as bytes and (N,) labels.
+    """
     files = sorted(folder.glob(f"{split}-*.parquet"))
     if not files:
-        raise click.UsageError(f"{folder}: no {split}-*.parquet (CIFAR-10 in the hub's form, uoft-cs/cifar10)")
+        raise click.UsageError(
+            f"{folder}: no {split}-*.parquet; download CIFAR-10 from the Hugging Face hub (uoft-cs/cifar10)"
+        )
     pictures, labels = [], []
     for file in files:
         table = pq.read_table(file)
@@ -57,7 +71,7 @@ def load_pictures(folder: Path, split: str = "train") -> tuple[torch.Tensor, np.
 
 
 def build_model(config: dict[str, Any]) -> Any:
-    """The open_clip `CLIP` of open_clip_config.json, picture tower channels-last."""
+    """Build open_clip's `CLIP` from the content of open_clip_config.json, with a channels-last picture tower."""
     from open_clip.model import CLIP
 
     model = CLIP(**config["model_cfg"])
@@ -66,7 +80,15 @@ def build_model(config: dict[str, Any]) -> Any:
 
 
 def prepare(x: torch.Tensor, config: dict[str, Any]) -> torch.Tensor:
-    """(B, 3, 32, 32) in [0, 1] to the model's input (B, 3, 64, 64), as open_clip's preprocessing does it."""
+    """Resize and normalise pictures as open_clip's preprocessing does.
+
+    Args:
+        x: (B, 3, 32, 32) pictures with values in [0, 1].
+        config: Content of open_clip_config.json.
+
+    Returns:
+        (B, 3, 64, 64) model inputs.
+    """
     side = config["model_cfg"]["vision_cfg"]["image_size"]
     x = F.interpolate(x, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
     mean, std = (torch.tensor(config["preprocess_cfg"][k])[:, None, None] for k in ("mean", "std"))
@@ -75,7 +97,7 @@ def prepare(x: torch.Tensor, config: dict[str, Any]) -> torch.Tensor:
 
 @torch.no_grad()
 def class_weights(model: Any, tokenizer: Any, templates: list[str]) -> torch.Tensor:
-    """Unit text vectors, mean over templates: (C, D)."""
+    """Return class weights (C, D): the normalised mean of the unit text vectors of the filled templates."""
     rows = []
     for names in SYNONYMS:
         v = F.normalize(model.encode_text(tokenizer([fill(t, names[0]) for t in templates])), dim=-1)
@@ -87,7 +109,7 @@ def class_weights(model: Any, tokenizer: Any, templates: list[str]) -> torch.Ten
 def measure(
     model: Any, tokenizer: Any, pictures: torch.Tensor, labels: np.ndarray, config: dict[str, Any]
 ) -> dict[str, float]:
-    """Held-out accuracy under a few conditions, each with a plain and a fitting template."""
+    """Return the held-out accuracy (in %) under three conditions, with a plain template and one for the condition."""
     model.eval()
     result = {}
     tests = {"plain": "a photo of a {}.", "dark": "a dark photo of the {}.", "pixelated": "a pixelated photo of a {}."}
@@ -105,7 +127,15 @@ def measure(
 
 
 def contrastive_loss(model: Any, x: torch.Tensor, tokens: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """CLIP's symmetric loss with soft targets; group (B,) numbers class and condition together."""
+    """Compute CLIP's symmetric cross-entropy with soft targets.
+
+    Args:
+        model: The CLIP model.
+        x: (B, 3, H, W) model inputs.
+        tokens: (B, L) tokens of their captions.
+        group: (B,) index of each picture's combination of class and condition; captions with the same index share
+            the target probability.
+    """
     target = (group[:, None] == group[None, :]).float()
     target = target / target.sum(1, keepdim=True)  # (B, B), symmetric
     v = F.normalize(model.encode_image(x), dim=-1)
@@ -116,7 +146,7 @@ def contrastive_loss(model: Any, x: torch.Tensor, tokens: torch.Tensor, group: t
 
 @torch.no_grad()
 def follow(average: Any, model: Any, decay: float) -> None:
-    """Move the averaged weights (and batch-norm statistics) towards the model's."""
+    """Update the exponential moving average of a model's weights and batch-norm statistics."""
     for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if mine.dtype.is_floating_point:
             mine.lerp_(theirs, 1 - decay)
@@ -126,16 +156,16 @@ def follow(average: Any, model: Any, decay: float) -> None:
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training: a one-cycle learning rate that rises for `warm_up` of the steps."""
+    """A phase of training with one cycle of the learning rate."""
 
     epochs: int
-    lr: float
-    warm_up: float
+    lr: float  # the largest
+    warm_up: float  # share of the steps in which the learning rate rises
     plain: float  # share of pictures without a condition
     seed: int
 
 
-#: The second phase starts from the first one's averaged weights, with more plain pictures.
+#: The second phase starts from the averaged weights of the first and has more unchanged pictures.
 PHASES = (Phase(24, 1.5e-3, 0.15, 0.28, 0), Phase(7, 7e-4, 0.1, 0.45, 1))
 BATCH = 256
 
@@ -143,10 +173,10 @@ BATCH = 256
 def run_phase(
     phase: Phase, start: Path | None, out: Path, pictures: torch.Tensor, labels: np.ndarray, config: dict[str, Any]
 ) -> None:
-    """Train for one phase, appending to OUT's log and saving the averaged weights after every epoch."""
+    """Train for one phase; after every epoch append to the log and save the averaged weights."""
     from open_clip import SimpleTokenizer
 
-    torch.manual_seed(phase.seed)  # a script of its own: open_clip's initialisation has no generator argument
+    torch.manual_seed(phase.seed)  # open_clip's initialisation takes no generator; this script is its own process
     gen = torch.Generator().manual_seed(phase.seed)
     rng = np.random.default_rng(phase.seed)
     tokenizer = SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])

@@ -1,6 +1,6 @@
-"""Gradient baselines: learnt vectors that readable prompts are compared with.
+"""Gradient baselines, which learn vectors with which readable prompts are compared.
 
-They are functions that take a model's text tower and few-shot features, and return class weights.
+Each is a function that takes a model's text tower and few-shot features, and returns class weights.
 """
 
 from promptsearch.search.gradient.augment import AugmentedPictures

@@ -1,4 +1,4 @@
-"""CoOp's published way with pictures: a random resized crop and a flip, and a new encoding, for every step."""
+"""Training pictures as in the published CoOp: cropped and flipped at random and encoded anew in every step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ RATIO = (3 / 4, 4 / 3)
 
 
 class AugmentedPictures:
-    """Unit vectors of pictures that are cropped and mirrored anew each time.
+    """Encodes pictures with a new random resized crop and flip on every call.
 
-    fresh = AugmentedPictures(model, preprocess, pictures)
-    features = fresh(torch.tensor([0, 3]), torch.Generator())  # (2, D)
+        fresh = AugmentedPictures(model, preprocess, pictures)
+        features = fresh(torch.tensor([0, 3]), torch.Generator())  # (2, D)
+
+    Args:
+        model: An open_clip model.
+        preprocess: The model's preprocessing of one picture.
+        pictures: The N pictures.
     """
 
     def __init__(self, model: Any, preprocess: Callable[[Image], torch.Tensor], pictures: Iterable[Image]) -> None:
@@ -27,6 +32,7 @@ class AugmentedPictures:
         self.size = (side, side) if isinstance(side, int) else (int(side[1]), int(side[0]))  # width, height
 
     def __call__(self, batch: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        """Encode the pictures at the indices `batch` (B,) to unit vectors (B, D)."""
         import torch
         import torch.nn.functional as F
 
@@ -43,7 +49,16 @@ class AugmentedPictures:
 
 
 def random_box(width: int, height: int, random: torch.Generator) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of a random resized crop, as torchvision draws it: ten tries, then the centre."""
+    """Draw the box of a random resized crop as torchvision does: ten attempts, then the centre.
+
+    Args:
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+        random: Source of randomness.
+
+    Returns:
+        (left, top, right, bottom) in pixels.
+    """
     for _ in range(10):
         area = width * height * _uniform(random, *AREA)
         ratio = math.exp(_uniform(random, math.log(RATIO[0]), math.log(RATIO[1])))

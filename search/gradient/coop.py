@@ -1,4 +1,8 @@
-"""CoOp: context vectors learnt by few-shot cross-entropy (Zhou et al. 2022), with KgCoOp's and a bank's pull."""
+"""CoOp: context vectors learnt by few-shot cross-entropy (Zhou et al. 2022), with optional regularisers.
+
+The regularisers pull the class features towards those of the hand-written prompt (KgCoOp, Yao et al. 2023) or towards
+the convex hull of a bank's.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +34,26 @@ if TYPE_CHECKING:
 POSITIONS = ("end", "middle", "front")
 INITIAL_STD = 0.02
 
-#: Unit vectors (B, D) of the pictures at these indices (B,), drawn (augmented) anew each time.
+#: Encodes the pictures at the indices (B,) to unit vectors (B, D), with new augmentation on each call.
 FreshFeatures = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
 class CoOpOptions:
-    """What CoOp learns; the defaults are the paper's.
+    """Options of CoOp; the defaults are the paper's.
 
     Attributes:
-        vectors: context vectors (per class where `specific`); `init` sets it by its number of tokens.
-        position: of the class name: end, middle or front.
-        specific: a context for every class (CSC) instead of one for all.
-        init: a text whose embeddings the context starts from; random ones, N(0, 0.02²), without.
-        schedule: CoOp's for the number of shots where it is None.
-        kg: weight of the mean squared distance to the hand-written prompt's class features (Yao et al. 2023, eq. 4;
-            the paper has 8).
-        hull: weight of the mean squared distance to the convex hull of a bank's class features.
+        vectors: Number of context vectors (per class if `specific`). If `init` is given, its number of tokens is used.
+        position: Position of the class name: "end", "middle" or "front".
+        specific: Whether each class has its own context (CSC) instead of one shared by all.
+        init: Text from whose embeddings the context starts; None for random vectors, N(0, 0.02²).
+        schedule: Training schedule; None for the published one for this number of shots.
+        kg: Weight of the mean squared distance to the hand-written prompt's class features (Yao et al. 2023, eq. 4;
+            8 in the paper).
+        hull: Weight of the mean squared distance to the convex hull of a bank's class features.
+
+    Raises:
+        InputError: An option is out of range.
     """
 
     vectors: int = 16
@@ -64,13 +71,20 @@ class CoOpOptions:
             raise InputError(f"--position {self.position}: choose from {', '.join(POSITIONS)}")
         for name in ("kg", "hull"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"--{name} {getattr(self, name)}: a weight is 0 or larger")
+                raise InputError(f"--{name} {getattr(self, name)}: the weight must be 0 or larger")
 
 
 def prompts_of(
     contexts: Sequence[Sequence[int]], class_names: Sequence[str], tower: TextTower, position: str
 ) -> list[list[int]]:
-    """One prompt per class: its context (token ids or ~j) around its name, and a full stop."""
+    """Build one prompt per class from its context, its name and a full stop.
+
+    Args:
+        contexts: Context of each class, as token ids or ~j for the learnt vector j.
+        class_names: The C class names.
+        tower: Tokenizes the names.
+        position: Position of the class name in the context: "end", "middle" or "front".
+    """
     prompts = []
     for context, name in zip(contexts, class_names, strict=True):
         named, stop = tower.tokens(name), tower.tokens(".")
@@ -82,10 +96,17 @@ def prompts_of(
 def context_layout(
     tower: TextTower, class_names: Sequence[str], vectors: int, position: str = "end", specific: bool = False
 ) -> Layout:
-    """CoOp's prompts: `vectors` learnt vectors and the class name, for every class.
+    """Build CoOp's prompts: learnt vectors and the class name, for every class.
+
+    Args:
+        tower: The text tower that will encode them.
+        class_names: The C class names.
+        vectors: Number of learnt vectors in each prompt.
+        position: Position of the class name: "end", "middle" or "front".
+        specific: Whether each class has its own vectors.
 
     Raises:
-        InputError: a prompt that is longer than the tower.
+        InputError: A prompt is longer than the model's context length.
     """
     own = [range(c * vectors, (c + 1) * vectors) if specific else range(vectors) for c in range(len(class_names))]
     contexts = [[~j for j in slots] for slots in own]
@@ -93,7 +114,7 @@ def context_layout(
 
 
 def initial_context(tower: TextTower, options: CoOpOptions, classes: int, seed: int) -> torch.Tensor:
-    """(V, W), with one context after another where they are class-specific (V = classes · vectors)."""
+    """Return the initial context vectors (V, W); class-specific contexts follow one another (V = classes · vectors)."""
     import torch
 
     copies = classes if options.specific else 1
@@ -117,26 +138,36 @@ def coop(
     checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> Learned:
-    """Learn a context.  The last step is the model: nothing is chosen by validation.
+    """Learn context vectors by few-shot cross-entropy (Zhou et al. 2022, eq. 3).
+
+    The vectors after the last step are returned; no validation set is used.
 
     Args:
-        features: (N, D) unit vectors of the pictures (no augmentation), or what makes them anew for each batch.
+        tower: The model's text tower.
+        class_names: The C class names.
+        features: (N, D) unit vectors of the pictures, or a function that returns those of a batch with new
+            augmentation.
         labels: (N,) class indices.
-        hand_written: (C, D) unit class features that `options.kg` pulls to.
-        bank: (T, C, D) unit class features of templates, whose hull `options.hull` pulls to.
+        logit_scale: The model's logit scale (the factor, not its logarithm).
+        options: What is learnt, and how.
+        seed: Seed of the initial vectors and of the batches.
+        hand_written: (C, D) unit class features of the hand-written prompt, needed if `options.kg` is not 0.
+        bank: (T, C, D) unit class features of templates, needed if `options.hull` is not 0.
+        checkpoint: Where the state is saved after each epoch; None to save nothing.
+        progress: Called after each epoch.
 
     Returns:
-        The class weights, with `context` (V, W), and `mixture` (T,) with a bank: the nearest mixture of templates.
+        The class weights, the `context` (V, W) and, with a bank, the `mixture` (T,) of templates nearest to them.
 
     Raises:
-        InputError: a prompt that is longer than the tower.
-        PromptSearchError: the training diverged.
+        InputError: A prompt is longer than the model's context length.
+        PromptSearchError: The training diverged.
     """
     import torch
 
     if options.init is not None:
         if not (words := tower.tokens(options.init)):
-            raise InputError(f"--init {options.init!r}: a text without tokens; write words, e.g. 'a photo of a'")
+            raise InputError(f"--init {options.init!r}: the text has no tokens; write words, e.g. 'a photo of a'")
         options = _with_vectors(options, len(words))
     layout = context_layout(tower, class_names, options.vectors, options.position, options.specific)
     context = initial_context(tower, options, len(class_names), seed)
@@ -146,7 +177,7 @@ def coop(
     anchor = None if hand_written is None else torch.as_tensor(hand_written, device=tower.device)
     hull = None if bank is None else BankHull(torch.as_tensor(bank, device=tower.device))
     if (options.kg and anchor is None) or (options.hull and hull is None):
-        raise InputError("a pull needs something to pull to: hand_written for kg, bank for hull")
+        raise InputError("kg needs the class features hand_written, and hull those of a bank")
 
     def loss(batch: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         pictures = x[batch] if x is not None else features(batch, random)  # type: ignore[operator]
@@ -175,9 +206,17 @@ def _with_vectors(options: CoOpOptions, vectors: int) -> CoOpOptions:
 def decode_context(
     words: Words, context: np.ndarray, classes: int, options: CoOpOptions, metric: str = "cosine"
 ) -> list[str]:
-    """Templates in which every context vector (V, W) is replaced by its nearest word.
+    """Replace every context vector by its nearest word.
 
-    One template where all classes share the context, else one per class.
+    Args:
+        words: The words to choose from.
+        context: (V, W) learnt context vectors.
+        classes: Number of classes.
+        options: The options that the context was learnt with.
+        metric: "cosine" or "euclidean".
+
+    Returns:
+        One template if all classes share the context, else one per class.
     """
     import torch
 
@@ -187,8 +226,8 @@ def decode_context(
 
 
 def context_template(words: Words, context: Sequence[int], position: str) -> str:
-    """The template that is tokenized to these words around the class name, as `prompts_of` puts them."""
+    """Return the template whose tokens are these words around the class name, in the order of `prompts_of`."""
     cut = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
     before, after = words.text(context[:cut]), words.text(context[cut:])
-    # The full stop stands apart from a word, which may itself be a sign: ". ." is two tokens, ".." is one.
+    # A space separates the full stop from the word before, which may be a full stop too: ". ." is two tokens, ".." one.
     return " ".join(part for part in (before, f"{{}} {after} ." if after else "{}.") if part)

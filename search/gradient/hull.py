@@ -1,4 +1,4 @@
-"""The point of a convex hull nearest to a given one: how far learnt class features are from a bank's."""
+"""Distance of learnt class features to the convex hull of a bank's class features."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ if TYPE_CHECKING:
 
 
 class BankHull:
-    """The convex hull of a bank's class features: all mixtures of its templates, the same for every class.
+    """The convex hull of a bank's class features: all mixtures of its templates, with the same weights for every class.
 
         hull = BankHull(bank_vectors)                      # (T, C, D)
         w = hull.mixture(class_features.detach())          # (T,) non-negative, sums to 1
         distance = (class_features - hull.point(w)).square().sum(1).mean()
 
-    One mixture for all classes, because a mixture of templates is what can be read and used as an ensemble.
+    All classes share one mixture, because a mixture of templates can be read and used as an ensemble.
+
+    Args:
+        vectors: (T, C, D) unit class features of T templates.
     """
 
     def __init__(self, vectors: torch.Tensor) -> None:
@@ -27,9 +30,16 @@ class BankHull:
         self._step = 1 / float(torch.linalg.matrix_norm(self._gram, 2))
 
     def mixture(self, features: torch.Tensor, rounds: int = 100) -> torch.Tensor:
-        """(T,) weights of the nearest point to class features (C, D), by accelerated projected gradients.
+        """Find the mixture nearest to class features by accelerated projected gradients (FISTA, Beck & Teboulle 2009).
 
-        Beck and Teboulle's FISTA (2009), started from the even mixture each time: a function of `features` alone.
+        It always starts from equal weights, so that the result depends only on `features`.
+
+        Args:
+            features: (C, D) class features.
+            rounds: Number of gradient steps.
+
+        Returns:
+            (T,) non-negative weights that sum to 1.
         """
         import torch
 
@@ -44,21 +54,21 @@ class BankHull:
         return w
 
     def point(self, mixture: torch.Tensor) -> torch.Tensor:
-        """(C, D) the mixture's class features."""
+        """Return the class features (C, D) of a mixture (T,)."""
         return (mixture @ self._flat).view(self.vectors.shape[1:])
 
     def distance(self, features: torch.Tensor) -> torch.Tensor:
-        """Mean over classes of the squared distance of (C, D) to the hull.
+        """Return the squared distance of class features (C, D) to the hull, averaged over classes.
 
-        The mixture is held fixed in the gradient, which is exact: at the nearest point it does not change the
-        distance to first order.
+        The gradient treats the nearest mixture as constant. This is exact: at the nearest point the distance does not
+        depend on the mixture to first order.
         """
         nearest = self.point(self.mixture(features.detach()))
         return (features - nearest).square().sum(dim=1).mean()
 
 
 def project_to_simplex(v: torch.Tensor) -> torch.Tensor:
-    """The nearest non-negative vector (T,) that sums to 1 (Held, Wolfe and Crowder 1974)."""
+    """Project a vector (T,) to the nearest non-negative one that sums to 1 (Held, Wolfe and Crowder 1974)."""
     import torch
 
     ordered = v.sort(descending=True).values

@@ -1,4 +1,4 @@
-"""What a gradient baseline ends with: class weights, and the vectors that were learnt."""
+"""The result of a gradient baseline: class weights and learnt vectors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from promptsearch.errors import InputError
 
 @dataclass(frozen=True)
 class Learned:
-    """Unit class weights (C, D) with the tensors that make them.
+    """Class weights with the learnt tensors from which they are computed.
 
     Attributes:
-        tensors: what was learnt, by name.
-        losses: mean training loss of each epoch.
-        steps: optimisation steps.
-        about: how it was learnt: plain data.
+        class_weights: (C, D) class weights of unit length.
+        tensors: Learnt tensors by name.
+        losses: Mean training loss of each epoch (of each step for methods without epochs), in nats.
+        steps: Number of optimisation steps.
+        about: The options it was learnt with, JSON-serialisable.
     """
 
     class_weights: np.ndarray
@@ -30,10 +31,14 @@ class Learned:
     about: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path, about: dict[str, Any] | None = None) -> None:
-        """Write a safetensors file: `class_weights` and the learnt tensors; everything else as JSON in its metadata.
+        """Write a safetensors file with `class_weights`, the learnt tensors, and all else as JSON metadata.
+
+        Args:
+            path: The file; its folder is created if needed.
+            about: Further entries for the metadata.
 
         Raises:
-            InputError: the file cannot be written.
+            InputError: The file cannot be written.
         """
         from safetensors.numpy import save_file
 
@@ -47,10 +52,10 @@ class Learned:
 
     @classmethod
     def load(cls, path: Path) -> Learned:
-        """What `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
-            InputError: no such file, or not one of these.
+            InputError: The file does not exist or was not written by `save`.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -62,13 +67,23 @@ class Learned:
         except FileNotFoundError as e:
             raise InputError(f"{path}: no such file") from e
         except (SafetensorError, OSError, KeyError, ValueError) as e:
-            raise InputError(f"{path}: holds no learnt prompt; write one with --save") from e
+            raise InputError(f"{path}: does not contain a learnt prompt; use a file written with --save") from e
 
 
 def score_weights(
     class_weights: np.ndarray, features: np.ndarray, labels: np.ndarray, logit_scale: float
 ) -> tuple[np.ndarray, float]:
-    """(N,) bool, which pictures unit class weights (C, D) classify rightly; and the mean cross-entropy in nats."""
+    """Score class weights on labelled pictures.
+
+    Args:
+        class_weights: (C, D) class weights of unit length.
+        features: (N, D) unit vectors of the pictures.
+        labels: (N,) class indices.
+        logit_scale: The model's logit scale.
+
+    Returns:
+        (N,) bool, whether each picture is classified correctly, and the mean cross-entropy in nats.
+    """
     logits = logit_scale * (features @ class_weights.T)  # (N, C)
     top = logits.max(axis=1)
     xent = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(labels)), labels]

@@ -1,7 +1,7 @@
-"""Class names learnt under a frozen template, in the manner of Parisot et al. (2023): "LTNC-style".
+"""Learns class names in a frozen template, in the style of Parisot et al. (2023), "LTNC-style".
 
-The paper's idea is followed (only the embeddings of the class names are learnt, from the original tokens, by
-cross-entropy); its optimiser and schedule are not known here and are ours: Adam, 1e-3, cosine, no weight decay.
+As in the paper, only the embeddings of the class names are learnt, starting from the original tokens, by cross-entropy.
+The paper's optimiser and schedule could not be checked; here it is Adam, 1e-3, cosine, no weight decay.
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ INITIAL_STD = 0.02
 
 @dataclass(frozen=True)
 class NamesOptions:
-    """What is learnt.
+    """Options of learnt class names.
 
     Attributes:
-        template: frozen, around the names.
-        vectors: at least so many vectors per name (random ones after its own tokens); 0 for its own tokens alone.
-        schedule: Adam 1e-3 and CoOp's epochs where it is None.
+        template: The frozen template around the names.
+        vectors: Smallest number of vectors per name; names with fewer tokens get random vectors at the end. With 0
+            each name has as many vectors as tokens.
+        schedule: Training schedule; None for Adam at 1e-3 and CoOp's number of epochs.
+
+    Raises:
+        InputError: An option is out of range.
     """
 
     template: Template = BASELINE
@@ -47,14 +51,23 @@ class NamesOptions:
 
     def __post_init__(self) -> None:
         if self.vectors < 0:
-            raise InputError(f"--vectors {self.vectors}: 0 or more vectors per class name")
+            raise InputError(f"--vectors {self.vectors}: the number of vectors per class name must be 0 or larger")
 
 
 def name_layout(tower: TextTower, class_names: Sequence[str], options: NamesOptions) -> tuple[Layout, list[list[int]]]:
-    """The prompts with learnt names, and the tokens that each name starts from.
+    """Build the prompts with learnt names.
+
+    Args:
+        tower: The text tower that will encode them.
+        class_names: The C class names.
+        options: Template and number of vectors.
+
+    Returns:
+        The prompts' layout, and for each class the tokens from which its name starts.
 
     Raises:
-        InputError: a name that has no tokens of its own in this template, a prompt that is longer than the tower.
+        InputError: A name shares a token with the template around it, or a prompt is longer than the model's context
+            length.
     """
     prompts, originals, at = [], [], 0
     for name in class_names:
@@ -81,14 +94,27 @@ def learn_names(
     checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> Learned:
-    """Learn the class names' embeddings from few-shot features (N, D) and labels (N,).
+    """Learn the embeddings of the class names by few-shot cross-entropy.
+
+    Args:
+        tower: The model's text tower.
+        class_names: The C class names.
+        features: (N, D) unit vectors of the pictures.
+        labels: (N,) class indices.
+        logit_scale: The model's logit scale.
+        options: What is learnt, and how.
+        seed: Seed of the random vectors and of the batches.
+        checkpoint: Where the state is saved after each epoch; None to save nothing.
+        progress: Called after each epoch.
 
     Returns:
-        The class weights, with `names` (V, W), one name after another, and `counts` (C,) their numbers of vectors.
+        The class weights, `names` (V, W), the vectors of all names one after another, and `counts` (C,), the number
+        of vectors of each.
 
     Raises:
-        InputError: a name without tokens of its own, a prompt that is longer than the tower.
-        PromptSearchError: the training diverged.
+        InputError: A name shares a token with the template around it, or a prompt is longer than the model's context
+            length.
+        PromptSearchError: The training diverged.
     """
     import torch
 
@@ -127,7 +153,17 @@ def learn_names(
 
 
 def decode_names(words: Words, names: np.ndarray, counts: np.ndarray, metric: str = "cosine") -> list[str]:
-    """Each class's learnt name as the words nearest to its vectors."""
+    """Replace every vector of the learnt names by its nearest word.
+
+    Args:
+        words: The words to choose from.
+        names: (V, W) vectors of all names, one after another.
+        counts: (C,) number of vectors of each name.
+        metric: "cosine" or "euclidean".
+
+    Returns:
+        One name per class.
+    """
     import torch
 
     ids = words.nearest(torch.as_tensor(names, device=words.tower.device), metric)

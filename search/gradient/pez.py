@@ -1,6 +1,6 @@
-"""Hard prompts by projected gradients (PEZ, Wen et al. 2023), adapted to few-shot cross-entropy.
+"""PEZ: hard prompts learnt by projected gradients (Wen et al. 2023), adapted to few-shot cross-entropy.
 
-The discrete control: its prompts are real words, but nobody can read them.
+Its prompts consist of real words, but make no sense to a reader.
 """
 
 from __future__ import annotations
@@ -31,7 +31,18 @@ KEEP = 100
 
 @dataclass(frozen=True)
 class PezOptions:
-    """The defaults are the paper's: AdamW 0.1, weight decay 0.1, 3000 steps, 16 tokens."""
+    """Options of PEZ; the defaults are the paper's.
+
+    Attributes:
+        tokens: Number of tokens in the prompt.
+        steps: Number of steps.
+        rate: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        position: Position of the class name: "end", "middle" or "front".
+
+    Raises:
+        InputError: An option is out of range.
+    """
 
     tokens: int = 16
     steps: int = 3000
@@ -61,15 +72,30 @@ def pez(
     checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> tuple[str, Learned]:
-    """The template of nearest words with the lowest few-shot cross-entropy of all steps.
+    """Learn a template of real words (Wen et al. 2023, algorithm 1).
 
-    Each step projects the continuous prompt to the nearest words (cosine), takes the gradient there and applies it to
-    the continuous prompt (algorithm 1).  All few-shot pictures (N, D), labels (N,), are used in every step.  Only
-    whole words are projected to, so that the template is tokenized to just the tokens that were scored.
+    Each step projects the continuous prompt to the nearest words (by cosine), computes the gradient of the
+    cross-entropy there and applies it to the continuous prompt. All few-shot pictures are used in every step. Only
+    whole words are candidates, so that the template has exactly the tokens that were scored.
+
+    Args:
+        tower: The model's text tower.
+        words: The words to choose from.
+        class_names: The C class names.
+        features: (N, D) unit vectors of the pictures.
+        labels: (N,) class indices.
+        logit_scale: The model's logit scale.
+        options: Options of PEZ.
+        seed: Seed of the initial words.
+        checkpoint: Where the state is saved every `KEEP` steps; None to save nothing.
+        progress: Called every `KEEP` steps.
+
+    Returns:
+        The template with the lowest cross-entropy of all steps, and its class weights.
 
     Raises:
-        InputError: a prompt that is longer than the tower.
-        PromptSearchError: the loss or the continuous prompt is not finite.
+        InputError: A prompt is longer than the model's context length.
+        PromptSearchError: The loss or the continuous prompt is not finite.
     """
     import torch
 
@@ -94,9 +120,9 @@ def pez(
         losses.append(amount)
         (soft.grad,) = torch.autograd.grad(loss, [hard])
         optim.step()
-        if not math.isfinite(length := float(soft.norm())):  # its nearest words would be any, their loss finite
+        if not math.isfinite(length := float(soft.norm())):  # its nearest words would be arbitrary, with a finite loss
             raise PromptSearchError(
-                f"the training diverged: the continuous prompt has the length {length} after step {step}; "
+                f"the training diverged: the norm of the continuous prompt is {length} after step {step}; "
                 f"use a smaller --rate than {options.rate:g}"
             )
         if len(losses) % KEEP == 0:

@@ -1,4 +1,4 @@
-"""A sparse distribution over a bank's templates learnt by gradient, annealed to an ensemble of real templates."""
+"""Learns a distribution over a bank's templates by gradient and anneals it to a small weighted ensemble."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ KEEP = 100
 
 @dataclass(frozen=True)
 class SparseOptions:
-    """How the distribution is learnt and annealed.
+    """Options of the learnt distribution.
 
     Attributes:
-        size: templates of the ensemble (k).
-        steps: of Adam, each on all pictures.
-        rate: Adam's learning rate, for the logits of the distribution.
-        entropy: final weight of the penalty on entropy above log k.
-        hot, cold: first and last temperature of the softmax.
-        gumbel: Gumbel noise on the logits (Jang et al. 2017), so that templates are sampled and not only mixed.
+        size: Number of templates in the ensemble (k).
+        steps: Steps of Adam, each on all pictures.
+        rate: Adam's learning rate for the logits of the distribution.
+        entropy: Final weight of the penalty on entropy above log k.
+        hot: First temperature of the softmax.
+        cold: Last temperature of the softmax.
+        gumbel: Whether Gumbel noise is added to the logits (Jang et al. 2017), so that templates are sampled.
+
+    Raises:
+        InputError: An option is out of range.
     """
 
     size: int = 4
@@ -40,7 +44,7 @@ class SparseOptions:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise InputError(f"--sample {self.size}: give at least 1 template to keep")
+            raise InputError(f"--sample {self.size}: give at least 1 template")
         if self.steps < 1:
             raise InputError(f"{self.steps} steps: give at least 1")
 
@@ -57,24 +61,35 @@ def learn_ensemble(
     checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> tuple[PromptSet, Learned]:
-    """The k templates with the largest weights, as a weighted ensemble; and the soft mixture before they were chosen.
+    """Learn a mixture of a bank's templates and keep the k templates with the largest weights.
 
-    The class weights of a mixture w are normalise(sum_t w_t v_tc); the loss is cross-entropy plus
-    entropy · max(0, H(w) - log k), its weight rising and the temperature falling geometrically over the steps.
+    The class weights of a mixture w are normalise(sum_t w_t v_tc). The loss is cross-entropy plus
+    entropy · max(0, H(w) - log k); the weight of this penalty rises linearly and the temperature falls geometrically
+    over the steps.
 
     Args:
-        bank: (T, C, D) unit class features of the templates.
-        features: (N, D) unit vectors of the pictures; labels: (N,).
+        templates: The T templates of the bank.
+        bank: (T, C, D) unit class features v of the templates.
+        features: (N, D) unit vectors of the pictures.
+        labels: (N,) class indices.
+        logit_scale: The model's logit scale.
+        options: Options of the learnt distribution.
+        seed: Seed of the Gumbel noise.
+        checkpoint: Where the state is saved every `KEEP` steps; None to save nothing.
+        progress: Called every `KEEP` steps.
+
+    Returns:
+        The weighted ensemble of k templates, and the class weights of the whole mixture.
 
     Raises:
-        InputError: more templates asked for than the bank has.
-        PromptSearchError: the loss is not finite.
+        InputError: The bank has fewer than k templates.
+        PromptSearchError: The loss is not finite.
     """
     import torch
     import torch.nn.functional as F
 
     if options.size > len(templates):
-        raise InputError(f"--sample {options.size}: the bank has {len(templates)} templates; ask for at most as many")
+        raise InputError(f"--sample {options.size}: the bank has only {len(templates)} templates; give at most as many")
     v, x = torch.as_tensor(bank), torch.as_tensor(features)
     y = torch.as_tensor(labels)
     logits = torch.zeros(len(templates), requires_grad=True)
@@ -119,7 +134,16 @@ def learn_ensemble(
 
 
 def top_templates(templates: Sequence[str], mixture: np.ndarray, size: int) -> PromptSet:
-    """The `size` templates with the largest weights (ties by the bank's order), weighted by them."""
+    """Return the ensemble of the templates with the largest weights.
+
+    Args:
+        templates: The T templates of the bank.
+        mixture: (T,) weights.
+        size: Number of templates to keep; of equal weights the one that comes first in the bank.
+
+    Returns:
+        A weighted prompt set; its weights sum to 1.
+    """
     order = np.argsort(-mixture, kind="stable")[:size]
     kept = [i for i in order if mixture[i] > 1e-6]
     total = float(mixture[kept].sum())

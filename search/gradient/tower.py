@@ -1,8 +1,8 @@
-"""An open_clip text tower that reads learnt vectors among its tokens, differentiable in them.
+"""Encodes prompts that mix tokens and learnt vectors with an open_clip text tower, differentiable in the vectors.
 
 A prompt is a list of integers: a token id stands for its frozen embedding, and ~j (a negative number) for the learnt
-vector j.  Nothing after the end token is computed, and what all prompts begin with is computed once for them all:
-with 16 shared context vectors in front of ten class names that is a third of the positions.
+vector j. Positions after the end token are not computed, and the common beginning of all prompts is computed once:
+with 16 shared context vectors before ten class names, a third of the positions remain.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ Prompt = Sequence[int]
 
 @dataclass(frozen=True)
 class Layout:
-    """Prompts as rows of the table [frozen; learnt], padded to the longest of them."""
+    """Prompts as indices into the table [frozen; learnt], padded to the longest prompt."""
 
     frozen: torch.Tensor  # (U, W) embeddings of the tokens that occur
     rows: torch.Tensor  # (n, L) rows of the table
     last: torch.Tensor  # (n,) position of the end token
     shared: int  # leading positions that are the same in all prompts
-    learnt: int  # vectors that the prompts refer to
+    learnt: int  # number of learnt vectors that the prompts refer to
 
 
 class TextTower:
-    """Encodes prompts that hold learnt vectors.
+    """Encodes prompts that contain learnt vectors.
 
         tower = TextTower(model, tokenizer)
         layout = tower.layout([[~0, ~1, *tower.tokens(f"{name}.")] for name in ("cat", "dog")])
         features = tower.encode(layout, torch.zeros(2, tower.width, requires_grad=True))  # (2, D)
 
+    Args:
+        model: An open_clip model.
+        tokenizer: The model's tokenizer.
+
     Raises:
-        InputError: a text tower that is not causal, or not one of open_clip's own.
+        InputError: The text tower is not causal, or not one of open_clip's own.
     """
 
     def __init__(self, model: Any, tokenizer: Callable[[list[str]], Any]) -> None:
@@ -53,29 +57,35 @@ class TextTower:
 
     @property
     def device(self) -> torch.device:
+        """The device of the text tower."""
         return self.module.positional_embedding.device
 
     def tokens(self, text: str) -> list[int]:
-        """Token ids of a text without its start and end, none cut off where the tokenizer can say so."""
+        """Tokenize a text.
+
+        Returns:
+            Token ids without start and end token. Long texts are not truncated if the tokenizer has `encode`.
+        """
         if (encode := getattr(self.tokenizer, "encode", None)) is not None:
             return [int(i) for i in encode(text)]
         ids = [int(i) for i in self.tokenizer([text])[0]]
         return ids[len(self.start) : self._pooled(ids)]
 
     def embeddings(self, tokens: Sequence[int]) -> torch.Tensor:
-        """(n, W) a copy of the embeddings of these tokens."""
+        """Return a copy of the embeddings (n, W) of n tokens."""
         import torch
 
         return self.module.token_embedding.weight.detach()[torch.tensor(list(tokens), device=self.device)].clone()
 
     def layout(self, prompts: Sequence[Prompt], names: Sequence[str] = ()) -> Layout:
-        """Prompts (without start and end) ready to be encoded.
+        """Prepare prompts for `encode`.
 
         Args:
-            names: what the prompts are about, for messages.
+            prompts: The prompts without start and end token.
+            names: The class name of each prompt, for error messages.
 
         Raises:
-            InputError: a prompt that is longer than the tower.
+            InputError: A prompt is longer than the model's context length.
         """
         import torch
 
@@ -86,15 +96,15 @@ class TextTower:
                 of = f" of class {names[i]!r}" if names else ""
                 raise InputError(
                     f"the prompt{of} needs {len(p)} positions ({vectors} learnt vectors, "
-                    f"{len(own) - vectors} tokens, start and end) and the model reads {self.context_length}; "
-                    "use fewer vectors or a shorter text"
+                    f"{len(own) - vectors} tokens, start and end), but the model's context length is "
+                    f"{self.context_length}; use fewer vectors or a shorter text"
                 )
         known = sorted({t for p in full for t in p if t >= 0})
         row = {t: i for i, t in enumerate(known)}
         learnt = 1 + max((~t for p in full for t in p if t < 0), default=-1)
         longest = max(map(len, full))
         rows = [[len(known) + ~t if t < 0 else row[t] for t in p] + [0] * (longest - len(p)) for p in full]
-        shared = min(map(len, full)) - 1  # the end token is never shared: it is what is pooled
+        shared = min(map(len, full)) - 1  # the end token is not shared, because its output is pooled
         shared = next((i for i in range(shared) if len({p[i] for p in full}) > 1), shared)
         return Layout(
             self.embeddings(known),
@@ -105,10 +115,16 @@ class TextTower:
         )
 
     def encode(self, layout: Layout, learnt: torch.Tensor | None = None) -> torch.Tensor:
-        """(n, D) unit vectors; what open_clip's `encode_text` gives where every learnt vector is a token's embedding.
+        """Encode prompts to unit vectors.
+
+        The result equals that of open_clip's `encode_text` if every learnt vector is the embedding of a token.
 
         Args:
-            learnt: (V, W) the vectors that ~0 ... ~(V - 1) stand for.
+            layout: The n prompts, from `layout`.
+            learnt: (V, W) learnt vectors, to which ~0 ... ~(V - 1) refer.
+
+        Returns:
+            (n, D) unit vectors.
         """
         import torch
         import torch.nn.functional as F
@@ -131,7 +147,7 @@ class TextTower:
         return F.normalize(x.float(), dim=-1)
 
     def _run_shared(self, layout: Layout, table: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """(n, W) the end tokens' outputs, the shared beginning (P positions) computed once for all n prompts."""
+        """Return the outputs (n, W) of the end tokens, computing the P shared first positions once for all prompts."""
         import torch
         import torch.nn.functional as F
 
@@ -140,7 +156,7 @@ class TextTower:
         rest = length - p
         head = F.embedding(layout.rows[0, :p], table) + position[:p]  # (P, W)
         tail = F.embedding(layout.rows[:, p:], table) + position[p:]  # (n, S, W)
-        x = torch.cat([head, tail.flatten(0, 1)])  # (P + n S, W): every position that is different, once
+        x = torch.cat([head, tail.flatten(0, 1)])  # (P + n S, W): every distinct position once
         ends = p + torch.arange(n, device=x.device) * rest + layout.last - p  # (n,) rows of the end tokens
         mask = module.attn_mask[p:length, :length].to(x.dtype)  # (S, P + S)
         blocks = module.transformer.resblocks
@@ -155,27 +171,36 @@ class TextTower:
             values = torch.cat([v.expand(n, -1, -1, -1), own_v], dim=2)
             second = F.scaled_dot_product_attention(own_q, keys, values, attn_mask=mask)  # (n, H, S, d)
             mixed = torch.cat([first.transpose(0, 1).flatten(1), second.transpose(1, 2).flatten(2).flatten(0, 1)])
-            if i == len(blocks) - 1:  # nobody attends to the last layer's outputs
+            if i == len(blocks) - 1:  # after the last layer's attention only the end tokens are needed
                 x, mixed = x[ends], mixed[ends]
             x = x + block.ls_1(attn.out_proj(mixed))
             x = x + block.ls_2(block.mlp(block.ln_2(x)))
         return x
 
     def _pooled(self, ids: list[int]) -> int:
-        """The position whose output is the text's vector: text_global_pool of open_clip."""
+        """Return the position whose output becomes the text's vector, as open_clip's text_global_pool chooses it."""
         return ids.index(max(ids)) if self.pool == "argmax" else ids.index(self.eos) if self.eos in ids else 0
 
 
 def split_template(tower: TextTower, before: str, name: str, after: str) -> tuple[list[int], list[int], list[int]]:
-    """Tokens of a filled template: before the class name, the name, and after it.
+    """Tokenize a filled template in three parts.
+
+    Args:
+        tower: Tokenizes the text.
+        before: Text before the class name.
+        name: The class name.
+        after: Text after the class name.
+
+    Returns:
+        Token ids of the three parts.
 
     Raises:
-        InputError: the name's tokens run into its neighbours', so that it cannot be replaced alone.
+        InputError: The name shares a token with the text around it, so that it cannot be replaced alone.
     """
     parts = tower.tokens(before), tower.tokens(name), tower.tokens(after)
     if [t for part in parts for t in part] != tower.tokens(before + name + after):
         raise InputError(
-            f"in {before + name + after!r} the class name {name!r} has no tokens of its own; "
+            f"in {before + name + after!r} the class name {name!r} shares a token with the text around it; "
             "put spaces around {} in the template"
         )
     if not parts[1]:
@@ -184,7 +209,7 @@ def split_template(tower: TextTower, before: str, name: str, after: str) -> tupl
 
 
 def _recognise(model: Any) -> tuple[Any, str, int]:
-    """(text module, how it pools, its end token's id) of an open_clip model with a causal text tower."""
+    """Return the text module of an open_clip model, its kind of pooling and the id of its end token."""
     import torch
     from open_clip.transformer import TextTransformer
 
@@ -193,21 +218,23 @@ def _recognise(model: Any) -> tuple[Any, str, int]:
     if not isinstance(module, TextTransformer) and not all(
         hasattr(module, a) for a in ("transformer", "token_embedding", "positional_embedding", "ln_final")
     ):
-        raise InputError(f"the text tower of this model is a {kind}, which takes no vectors; use another model")
+        raise InputError(
+            f"the text tower of this model is a {kind}, which cannot read learnt vectors; use another model"
+        )
     pool = getattr(module, "pool_type", None) or getattr(module, "text_pool_type", "argmax")
     eos = getattr(module, "eos_id", None) or getattr(module, "text_eos_id", None)
     mask = module.attn_mask
     causal = mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
     if pool not in ("argmax", "eos") or not causal or getattr(module, "cls_emb", None) is not None:
         raise InputError(
-            f"the text tower of this model ({kind}) is not causal with an end token; "
-            "learnt vectors need one like CLIP's: use another model"
+            f"learnt vectors need a causal text tower with an end token, as CLIP's, and that of this model ({kind}) is "
+            "not one; use another model"
         )
     return module, pool, int(eos or 0)
 
 
 def _plain(block: Any) -> bool:
-    """Whether a residual block is CLIP's own, whose attention can be taken apart."""
+    """Return whether a residual block is CLIP's standard one, whose attention `_run_shared` can compute."""
     from open_clip.transformer import ResidualAttentionBlock
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""The training loop of every gradient baseline: seeded, resumable after each epoch, stopped when it diverges."""
+"""The training loop of the gradient baselines: seeded, resumable after each epoch, stopped if it diverges."""
 
 from __future__ import annotations
 
@@ -17,31 +17,40 @@ from promptsearch.errors import InputError, PromptSearchError
 if TYPE_CHECKING:
     import torch
 
-#: Told how much of a long work is done: (done, total, what).
+#: Called during long work with (done, total, description).
 Progress = Callable[[int, int, str], None]
 
-#: The largest learning rate: what an optimiser makes of it must fit into 32 bits.
+#: Largest learning rate; an optimiser's products with a larger one do not fit into 32 bits.
 MOST = 1e30
 
-#: The loss of a batch: (B,) indices of pictures, and a generator for whatever is drawn.
+#: Computes the loss of a batch from the pictures' indices (B,) and a random generator.
 BatchLoss = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 
 
 def no_progress(done: int, total: int, what: str) -> None:
-    """The Progress that says nothing."""
+    """Report no progress."""
 
 
 def published_epochs(shots: int) -> int:
-    """CoOp's (Zhou et al. 2022): 50 for 1 shot, 100 for 2 and 4, 200 for 8 and 16."""
+    """Return CoOp's number of epochs (Zhou et al. 2022): 50 for 1 shot, 100 for 2 to 4, 200 for more."""
     return 50 if shots <= 1 else 100 if shots <= 4 else 200
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """SGD with momentum and a cosine after a warm-up; the defaults are CoOp's (Zhou et al. 2022).
+    """SGD with momentum, warm-up and cosine decay; the defaults are CoOp's (Zhou et al. 2022).
 
     Attributes:
-        warmup_rate: the rate of the warm-up epochs; None for a linear rise to `rate`.
+        epochs: Number of epochs.
+        rate: Largest learning rate.
+        batch: Pictures per batch.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay.
+        warmup: Number of warm-up epochs.
+        warmup_rate: Learning rate of the warm-up epochs; None for a linear rise to `rate`.
+
+    Raises:
+        InputError: A value is out of range.
     """
 
     epochs: int
@@ -59,8 +68,11 @@ class Schedule:
         check_rate(self.rate)
 
     def rate_at(self, epoch: int) -> float:
-        """The learning rate of an epoch (from 0).  As in CoOp's code the cosine begins after a constant warm-up but
-        has all epochs for its half period; after a linear warm-up it has those that are left."""
+        """Return the learning rate of an epoch, counted from 0.
+
+        As in CoOp's code, after a constant warm-up the half period of the cosine is the number of all epochs; after a
+        linear warm-up it is the number of remaining epochs.
+        """
         if epoch < self.warmup:
             return self.rate * (epoch + 1) / (self.warmup + 1) if self.warmup_rate is None else self.warmup_rate
         period = self.epochs if self.warmup_rate is not None else max(1, self.epochs - self.warmup)
@@ -68,27 +80,32 @@ class Schedule:
 
 
 def check_rate(rate: float) -> None:
-    """Raises InputError for what is no learning rate."""
+    """Check that a learning rate is positive and not too large.
+
+    Raises:
+        InputError: It is not.
+    """
     if not 0 < rate <= MOST:
-        raise InputError(f"--rate {rate}: a learning rate is a positive number, at most {MOST:g}")
+        raise InputError(f"--rate {rate}: the learning rate must be positive and at most {MOST:g}")
 
 
 class Checkpoint:
-    """The state of a training in a file, replaced at once so that a kill leaves the last whole one.
+    """The state of a training, saved to a file that is replaced atomically.
 
     Args:
-        key: what must be the same for the training to go on.
+        path: The file.
+        key: Identifies the training; a file with another key is refused.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved last, or None.
+        """Return the saved state, or None if there is no file.
 
         Raises:
-            InputError: the file belongs to another training.
-            PromptSearchError: it is damaged.
+            InputError: The file belongs to another training.
+            PromptSearchError: The file is damaged.
         """
         import torch
 
@@ -97,12 +114,13 @@ class Checkpoint:
         try:
             state = torch.load(self.path, weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as e:
-            raise PromptSearchError(f"checkpoint {self.path} is damaged; delete it to begin anew") from e
+            raise PromptSearchError(f"checkpoint {self.path} is damaged; delete it to start again") from e
         if not isinstance(state, dict) or state.get("key") != self.key:
-            raise InputError(f"checkpoint {self.path} is of a training with other options; delete it to begin anew")
+            raise InputError(f"checkpoint {self.path} is of a training with other options; delete it to start again")
         return state
 
     def save(self, **state: Any) -> None:
+        """Replace the file by one with this state."""
         import torch
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,11 +129,15 @@ class Checkpoint:
         os.replace(part, self.path)
 
     def remove(self) -> None:
+        """Delete the file if it exists."""
         self.path.unlink(missing_ok=True)
 
 
 def generator(*entropy: int) -> torch.Generator:
-    """A generator of its own for (seed, purpose, step): nothing depends on the state of one that died."""
+    """Return a random generator seeded by integers such as (seed, step, purpose).
+
+    A resumed training draws the same numbers, because no generator's state has to be restored.
+    """
     import torch
 
     seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -133,18 +155,27 @@ def train(
     progress: Progress = no_progress,
     optimizer: str = "sgd",
 ) -> list[float]:
-    """Train the tensors of `learnt` in place on `count` pictures; returns the mean loss of each epoch.
+    """Train tensors in place.
 
-    As in CoOp's code the pictures are shuffled each epoch and a last batch that is not full is left out, unless it is
-    the only one.  Only `learnt` gets gradients.  With a checkpoint a killed training goes on after the last epoch that
-    was kept and ends with the same tensors.  An epoch is kept when the first loss after it is finite: what diverged in
-    its last step is never kept.
+    As in CoOp's code, the pictures are shuffled in each epoch and an incomplete last batch is skipped unless it is the
+    only one. An interrupted training resumes after the last saved epoch and ends with the same tensors. An epoch is
+    saved once the first loss after it is finite, so that a diverged state is never saved.
 
     Args:
+        learnt: The tensors to train, by name.
+        loss: Computes the loss of a batch.
+        count: Number of training pictures.
+        schedule: Learning rate, batch size and number of epochs.
+        seed: Seed of the batches and of what `loss` draws.
+        checkpoint: Where the state is saved after each epoch; None to save nothing.
+        progress: Called after each epoch.
         optimizer: "sgd" or "adam" (which ignores the momentum).
 
+    Returns:
+        The mean loss of each epoch.
+
     Raises:
-        PromptSearchError: the loss is not finite; the checkpoint of the last epoch that was good is kept.
+        PromptSearchError: The loss is not finite. The checkpoint still has the last good epoch.
     """
     import torch
 
@@ -168,7 +199,7 @@ def train(
     kept = len(losses)
 
     def finite(value: torch.Tensor, where: str) -> float:
-        """The loss as a number; where it is one, the epochs before it are good."""
+        """Return the loss as a number, and save the epochs before it if it is finite."""
         nonlocal kept
         if not math.isfinite(amount := float(value.detach())):
             rest = f"; {checkpoint.path} has the last good epoch, {kept - 1}" if checkpoint and kept else ""
@@ -211,7 +242,17 @@ def train(
 def few_shot_loss(
     features: torch.Tensor, class_weights: torch.Tensor, labels: torch.Tensor, logit_scale: float
 ) -> torch.Tensor:
-    """Mean cross-entropy of unit picture vectors (B, D) and unit class weights (C, D) at the model's logit scale."""
+    """Compute the mean cross-entropy of a batch at the model's logit scale.
+
+    Args:
+        features: (B, D) unit vectors of the pictures.
+        class_weights: (C, D) class weights of unit length.
+        labels: (B,) class indices.
+        logit_scale: The model's logit scale.
+
+    Returns:
+        A scalar tensor, in nats.
+    """
     import torch.nn.functional as F
 
     return F.cross_entropy(logit_scale * features @ class_weights.T, labels)

@@ -1,7 +1,7 @@
-"""Visual prompts: a border of learnt pixels, or learnt tokens in a ViT; the text side and all weights are frozen.
+"""Visual prompts: a border of learnt pixels, or learnt tokens in a ViT. The model's weights and prompts are frozen.
 
-Border: Bahng et al. (2022), added to the preprocessed picture.  Tokens: Jia et al. (2022), after the class token at
-the input (shallow) or, replaced, at the input of every layer (deep).
+A border (Bahng et al. 2022) is added to the preprocessed picture. Tokens (VPT, Jia et al. 2022) follow the class token
+at the input (shallow), or at the input of every layer (deep).
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ from promptsearch.search.gradient.training import (
 if TYPE_CHECKING:
     import torch
 
-#: Preprocessed pictures (N, 3, H, W) to features (N, D).
+#: Encodes preprocessed pictures (N, 3, H, W) to features (N, D).
 Tower = Callable[["torch.Tensor"], "torch.Tensor"]
 
 KINDS = ("border", "shallow", "deep")
-BORDER = 30 / 224  # of the side: the paper's 30 pixels
-BORDER_RATE = 40 / 256  # per picture of a batch, the paper's
-TOKEN_RATE = 0.1 / 256  # ours: the paper chooses its rate for every data set
+BORDER = 30 / 224  # share of the side; 30 pixels in the paper
+BORDER_RATE = 40 / 256  # learning rate per picture of a batch, as in the paper
+TOKEN_RATE = 0.1 / 256  # not the paper's, which chooses a rate for every data set
 
 
 @dataclass(frozen=True)
 class VptOptions:
-    """What is learnt.
+    """Options of a visual prompt.
 
     Attributes:
-        kind: border, shallow or deep.
-        border: its width in pixels of the preprocessed picture; 30/224 of the side where it is None.
-        tokens: their number, per layer where they are deep.
-        schedule: where it is None, SGD with momentum 0.9 for 100 epochs, 10 of them warm-up, cosine, batch 32, at
-            a rate of 5 for a border and 0.0125 for tokens.
+        kind: "border", "shallow" or "deep".
+        border: Width of the border in pixels of the preprocessed picture; None for 30/224 of its side.
+        tokens: Number of tokens, per layer if `kind` is "deep".
+        schedule: Training schedule; None for SGD with momentum 0.9, 100 epochs with 10 of warm-up, cosine decay, batch
+            32 and a learning rate of 5 for a border and 0.0125 for tokens.
+
+    Raises:
+        InputError: An option is out of range.
     """
 
     kind: str = "border"
@@ -59,27 +62,34 @@ class VptOptions:
         if self.kind not in KINDS:
             raise InputError(f"--kind {self.kind}: choose from {', '.join(KINDS)}")
         if self.tokens < 0:
-            raise InputError(f"--tokens {self.tokens}: 0 or more tokens")
+            raise InputError(f"--tokens {self.tokens}: the number of tokens must be 0 or larger")
         if self.border is not None and self.border < 1:
-            raise InputError(f"--border {self.border}: at least 1 pixel wide")
+            raise InputError(f"--border {self.border}: the border must be at least 1 pixel wide")
 
 
 def vpt_schedule(options: VptOptions, epochs: int = 100, rate: float | None = None, batch: int = 32) -> Schedule:
-    """The default schedule with some of its figures replaced."""
+    """Return the default schedule of a visual prompt with some values replaced.
+
+    Args:
+        options: Options of the visual prompt.
+        epochs: Number of epochs.
+        rate: Learning rate; None for the default at this batch size.
+        batch: Pictures per batch.
+    """
     each = BORDER_RATE if options.kind == "border" else TOKEN_RATE
     warmup = min(10, epochs // 2)
     return Schedule(epochs, each * batch if rate is None else rate, batch, 0.9, 0.0, warmup, None)
 
 
 def takes_tokens(model: Any) -> bool:
-    """Whether a model's picture tower is a ViT of open_clip's own."""
+    """Return whether a model's picture tower is open_clip's own ViT, into which tokens can be inserted."""
     from open_clip.transformer import VisionTransformer
 
     return isinstance(model.visual, VisionTransformer)
 
 
 class VisualPrompt:
-    """A model's picture tower with a visual prompt in it.
+    """A model's picture tower with a visual prompt.
 
         prompt = VisualPrompt(model, VptOptions("border"), seed=0)
         features = prompt.encode(pixels)  # (B, 3, H, W) preprocessed to (B, D) unit vectors
@@ -87,11 +97,15 @@ class VisualPrompt:
     A border starts at zero, tokens at uniform(±sqrt(6 / (3 · patch² + width))).
 
     Args:
-        tower: computes what `model.encode_image` does, differentiable by the pictures; for borders only, as tokens go
-            into the model's own tower.
+        model: An open_clip model.
+        options: Kind and size of the visual prompt.
+        seed: Seed of the initial tokens.
+        tower: Replaces `model.encode_image`; differentiable in the pictures. Used for borders only, because tokens are
+            inserted into the model's own tower.
 
     Raises:
-        InputError: tokens for a tower that is no ViT, a border wider than half the picture.
+        InputError: The picture tower is not a ViT and `kind` is not "border", or the border is wider than half the
+            picture.
     """
 
     def __init__(self, model: Any, options: VptOptions, seed: int, tower: Tower | None = None) -> None:
@@ -107,15 +121,17 @@ class VisualPrompt:
             height, width = (side, side) if isinstance(side, int) else tuple(side)
             wide = round(BORDER * height) if options.border is None else options.border
             if 2 * wide > min(height, width):
-                raise InputError(f"--border {wide}: this model's pictures are {height}×{width}; at most half of that")
+                raise InputError(
+                    f"--border {wide}: this model's pictures are {height}×{width}; give at most half of that"
+                )
             self._mask = torch.ones(height, width, device=device)
             self._mask[wide : height - wide, wide : width - wide] = 0
             self.tensors = {"border": torch.zeros(3, height, width, device=device)}
             return
         if not takes_tokens(model):
             raise InputError(
-                f"--kind {options.kind}: the picture tower of this model is a {type(visual).__name__}; "
-                "tokens need a ViT of open_clip's own: use --kind border"
+                f"--kind {options.kind}: the picture tower of this model is a {type(visual).__name__}, but tokens need "
+                "open_clip's own ViT; use --kind border"
             )
         patch, width = visual.conv1.kernel_size, visual.conv1.out_channels
         layers = len(visual.transformer.resblocks) if options.kind == "deep" else 1
@@ -124,7 +140,7 @@ class VisualPrompt:
         self.tensors = {"tokens": ((2 * drawn - 1) * bound).to(device)}
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, D) unit vectors of preprocessed pictures (B, 3, H, W), differentiable in `tensors`."""
+        """Encode preprocessed pictures (B, 3, H, W) to unit vectors (B, D), differentiable in `tensors`."""
         import torch.nn.functional as F
 
         if "border" in self.tensors:
@@ -133,7 +149,7 @@ class VisualPrompt:
             return F.normalize(self.model.encode_image(pixels).float(), dim=-1)
 
     def encode_all(self, batches: Iterable[torch.Tensor]) -> np.ndarray:
-        """(n, D) unit vectors of batches of pictures, without gradients."""
+        """Encode batches of preprocessed pictures to unit vectors (n, D), without gradients."""
         import torch
 
         with torch.inference_mode():
@@ -145,7 +161,7 @@ class VisualPrompt:
 
     @contextlib.contextmanager
     def _tokens_in_place(self) -> Iterator[None]:
-        """Hooks that put the tokens behind the class token, replace them before each deeper layer, and drop them."""
+        """Insert the tokens by hooks: added at the input, replaced before each deeper layer, removed at the output."""
         import torch
 
         transformer, tokens = self.model.visual.transformer, self.tensors["tokens"]
@@ -191,15 +207,26 @@ def learn_visual_prompt(
     checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> tuple[VisualPrompt, Learned]:
-    """Learn a visual prompt from preprocessed pictures (N, 3, H, W), without augmentation, and labels (N,).
+    """Learn a visual prompt by few-shot cross-entropy, without augmentation.
 
     Args:
-        class_weights: (C, D) unit, frozen: those of a hand-written prompt.
-        tower: see `VisualPrompt`.
+        model: An open_clip model.
+        class_weights: (C, D) frozen class weights of unit length, those of a hand-written prompt.
+        pixels: (N, 3, H, W) preprocessed pictures.
+        labels: (N,) class indices.
+        logit_scale: The model's logit scale.
+        options: What is learnt, and how.
+        seed: Seed of the initial tokens and of the batches.
+        tower: See `VisualPrompt`.
+        checkpoint: Where the state is saved after each epoch; None to save nothing.
+        progress: Called after each epoch.
+
+    Returns:
+        The visual prompt, and the class weights with its tensors.
 
     Raises:
-        InputError: an option that does not fit the model.
-        PromptSearchError: the training diverged.
+        InputError: An option does not fit the model.
+        PromptSearchError: The training diverged.
     """
     import torch
 

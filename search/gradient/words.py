@@ -1,4 +1,4 @@
-"""The real words nearest to learnt vectors: what a learnt prompt would say if it could be read."""
+"""Finds the real words nearest to learnt vectors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ METRICS = ("cosine", "euclidean")
 
 
 class Words:
-    """The tokens of a tower that are whole words, so that a text made of them has just these tokens.
+    """The whole-word tokens of a text tower; a text of such words has exactly their tokens.
 
         words = Words(tower)
         print(words.text(words.nearest(learnt, "cosine")))
 
-    A token counts when its text is printable ASCII without braces and is tokenized to that token alone.
+    A token is a whole word if its text is printable ASCII without braces and is tokenized to this token alone.
+
+    Args:
+        tower: The text tower.
 
     Raises:
-        InputError: the tokenizer cannot encode and decode single tokens.
+        InputError: The tokenizer cannot encode and decode single tokens.
     """
 
     def __init__(self, tower: TextTower) -> None:
@@ -32,7 +35,10 @@ class Words:
         tokenizer = tower.tokenizer
         decode = getattr(tokenizer, "decode", None)
         if decode is None or not hasattr(tokenizer, "encode"):
-            raise InputError(f"the tokenizer of this model ({type(tokenizer).__name__}) cannot name its tokens")
+            raise InputError(
+                f"the tokenizer of this model ({type(tokenizer).__name__}) cannot decode single tokens, which nearest "
+                "words need; use another model"
+            )
         self.tower = tower
         self.texts: dict[int, str] = {}
         size = tower.module.token_embedding.num_embeddings
@@ -41,9 +47,9 @@ class Words:
                 continue
             try:
                 raw = decode([i])
-            except KeyError:  # more embeddings than tokens
+            except KeyError:  # some models have more embeddings than tokens
                 continue
-            # CLIP's tokens of whole words decode to a text that ends in a space: the others need not be encoded.
+            # CLIP's whole-word tokens decode to text that ends in a space; no others need to be checked.
             text = raw.strip()
             if raw.endswith(" ") and text.isascii() and text.isprintable() and not set(text) & set("{}"):
                 self.texts[i] = text
@@ -52,10 +58,17 @@ class Words:
         self.vectors = tower.embeddings(self.ids.tolist())  # (V, W)
 
     def nearest(self, vectors: torch.Tensor, metric: str = "cosine") -> list[int]:
-        """Token ids of the word nearest to each of the vectors (n, W).
+        """Find the word nearest to each vector.
+
+        Args:
+            vectors: (n, W) learnt vectors.
+            metric: "cosine" or "euclidean".
+
+        Returns:
+            n token ids.
 
         Raises:
-            InputError: no such metric.
+            InputError: The metric is unknown.
         """
         import torch.nn.functional as F
 
@@ -68,12 +81,15 @@ class Words:
         return [int(i) for i in self.ids[scores.argmax(dim=1)]]
 
     def text(self, ids: Sequence[int]) -> str:
-        """The words of these tokens, separated by spaces."""
+        """Return the words of these tokens, separated by spaces."""
         return " ".join(self.texts[i] for i in ids)
 
 
 def _whole(tower: TextTower, items: list[tuple[int, str]], size: int = 64) -> list[int]:
-    """The token ids whose texts are tokenized to them alone, tried many at a time and one by one where that fails."""
+    """Return the token ids whose texts are tokenized to them alone.
+
+    Many texts are tokenized together; a group that does not give its own ids is split into smaller ones.
+    """
     found = []
     for at in range(0, len(items), size):
         ids = [i for i, _ in items[at : at + size]]
