@@ -1,18 +1,22 @@
-"""The errors that promptsearch raises: every message names the value, the place and the remedy."""
+"""The errors and warnings of promptsearch; each message names the value, the place and the remedy."""
 
 from __future__ import annotations
 
 
 class PromptSearchError(Exception):
-    """Something failed; the message is one line and says what to do.  The command line exits with 1."""
+    """Base class of all errors; the message is a single line. The command line exits with code 1.
+
+    Args:
+        message: What is wrong and what to do about it.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 class InputError(PromptSearchError, ValueError):
-    """What the user gave is wrong: an option, a bank, a file.  The command line exits with 2."""
+    """An option, a bank or a file that the user gave is wrong. The command line exits with code 2."""
 
 
 class PromptSearchWarning(UserWarning):
-    """Something that goes on otherwise than was asked for; the command line shows it as one line on stderr."""
+    """Something is done differently from what was requested; the command line shows it as one line on stderr."""

@@ -1,7 +1,7 @@
-"""Every extension point in one place: what can be named on the command line, ours and other packages', by one door.
+"""The extension points: banks, data sets, objectives, proposers and searchers that can be named on the command line.
 
-A package adds to a kind by an entry point of the group `promptsearch.KIND` (docs/plug-ins.md); what this package has
-itself is listed here in the same form and loaded by the same code.
+Another package adds one with an entry point of the group `promptsearch.KIND` (docs/plug-ins.md). promptsearch's own are
+listed here in the same form and loaded by the same code.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from promptsearch.errors import PromptSearchError, PromptSearchWarning
 
-#: What each kind's object is, for `promptsearch plugins` and its errors.
+#: What an entry point of each kind must refer to; shown by `promptsearch plugins`.
 KINDS = {
     "banks": "a function without arguments that returns a Bank",
     "datasets": "a hub id, or a function without arguments that returns a folder or a hub id",
-    "objectives": "an objective: called with a Score, it returns a tuple to sort by, larger being better",
-    "proposers": "called with a Space, it returns an object with propose(requests, seed)",
+    "objectives": "an objective: a function of a Score that returns a tuple to sort by, larger is better",
+    "proposers": "a function of a Space that returns an object with propose(requests, seed)",
     "searchers": "a class of Searcher, or a function (bank, options) that returns a Searcher",
 }
 
@@ -61,12 +61,19 @@ BUILT_IN: dict[str, dict[str, str]] = {
 
 
 class PluginWarning(PromptSearchWarning):
-    """A plug-in that is left out, and why."""
+    """A plug-in is ignored; the message says why."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One thing that can be named, and where it comes from; `load` brings it."""
+    """A named object of promptsearch or of another package.
+
+    Attributes:
+        kind: A key of `KINDS`.
+        name: Its name on the command line.
+        point: The entry point.
+        package: The package that provides it, with its version.
+    """
 
     kind: str
     name: str
@@ -74,14 +81,14 @@ class Plugin:
     package: str
 
     def load(self) -> Any:
-        """The object itself.
+        """Import and return the object.
 
         Raises:
-            PromptSearchError: it does not import.
+            PromptSearchError: It cannot be imported.
         """
         try:
             return self.point.load()
-        except (Exception, SystemExit) as e:  # another's module may raise anything while it is imported
+        except (Exception, SystemExit) as e:  # a plug-in may raise anything while it is imported
             reason = f"{type(e).__name__}: {e}".splitlines()[0]
             raise PromptSearchError(
                 f"plug-in {self.name!r} ({self.kind}) of {self.package} cannot be loaded ({reason}); "
@@ -91,7 +98,15 @@ class Plugin:
 
 @cache
 def found(kind: str) -> tuple[dict[str, Plugin], tuple[str, ...]]:
-    """The plug-ins of a kind by name, ours first, and a line for each that is shadowed by another of its name."""
+    """Find the plug-ins of a kind without importing them.
+
+    Args:
+        kind: A key of `KINDS`.
+
+    Returns:
+        The plug-ins by name, promptsearch's own first, and a message for each one that is ignored because another has
+        the same name.
+    """
     group = f"promptsearch.{kind}"
     every = {n: Plugin(kind, n, EntryPoint(n, v, group), "promptsearch") for n, v in BUILT_IN[kind].items()}
     shadowed = []
@@ -100,18 +115,22 @@ def found(kind: str) -> tuple[dict[str, Plugin], tuple[str, ...]]:
         if (first := every.get(point.name)) is None:
             every[point.name] = Plugin(kind, point.name, point, package)
         elif first.point.value != point.value:
-            shadowed.append(f"plug-in {point.name!r} ({kind}) of {package} is left out: {first.package} has that name")
+            shadowed.append(
+                f"plug-in {point.name!r} ({kind}) of {package} is ignored, because {first.package} has one of this name"
+            )
     return every, tuple(shadowed)
 
 
 class Registry(Mapping[str, Any]):
-    """The things of one kind by name, loaded when they are asked for.
+    """A mapping from names to the plug-ins of one kind, which are imported on access.
 
         searchers = Registry("searchers")
         print(sorted(searchers), searchers["beam"])
 
-    Looking a name up raises KeyError for an unknown one and PromptSearchError for one that does not load.  `loaded`
-    leaves those out with a PluginWarning, so that one bad plug-in spoils nothing else.
+    Accessing a name raises KeyError if it is unknown and PromptSearchError if it cannot be imported.
+
+    Args:
+        kind: A key of `KINDS`.
     """
 
     def __init__(self, kind: str) -> None:
@@ -119,11 +138,11 @@ class Registry(Mapping[str, Any]):
 
     @property
     def built_in(self) -> tuple[str, ...]:
-        """The names that come with promptsearch."""
+        """The names of promptsearch's own."""
         return tuple(BUILT_IN[self.kind])
 
     def __getitem__(self, name: str) -> Any:
-        if name in BUILT_IN[self.kind]:  # without a look at what is installed
+        if name in BUILT_IN[self.kind]:  # saves reading the entry points of all installed packages
             return Plugin(self.kind, name, _built_in(self.kind, name), "promptsearch").load()
         return found(self.kind)[0][name].load()
 
@@ -137,7 +156,7 @@ class Registry(Mapping[str, Any]):
         return len(found(self.kind)[0])
 
     def loaded(self) -> dict[str, Any]:
-        """All that load, by name."""
+        """Import all and return those that succeed, by name; a PluginWarning tells of each that fails."""
         things = {}
         for name in self:
             try:
@@ -152,7 +171,7 @@ def _built_in(kind: str, name: str) -> EntryPoint:
 
 
 def all_plugins() -> list[tuple[Plugin, str | None]]:
-    """Every plug-in of every kind with why it does not load, or None."""
+    """Return every plug-in of every kind, each with the reason why it cannot be imported, or None."""
     rows: list[tuple[Plugin, str | None]] = []
     for kind in KINDS:
         for plugin in found(kind)[0].values():

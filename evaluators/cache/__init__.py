@@ -1,1 +1,1 @@
-"""The content-addressed cache of vectors on disk, and the text vectors kept in memory above it."""
+"""The cache of encoded pictures and texts: a content-addressed store on disk, with text vectors in memory above it."""

@@ -1,4 +1,8 @@
-"""A content-addressed cache of arrays: shelves of safetensors blocks, written atomically, checked when read."""
+"""A content-addressed cache of arrays on disk.
+
+A shelf is the folder of one kind and key, e.g. the texts of one model. It holds blocks, which are safetensors files
+that are written atomically and verified when they are read.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +21,26 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchWarning
 
-#: The embedded models, each with a feature pack.
+#: Folder of the embedded models, each with a feature pack.
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
 FORMAT = 1
 
 
 class CacheWarning(PromptSearchWarning):
-    """A cache could not be written, or a file in it was damaged; the work is done again."""
+    """The cache cannot be written, or a file in it is damaged; the features are computed again."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One file of a shelf: named arrays, what they belong to, and anything else worth knowing."""
+    """The content of one file of a shelf.
+
+    Attributes:
+        arrays: Arrays by name.
+        key: The key of the shelf, e.g. the model's fingerprint.
+        meta: Further JSON-serialisable data.
+        path: The file.
+    """
 
     arrays: dict[str, np.ndarray]
     key: dict[str, Any]
@@ -38,7 +49,7 @@ class Block:
 
 
 def default_cache_dir() -> Path:
-    """`$PROMPTSEARCH_CACHE`, else the user's cache folder of this system."""
+    """Return `$PROMPTSEARCH_CACHE` if it is set, else the user's cache folder on this system."""
     if named := os.environ.get("PROMPTSEARCH_CACHE"):
         return Path(named)
     import platformdirs
@@ -47,7 +58,7 @@ def default_cache_dir() -> Path:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as f:
         while chunk := f.read(1 << 22):
@@ -56,7 +67,7 @@ def sha256_file(path: Path) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """Hex sha256 (32 digits) of a JSON-able value in its canonical form."""
+    """Return the first 32 hexadecimal digits of the SHA-256 of a JSON-serialisable value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -71,11 +82,11 @@ def _checksum(arrays: Mapping[str, np.ndarray], header: str) -> str:
 
 
 def read_block(path: Path) -> Block:
-    """Read and verify one file.
+    """Read and verify one block.
 
     Raises:
-        ValueError: the file is truncated, damaged, or of another format.
-        OSError: it cannot be read.
+        ValueError: The file is truncated, damaged or of another format.
+        OSError: The file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -88,7 +99,7 @@ def read_block(path: Path) -> Block:
     except (SafetensorError, TypeError, UnicodeDecodeError) as e:
         raise ValueError(f"not a readable safetensors file ({e})") from e
     if "promptsearch" not in header or "checksum" not in header:
-        raise ValueError("not a block of promptsearch's cache")
+        raise ValueError("not a file of promptsearch's cache")
     if _checksum(arrays, header["promptsearch"]) != header["checksum"]:
         raise ValueError("its checksum does not match")
     about = json.loads(header["promptsearch"])
@@ -100,10 +111,23 @@ def read_block(path: Path) -> Block:
 
 
 def write_block(folder: Path, key: dict[str, Any], arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> Path:
-    """Write one block atomically into `folder`; its name is its content's hash.  Raises OSError."""
+    """Write one block atomically; the file's name is the hash of its content.
+
+    Args:
+        folder: Folder to write to, created if needed.
+        key: Key of the shelf.
+        arrays: Arrays by name.
+        meta: Further JSON-serialisable data.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     from safetensors.numpy import save
 
-    if not arrays:  # safetensors keeps no file without a tensor
+    if not arrays:  # safetensors does not write files without a tensor
         arrays, meta = {"empty": np.zeros(1, np.uint8)}, {**meta, "empty": True}
     about = json.dumps({"format": FORMAT, "key": key, "meta": meta}, sort_keys=True)
     checksum = _checksum(arrays, about)
@@ -124,12 +148,16 @@ def write_block(folder: Path, key: dict[str, Any], arrays: Mapping[str, np.ndarr
 
 
 class Cache:
-    """Shelves of blocks under one writable folder, with read-only packs behind it.
+    """Shelves of blocks in a writable folder, and in read-only feature packs.
 
-    cache = Cache()
-    cache.add("pictures", {"model": "…", "data": "…"}, {"features": features})
-    for block in cache.blocks("pictures", {"model": "…", "data": "…"}):
-        print(block.arrays["features"].shape)
+        cache = Cache()
+        cache.add("pictures", {"model": "…", "data": "…"}, {"features": features})
+        for block in cache.blocks("pictures", {"model": "…", "data": "…"}):
+            print(block.arrays["features"].shape)
+
+    Args:
+        root: The writable folder; by default `default_cache_dir()`.
+        packs: Folders that are read after it, but never written.
     """
 
     def __init__(self, root: Path | None = None, packs: Sequence[Path] = ()) -> None:
@@ -138,15 +166,15 @@ class Cache:
         self._told_unwritable = False
 
     def shelf(self, kind: str, key: dict[str, Any]) -> Path:
-        """The folder of one shelf, whether or not it exists."""
+        """Return the folder of a shelf, which need not exist."""
         return self.root / kind / digest_of(key)
 
     def holds(self, kind: str, key: dict[str, Any]) -> bool:
-        """Whether a shelf has any file, sound or not."""
+        """Return whether a shelf has any file, even a damaged one."""
         return any(any((r / kind / digest_of(key)).glob("*.safetensors")) for r in (self.root, *self.packs))
 
     def blocks(self, kind: str, key: dict[str, Any]) -> Iterator[Block]:
-        """All sound blocks of a shelf; a damaged one is reported, put away and treated as absent."""
+        """Yield the blocks of a shelf; damaged files are renamed with a warning and skipped."""
         for root in (self.root, *self.packs):
             folder = root / kind / digest_of(key)
             for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
@@ -161,13 +189,23 @@ class Cache:
                     yield block
 
     def get(self, kind: str, key: dict[str, Any]) -> Block | None:
-        """The first sound block of a shelf that holds just one."""
+        """Return the block of a shelf with a single block, or None if it is missing or damaged."""
         return next(self.blocks(kind, key), None)
 
     def add(
         self, kind: str, key: dict[str, Any], arrays: Mapping[str, np.ndarray], meta: dict[str, Any] | None = None
     ) -> Path | None:
-        """Put a block on a shelf; its file, or None: a cache that cannot be written is told once and done without."""
+        """Write a block to a shelf.
+
+        Args:
+            kind: Kind of the shelf, e.g. "texts".
+            key: Key of the shelf.
+            arrays: Arrays by name.
+            meta: Further JSON-serialisable data.
+
+        Returns:
+            The file, or None if the cache cannot be written; a warning says so once.
+        """
         try:
             return write_block(self.shelf(kind, key), key, arrays, meta or {})
         except OSError as e:
@@ -175,17 +213,17 @@ class Cache:
                 self._told_unwritable = True
                 reason = e.strerror or e
                 warnings.warn(
-                    f"the cache {self.root} cannot be written ({reason}): features are computed again each time; "
-                    "set PROMPTSEARCH_CACHE to a folder you can write",
+                    f"the cache {self.root} cannot be written ({reason}), so features are computed again each time; "
+                    "set PROMPTSEARCH_CACHE to a writable folder",
                     CacheWarning,
                     stacklevel=2,
                 )
             return None
 
     def _put_away(self, path: Path, error: Exception) -> None:
-        where = "is put away as .damaged and computed again"
+        where = "is renamed to .damaged and computed again"
         if any(path.is_relative_to(pack) for pack in self.packs):
-            where = "is ignored; reinstall promptsearch to get it back"
+            where = "is ignored; reinstall promptsearch to restore it"
         else:
             try:
                 path.replace(path.with_suffix(".damaged"))
@@ -194,7 +232,7 @@ class Cache:
         warnings.warn(f"cache file {path} is damaged ({error}): it {where}", CacheWarning, stacklevel=3)
 
     def info(self) -> list[tuple[str, int, int]]:
-        """(kind, files, bytes) of everything in the writable folder."""
+        """Return (kind, number of files, bytes) for each kind of shelf in the writable folder."""
         rows = []
         for kind in sorted(p for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else ():
             sizes = [p.stat().st_size for p in kind.rglob("*") if p.is_file()]
@@ -202,14 +240,20 @@ class Cache:
         return rows
 
     def clear(self, kind: str | None = None) -> int:
-        """Remove one kind, or everything; returns the bytes freed.
+        """Delete everything in the writable folder, or one kind of shelf.
+
+        Args:
+            kind: The kind to delete; None for all.
+
+        Returns:
+            The number of bytes freed.
 
         Raises:
-            InputError: there is no such kind, or it cannot be removed.
+            InputError: The kind does not exist or cannot be deleted.
         """
         rows = self.info()
         if kind is not None and kind not in {r[0] for r in rows}:
-            raise InputError(f"the cache {self.root} has no kind {kind!r}; it has {', '.join(r[0] for r in rows)}")
+            raise InputError(f"the cache {self.root} has no kind {kind!r}; choose from {', '.join(r[0] for r in rows)}")
         freed = 0
         for name, _, size in rows:
             if kind in (None, name):
@@ -222,5 +266,5 @@ class Cache:
 
 
 def default_cache() -> Cache:
-    """Return the user's cache, with the feature packs of the embedded models behind it."""
+    """Return the user's cache, together with the feature packs of the embedded models."""
     return Cache(packs=sorted(MODELS.glob("*/pack")))

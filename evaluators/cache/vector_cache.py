@@ -1,4 +1,4 @@
-"""Text vectors that were computed before: in memory, and on the cache's shelf of one model."""
+"""Caches the text vectors of one model in memory and on disk."""
 
 from __future__ import annotations
 
@@ -11,58 +11,69 @@ import numpy as np
 
 from promptsearch.evaluators.cache.store import Cache, read_block
 
-#: Gives (positions, vectors) of parts of the texts, each text in one of them.
+#: Computes the vectors of texts in parts, and yields (positions of the texts, vectors) of each part.
 Compute = Callable[[Sequence[str]], Iterable[tuple[Sequence[int], np.ndarray]]]
 
-#: A shelf of more blocks than this is rewritten as one.
+#: A shelf of more blocks than this is rewritten as a single block.
 MANY_BLOCKS = 24
 
-#: Bytes of vectors held in memory: 260,000 texts of RN50's.
+#: Bytes of vectors held in memory, enough for 260,000 texts with RN50.
 HELD = 2**30
 
 
 class TextCache:
-    """Looks texts up and computes those that are not there, once each.
+    """Returns cached text vectors, and computes the missing ones once.
 
         known = TextCache(Cache(), {"model": "…"})
         vectors = known.lookup(["a cat", "a dog"], compute=encode)  # (2, D)
 
-    Every `lookup` that computes writes its vectors before it returns: a run that is killed later finds, when it is
-    resumed, the very bits that its recorded scores were made of.
+    Computed vectors are written before `lookup` returns, so that a resumed run uses exactly the vectors from which its
+    recorded scores were computed.
 
     Args:
-        held: bytes of vectors that stay in memory; those beyond are read again from their blocks when they are needed.
+        cache: The cache on disk.
+        key: Key of the shelf: all that the vectors depend on besides the text.
+        kind: Kind of the shelf.
+        held: Bytes of vectors to hold in memory; others are read from disk when they are needed.
     """
 
     def __init__(self, cache: Cache, key: dict[str, Any], kind: str = "texts", held: int = HELD) -> None:
         self._cache, self._key, self._kind, self._most = cache, key, kind, held
-        self._at: dict[bytes, tuple[int, int]] | None = None  # of each text: its block, and its row there
-        self._paths: list[Path | None] = []  # of the blocks; None where it could not be written
-        self._held: dict[int, np.ndarray] = {}  # the least recently used block first
-        self._bytes = 0  # of those
+        self._at: dict[bytes, tuple[int, int]] | None = None  # hash of each text -> (block, row)
+        self._paths: list[Path | None] = []  # file of each block; None if it could not be written
+        self._held: dict[int, np.ndarray] = {}  # vectors of the blocks in memory, least recently used first
+        self._bytes = 0  # their size
 
     def lookup(self, texts: Sequence[str], compute: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
-        """(n, D) vectors of `texts`; `compute` is called at most once, with the distinct unknown ones."""
+        """Return the vectors of texts.
+
+        Args:
+            texts: n texts.
+            compute: Computes the vectors of the distinct texts that are not cached; called at most once.
+
+        Returns:
+            (n, D) float32 vectors.
+        """
         return self.lookup_parts(texts, lambda unknown: [(range(len(unknown)), compute(unknown))])
 
     def lookup_parts(self, texts: Sequence[str], compute: Compute) -> np.ndarray:
-        """As `lookup`, with vectors that come, and are written, a part at a time: a kill costs the parts in hand."""
+        """Like `lookup`, but vectors are computed and written in parts, so that an interruption loses little work."""
         hashes = [_hash(t) for t in texts]
         self._compute_unknown(hashes, texts, compute)
         try:
             return self._gather(hashes)
-        except (OSError, ValueError):  # another process put blocks together, or one was damaged: look again
+        except (OSError, ValueError):  # another process merged the blocks, or one is damaged: read the shelf again
             self._at = None
             self._compute_unknown(hashes, texts, compute)
             return self._gather(hashes)
 
     def holds(self, texts: Sequence[str]) -> list[bool]:
-        """Whether each text was computed before."""
+        """Return for each text whether its vector is cached."""
         known = self._known()
         return [_hash(t) in known for t in texts]
 
     def compact(self) -> None:
-        """Rewrite a shelf of many small blocks as one, where all are in memory."""
+        """Rewrite a shelf of more than `MANY_BLOCKS` blocks as one block, if all are in memory."""
         if self._at is None or len(self._paths) <= MANY_BLOCKS or len(self._held) < len(self._paths):
             return
         hashes, vectors = list(self._at), self._gather(list(self._at))
@@ -97,7 +108,7 @@ class TextCache:
         return self._at
 
     def _take(self, path: Path | None, hashes: Sequence[bytes], vectors: np.ndarray) -> None:
-        """Remember a block's texts, and its vectors while there is room."""
+        """Add a block's texts to the index, and hold its vectors in memory if there is room."""
         assert self._at is not None
         block = len(self._paths)
         self._paths.append(path)
@@ -115,7 +126,12 @@ class TextCache:
             self._bytes -= self._held.pop(old).nbytes
 
     def _gather(self, hashes: Sequence[bytes]) -> np.ndarray:
-        """(n, D) vectors of known texts, block by block.  Raises OSError or ValueError where a block is gone."""
+        """Collect the vectors (n, D) of known texts, reading each block once.
+
+        Raises:
+            OSError: A block's file is missing.
+            ValueError: A block's file is damaged.
+        """
         known = self._known()
         at = np.array([known[h] for h in hashes], np.intp).reshape(-1, 2)
         found = None

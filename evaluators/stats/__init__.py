@@ -1,1 +1,1 @@
-"""Confidence intervals and paired comparisons."""
+"""Confidence intervals and paired comparisons of classifiers."""

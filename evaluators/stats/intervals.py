@@ -1,4 +1,4 @@
-"""Confidence intervals for accuracies, for paired differences and for means over draws and pictures."""
+"""95 % confidence intervals for accuracies, for paired differences and for means over draws and pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its 95 % interval."""
+    """An estimate with the limits of its 95 % confidence interval."""
 
     value: float
     low: float
@@ -20,7 +20,12 @@ class Interval:
 
 
 def wilson(hits: int, n: int) -> Interval:
-    """Accuracy with Wilson's (1927) score interval at 95 %."""
+    """Return an accuracy with Wilson's (1927) score interval.
+
+    Args:
+        hits: Number of pictures classified correctly.
+        n: Number of pictures.
+    """
     p, z2 = hits / n, Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
@@ -28,15 +33,19 @@ def wilson(hits: int, n: int) -> Interval:
 
 
 def mid_p(hits: int, n: int) -> Interval:
-    """Accuracy with the mid-P interval at 95 %: Clopper and Pearson's with half of the observed count's probability.
+    """Return an accuracy with the mid-P interval (Agresti and Gottard 2005).
 
-    Agresti and Gottard 2005, "Randomized confidence intervals and the mid-P approach".
+    It is Clopper and Pearson's interval with half of the probability of the observed count.
+
+    Args:
+        hits: Number of pictures classified correctly.
+        n: Number of pictures.
     """
     from scipy.special import bdtr
 
-    def where(tail: float) -> float:  # the accuracy p at which P(more hits) + P(as many) / 2, which rises, is this
+    def where(tail: float) -> float:  # the accuracy p with P(more hits) + P(equal hits) / 2 = tail, by bisection
         low, high = 0.0, 1.0
-        for _ in range(50):  # halved here: scipy.optimize takes as long to import as a search takes
+        for _ in range(50):  # not scipy.optimize, which takes as long to import as a search takes
             p = (low + high) / 2
             more = 1 - (float(bdtr(hits, n, p)) + (float(bdtr(hits - 1, n, p)) if hits else 0.0)) / 2
             low, high = (p, high) if more < tail else (low, p)
@@ -46,26 +55,32 @@ def mid_p(hits: int, n: int) -> Interval:
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
-    """Difference of two accuracies on the same pictures, with Agresti and Min's (2005) adjusted Wald interval.
+    """Return the difference of two accuracies on the same pictures, with Agresti and Min's (2005) adjusted interval.
+
+    Half a picture is added to each of the four cells of the table of agreement before the Wald interval is computed.
 
     Args:
-        ours, theirs: (N,) bool, whether each picture was classified rightly.
+        ours: (N,) bool, whether the first classifier is correct on each picture.
+        theirs: (N,) bool, whether the second one is.
     """
     n = len(ours)
     only_ours = int(np.sum(ours & ~theirs))
     only_theirs = int(np.sum(theirs & ~ours))
-    b, c, m = only_ours + 0.5, only_theirs + 0.5, n + 2  # half a picture added to each of the four cells
+    b, c, m = only_ours + 0.5, only_theirs + 0.5, n + 2
     centre = (b - c) / m
     half = Z95 * math.sqrt((b + c) - (b - c) ** 2 / m) / m
     return Interval((only_ours - only_theirs) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
 def crossed_interval(values: np.ndarray) -> Interval:
-    """Mean of values (S, P), one row per draw and one column per test picture, with its 95 % interval.
+    """Return the mean over draws and test pictures with an interval that covers both sources of variation.
 
-    Draws and pictures are crossed random effects: Var(mean) = (MS_draws + MS_pictures - MS_both) / (S P) by the mean
-    squares of the two-way table, with Student's t of S - 1 degrees of freedom (few draws are the weaker part).  One
-    draw says nothing about others: then the interval is for this draw alone.
+    Draws and pictures are crossed random effects: Var(mean) = (MS_draws + MS_pictures - MS_both) / (S P) from the mean
+    squares of the two-way table, with Student's t of S - 1 degrees of freedom. With one draw the interval covers the
+    pictures only.
+
+    Args:
+        values: (S, P) one row per draw, one column per test picture.
     """
     s, p = values.shape
     mean = float(values.mean())

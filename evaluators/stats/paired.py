@@ -1,4 +1,4 @@
-"""Two classifiers on the same pictures: is one better than the other?"""
+"""Paired comparison of two classifiers on the same pictures."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import numpy as np
 
 from promptsearch.evaluators.stats.intervals import Interval, paired_difference
 
-#: Resamplings of the pictures for a bootstrap interval.
+#: Number of bootstrap resamples.
 REPLICATES = 10_000
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What comparing two classifiers on the same pictures says.
+    """The result of comparing two classifiers on the same pictures.
 
         paired = compare_paired(evaluator.hits(winner, split), evaluator.hits(baseline, split))
         print(paired.verdict)
 
     Attributes:
-        difference: of accuracies, with Agresti and Min's (2005) interval.
-        bootstrap: the same difference with the percentile interval over resampled pictures.
-        gained, lost: pictures that only the one, or only the other, classifies rightly.
-        mcnemar: two-sided p value of McNemar's exact test.
+        difference: Difference of the accuracies, with Agresti and Min's (2005) interval.
+        bootstrap: The same difference with the bootstrap percentile interval over pictures.
+        gained: Number of pictures that only the first classifies correctly.
+        lost: Number of pictures that only the second classifies correctly.
+        mcnemar: Two-sided p value of McNemar's exact test.
+        pictures: Number of pictures.
     """
 
     difference: Interval
@@ -36,13 +38,13 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """In words, at the 5 % level."""
+        """The conclusion at the 5 % level, in words."""
         if self.mcnemar >= 0.05:
             return "no evidence that it is better"
         return "it is better" if self.gained > self.lost else "it is worse"
 
     def to_dict(self) -> dict[str, Any]:
-        """For a result document; `difference`, `low` and `high` are Agresti and Min's."""
+        """Return a JSON-serialisable dict; `difference`, `low` and `high` are Agresti and Min's."""
         d, b = self.difference, self.bootstrap
         return {
             "difference": round(d.value, 6),
@@ -58,15 +60,16 @@ class Paired:
 
 
 def compare_paired(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Paired:
-    """Compare two classifiers by which pictures each gets right.
+    """Compare two classifiers on the same pictures.
 
     Args:
-        ours, theirs: (N,) bool.
-        seed: of the bootstrap.
+        ours: (N,) bool, whether the first classifier is correct on each picture.
+        theirs: (N,) bool, whether the second one is.
+        seed: Seed of the bootstrap.
     """
     gained, lost, n = int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours)), len(ours)
     interval = paired_difference(ours, theirs)
-    # Resampling the pictures resamples how many of the three kinds there are, and nothing else matters.
+    # The difference depends only on the numbers of gained, lost and other pictures: resample these.
     rng = np.random.default_rng([seed, n])
     counts = rng.multinomial(n, [gained / n, lost / n, max(0.0, 1 - (gained + lost) / n)], size=REPLICATES)
     low, high = np.quantile((counts[:, 0] - counts[:, 1]) / n, [0.025, 0.975])
@@ -75,7 +78,12 @@ def compare_paired(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Paire
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Two-sided p value of McNemar's exact test: the binomial test that both kinds of change are equally likely."""
+    """Return the two-sided p value of McNemar's exact test, a binomial test of gained against lost with p = 1/2.
+
+    Args:
+        gained: Number of pictures that only the first classifier gets right.
+        lost: Number of pictures that only the second one gets right.
+    """
     from scipy.special import bdtr
 
     n = gained + lost
