@@ -9,7 +9,8 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import nn
 
-from promptsearch.evaluators.encoding.fused_resnet import FusedResNet, can_fuse
+from promptsearch.evaluators.encoding import fused_resnet
+from promptsearch.evaluators.encoding.fused_resnet import FusedResNet, agrees, can_fuse
 
 
 def resnet(layers: tuple[int, ...] = (1, 2, 1, 2), side: int = 64) -> Any:
@@ -56,9 +57,47 @@ def test_bfloat16_is_close() -> None:
     assert torch.cosine_similarity(out, visual(x)).min() > 0.999
 
 
+def cudnn(x: torch.Tensor, weight: torch.Tensor, z: torch.Tensor, alpha: float, *rest: Any) -> torch.Tensor:
+    """What cuDNN's fused convolution computes, with its demands on shapes and layout."""
+    bias, stride, padding, dilation, groups = rest
+    out = nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    assert z.shape == out.shape and z.dtype == x.dtype and z.is_contiguous(memory_format=torch.channels_last)
+    return (out + alpha * z).relu()
+
+
+def no_engine(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    raise RuntimeError("Unable to find an engine to execute this computation")
+
+
+@pytest.mark.parametrize("function", [cudnn, no_engine])
+@torch.inference_mode()
+def test_the_towers_way_on_a_gpu(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", function)
+    monkeypatch.setattr(fused_resnet, "_Conv", fused_resnet._CudnnConv)
+    visual = resnet((1, 2, 1, 2))
+    fused = FusedResNet(visual, torch.float32)
+    for n in (4, 1, 7):
+        x = torch.randn(n, 3, 64, 64)
+        torch.testing.assert_close(fused(x), visual(x), atol=1e-5, rtol=1e-5)
+    assert agrees(fused, visual)
+    fused.blocks[0].conv3.bias = fused.blocks[0].conv3.bias + 3
+    assert not agrees(fused, visual)
+
+
+@torch.inference_mode()
+def test_memory_that_runs_out_is_no_missing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", full)
+    monkeypatch.setattr(fused_resnet, "_Conv", fused_resnet._CudnnConv)
+    with pytest.raises(torch.OutOfMemoryError):
+        FusedResNet(resnet(), torch.float32)(torch.randn(1, 3, 64, 64))
+
+
 def test_only_what_is_known_is_fused() -> None:
     assert can_fuse(resnet(), "cpu")
-    assert not can_fuse(resnet(), "cuda")
+    assert not can_fuse(resnet(), "mps")
     assert not can_fuse(resnet().train(), "cpu")
     assert not can_fuse(resnet().to(torch.bfloat16), "cpu")
     assert not can_fuse(nn.Sequential(nn.Conv2d(3, 3, 1)), "cpu")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from promptsearch.evaluators.data.datasets import PictureData
     from promptsearch.evaluators.data.encoded_picture import StoredPicture
 
-#: Pictures encoded between two writes to the cache: what a kill can cost.
-BLOCK = 1024
+#: Pictures encoded between two writes to the cache: what a kill can cost, and during which a GPU waits.
+BLOCK = {"cpu": 1024, "cuda": 8192}
 
 log = logging.getLogger(__name__)
 
@@ -143,20 +143,19 @@ class LiveFeatures:
         known = self._load(split)
         missing = sorted({int(p) for p in positions} - known.keys())
         log.info("%s pictures: %d wanted, %d not in the cache", split, len(positions), len(missing))
-        parts = [np.array(missing[at : at + BLOCK]) for at in range(0, len(missing), BLOCK)]
-        blocks = (self._pictures(split, part, n * BLOCK, len(missing)) for n, part in enumerate(parts))
-        for n, vectors in self._encoder.encode_blocks(blocks):
+        size = BLOCK["cpu" if self._encoder.spec.device == "cpu" else "cuda"]
+        parts = [np.array(missing[at : at + size]) for at in range(0, len(missing), size)]
+        blocks = [self._data.stored_list(split, part.tolist(), self._condition) for part in parts]
+
+        def told(done: int) -> None:
+            self._encoder.progress(done, len(missing), f"encoding {split} pictures")
+
+        for n, vectors in self._encoder.encode_blocks(blocks, told):
             self._cache.add("pictures", self._key(split), {"positions": parts[n], "features": vectors})
             known.update(zip(parts[n].tolist(), vectors, strict=True))
         if missing:
             self._encoder.progress(len(missing), len(missing), f"encoding {split} pictures")
         return np.stack([known[int(p)] for p in positions])
-
-    def _pictures(self, split: str, part: np.ndarray, done: int, total: int) -> Iterator[StoredPicture]:
-        for i, picture in enumerate(self.stored(split, part)):
-            if i % 16 == 0:
-                self._encoder.progress(done + i, total, f"encoding {split} pictures")
-            yield picture
 
     def _key(self, split: str) -> dict[str, Any]:
         data = self._data.fingerprint(split)

@@ -1,12 +1,18 @@
-"""open_clip's ModifiedResNet on a CPU with its batch norms, ReLUs and additions folded into oneDNN's convolutions."""
+"""open_clip's ModifiedResNet with batch norms, ReLUs and additions folded into oneDNN's or cuDNN's convolutions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from promptsearch.evaluators.scoring.memory import out_of_memory
+
 if TYPE_CHECKING:
     import torch
+
+
+#: Cosine above which two vectors of a picture are the same to rounding, in bfloat16 too.
+AGREE = 0.999
 
 
 class FusedResNet:
@@ -23,12 +29,13 @@ class FusedResNet:
     Args:
         dtype: of weights and activations in the convolutions; the pooling is in float32.
         differentiable: by its input.  The batch norms stay folded; ReLUs and residuals are operations of their own,
-            for oneDNN's fused ones have no gradient.
+            for the fused ones have no gradient.
     """
 
     def __init__(self, visual: Any, dtype: torch.dtype, differentiable: bool = False) -> None:
         self.dtype = dtype
-        kind = _TorchConv if differentiable else _Conv
+        on_gpu = visual.conv1.weight.device.type == "cuda"
+        kind = _TorchConv if differentiable else _CudnnConv if on_gpu else _Conv
         self.stem = [kind(getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}"), dtype) for i in (1, 2, 3)]
         layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         self.blocks = [_Block(block, dtype, kind) for layer in layers for block in layer]
@@ -105,6 +112,60 @@ class _TorchConv(_Conv):
         return F.relu_(self(x, "none").add_(residual))
 
 
+class _CudnnConv(_TorchConv):
+    """The same with cuDNN's fused convolutions where it has one for these shapes, in torch's operations elsewhere."""
+
+    #: What is added where there is no residual: one buffer for all layers, as large as the largest of their outputs.
+    nothing: dict[torch.dtype, torch.Tensor] = {}
+
+    def __init__(self, conv: Any, norm: Any, dtype: torch.dtype) -> None:
+        super().__init__(conv, norm, dtype)
+        self.fuses = True
+
+    def __call__(self, x: torch.Tensor, after: str = "relu") -> torch.Tensor:
+        if after == "relu" and self.fuses:
+            # cuDNN reads what is added even if its factor is 0, so it must not be uninitialised memory.
+            found = self._fused(x, self._nothing(x), 0.0)
+            if found is not None:
+                return found
+        return super().__call__(x, after)
+
+    def added_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        if self.fuses and (found := self._fused(x, residual, 1.0)) is not None:
+            return found
+        return super().added_to(residual, x)
+
+    def _fused(self, x: torch.Tensor, added: torch.Tensor, factor: float) -> torch.Tensor | None:
+        """relu(conv(x) + factor * added), or None where cuDNN has no engine for it."""
+        import torch
+
+        try:
+            return torch.cudnn_convolution_add_relu(
+                x, self.weight, added, factor, self.bias, self.stride, self.padding, self.dilation, 1
+            )
+        except RuntimeError as e:
+            if out_of_memory(e):
+                raise
+            self.fuses = False
+            return None
+
+    def _nothing(self, x: torch.Tensor) -> torch.Tensor:
+        """Zeros of the shape of this convolution's output, channels last."""
+        import torch
+
+        (n, _, *sides), channels = x.shape, self.weight.shape[0]
+        h, w = (
+            (side + 2 * p - d * (k - 1) - 1) // s + 1
+            for side, p, d, k, s in zip(
+                sides, self.padding, self.dilation, self.weight.shape[2:], self.stride, strict=True
+            )
+        )
+        size, known = n * channels * h * w, self.nothing.get(x.dtype)
+        if known is None or len(known) < size:
+            known = self.nothing[x.dtype] = torch.zeros(size, dtype=x.dtype, device=x.device)
+        return known[:size].view(n, h, w, channels).permute(0, 3, 1, 2)
+
+
 class _Block:
     def __init__(self, block: Any, dtype: torch.dtype, kind: type[_Conv]) -> None:
         self.stride = block.stride
@@ -154,7 +215,7 @@ class _Pool:
 
 
 def can_fuse(visual: Any, device: str) -> bool:
-    """Whether `FusedResNet` computes what this visual tower does; types are compared exactly."""
+    """Whether `FusedResNet` computes what this visual tower does on this device; types are compared exactly."""
     import torch
     from open_clip.modified_resnet import AttentionPool2d, Bottleneck, ModifiedResNet
     from torch import nn
@@ -162,14 +223,35 @@ def can_fuse(visual: Any, device: str) -> bool:
     known = {ModifiedResNet, Bottleneck, AttentionPool2d, nn.Sequential, nn.Conv2d, nn.BatchNorm2d}
     known |= {nn.ReLU, nn.AvgPool2d, nn.Identity, nn.Linear}
     return (
-        device == "cpu"
+        _fused_convolutions(device)
         and type(visual) is ModifiedResNet
         and {type(part) for part in visual.modules()} <= known
         and all(p.dtype == torch.float32 for p in visual.parameters())
         and not visual.training
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
     )
+
+
+def _fused_convolutions(device: str) -> bool:
+    """Whether torch has convolutions here that add and take the ReLU in the same pass."""
+    import torch
+
+    if device == "cuda":
+        return torch.backends.cudnn.is_available() and hasattr(torch, "cudnn_convolution_add_relu")
+    has = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+    return device == "cpu" and has
+
+
+def agrees(fused: FusedResNet, visual: Any) -> bool:
+    """Whether the fused tower gives the vectors of the tower it was made from, on two pictures of noise."""
+    import torch
+    import torch.nn.functional as F
+
+    weight, side = visual.conv1.weight, visual.image_size
+    size = (side, side) if isinstance(side, int) else tuple(side)
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(weight.device)
+    with torch.inference_mode():
+        cosine = F.cosine_similarity(fused(x), visual(x).float(), dim=-1)
+    return bool((cosine > AGREE).all())
 
 
 def differentiable_tower(model: Any, device: str) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,9 @@ class RemoteEncoder(Encoder):
     def encode_pictures(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
         return next(self.encode_blocks([pictures]))[1]
 
-    def encode_blocks(self, blocks: Iterable[Iterable[Image | StoredPicture]]) -> Iterator[tuple[int, np.ndarray]]:
+    def encode_blocks(
+        self, blocks: Iterable[Iterable[Image | StoredPicture]], told: Callable[[int], None] = lambda done: None
+    ) -> Iterator[tuple[int, np.ndarray]]:
         left: dict[int, int] = {}  # pieces of a block that are not done
         found: dict[int, dict[int, np.ndarray]] = {}
         empty = []
@@ -160,8 +162,10 @@ class RemoteEncoder(Encoder):
                 for at in starts:
                     yield (n, at), "pictures", (pictures[at : at + size],)
 
+        done = 0
         for (n, at), vectors in self.crew.run(jobs()):
             found[n][at] = vectors
+            told(done := done + len(vectors))
             left[n] -= 1
             if not left[n]:
                 parts = found.pop(n)
@@ -177,7 +181,7 @@ class RemoteEncoder(Encoder):
         return {**self.crew.call("info"), "name": self.spec.name}
 
     def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
-        parts = text_parts(texts)
+        parts = text_parts(texts, self.spec.device)
         # Few parts are shared out by the chunks that the model takes; many go whole, and are tokenized once.
         crew = self.crew
         shares = max(1, min(-(-2 * crew.size // len(parts)), len(texts) // SHARE))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.encoding.prefix_trie import Ints, Trie, prefix_order
 from promptsearch.evaluators.encoding.text_tower import Tower, recognise
+from promptsearch.evaluators.encoding.word_tokenizer import remembering
 from promptsearch.evaluators.scoring.memory import out_of_memory
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class TextEncoder:
         if nodes is not None and nodes < 1:
             raise InputError(f"nodes is {nodes}; give at least 1, or leave it out")
         self.model = model
-        self.tokenizer = tokenizer
+        self.tokenizer = remembering(tokenizer)
         self.nodes = nodes
         tower = recognise(model)
         self.why_plain: str | None = tower if isinstance(tower, str) else None
@@ -152,7 +153,9 @@ class TextEncoder:
 
     def _plain(self, texts: list[str], device: torch.device) -> torch.Tensor:
         """The model's own encoding (n, D), every text padded to the full context."""
-        features = self.model.encode_text(self.tokenizer(texts).to(device))
+        import torch
+
+        features = self.model.encode_text(torch.as_tensor(self.tokenizer(texts), device=device))
         if getattr(features, "ndim", None) != 2:
             raise InputError(
                 f"the encode_text of this {type(self.model).__name__} does not give one vector per text; "
