@@ -272,7 +272,7 @@ def test_a_folder_with_one_bad_picture_names_it(tmp_path: Path) -> None:
             out[1] = float("nan")  # the batch is of 3, so this is the fifth missing picture
         return out
 
-    problem.encoder.batch, problem.encoder._fused, model.encode_image = 3, None, spoilt
+    problem.encoder.picture_encoder.size, problem.encoder.picture_encoder._fused, model.encode_image = 3, None, spoilt
     with pytest.raises(PromptSearchError, match=r"split .train., picture 17; check that picture"):
         problem.source.features("train", np.array([20, 3, 5, 7, 17, 11]))
 
@@ -280,12 +280,13 @@ def test_a_folder_with_one_bad_picture_names_it(tmp_path: Path) -> None:
 def test_running_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     encoder = Encoder(resolve_model("tiny", cache), cache, batch=5)
-    encoder._fused = encoder.model.encode_image = lambda x: torch.empty(10**15)  # the allocator's own words
+    too_much = lambda x: torch.empty(10**15)  # noqa: E731  (the allocator's own words)
+    encoder.picture_encoder._fused = encoder.model.encode_image = too_much
     with pytest.raises(
         PromptSearchError, match="cpu ran out of memory with 5 pictures at a time: lower --encode-batch"
     ):
         encoder.encode_pictures(pictures(7))
-    encoder.model.ln_final.forward = lambda x: torch.empty(10**15)
+    encoder.model.ln_final.forward = too_much
     with pytest.raises(PromptSearchError, match="ran out of memory with 320 text prefixes.*lower --encode-batch"):
         encoder.encode_texts(["a cat"])
     with pytest.raises(InputError, match="--encode-batch 0: must be at least 1"):
@@ -294,8 +295,7 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
 
 def test_the_inner_loop_never_waits_for_the_device(tmp_path: Path) -> None:
     """On torch's meta device nothing can be read back: what would wait for a GPU raises there."""
-    from dataclasses import replace
-
+    from promptsearch.evaluators.encoding.picture_encoder import PictureEncoder
     from promptsearch.evaluators.encoding.text_encoder import TextEncoder
 
     cache = Cache(tmp_path)
@@ -304,8 +304,8 @@ def test_the_inner_loop_never_waits_for_the_device(tmp_path: Path) -> None:
     text = TextEncoder(encoder.model, encoder.tokenizer)
     trie = text.trie(TEXTS)
     encoder.model.to("meta")
-    encoder.spec = replace(spec, device="meta")
-    assert encoder._unit_vectors(torch.zeros(2, 3, 224, 224)).shape == (2, 1024)
+    pictures = PictureEncoder(encoder.model, encoder.preprocess, "meta")
+    assert pictures._unit_vectors(torch.zeros(2, 224, 224, 3, dtype=torch.uint8)).shape == (2, 1024)
     assert text._tower is not None and text._tower.features(trie, torch.device("meta")).shape == (4, 1024)
     with pytest.raises(RuntimeError, match="meta"):
-        encoder._unit_vectors(torch.zeros(2, 3, 224, 224)).sum().item()  # such a wait is noticed
+        pictures._unit_vectors(torch.zeros(2, 3, 224, 224)).sum().item()  # such a wait is noticed

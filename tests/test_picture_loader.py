@@ -120,9 +120,8 @@ def test_features_of_many_pictures_are_those_of_few(tmp_path: Path, monkeypatch:
     found = []
     for workers in (0, 2):
         started = []
-        monkeypatch.setattr(
-            "promptsearch.evaluators.encoding.encoder.processes_for", lambda *_, n=workers, s=started: s.append(n) or n
-        )
+        decide = lambda *_, n=workers, s=started: s.append(n) or n  # noqa: E731
+        monkeypatch.setattr("promptsearch.evaluators.encoding.picture_encoder.processes_for", decide)
         problem = open_problem(
             "tiny",
             str(folder),
@@ -137,11 +136,11 @@ def test_features_of_many_pictures_are_those_of_few(tmp_path: Path, monkeypatch:
 
 
 def test_a_vector_that_is_not_finite_names_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptsearch.evaluators.encoding.encoder.processes_for", lambda *_: 2)
+    monkeypatch.setattr("promptsearch.evaluators.encoding.picture_encoder.processes_for", lambda *_: 2)
     cache = Cache(tmp_path)
     encoder = Encoder(resolve_model("tiny", cache, device="cpu"), cache)
     own = encoder.model.visual.forward
-    encoder._fused = None
+    encoder.picture_encoder._fused = None
 
     def spoilt(x: torch.Tensor) -> torch.Tensor:
         out = own(x)

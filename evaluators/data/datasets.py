@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,15 +16,13 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.data.hub import first_line, load_from_hub, prepared
+from promptsearch.evaluators.data.picture_list import StoredPictures
 from promptsearch.plugins import Registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DATASETS = Registry("datasets")
-
-#: Pictures read from a table at a time: one by one takes five times as long.
-READ = 16
 
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<config>[\w.-]+))?")
 _SPLITS = ("train", "test", "validation", "val")
@@ -42,50 +40,6 @@ class _Part:
     name: str
     table: Any
     content: Callable[[], str]
-
-
-class StoredPictures(Sequence[StoredPicture]):
-    """Some pictures of a split, none of them in memory until it is asked for.
-
-    Args:
-        table: a `datasets.Dataset` of one column, the undecoded pictures.
-        where: data set and split, for messages.
-        indices: rows of the table, in the order wanted.
-    """
-
-    def __init__(self, table: Any, where: str, indices: Sequence[int], condition: str | None) -> None:
-        self._table, self._where, self._indices, self._condition = table, where, indices, condition
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, at: int) -> StoredPicture: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[StoredPicture]: ...
-
-    def __getitem__(self, at: int | slice) -> StoredPicture | list[StoredPicture]:
-        """One picture, or some of them in one reading.
-
-        Raises:
-            InputError: an index that is not in the split.
-        """
-        if not isinstance(at, slice):
-            return self[at : at + 1][0]
-        rows = [int(i) for i in self._indices[at]]
-        for index in rows:
-            if not 0 <= index < len(self._table):
-                raise InputError(f"{self._where}: no picture {index}, there are {len(self._table)}")
-        found = []
-        for index, cell in zip(rows, self._table[rows][self._table.column_names[0]] if rows else [], strict=True):
-            content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-            found.append(StoredPicture(content, path, f"{self._where}, picture {index}", self._condition))
-        return found
-
-    def __iter__(self) -> Iterator[StoredPicture]:
-        for at in range(0, len(self), READ):
-            yield from self[at : at + READ]
 
 
 class PictureData:

@@ -7,7 +7,6 @@ import functools
 import io
 import logging
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,39 +17,21 @@ from promptsearch.evaluators.cache.store import Cache
 from promptsearch.evaluators.cache.vector_cache import TextCache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
-from promptsearch.evaluators.encoding.picture_loader import (
-    CHUNK,
-    Preprocessing,
-    by_processes,
-    by_threads,
-    processes_for,
-)
-from promptsearch.evaluators.scoring.memory import out_of_memory
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
-    from promptsearch.evaluators.encoding.fused_resnet import FusedResNet
+    from promptsearch.evaluators.encoding.picture_encoder import PictureEncoder
     from promptsearch.evaluators.encoding.text_encoder import TextEncoder
 
 #: Told how much of a long work is done: (done, total, what).
 Progress = Callable[[int, int, str], None]
-
-#: Pictures per forward pass: on a CPU larger batches fall out of the caches.
-BATCH = {"cpu": 8, "cuda": 256}
-
-#: Precisions in which a ResNet's layers are fused, by torch's names.
-FUSED = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 #: Text prefixes per forward pass, for each picture of `--encode-batch`.
 PREFIXES = 64
 
 #: Texts encoded between two writes to the cache: some seconds' work on a CPU, a third of one on a GPU.
 PART = {"cpu": 2000, "cuda": 16384}
-
-#: Batches of pictures that a GPU may be behind.
-BEHIND = 4
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +90,6 @@ class Encoder:
         self._excess = TextCache(cache, {"model": spec.fingerprint}, kind="lengths")
         self._model: Any = None
         self._preprocess: Any = None
-        self._launched: deque[Any] = deque()  # marks of the batches that a GPU was given
 
     @property
     def loaded(self) -> bool:
@@ -196,57 +176,11 @@ class Encoder:
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Number and vectors of each block of pictures as it is done, not always in order: what is worth keeping.
 
-        Many stored pictures, given as sequences of sequences, are decoded by a process for each core.
-
         Args:
             told: how many pictures are done.
         """
-        done = 0
-
-        def counted(pictures: Iterable[Image | StoredPicture]) -> Iterator[Image | StoredPicture]:
-            nonlocal done
-            for picture in pictures:
-                yield picture
-                done += 1
-                if done % 16 == 0:
-                    told(done)
-
-        def counted_batches(loaded: Iterator[torch.Tensor], pictures: Sequence[Any]) -> Iterator[torch.Tensor]:
-            nonlocal done
-            for _ in range(0, len(pictures), self._size):
-                yield (batch := next(loaded))
-                told(done := done + len(batch))
-
-        blocks = blocks if isinstance(blocks, Sequence) else list(blocks)
-        loaded = self._loaded(blocks)
-        for n, pictures in enumerate(blocks):
-            if loaded is None or not isinstance(pictures, Sequence):
-                yield n, self.encode_pictures(counted(pictures))
-            else:
-                yield n, self._vectors(counted_batches(loaded, pictures), pictures.__getitem__)
-
-    def _loaded(self, blocks: Sequence[Iterable[Image | StoredPicture]]) -> Iterator[torch.Tensor] | None:
-        """Batches of each of these blocks from processes that prepare them; None where that does not pay."""
-        sized = [b for b in blocks if isinstance(b, Sequence) and len(b) > 0 and isinstance(b[0], StoredPicture)]
-        if len(sized) < len(blocks):
-            return None
-        one = self._halves.pixels(sized[0][0]).nbytes if sized else 0
-        size, count = self._size, sum(map(len, sized))
-        chunk = size if size < CHUNK else CHUNK
-        workers = processes_for(count, chunk, one)
-        if not workers:
-            return None
-        chunks = by_processes(sized, self._halves, chunk, workers, self.spec.device == "cuda")
-
-        def batches() -> Iterator[torch.Tensor]:
-            import torch
-
-            for block in sized:
-                for at in range(0, len(block), size):
-                    parts = [self._sent(next(chunks)) for _ in range(at, min(at + size, len(block)), chunk)]
-                    yield parts[0] if len(parts) == 1 else torch.cat(parts)
-
-        return batches()
+        known = list(blocks)
+        return self.picture_encoder.encode_blocks(known, told) if known else iter(())  # without pictures, no model
 
     def encode_pictures(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
         """(n, D) float32 unit vectors of a stream of RGB pictures; decoding and preprocessing overlap the model.
@@ -254,109 +188,15 @@ class Encoder:
         Raises:
             PromptSearchError: the model gives infinities or NaN, with the picture's place; or memory ran out.
         """
-        places: list[str] = []
-        threads = 1 if self.spec.device == "cpu" else 8
-        batches = by_threads(_noting(pictures, places), self._halves, self._size, threads)
-        return self._vectors((self._sent(x) for x in batches), places.__getitem__)
-
-    def _vectors(self, batches: Iterable[torch.Tensor], source: Callable[[int], str | StoredPicture]) -> np.ndarray:
-        """(n, D) unit vectors of batches (n, H, W, 3) on the device; `source` names a picture in a message."""
-        import torch
-
-        rows = []  # stay on the device: copying each batch back would wait for it
-        try:
-            with torch.inference_mode():
-                for x in batches:
-                    rows.append(self._unit_vectors(x))
-                    self._throttle()
-                vectors = torch.cat(rows).cpu().numpy() if rows else np.zeros((0, self.info["embed_dim"]), np.float32)
-        except (MemoryError, RuntimeError) as e:
-            if not out_of_memory(e):
-                raise
-            raise PromptSearchError(
-                f"{self.spec.device} ran out of memory with {self._size} pictures at a time: lower --encode-batch"
-            ) from e
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            bad = source(int(np.argmin(finite)))
-            raise PromptSearchError(
-                f"the model gives a vector that is not finite for {bad if isinstance(bad, str) else bad.where}; "
-                "check that picture and the model's weights, or use --precision fp32"
-            )
-        return vectors
-
-    def _sent(self, x: torch.Tensor) -> torch.Tensor:
-        """A batch on the device, without waiting for it: copied while the device computes what came before."""
-        if self.spec.device != "cuda":
-            return x.to(self.spec.device)
-        import torch
-
-        x = x if x.is_pinned() else x.pin_memory()
-        with torch.cuda.stream(self._copies):
-            there = x.to("cuda", non_blocking=True)
-        torch.cuda.current_stream().wait_stream(self._copies)
-        there.record_stream(torch.cuda.current_stream())
-        return there
+        return self.picture_encoder.encode(pictures)
 
     @functools.cached_property
-    def _copies(self) -> Any:
-        import torch
+    def picture_encoder(self) -> PictureEncoder:
+        """The encoder of the model's picture tower."""
+        from promptsearch.evaluators.encoding.picture_encoder import PictureEncoder
 
-        return torch.cuda.Stream()
-
-    def _throttle(self) -> None:
-        """Let the device be at most some batches behind: pictures that wait for it take its memory."""
-        if self.spec.device != "cuda":
-            return
-        import torch
-
-        self._launched.append(event := torch.cuda.Event())
-        event.record()
-        if len(self._launched) > BEHIND:
-            self._launched.popleft().synchronize()
-
-    def _unit_vectors(self, x: torch.Tensor) -> torch.Tensor:
-        """Unit vectors (n, D) of pictures (n, H, W, 3) in bytes, or preprocessed (n, 3, H, W), on the device."""
-        import torch
-
-        x = self._halves.normalised(x.to(self.spec.device)).contiguous(memory_format=torch.channels_last)
-        if self._fused is not None:
-            features = self._fused(x)
-        else:
-            with self._autocast():
-                features = self.model.encode_image(x)
-        return torch.nn.functional.normalize(features.float(), dim=-1)
-
-    @functools.cached_property
-    def _halves(self) -> Preprocessing:
-        return Preprocessing(self.preprocess)
-
-    @functools.cached_property
-    def _fused(self) -> FusedResNet | None:
-        """The visual tower with fused layers, where it can be; made from the model when pictures are first encoded."""
-        import torch
-
-        from promptsearch.evaluators.encoding.fused_resnet import FusedResNet, agrees, can_fuse
-
-        if not can_fuse(self.model.visual, self.spec.device):
-            return None
-        fused = FusedResNet(self.model.visual, getattr(torch, FUSED[self.spec.precision]))
-        if self.spec.device == "cuda" and not agrees(fused, self.model.visual):  # kernels differ from card to card
-            log.warning("cuDNN's fused convolutions give other vectors on this GPU: they are not used")
-            return None
-        return fused
-
-    @property
-    def _size(self) -> int:
-        return self.batch or BATCH[self.spec.device]
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        import torch
-
-        if self.spec.precision == "fp32":
-            return contextlib.nullcontext()
-        dtype = torch.bfloat16 if self.spec.precision == "bf16" else torch.float16
-        return torch.autocast(self.spec.device, dtype=dtype)
+        spec = self.spec
+        return PictureEncoder(self.model, self.preprocess, spec.device, precision=spec.precision, batch=self.batch)
 
     @property
     def model(self) -> Any:
@@ -406,13 +246,6 @@ class Encoder:
         model.eval().requires_grad_(False).to(spec.device)
         model.visual.to(memory_format=torch.channels_last)
         self._model, self._preprocess = model, preprocess
-
-
-def _noting(pictures: Iterable[Image | StoredPicture], places: list[str]) -> Iterator[Image | StoredPicture]:
-    """The pictures, while what each is called in a message is noted."""
-    for i, picture in enumerate(pictures):
-        places.append(picture.where if isinstance(picture, StoredPicture) else f"picture {i} of those given")
-        yield picture
 
 
 def _create(spec: ModelSpec) -> tuple[Any, Any]:

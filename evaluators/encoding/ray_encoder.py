@@ -16,6 +16,7 @@ from promptsearch.evaluators.cache.store import Cache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress, text_parts
 from promptsearch.evaluators.encoding.model_spec import ModelSpec, resolve_model
+from promptsearch.evaluators.encoding.picture_encoder import BATCH
 from promptsearch.evaluators.encoding.ray_cluster import Cluster, Crew, Job, one_process_threads
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ class RemoteEncoder(Encoder):
         empty = []
 
         def jobs() -> Iterator[Job[tuple[int, int]]]:
-            size = PIECE[self.spec.device] * self._size  # whole batches, as one process would make them
+            batch = self.batch or BATCH[self.spec.device]
+            size = PIECE[self.spec.device] * batch  # whole batches, as one process would make them
             for n, block in enumerate(blocks):
                 pictures = [p.packed() if isinstance(p, StoredPicture) else p for p in block]
                 starts = range(0, len(pictures), size)

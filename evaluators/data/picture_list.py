@@ -1,0 +1,56 @@
+"""Some pictures of a split as a sequence: read from their table as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+from promptsearch.errors import InputError
+from promptsearch.evaluators.data.encoded_picture import StoredPicture
+
+#: Pictures read from a table at a time: one by one takes five times as long.
+READ = 16
+
+
+class StoredPictures(Sequence[StoredPicture]):
+    """Some pictures of a split, none of them in memory until it is asked for.
+
+    Args:
+        table: a `datasets.Dataset` of one column, the undecoded pictures.
+        where: data set and split, for messages.
+        indices: rows of the table, in the order wanted.
+    """
+
+    def __init__(self, table: Any, where: str, indices: Sequence[int], condition: str | None) -> None:
+        self._table, self._where, self._indices, self._condition = table, where, indices, condition
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, at: int) -> StoredPicture: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[StoredPicture]: ...
+
+    def __getitem__(self, at: int | slice) -> StoredPicture | list[StoredPicture]:
+        """One picture, or some of them in one reading.
+
+        Raises:
+            InputError: an index that is not in the split.
+        """
+        if not isinstance(at, slice):
+            return self[at : at + 1][0]
+        rows = [int(i) for i in self._indices[at]]
+        for index in rows:
+            if not 0 <= index < len(self._table):
+                raise InputError(f"{self._where}: no picture {index}, there are {len(self._table)}")
+        found = []
+        for index, cell in zip(rows, self._table[rows][self._table.column_names[0]] if rows else [], strict=True):
+            content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+            found.append(StoredPicture(content, path, f"{self._where}, picture {index}", self._condition))
+        return found
+
+    def __iter__(self) -> Iterator[StoredPicture]:
+        for at in range(0, len(self), READ):
+            yield from self[at : at + READ]
