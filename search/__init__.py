@@ -1,4 +1,4 @@
-"""Searchers: `ask()` for PromptSets, `tell()` their scores."""
+"""Searchers, which propose PromptSets (`ask`) and learn from their scores (`tell`)."""
 
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb

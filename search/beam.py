@@ -1,4 +1,4 @@
-"""Beam search over prompt ensembles: grow the best sets by one template at a time."""
+"""Beam search over prompt ensembles, which grows the best sets by one template at a time."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ class BeamSearch(Searcher):
             searcher.tell(list(zip(batch, evaluator.score(batch))))
         print(searcher.best)
 
-    Where the bank has other names for classes, a round also tries each of them on the ensembles it has.
+    If the bank has other names for classes, each round also tries them on the ensembles of the beam.
 
     Args:
-        bank: where templates come from; its order does not matter.
-        width: ensembles kept after each round.
-        depth: the largest ensemble, in templates.
-        patience: rounds without a better ensemble before the search stops.
-        pareto: keep also what, so far, none beats in objective, fluency and brevity together.
+        bank: The templates to choose from; their order does not matter.
+        objective: What is maximised.
+        width: Number of ensembles kept after each round.
+        depth: Largest number of templates in an ensemble.
+        patience: Number of rounds without a better ensemble after which the search stops.
+        pareto: Whether to keep the Pareto front of objective, fluency and brevity as well.
 
     Raises:
-        InputError: width, depth or patience below one.
+        InputError: `width`, `depth` or `patience` is below 1.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class BeamSearch(Searcher):
         self._met: set[PromptSet] = set()
 
     def ask(self) -> list[PromptSet]:
+        """Return all single templates in the first round, then every ensemble of the beam with one more template."""
         if self.round == 0:
             return [PromptSet.of(t) for t in self.bank.templates]
         if self.round >= self.depth or self._stale >= self.patience:
             return []
-        grown: dict[PromptSet, None] = {}  # a dict: first come, first kept, no repeats
+        grown: dict[PromptSet, None] = {}  # a dict used as an ordered set
         for parent, _ in self._beam:
             known = set(parent.templates)
             for template in self.bank.templates:
@@ -71,6 +73,7 @@ class BeamSearch(Searcher):
         return list(grown)
 
     def tell(self, results: Told) -> None:
+        """Keep the best ensembles of the round as the next beam."""
         self.round += 1
         if self.names is not None:
             self._met.update(s for s, _ in results)
@@ -89,4 +92,5 @@ class BeamSearch(Searcher):
             self._stale += 1
 
     def record(self) -> list[PromptSet]:
+        """Return the ensembles of the beam, and with `pareto` those new on the front."""
         return list(self._recorded)

@@ -1,4 +1,4 @@
-"""Hill climbing by slot edits and by adding, dropping and replacing ensemble members, with restarts."""
+"""Hill climbing with restarts; a step edits a slot, or adds, drops or replaces a template of the ensemble."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from promptsearch.search.trial_searcher import TrialSearcher
 
 
 class HillClimb(TrialSearcher):
-    """Tries the neighbours of where it stands in random order, moves to the first better one, restarts on a summit.
+    """Tries the neighbours of the current set in random order, moves to the first better one, restarts at an optimum.
 
         searcher = HillClimb(Space(bank, ensemble=4), get_objective("xent"), seed=0)
         while (batch := searcher.ask()) and searcher.trials < 300:
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
-    Another name for a class, where the bank has some, is a neighbour too.  A restart goes to a set drawn from those
-    never scored, so the search ends when all of them were.
+    Changing the name of one class is also a step, if the bank has other names for it. A restart draws a set that was
+    not scored yet; the search ends when there is none.
     """
 
     at: tuple[PromptSet, ScoreLike] | None = None
@@ -28,7 +28,7 @@ class HillClimb(TrialSearcher):
             return self._unseen(rng, taken, 1)
         around = [s for s in self._around() if s not in self.known and s not in taken]
         batch = [around[i] for i in rng.permutation(len(around))[: self.batch]]
-        if self.space.ensemble > self.at[0].size:  # a member from anywhere: one in four
+        if self.space.ensemble > self.at[0].size:  # in one of four batches, add a template from the whole bank
             drawn = self.space.draw(rng).templates[0]
             wider = self.at[0].add(drawn)
             if rng.random() < 0.25 and wider not in self.known and wider not in taken and wider not in batch:
@@ -45,7 +45,7 @@ class HillClimb(TrialSearcher):
 
     def _around(self) -> list[PromptSet]:
         if self._neighbours is None:
-            assert self.at is not None  # asked for only where it stands somewhere
+            assert self.at is not None  # only called while there is a current set
             self._neighbours = self.space.neighbours(self.at[0])
             if self.names is not None:
                 self._neighbours += self.names.around(self.at[0])

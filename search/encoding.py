@@ -1,4 +1,4 @@
-"""PromptSets as Optuna parameters: what samplers learn from and what optuna-dashboard shows."""
+"""Encodes PromptSets as Optuna parameters, which samplers learn from and optuna-dashboard shows."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-#: The pattern of a template that comes from no pattern.
+#: Value of the parameter `pattern` for a template that does not come from a grammar.
 PLAIN = "(plain)"
-#: Before a class in the parameter that holds its name.
+#: Prefix of the parameter with a class's name.
 NAME = "name of "
 
 
 class Suggests(Protocol):
-    """What an encoding asks of a trial."""
+    """The part of Optuna's trial that an encoding uses."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Choose one of the choices."""
+        ...
 
-    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Choose an integer from low to high, both included."""
+        ...
 
 
 class SlotEncoding:
-    """Every member's pattern and words, categorical; slots exist where their pattern has them, members up to `size`.
+    """Encodes a set by the pattern and the words of each of its templates, as categorical parameters.
 
-    Names: `size`, and `pattern`, `[slot]`, `template` (the index of a plain one), with `2.` and so on before those of
-    an ensemble's members; `name of CLASS` where the class has others.  A set has one encoding, its members in their
-    order: equal sets are one point.
+    The parameters are `size`, and for each template `pattern`, one `[slot]` for each slot of the pattern, or `template`
+    (the index of a template that comes from no grammar). In ensembles their names begin with `1.`, `2.` and so on. The
+    parameter `name of CLASS` exists for classes with several names. Equal sets have the same encoding.
 
     Args:
-        ensemble: the most members of a set, where that is not the space's.
+        space: The space of sets.
+        ensemble: Largest number of templates in a set; by default the space's.
     """
 
     def __init__(self, space: Space, ensemble: int | None = None) -> None:
@@ -46,7 +51,7 @@ class SlotEncoding:
 
     @property
     def conditional(self) -> bool:
-        """Whether some parameters exist only for some values of others."""
+        """Whether some parameters exist only for certain values of others."""
         grammar = self.space.grammar
         if self.ensemble > 1:
             return True
@@ -70,7 +75,7 @@ class SlotEncoding:
         return self.names.named(found, names)
 
     def params(self, prompt_set: PromptSet) -> dict[str, Any] | None:
-        """The parameters of a set, or None where it is not of the space."""
+        """Return the parameters of a set, or None if it does not belong to the space."""
         named: dict[str, Any] = {}
         if self.names is not None:
             given = self.names.of(prompt_set)
@@ -89,7 +94,7 @@ class SlotEncoding:
         return params | named
 
     def recall(self, params: Mapping[str, Any]) -> PromptSet | None:
-        """The set of parameters as `params` gave them, or None where they are of another space."""
+        """Return the set with these parameters, the inverse of `params`, or None if they belong to another space."""
         try:
             members = range(int(params.get("size", 1)))
             found = PromptSet(self.space.template(self._choice(params, m)) for m in members)
@@ -100,7 +105,7 @@ class SlotEncoding:
             return None
 
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """The distributions of parameters, as a recorded trial must carry them."""
+        """Return the Optuna distribution of each parameter, which a recorded trial must have."""
         return {name: self._distribution(name) for name in params}
 
     def _choose(self, trial: Suggests, member: int) -> Choice:
@@ -159,12 +164,15 @@ class SlotEncoding:
 
 
 class KeyEncoding:
-    """A number from 0 to 1 per template: those above one half are in, the highest `ensemble` of them, or the highest.
+    """Encodes a set by one number from 0 to 1 per template, for samplers that need numbers (CMA-ES, quasi-random).
 
-    The space of samplers that need numbers (CMA-ES, quasi-random sequences).
+    The set has the templates with numbers above 0.5, at most `ensemble` of them, or else the one with the largest.
+
+    Args:
+        space: The space of sets.
     """
 
-    #: More templates than this have too many dimensions to sample in.
+    #: Largest number of templates, that is of dimensions.
     MOST = 256
 
     def __init__(self, space: Space) -> None:

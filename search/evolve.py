@@ -1,4 +1,4 @@
-"""Evolutionary search whose offspring are written by a proposer: a language model, or edits drawn from the bank."""
+"""Evolutionary search whose offspring are written by a language model, or by random edits from a bank."""
 
 from __future__ import annotations
 
@@ -16,31 +16,40 @@ from promptsearch.search.proposal_search import Scored, View, Wish, WritingSearc
 from promptsearch.search.proposers.request import MUTATIONS, Request
 from promptsearch.search.space import Space
 
-#: Best and worst sets that a history-guided request shows.
+#: Number of best and of worst sets shown in a history-guided request.
 BEST, WORST = 6, 2
-#: How offspring are written, with their shares of what immigrants leave.
+#: Kinds of written offspring and their relative shares; immigrants come on top.
 WAYS = {"mutation": 5, "crossover": 2, "history": 2}
 
 
 class EvolveSearch(WritingSearcher):
-    """A population of sets whose offspring a proposer writes; the best that are not alike survive.
+    """Evolves a population of sets whose offspring a proposer writes; the best that are not too similar survive.
 
         searcher = EvolveSearch(Space(bank), get_objective("xent"), seed=0)
         while (batch := searcher.ask()) and searcher.trials < 300:
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
-    The first `population` trials are the starting points and sets drawn from the bank.  Then every batch holds
-    mutations (paraphrase, more specific, shorter, another medium, another condition) of parents chosen by tournament,
-    crossovers of two, proposals guided by the best and worst sets with their scores (as in OPRO, Yang et al. 2023,
-    and EvoPrompt, Guo et al. 2023), and a share of `immigrants` from the bank.  Of ensembles one template is replaced
-    or added by what is written, or removed; where the bank has other names for classes, one may be renamed.  Survivors
-    are the best of parents and offspring (mu + lambda); one whose text vectors have a cosine above `crowding` with a
-    better one's gives way, but for the `elite` best.  With `pareto` the fronts of objective, fluency and brevity come
-    before the objective.
+    The first `population` trials are the starting points and sets drawn from the bank. After that every batch consists
+    of mutations (paraphrase, more specific, shorter, another medium, another condition) of parents chosen by
+    tournament, crossovers of two parents, proposals guided by the best and worst sets with their scores (as in OPRO,
+    Yang et al. 2023, and EvoPrompt, Guo et al. 2023), and immigrants from the bank. In ensembles, the written template
+    replaces one or is added, or one is removed. If the bank has other names for classes, a class may be renamed.
+    Parents and offspring compete for survival (mu + lambda).
+
+    Args:
+        space: The space of sets.
+        objective: What is maximised.
+        seed: Seed of all draws.
+        batch: Number of offspring in a generation.
+        population: Number of survivors.
+        elite: Number of best sets that survive however similar they are.
+        crowding: Cosine of two sets' text vectors above which the worse set does not survive.
+        immigrants: Share of the offspring that are drawn from the bank.
+        tournament: Number of sets drawn in a tournament.
+        pareto: Whether sets are ranked by Pareto front (objective, fluency, brevity) before the objective.
 
     Raises:
-        InputError: no offspring, a population below two, an elite larger than it, a crowding that is no cosine, a
-            share of immigrants that is none.
+        InputError: An option is out of range.
     """
 
     def __init__(
@@ -65,9 +74,9 @@ class EvolveSearch(WritingSearcher):
         if not 1 <= elite <= population:
             raise InputError(f"--elite {elite}: must be from 1 to the population, {population}")
         if not 0 < crowding <= 1:
-            raise InputError(f"--crowding {crowding}: a cosine above 0, and at most 1 (which allows near-duplicates)")
+            raise InputError(f"--crowding {crowding}: must be a cosine above 0 and at most 1 (allows near-duplicates)")
         if not 0 <= immigrants <= 1:
-            raise InputError(f"--immigrants {immigrants}: a share of the offspring, from 0 to 1")
+            raise InputError(f"--immigrants {immigrants}: must be a share of the offspring, from 0 to 1")
         self.pareto, self.immigrants = pareto, immigrants
         self.population, self.elite, self.crowding, self.tournament = population, elite, crowding, tournament
         self._vectors: dict[PromptSet, np.ndarray] = {}
@@ -80,14 +89,14 @@ class EvolveSearch(WritingSearcher):
         return View(self.trials, tuple(best), tuple(ranked[-WORST:]))
 
     def _in_fronts(self, ranked: list[Scored]) -> list[Scored]:
-        """With several aims: front by front, and by the objective within each."""
+        """With `pareto`, sort by front first, and by the objective within each front."""
         if not self.pareto:
             return ranked
         number = fronts([aims(s, v, self.objective) for s, v in ranked])
         return [ranked[i] for i in sorted(range(len(ranked)), key=number.__getitem__)]
 
     def _survivors(self, ranked: Sequence[Scored]) -> list[Scored]:
-        """The best that are not alike, best first."""
+        """Return the best sets that are not too similar, best first."""
         if self.tools.vectors is None or self.crowding >= 1:
             return list(ranked[: self.population])
         fresh = [s for s, _ in ranked if s not in self._vectors]
@@ -106,7 +115,7 @@ class EvolveSearch(WritingSearcher):
 
     def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
         first = self.population
-        if self.space.count is not None:  # a bank of fewer sets than a population; the view is a batch behind
+        if self.space.count is not None:  # the bank may have fewer sets than a population; the view is a batch behind
             first = min(first, self.space.count - self.batch)
         if view.told < first or not view.best:
             return []
@@ -142,7 +151,7 @@ class EvolveSearch(WritingSearcher):
         return Wish(request, around=parent, old=Template(old))
 
     def _parent(self, view: View, rng: np.random.Generator) -> PromptSet:
-        """The best of a few drawn ones: the population is in order."""
+        """Choose a parent by tournament; the population is sorted, so the smallest index wins."""
         drawn = rng.integers(len(view.best), size=self.tournament)
         return view.best[int(drawn.min())][0]
 
@@ -153,7 +162,7 @@ class EvolveSearch(WritingSearcher):
         return PromptSet(chosen, class_names=one.class_names)
 
     def _history(self, view: View) -> Request:
-        """The worst and the best, best last, by one template each."""
+        """Request a template better than those shown: one template of each of the worst and best sets, best last."""
         best = list(view.best[:BEST])
         worst = [r for r in view.worst if r not in best]
         every = [*reversed(worst), *reversed(best)]
@@ -161,15 +170,19 @@ class EvolveSearch(WritingSearcher):
         shown: dict[str, int] = {}
         for (s, _), n in zip(every, numbers, strict=True):
             template = str(s.templates[0])
-            shown.pop(template, None)  # of sets that begin alike the best one is shown, in its own place
+            shown.pop(template, None)  # a template that stands for several sets is shown once, for the best of them
             shown[template] = n
         return Request("history", scores=tuple((n, t) for t, n in shown.items()))
 
 
 def whole_numbers(values: Sequence[float]) -> list[int]:
-    """An objective's figures as numbers from 0 to 100, in the same order, for a language model to read.
+    """Convert an objective's values to whole numbers from 0 to 100 that a language model can read.
 
-    Shares stay what they are, log-likelihoods become probabilities, and others are spread from the worst to the best.
+    Shares become percentages and log-likelihoods probabilities; other values are scaled so that the worst is 0 and the
+    best 99.
+
+    Args:
+        values: Values of the objective; larger is better.
     """
     if max(values) <= 0:
         return [round(100 * float(np.exp(v))) for v in values]

@@ -1,4 +1,4 @@
-"""The black-box optimiser of the literature: show a language model the best and the worst, ask for a better one."""
+"""Hill climbing with a language model, which is shown the best and worst templates and asked for a better one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,27 @@ from promptsearch.search.space import Space
 
 
 class AskClimb(WritingSearcher):
-    """Climbs by asking for better templates than the `shown` best of a pool, and unlike its `shown` worst.
+    """Asks a language model for templates like the best and unlike the worst of a pool (Liu et al. 2024).
 
         searcher = AskClimb(Space(bank), get_objective("xent"), seed=0)
         while (batch := searcher.ask()) and searcher.trials < 300:
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
-    After Liu et al. 2024, "Language Models as Black-Box Optimizers for Vision-Language Models": a pool begins with
-    `pool` sets of the bank (all, where it has fewer), every proposal joins it, and the prompts are shown without their
-    scores.  After `patience` batches without a better one the climb begins again with a new pool, as long as the bank
-    has sets for one.  Of ensembles, a template of one of the best is replaced by what is written, or what is
-    written is added.
+    As in Liu et al. 2024, "Language Models as Black-Box Optimizers for Vision-Language Models", a pool starts with sets
+    drawn from the bank, every proposal is added to it, and templates are shown without their scores. In ensembles, the
+    written template replaces one of a good ensemble or is added to it.
+
+    Args:
+        space: The space of sets.
+        objective: What is maximised.
+        seed: Seed of all draws.
+        batch: Number of sets proposed at a time.
+        pool: Number of sets drawn from the bank at the start of a pool (all, if it has fewer).
+        shown: Number of best and of worst sets shown.
+        patience: Number of batches without a better set after which a new pool is started, if the bank has sets left.
 
     Raises:
-        InputError: an option below one, more shown than a pool has.
+        InputError: An option is below 1, or `shown` is larger than `pool`.
     """
 
     def __init__(
@@ -47,7 +54,7 @@ class AskClimb(WritingSearcher):
             if value < 1:
                 raise InputError(f"--{option} {value}: must be at least 1")
         if shown > pool:
-            raise InputError(f"--shown {shown}: a pool has {pool} at first; give at most that, or a larger --pool")
+            raise InputError(f"--shown {shown}: a pool starts with {pool} sets; give at most that, or a larger --pool")
         self.pool, self.shown, self.patience = pool, shown, patience
         self._pool: list[Scored] = []
         self._without = 0
@@ -66,7 +73,7 @@ class AskClimb(WritingSearcher):
 
     @property
     def _through(self) -> bool:
-        """Whether the bank has nothing more to fill a pool with: what there is must do, and is not thrown away."""
+        """Whether all sets of the bank were scored, so that no new pool can be started."""
         return self.space.count is not None and self._inside >= self.space.count
 
     def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:

@@ -1,4 +1,4 @@
-"""What a sampler learns of the members of ensembles, whatever their place."""
+"""Lets a sampler learn from the templates of ensembles regardless of their position."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 
 class Members:
-    """The templates of the ensembles that were told, each with the figure of the best one that it is in.
+    """The templates of the scored ensembles, each with the value of the best ensemble that contains it.
 
         members = Members(space)
         members.learn(PromptSet.of("a {}.", "a dark {}."), rank=(-0.8,), values=[0.8])
         study = members.study(sampler)  # a trial for each of the two templates
 
-    The order of an ensemble means nothing, but a parameter for each of its places does: what is learnt of a word at the
-    first place is not known at the second.  So a sampler goes by a study of single templates, and what it samples is
-    added to a set that is good already, or takes the place of one of its members.
+    The order of an ensemble has no meaning, but with parameters for each position a sampler would not know at the
+    second position what it learnt about a word at the first. Therefore the sampler sees a study of single templates,
+    and a template that it samples is added to a good ensemble or replaces one of its templates.
 
     Args:
-        aims: how many values a trial has; of several, parents are those that none beats in all of them.
+        space: The space of sets.
+        aims: Number of values of a trial; with several, parents are drawn from the Pareto front.
     """
 
     def __init__(self, space: Space, aims: int = 1) -> None:
@@ -40,7 +41,13 @@ class Members:
         self._front: list[tuple[PromptSet, list[float]]] = []
 
     def learn(self, prompt_set: PromptSet, rank: tuple, values: list[float]) -> None:
-        """One set more; the smaller its rank the better it is."""
+        """Add a scored set.
+
+        Args:
+            prompt_set: The set.
+            rank: Sort key; smaller is better.
+            values: The values of its trial.
+        """
         insort(self._ranked, (rank, prompt_set), key=lambda r: r[0])
         if self._aims > 1:
             every = [*self._front, (prompt_set, values)]
@@ -50,7 +57,7 @@ class Members:
                 self._best[template] = (rank, values)
 
     def study(self, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-        """The templates that were met, as a study in memory."""
+        """Return a study in memory with one trial for each template of the scored sets."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -62,12 +69,18 @@ class Members:
         return made
 
     def parent(self, good: int, rng: np.random.Generator) -> PromptSet | None:
-        """One of the `good` best sets, or of the front; None where nothing was told."""
+        """Draw one of the `good` best sets, or of the Pareto front; None if no set was scored yet."""
         best = [s for s, _ in self._front] if self._aims > 1 else [s for _, s in self._ranked[:good]]
         return best[int(rng.integers(len(best)))] if best else None
 
     def changed(self, parent: PromptSet, rng: np.random.Generator, sample: Callable[[], Template]) -> PromptSet:
-        """The parent with a sampled member more, with one in the place of another, or with one less."""
+        """Change a set by adding a sampled template, replacing one by a sampled template, or dropping one.
+
+        Args:
+            parent: The set to change.
+            rng: Chooses the kind of change and the template to replace or drop.
+            sample: Samples a template.
+        """
         ways = ["replace", *(["add"] if parent.size < self._space.ensemble else [])]
         ways += ["drop"] if parent.size > 1 else []
         way = ways[int(rng.integers(len(ways)))]

@@ -1,4 +1,4 @@
-"""The names that classes may go by: one more move of every search, beside those among templates."""
+"""Alternative class names, which every searcher can try besides other templates."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 from promptsearch.banks import PromptSet
 
-#: Share of the changes of a parent that give one class another name, where the bank has some.
+#: Share of a parent's changes that give one class another name, if the bank has alternatives.
 RENAMED = 0.15
 
 
 @dataclass(frozen=True)
 class Names:
-    """The classes of a task and what else each may be called.
+    """The class names of a task and the alternatives for each.
 
         names = Names(("cat", "automobile"), {"automobile": ("car",)})
         for other in names.around(PromptSet.of("a photo of a {}.")):
             print(other.class_names)  # ("cat", "car")
 
     Attributes:
-        own: the task's own names, in the order of its classes.
-        others: for a class name the names that may stand in for it; classes that are not in it keep theirs.
+        own: The task's class names, in the order of its classes.
+        others: Alternative names by class name; a class that is not a key keeps its name.
     """
 
     own: tuple[str, ...]
@@ -30,11 +30,11 @@ class Names:
 
     @property
     def free(self) -> list[int]:
-        """Classes that have more than one name."""
+        """Indices of the classes with more than one name."""
         return [c for c in range(len(self.own)) if len(self.choices(c)) > 1]
 
     def choices(self, c: int) -> list[str]:
-        """The names of a class, its own first."""
+        """Return the names of class number c, the task's own first."""
         return list(dict.fromkeys([self.own[c], *self.others.get(self.own[c], ())]))
 
     def of(self, prompt_set: PromptSet) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class Names:
         return PromptSet(prompt_set.templates, prompt_set.weights, given)
 
     def around(self, prompt_set: PromptSet) -> list[PromptSet]:
-        """The sets next to one: another name for one class."""
+        """Return all sets in which one class has another name."""
         now = self.of(prompt_set)
         return [
             self.named(prompt_set, [*now[:c], name, *now[c + 1 :]])

@@ -1,4 +1,4 @@
-"""What a search maximises: a Score to a key that sorts, larger being better."""
+"""Objectives, which map a Score to a sort key that a search maximises."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ class ScoreLike(Protocol):
     def xent(self) -> float: ...
 
 
-#: Figures that every labelled Score has; all others are computed only for an objective that reads them.
+#: Values that every Score with labels has; all others are computed only for an objective that needs them.
 ALWAYS = ("accuracy", "xent")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure of a Score to go by, and perhaps another that breaks ties.
+    """An objective that is one value of a Score, perhaps with another to break ties.
 
         objective = get_objective("accuracy")
         best = max(scores, key=objective)
 
     Attributes:
-        figure: the field of the Score.
-        smaller: whether a smaller figure is better.
-        labels: whether the pictures' labels are needed.
-        ties: the figure (smaller is better) that tells equal ones apart.
+        name: Name of the objective, as in `--objective`.
+        figure: The field of the Score.
+        about: What it means, in a few words.
+        smaller: Whether a smaller value is better.
+        labels: Whether the pictures' labels are needed.
+        ties: A second field (smaller is better) that breaks ties.
     """
 
     name: str
@@ -46,28 +48,29 @@ class Objective:
     ties: str | None = None
 
     def __call__(self, score: ScoreLike) -> tuple[float, ...]:
-        """The key of a score: tuples compare lexicographically."""
+        """Return a score's sort key; the largest is best."""
         key = (self.value(score),)
         return key if self.ties is None else (*key, -getattr(score, self.ties))
 
     def value(self, score: ScoreLike) -> float:
-        """The figure, larger being better."""
+        """Return the value of the objective, negated if smaller is better."""
         figure = getattr(score, self.figure)
         return -figure if self.smaller else figure
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Figures that an evaluator computes only when it is asked to."""
+        """Values that the evaluator computes only if they are requested."""
         return () if self.figure in ALWAYS else (self.figure,)
 
 
 @dataclass(frozen=True)
 class Plugged(Objective):
-    """An objective of a plug-in: any function of a Score."""
+    """An objective of a plug-in, which is any function of a Score."""
 
     function: Callable[[ScoreLike], tuple[float, ...]] | None = None
 
     def __call__(self, score: ScoreLike) -> tuple[float, ...]:
+        """Return a score's sort key; the largest is best."""
         assert self.function is not None  # `get_objective` gives it
         return self.function(score)
 
@@ -83,7 +86,7 @@ ZPE = Objective("zpe", "zpe", "ZPE's debiased maximum logit", labels=False)
 MUTUAL_INFORMATION = Objective(
     "mutual-information", "mutual_information", "mutual information of pictures and predictions", labels=False
 )
-AGREEMENT = Objective("agreement", "agreement", "agreement with what the bank's templates say together", labels=False)
+AGREEMENT = Objective("agreement", "agreement", "agreement with the consensus of the bank's templates", labels=False)
 
 OBJECTIVES = Registry("objectives")
 
@@ -92,7 +95,11 @@ DEFAULT, DEFAULT_UNLABELLED = "xent", "mutual-information"
 
 
 def get_objective(name: str) -> Objective:
-    """Look an objective up.  Raises InputError naming those there are."""
+    """Return an objective by its name.
+
+    Raises:
+        InputError: The name is unknown.
+    """
     if name not in OBJECTIVES:
         raise InputError(f"objective {name!r} is not known; choose from {', '.join(OBJECTIVES)}")
     found = OBJECTIVES[name]

@@ -1,4 +1,4 @@
-"""Several aims at once: which sets no other one beats in all of them."""
+"""Pareto fronts for searches with several aims."""
 
 from __future__ import annotations
 
@@ -11,21 +11,30 @@ from promptsearch.search.objective import Objective, ScoreLike
 
 
 def words(prompt_set: PromptSet) -> int:
-    """What a person has to read: the words of all templates together."""
+    """Return the number of words in all templates of a set."""
     return sum(len(t.split()) for t in prompt_set.templates)
 
 
 def aims(prompt_set: PromptSet, score: ScoreLike, objective: Objective) -> tuple[float, float, float]:
-    """The objective's first figure, fluency and brevity, each the larger the better."""
+    """Return the objective's value, the fluency and the negative number of words; for each, larger is better."""
     return objective(score)[0], float(score.fluency), -float(words(prompt_set))  # type: ignore[attr-defined]
 
 
 def front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Indices of the points that none beats: as good in everything and better in something.  Equal points all stay."""
+    """Return the indices of the Pareto front.
+
+    A point is on it if no other is at least as good in every aim and better in one. Equal points are all on it.
+
+    Args:
+        points: n points with one value per aim; larger is better.
+
+    Returns:
+        The indices in ascending order.
+    """
     values = np.asarray(points, dtype=float).reshape(len(points), -1)
     kept: list[int] = []
     best = values[:0]
-    for i in np.lexsort(-values.T[::-1]) if len(points) else ():  # whatever beats a point comes before it
+    for i in np.lexsort(-values.T[::-1]) if len(points) else ():  # a point that dominates another comes before it
         v = values[i]
         if not ((best >= v).all(axis=1) & (best > v).any(axis=1)).any():
             kept.append(int(i))
@@ -34,9 +43,15 @@ def front(points: Sequence[Sequence[float]]) -> list[int]:
 
 
 def fronts(points: Sequence[Sequence[float]]) -> list[int]:
-    """For each point the number of its front: 0 for those that none beats, 1 for those that only these beat, …
+    """Return the number of each point's front, as in NSGA-II (Deb et al. 2002, section III A).
 
-    Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II", section III A.
+    Front 0 is the Pareto front, front 1 the Pareto front of the remaining points, and so on.
+
+    Args:
+        points: n points with one value per aim; larger is better.
+
+    Returns:
+        n numbers.
     """
     left = list(range(len(points)))
     number = [0] * len(points)

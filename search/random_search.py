@@ -1,4 +1,4 @@
-"""Random search: the control that every other searcher must beat at equal evaluations."""
+"""Random search, the baseline for all other searchers at an equal number of evaluations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from promptsearch.search.trial_searcher import TrialSearcher
 
 
 class RandomSearch(TrialSearcher):
-    """Draws sets uniformly (first the size, then the templates), none twice.
+    """Draws sets uniformly (first the size, then the templates) without repetition.
 
     searcher = RandomSearch(Space(bank, ensemble=4), get_objective("xent"), seed=0, batch=8)
     while (batch := searcher.ask()) and searcher.trials < 300:

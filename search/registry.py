@@ -1,4 +1,4 @@
-"""Searchers by the name of their command: how a run is rebuilt from what is kept of it."""
+"""Builds searchers by name from a run's configuration."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from promptsearch.search.space import Space
 from promptsearch.search.tpe import TpeSearch
 from promptsearch.search.trial_searcher import TrialSearcher
 
-#: Makes a searcher from a bank and a run's configuration (the command's own options, and "seed").
+#: Builds a searcher from a bank and a run's configuration (the command's options and "seed").
 Builder = Callable[[Bank, Mapping[str, Any]], Searcher]
 
 
 def beam(bank: Bank, o: Mapping[str, Any]) -> Searcher:
-    """Beam search over ensembles."""
+    """Build a beam search."""
     rounds = {k: o[k] for k in ("width", "depth", "patience")}
     return BeamSearch(bank, of_options(o), **rounds, pareto=o.get("pareto", False))
 
 
 def random(bank: Bank, o: Mapping[str, Any]) -> Searcher:
-    """Random search."""
+    """Build a random search."""
     return RandomSearch(Space(bank, o["ensemble"]), of_options(o), seed=o["seed"], batch=o["batch"])
 
 
 def climb(bank: Bank, o: Mapping[str, Any]) -> Searcher:
-    """Hill climbing; with a language model, climbing by its proposals."""
+    """Build a hill climbing search, with a language model if one is configured."""
     if "lm" in o:
         return AskClimb(
             Space(bank, o["ensemble"]),
@@ -51,7 +51,7 @@ def climb(bank: Bank, o: Mapping[str, Any]) -> Searcher:
 
 
 def tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
-    """Optuna's samplers."""
+    """Build a search with one of Optuna's samplers."""
     return TpeSearch(
         Space(bank, o["ensemble"]),
         of_options(o),
@@ -64,7 +64,7 @@ def tpe(bank: Bank, o: Mapping[str, Any]) -> Searcher:
 
 
 def evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
-    """Evolution with a proposer."""
+    """Build an evolutionary search."""
     return EvolveSearch(
         Space(bank, o["ensemble"]),
         of_options(o),
@@ -82,14 +82,19 @@ SEARCHERS = Registry("searchers")
 
 
 def build_searcher(command: str, bank: Bank, options: Mapping[str, Any]) -> Searcher:
-    """The searcher of a command, or of a plug-in.
+    """Build a searcher.
+
+    Args:
+        command: Name of the searcher, promptsearch's own or a plug-in's.
+        bank: The templates to search.
+        options: The run's configuration.
 
     Raises:
-        InputError: an unknown name, or options that its searcher refuses.
-        PromptSearchError: a plug-in that does not load, or builds no searcher.
+        InputError: The name is unknown, or the searcher refuses an option.
+        PromptSearchError: A plug-in cannot be imported or does not build a Searcher.
     """
     if command not in SEARCHERS:
-        raise InputError(f"searcher {command!r} is not known here; this version has {', '.join(SEARCHERS)}")
+        raise InputError(f"searcher {command!r} is unknown; choose from {', '.join(SEARCHERS)}, or install its package")
     builder = SEARCHERS[command]
     searcher = _of_class(builder, bank, options) if isinstance(builder, type) else builder(bank, options)
     if not isinstance(searcher, Searcher):
@@ -98,9 +103,12 @@ def build_searcher(command: str, bank: Bank, options: Mapping[str, Any]) -> Sear
 
 
 def own_options(name: str) -> dict[str, Any]:
-    """The options of a plug-in's class with their defaults: its keyword-only arguments but seed and batch.
+    """Return the options of a plug-in's searcher class with their defaults.
 
-    A function that builds a searcher reads what it wants and says nothing of it: it has none here.
+    They are its keyword-only arguments except seed and batch. If the plug-in is a function, its options are unknown.
+
+    Args:
+        name: Name of the searcher.
     """
     builder = SEARCHERS[name]
     if not isinstance(builder, type):

@@ -1,4 +1,4 @@
-"""The interface of every searcher: it proposes PromptSets and learns from their scores."""
+"""The interface of all searchers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ Told = Sequence[tuple[PromptSet, ScoreLike]]
 
 
 class Searcher(ABC):
-    """Proposes PromptSets and learns from Scores; knows no evaluator, file or budget.
+    """Proposes PromptSets and learns from their Scores, without knowing how they are scored, stored or budgeted.
 
         while batch := searcher.ask():
             searcher.tell([(s, score(s)) for s in batch])
         print(searcher.best)
 
-    A searcher is a function of (bank, options, seed) and of what it was told, and of nothing else: asking a fresh
-    one again and telling it the same leads to the same state.  Runs resume by doing just that.
+    Its state depends only on (bank, options, seed) and on what it was told. A run is resumed by telling a new searcher
+    the recorded scores.
+
+    Args:
+        objective: What is maximised.
+
+    Attributes:
+        best: The best set so far and its score, or None.
     """
 
-    #: Where its templates come from, if from one bank: whose consensus the objective `agreement` means.
+    #: The bank that is searched, if there is one; the objective `agreement` uses its consensus.
     bank: Bank | None = None
-    #: Where the bank has other names for the task's classes: a move that searches make beside those among templates.
+    #: The classes' alternative names, if the bank has any.
     names: Names | None = None
-    #: Of searchers that go by rounds: the most that there can be, if that is known.
+    #: The largest number of rounds, if the searcher proceeds by rounds and it is known.
     rounds: int | None = None
 
     def __init__(self, objective: Objective) -> None:
@@ -35,27 +41,27 @@ class Searcher(ABC):
         self.best: tuple[PromptSet, ScoreLike] | None = None
 
     def name_classes(self, own: Sequence[str]) -> None:
-        """Take note of the task's class names; before anything is asked or told."""
+        """Set the task's class names, before the first `ask` or `tell`."""
         others = {} if self.bank is None else self.bank.class_names
         names = Names(tuple(own), others)
         self.names = names if names.free else None
 
     @abstractmethod
     def ask(self) -> list[PromptSet]:
-        """The next batch to score, without repeats; empty when the search is over."""
+        """Return the next batch of sets to score, without repetition; an empty list when the search is over."""
 
     @abstractmethod
     def tell(self, results: Told) -> None:
-        """Learn the scores of the batch last asked for, in its order."""
+        """Learn the scores of the last batch, in the same order."""
 
     @abstractmethod
     def record(self) -> list[PromptSet]:
-        """Of the batch last told, those worth a trial each in the run's record, in order."""
+        """Return the sets of the last batch that should be recorded as trials, in order."""
 
     def rank_key(self, prompt_set: PromptSet, score: ScoreLike) -> tuple:
-        """Sorts best first: the objective, then the smaller set, then the alphabet: no tie is left to chance."""
+        """Return a key that sorts best first: by the objective, then by size, then alphabetically."""
         return (tuple(-v for v in self.objective(score)), prompt_set.size, prompt_set.templates)
 
     def ranked(self, results: Told) -> list[tuple[PromptSet, ScoreLike]]:
-        """`results` best first; the argument is left as it is."""
+        """Return a sorted copy of `results`, best first."""
         return sorted(results, key=lambda r: self.rank_key(*r))

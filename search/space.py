@@ -1,4 +1,4 @@
-"""The space of a search: all ensembles of up to so many templates of a bank, how they are drawn and varied."""
+"""The space of a search: all ensembles of a bank's templates up to a size, and how they are drawn and changed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from promptsearch.banks import Bank, Grammar, PromptSet, Template
 from promptsearch.banks.bank import MAX_EXPANSIONS
 from promptsearch.errors import InputError
 
-#: Spaces of up to this many sets are listed to find the last ones that were not tried yet.
+#: Spaces of at most this many sets are enumerated to find the last ones that were not tried.
 LISTED = 200_000
-#: Draws before an unlisted space counts as exhausted.
+#: Number of draws without a new set after which a larger space counts as exhausted.
 DRAWS = 500
 
-#: The words of a pattern's slots, by index: (pattern, {slot: word}).  A plain template has the pattern None.
+#: How a template is made from a grammar, by indices: (pattern, {slot: word}). Other templates have the pattern None.
 Choice = tuple[int | None, dict[str, int]]
 
 
@@ -32,11 +32,13 @@ class Space:
             print(other)
 
     Attributes:
-        plain: the bank's templates that come from no grammar.
-        count: number of sets, or None where a grammar has too many templates to list them.
+        bank: The bank.
+        ensemble: Largest number of templates in a set.
+        plain: The bank's templates that do not come from its grammar.
+        count: Number of sets, or None if the grammar has too many templates to enumerate.
 
     Raises:
-        InputError: an ensemble below one.
+        InputError: `ensemble` is below 1.
     """
 
     bank: Bank
@@ -72,10 +74,11 @@ class Space:
 
     @property
     def grammar(self) -> Grammar | None:
+        """The bank's grammar, if it has one."""
         return self.bank.grammar
 
     def template(self, choice: Choice) -> Template:
-        """The template of a choice; of a grammar too large to list, the choice is remembered for `choice_of`."""
+        """Return the template of a choice, and remember the choice for `choice_of`."""
         pattern, words = choice
         if pattern is None:
             return self.plain[words["template"]]
@@ -85,16 +88,16 @@ class Space:
         return template
 
     def choice_of(self, template: Template) -> Choice | None:
-        """What a template is made of (the first way, where there are several), or None where that is not known."""
+        """Return how a template is made (the first way if there are several), or None if that is unknown."""
         return self._choices.get(template)
 
     def holds(self, prompt_set: PromptSet) -> bool:
-        """Whether a set belongs to this space (of an unlisted one: whether its templates were met before)."""
+        """Return whether a set belongs to the space; in a space without `count`, whether its templates were seen."""
         plain = prompt_set.weights is None and prompt_set.class_names is None
         return plain and prompt_set.size <= self.ensemble and all(t in self._choices for t in prompt_set.templates)
 
     def draw(self, rng: np.random.Generator) -> PromptSet:
-        """A set whose size, and then whose templates, are drawn uniformly."""
+        """Draw a set: first its size, then its templates, uniformly."""
         size = int(rng.integers(1, self.ensemble + 1)) if self.ensemble > 1 else 1
         chosen: dict[Template, None] = {}
         while len(chosen) < size:
@@ -102,7 +105,7 @@ class Space:
         return PromptSet(chosen)
 
     def draw_unseen(self, rng: np.random.Generator, seen: set[PromptSet] | dict[PromptSet, object]) -> PromptSet | None:
-        """A set that is not in `seen`; None where there is none left."""
+        """Draw a set that is not in `seen`, or return None if there is none."""
         for _ in range(DRAWS):
             if (drawn := self.draw(rng)) not in seen:
                 return drawn
@@ -112,20 +115,21 @@ class Space:
         return left[int(rng.integers(len(left)))] if left else None
 
     def sets(self) -> Iterator[PromptSet]:
-        """All sets, small ones first."""
+        """Yield all sets, in ascending order of size."""
         for size in range(1, self.ensemble + 1):
             for templates in combinations(self.bank.templates, size):
                 yield PromptSet(templates)
 
     def edits(self, template: Template) -> list[Template]:
-        """The templates next to one: another word in one slot, or the same words in another pattern.
+        """Return the neighbours of a template.
 
-        Next to a plain template are all other plain ones, and each pattern with its slots' first words.
+        They have another word in one slot, or the same words in another pattern. The neighbours of a template that does
+        not come from the grammar are all others of that kind, and each pattern with the first word in every slot.
         """
         if template in self._edits:
             return self._edits[template]
         known = self.choice_of(template)
-        if known is None:  # from outside: a hand-written starting point
+        if known is None:  # from outside the space, e.g. a hand-written starting point
             known = (None, {})
         pattern, words = known
         found: dict[Template, None] = {}
@@ -144,7 +148,7 @@ class Space:
         return self._edits[template]
 
     def neighbours(self, prompt_set: PromptSet) -> list[PromptSet]:
-        """The sets next to one: a member replaced by one next to it, dropped, or one next to a member added."""
+        """Return the neighbours of a set: one template replaced by a neighbour, dropped, or a neighbour added."""
         found: dict[PromptSet, None] = {}
         edits = {t: self.edits(t) for t in prompt_set.templates}
         for t, others in edits.items():
@@ -160,7 +164,7 @@ class Space:
         return [s for s in found if s.size <= self.ensemble]
 
     def draw_template(self, rng: np.random.Generator) -> Template:
-        """One template, drawn uniformly."""
+        """Draw a template uniformly."""
         if not self.bank.sampled:
             return self.bank.templates[int(rng.integers(len(self.bank.templates)))]
         grammar = self.grammar

@@ -1,4 +1,4 @@
-"""Optuna's samplers over the templates of a bank."""
+"""Search with Optuna's samplers over the templates of a bank."""
 
 from __future__ import annotations
 
@@ -24,45 +24,52 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 SAMPLERS = ("tpe", "random", "gp", "nsga2", "qmc", "cmaes")
-#: Samplers that are a function of the trials in their study; the others keep more, and are resumed by asking again.
+#: Samplers without state besides the trials of their study; the others are resumed by asking them again.
 _OPEN = ("tpe", "random")
 
 
 def few_good(n: int) -> int:
-    """How many of n trials are the good ones that the model is drawn to: a quarter of the root, as in Hyperopt.
+    """Return how many of n trials TPE counts as good: a quarter of the square root, as in Hyperopt.
 
-    Of a few templates that stand out the tenth that Optuna takes says little: it is made of the mediocre.
+    Optuna's default, a tenth, is too many when only a few templates are good.
     """
     return min(math.ceil(0.25 * math.sqrt(n)), 25)
 
 
 class TpeSearch(TrialSearcher):
-    """Optuna's tree-structured Parzen estimator (Watanabe 2023), or another of its samplers.
+    """Searches with Optuna's tree-structured Parzen estimator (Watanabe 2023), or another of its samplers.
 
         searcher = TpeSearch(Space(bank), get_objective("xent"), seed=0)
         while (batch := searcher.ask()) and searcher.trials < 300:
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
-    The sampler sees a study in memory, filled from what is told, and is seeded anew for every batch.  A set that was
-    scored before is sampled again up to `resample` times, and then told again with the score that is known: that
-    costs nothing.  After `patience` such repeats in a row it is replaced by a neighbour that was never scored, or,
-    where it has none or without `nearby`, by any set that was never scored.
+    The sampler works on a study in memory, to which all told scores are added, and gets a new seed for every batch. If
+    it proposes a set that was scored before, it is asked again up to `resample` times; then the set is told again with
+    its known score, which costs nothing. After `patience` such repeats in a row, a neighbour that was not scored
+    replaces the set, or any set that was not scored if it has no such neighbour or `nearby` is False.
 
-    With ensembles TPE begins with single templates.  Then one of the good sets is changed: a member that TPE samples is
-    added or takes the place of another one, or one is dropped (`Members`).
+    With ensembles, TPE starts with single templates. After that it changes good ensembles: it adds a template that TPE
+    samples, replaces one by it, or drops one (`Members`).
 
     Args:
-        sampler: one of `SAMPLERS`.
-        startup: trials drawn at random before the model is used.
-        good: of n trials, how many count as good (gamma, in the literature); with several aims Optuna's own rule.  Of
-            ensembles also how many are changed further.
-        multivariate: model the parameters jointly (those that appear together, with `group`).
-        members: change good ensembles member by member; without, each place of a member has parameters of its own.
-        resample, patience, nearby: what becomes of repeats (above).
-        pareto: the sampler's study has three aims: the objective, fluency and brevity.
+        space: The space of sets.
+        objective: What is maximised.
+        seed: Seed of all draws.
+        batch: Number of sets proposed at a time.
+        sampler: One of `SAMPLERS`.
+        startup: Number of random trials before the sampler's model is used.
+        good: Returns how many of n trials count as good (gamma in the literature); with `pareto` Optuna's rule is used
+            instead. For ensembles, also the number of best sets that are changed.
+        multivariate: Whether to model the parameters jointly.
+        group: Whether to model only parameters jointly that occur together.
+        members: Whether to change ensembles template by template; otherwise each position has its own parameters.
+        resample: Number of times to ask again for a set that was scored before.
+        patience: Number of repeats in a row before a set is replaced.
+        nearby: Whether to replace a repeat by a neighbour.
+        pareto: Whether the study has three aims: objective, fluency and brevity.
 
     Raises:
-        InputError: an unknown sampler, or one that does not fit the space or several aims.
+        InputError: The sampler is unknown, or does not fit the space or several aims.
     """
 
     def __init__(
@@ -87,7 +94,7 @@ class TpeSearch(TrialSearcher):
         if sampler not in SAMPLERS:
             raise InputError(f"--sampler {sampler}: choose from {', '.join(SAMPLERS)}")
         if pareto and sampler == "cmaes":
-            raise InputError("--sampler cmaes: it has one aim only; leave --pareto out, or use tpe or nsga2")
+            raise InputError("--sampler cmaes: supports a single aim; leave --pareto out, or use tpe or nsga2")
         if startup < 1:
             raise InputError(f"--startup {startup}: must be at least 1")
         self.sampler, self.startup, self.good, self.pareto = sampler, startup, good, pareto
@@ -104,17 +111,17 @@ class TpeSearch(TrialSearcher):
         self._groups: _Groups | None = None
 
     def _fit(self) -> None:
-        """Choose the encoding, or refuse a space that the sampler cannot model."""
+        """Choose the encoding, and check that the sampler can model the space."""
         if self.sampler == "gp" and self._slots.conditional:
             raise InputError(
-                "--sampler gp: some slots of this space exist only sometimes, which a Gaussian process cannot model; "
-                "use tpe or nsga2, or a grammar of one pattern without --ensemble"
+                "--sampler gp: a Gaussian process needs the same slots in every template, and this space's depend on "
+                "the pattern or size; use tpe or nsga2, or a grammar of one pattern without --ensemble"
             )
         if self.sampler in ("qmc", "cmaes"):
             n = len(self.space.bank.templates)
             if n > KeyEncoding.MOST or self.space.bank.sampled:
                 raise InputError(
-                    f"--sampler {self.sampler}: needs numbers, one per template, and {n} templates are too many "
+                    f"--sampler {self.sampler}: needs one number per template, and {n} templates are too many "
                     f"(at most {KeyEncoding.MOST}); use tpe or nsga2"
                 )
             self._shown = KeyEncoding(self.space)
@@ -133,7 +140,7 @@ class TpeSearch(TrialSearcher):
         from optuna import samplers
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # experimental arguments
+            warnings.simplefilter("ignore")  # Optuna warns of experimental arguments
             if self.sampler == "tpe":
                 sampler = samplers.TPESampler(
                     seed=seed,
@@ -141,7 +148,7 @@ class TpeSearch(TrialSearcher):
                     gamma=None if self.pareto else self.good,
                     multivariate=self.multivariate,
                     group=self.group,
-                    constant_liar=liar,  # for those in hand; without any it only costs time
+                    constant_liar=liar,  # only useful while trials are running, and costs time
                 )
                 if self.group:
                     self._groups = self._groups or _Groups()
@@ -163,11 +170,11 @@ class TpeSearch(TrialSearcher):
         return self._propose_open(taken) if self.sampler in _OPEN else self._propose_asked(taken)
 
     def _propose_changes(self, members: Members, taken: set[PromptSet]) -> list[PromptSet]:
-        """Good sets with one member changed for one that the sampler thinks of; at first templates drawn at random."""
+        """Propose good ensembles with one template changed; at first random single templates."""
         rng = self.rng()
         if len(self.known) < self.startup or members.parent(1, rng) is None:
             return self._singles(rng, taken) or self._unseen(rng, taken, self.batch)
-        self._groups = None  # the members' study is another each time
+        self._groups = None  # the study of members is a new one each time
         sampler = self._sampler(int(self.entropy().generate_state(1)[0]), False)
         sampling: _Sampling | None = None
 
@@ -181,14 +188,14 @@ class TpeSearch(TrialSearcher):
 
         def draw(again: bool) -> PromptSet:
             parent = members.parent(self.good(len(self.known)), rng)
-            assert parent is not None  # there is one, above
+            assert parent is not None  # checked above
             around = self.names.around(parent) if self.names is not None and rng.random() < RENAMED else []
             return around[int(rng.integers(len(around)))] if around else members.changed(parent, rng, sample)
 
         return self._fill(draw, rng, taken)
 
     def _singles(self, rng: np.random.Generator, taken: set[PromptSet]) -> list[PromptSet]:
-        """A batch of single templates that were never scored; none where there are none left."""
+        """Draw a batch of single templates that were not scored; empty if there are none left."""
         found: dict[PromptSet, None] = {}
         for _ in range(DRAWS):
             drawn = PromptSet.of(self.space.draw_template(rng))
@@ -199,14 +206,14 @@ class TpeSearch(TrialSearcher):
         return list(found)
 
     def _propose_open(self, taken: set[PromptSet]) -> list[PromptSet]:
-        """Ask a sampler that looks at nothing but the study; of the study's finished trials none is changed."""
+        """Propose a batch with a sampler whose only state is the study."""
         import optuna
 
         study = self._study
         liar = self.batch > 1 or bool(taken)
         study.sampler = self._sampler(int(self.entropy().generate_state(1)[0]), liar)
         open_trials: list[int] = []
-        for other in sorted(taken, key=lambda s: s.templates):  # the sampler keeps away from what others score now
+        for other in sorted(taken, key=lambda s: s.templates):  # so that the sampler avoids what others score now
             if params := self._slots.params(other):
                 running = optuna.trial.create_trial(
                     state=optuna.trial.TrialState.RUNNING,
@@ -234,7 +241,13 @@ class TpeSearch(TrialSearcher):
     def _fill(
         self, draw: Callable[[bool], PromptSet], rng: np.random.Generator, taken: set[PromptSet]
     ) -> list[PromptSet]:
-        """A batch of what is drawn (of a trial that was begun, again), with repeats replaced."""
+        """Draw a batch, replacing repeats.
+
+        Args:
+            draw: Draws a set; with True, draws again for the same trial.
+            rng: Chooses replacements.
+            taken: Sets that other workers are scoring.
+        """
         batch: list[PromptSet] = []
         repeats = self._repeats
         while len(batch) < self.batch:
@@ -254,7 +267,7 @@ class TpeSearch(TrialSearcher):
         return batch
 
     def _instead(self, repeat: PromptSet, rng: np.random.Generator, taken: set[PromptSet]) -> PromptSet | None:
-        """A set that was never scored in the place of a repeat; None where there is none left."""
+        """Return a set that was not scored to replace a repeat, or None if there is none left."""
         if self.nearby:
             around = self.space.neighbours(repeat) + ([] if self.names is None else self.names.around(repeat))
             around = [s for s in around if s not in self.known and s not in taken]
@@ -264,7 +277,7 @@ class TpeSearch(TrialSearcher):
         return unseen[0] if unseen else None
 
     def _propose_asked(self, taken: set[PromptSet]) -> list[PromptSet]:
-        """Ask a sampler with a memory of its own: what is asked stays asked until it is told."""
+        """Propose a batch with a sampler that has state of its own; its trials stay open until they are told."""
         import optuna
 
         self._drop_pending()
@@ -274,7 +287,7 @@ class TpeSearch(TrialSearcher):
                 break
             trial = self._study.ask()
             proposed = self._shown.suggest(trial)
-            if proposed in self.known:  # learnt again at once: it costs nothing
+            if proposed in self.known:  # tell the known score again, which costs nothing
                 self._study.tell(trial, self._values(proposed, self.known[proposed]))
             elif proposed in taken or proposed in batch:
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -284,6 +297,7 @@ class TpeSearch(TrialSearcher):
         return batch or self._unseen(self.rng(), taken, 1)
 
     def tell(self, results: Any) -> None:
+        """Learn the scores of sets, whoever proposed them."""
         if self.sampler not in _OPEN and results:
             first = results[0][0]
             if not self._pending and first not in self.start and first not in self.known:
@@ -295,14 +309,14 @@ class TpeSearch(TrialSearcher):
         self._repeats = self._repeats + 1 if repeated else 0
         values = self._values(prompt_set, score)
         if self._members is not None:
-            if not repeated and self._slots.params(prompt_set):  # not from outside the space
+            if not repeated and self._slots.params(prompt_set):  # belongs to the space
                 self._members.learn(prompt_set, self.rank_key(prompt_set, score), values)
             return
         if (trial := self._pending.pop(prompt_set, None)) is not None:
             self._study.tell(trial, values)
             return
         if self._shown is not self._slots or not (params := self._slots.params(prompt_set)):
-            return  # not of the sampler's space: a hand-written starting point
+            return  # outside the sampler's space, e.g. a hand-written starting point
         import optuna
 
         distributions = self._slots.distributions(params)
@@ -316,14 +330,14 @@ class TpeSearch(TrialSearcher):
         self._pending.clear()
 
     def _values(self, prompt_set: PromptSet, score: ScoreLike) -> list[float]:
-        """One number that orders as the objective does (later figures only break ties), or the three aims."""
+        """Return one number that sorts like the objective (ties are broken by tiny amounts), or the three aims."""
         if self.pareto:
             return list(aims(prompt_set, score, self.objective))
         return [float(sum(v * 1e-6**i for i, v in enumerate(self.objective(score))))]
 
 
 class _Groups:
-    """Optuna's groups of parameters that appear together: every sampler would make them anew, from all trials."""
+    """Optuna's groups of parameters that occur together, kept between samplers because finding them takes time."""
 
     def __init__(self) -> None:
         from optuna.search_space.group_decomposed import _SearchSpaceGroup
@@ -333,13 +347,13 @@ class _Groups:
         self._seen = 0
 
     def calculate(self, study: optuna.Study, use_cache: bool = False) -> Any:
-        """The groups of the finished trials, which a study only adds to."""
+        """Return the groups of the finished trials, updated with the trials since the last call."""
         from optuna.trial import TrialState
 
         done = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=use_cache)
         for trial in done[self._seen :]:
             names = frozenset(trial.distributions)
-            if names not in self._known:  # those already told apart stay as they are
+            if names not in self._known:  # groups of known parameters do not change
                 self._known.add(names)
                 self._group.add_distributions(trial.distributions)
         self._seen = len(done)
@@ -347,7 +361,7 @@ class _Groups:
 
 
 class _Sampling:
-    """One trial whose parameters a sampler may choose more than once."""
+    """A trial whose parameters can be sampled more than once."""
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -357,16 +371,19 @@ class _Sampling:
         self._relative = dict(trial.relative_params)
 
     def again(self) -> None:
+        """Sample the trial's parameters again."""
         sampler = self._study.sampler
         space = sampler.infer_relative_search_space(self._study, self._trial)
         self._relative = sampler.sample_relative(self._study, self._trial, space)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Choose one of the choices."""
         from optuna.distributions import CategoricalDistribution
 
         return self._pick(name, CategoricalDistribution(choices))
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Choose an integer from low to high, both included."""
         from optuna.distributions import IntDistribution
 
         return int(self._pick(name, IntDistribution(low, high)))

@@ -1,4 +1,4 @@
-"""Searchers whose every proposal is a trial: what random search, hill climbing and TPE have in common."""
+"""The base class of searchers that record every scored set as a trial: random search, hill climbing, TPE, evolution."""
 
 from __future__ import annotations
 
@@ -17,25 +17,31 @@ from promptsearch.search.space import Space
 
 
 class TrialSearcher(Searcher):
-    """Proposes a few sets at a time; each that is told is one trial, whoever proposed it.
+    """Proposes a few sets at a time, each of which becomes a trial of the run.
 
         searcher = RandomSearch(Space(bank), get_objective("xent"), seed=0)
         while (batch := searcher.ask()) and searcher.trials < 100:
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
-    The state is a function of the trials told, in their order; randomness comes from (seed, trials told, worker).  So
-    telling a fresh searcher a run's trials, without asking it, resumes the run; and several workers may share one.
+    The state depends only on the trials that were told, in their order, and randomness on (seed, number of trials,
+    worker). A run is therefore resumed by telling a new searcher the recorded trials, and several workers can share it.
+
+    Args:
+        space: The space of sets.
+        objective: What is maximised.
+        seed: Seed of all draws.
+        batch: Number of sets proposed at a time.
 
     Attributes:
-        start: sets to be proposed before all others.
-        worker: tells apart those who share a run; they draw differently.
-        total: trials of the run, where whoever runs it has said so.
-        bounded: whether all that is ever proposed is in the space, so that the search ends with it.
-        trials: how many were told.
-        known: the score of every set told.
+        start: Sets to propose first.
+        worker: Number of the worker; workers of the same run draw different sets.
+        total: Number of trials of the run, if known.
+        bounded: Whether the searcher only proposes sets of the space, so that it ends when all were scored.
+        trials: Number of trials told.
+        known: Score of every set that was told.
 
     Raises:
-        InputError: a batch below one, a negative seed.
+        InputError: `batch` is below 1 or `seed` is negative.
     """
 
     def __init__(self, space: Space, objective: Objective, *, seed: int = 0, batch: int = 1) -> None:
@@ -44,7 +50,7 @@ class TrialSearcher(Searcher):
         if batch < 1:
             raise InputError(f"--batch {batch}: must be at least 1")
         if seed < 0:
-            raise InputError(f"--seed {seed}: a seed is 0 or larger")
+            raise InputError(f"--seed {seed}: must be 0 or larger")
         self.space, self.seed, self.batch = space, seed, batch
         self.encoding = SlotEncoding(space)
         self.start: tuple[PromptSet, ...] = ()
@@ -58,10 +64,10 @@ class TrialSearcher(Searcher):
         self._last: list[PromptSet] = []
 
     def ask(self, in_hand: Collection[PromptSet] = ()) -> list[PromptSet]:
-        """The next batch, without repeats; empty when nothing is left to propose.
+        """Return the next batch of sets, without repetition; an empty list when nothing is left to propose.
 
         Args:
-            in_hand: what other workers are scoring now.
+            in_hand: Sets that other workers are scoring now.
         """
         if in_hand:
             return self._next(set(in_hand))
@@ -70,6 +76,7 @@ class TrialSearcher(Searcher):
         return list(self._asked)
 
     def tell(self, results: Told) -> None:
+        """Learn the scores of sets, whoever proposed them."""
         for prompt_set, score in results:
             repeated = prompt_set in self.known
             self._learn(prompt_set, score, repeated)
@@ -84,34 +91,37 @@ class TrialSearcher(Searcher):
         self._asked = None
 
     def name_classes(self, own: Sequence[str]) -> None:
+        """Set the task's class names, before the first `ask` or `tell`."""
         super().name_classes(own)
         self.encoding.names = self.names
 
     def record(self) -> list[PromptSet]:
+        """Return all sets that were last told."""
         return list(self._last)
 
     def params(self, prompt_set: PromptSet) -> dict[str, Any]:
-        """The parameters that a trial of this set is recorded with; none where it is not of the space."""
+        """Return the Optuna parameters of a set's trial; empty if the set does not belong to the space."""
         return self.encoding.params(prompt_set) or {}
 
     def notes(self, prompt_set: PromptSet) -> dict[str, Any]:
-        """What else a trial of this set is recorded with: where it comes from."""
+        """Return further attributes of a set's trial, such as its origin."""
         return {}
 
     def finish(self) -> None:
-        """End what still goes on beside the search; it is over, or will be resumed by another process."""
+        """Stop background work, because the search is over or will be resumed by another process."""
 
     def recall(self, params: Mapping[str, Any]) -> None:
-        """Take note of the parameters of a recorded trial before it is told."""
+        """Learn the parameters of a recorded trial before it is told."""
         if self.space.bank.sampled and params:
             self.encoding.recall(params)
 
     def rng(self) -> np.random.Generator:
-        """The generator of the next batch."""
+        """Return the random generator of the next batch."""
         return np.random.default_rng(self.entropy())
 
     def entropy(self) -> np.random.SeedSequence:
-        # SeedSequence pads with zeros, so the first worker draws as if it were the only one.
+        """Return the seed of the next batch."""
+        # SeedSequence pads with zeros, so worker 0 draws the same as a run without workers.
         return np.random.SeedSequence([self.seed, self.trials, self.worker])
 
     def _next(self, taken: set[PromptSet]) -> list[PromptSet]:
@@ -124,16 +134,16 @@ class TrialSearcher(Searcher):
 
     @abstractmethod
     def _propose(self, taken: set[PromptSet]) -> list[PromptSet]:
-        """Up to `batch` distinct sets that are not in `taken`; does not change what the searcher knows."""
+        """Return up to `batch` distinct sets that are not in `taken`, without changing the searcher's state."""
 
     def _learn(self, prompt_set: PromptSet, score: ScoreLike, repeated: bool) -> None:
-        """One trial more; called before it is among the known."""
+        """Learn a trial; called before it is added to `known`."""
 
     def _learnt(self) -> None:
-        """Called when that trial is among the known."""
+        """Called after the trial was added to `known`."""
 
     def _unseen(self, rng: np.random.Generator, taken: set[PromptSet], n: int) -> list[PromptSet]:
-        """Up to `n` distinct sets drawn from what is neither known nor taken."""
+        """Draw up to `n` distinct sets that are neither known nor taken."""
         seen = _Either(self.known, set(taken))
         found: list[PromptSet] = []
         while len(found) < n and (drawn := self.space.draw_unseen(rng, seen)) is not None:
@@ -143,7 +153,7 @@ class TrialSearcher(Searcher):
 
 
 class _Either(set[PromptSet]):
-    """What is in either of two collections, without copying the larger one."""
+    """The union of two collections for membership tests, without copying the larger one."""
 
     def __init__(self, one: Mapping[PromptSet, ScoreLike], more: set[PromptSet]) -> None:
         super().__init__()

@@ -196,7 +196,7 @@ def test_several_aims_reach_optunas_sampler() -> None:
             searcher.tell([(s, Score(0.5, int(s.key, 16) % 97 / 97, len(str(s.templates[0])) / -9)) for s in batch])
         told[sampler] = set(searcher.known)
         assert len(searcher._study.directions) == 3 and len(told[sampler]) == most
-    with pytest.raises(InputError, match="--sampler cmaes: it has one aim only"):
+    with pytest.raises(InputError, match="--sampler cmaes: supports a single aim"):
         TpeSearch(Space(bank), get_objective("xent"), sampler="cmaes", pareto=True)
 
 

@@ -87,7 +87,7 @@ def test_a_disk_without_room_for_vectors_says_what_to_change(monkeypatch: pytest
 
 def test_running_out_of_memory_says_what_to_lower() -> None:
     t = table(4, 10, 160, memory=10**15)
-    with pytest.raises(PromptSearchError, match="memory ran out .*lower --memory"):
+    with pytest.raises(PromptSearchError, match="memory ran out .*use a smaller --memory"):
         t.add(np.broadcast_to(t.vectors([0]), (5 * 10**11, 10, 16)))  # numpy's own MemoryError
 
 

@@ -301,7 +301,7 @@ def test_tpe_learns_of_a_member_whatever_its_place() -> None:
         ({"startup": 0}, "--startup 0: must be at least 1"),
         ({"batch": 0}, "--batch 0: must be at least 1"),
         ({"seed": -1}, "--seed -1: a seed is 0 or larger"),
-        ({"sampler": "gp"}, "a Gaussian process cannot model"),
+        ({"sampler": "gp"}, "a Gaussian process needs the same slots"),
     ],
 )
 def test_tpe_refuses(options: dict, message: str) -> None:

@@ -97,7 +97,7 @@ def test_gp_over_one_pattern(tmp_path: Path, db: Path) -> None:
     ("args", "message"),
     [
         (["--sampler", "annealing"], "--sampler annealing: choose from tpe, random, gp, nsga2, qmc, cmaes"),
-        (["--sampler", "gp"], "a Gaussian process cannot model"),
+        (["--sampler", "gp"], "a Gaussian process needs the same slots"),
         (["--sampler", "qmc", "--bank", "templates"], "at most 256"),
         (["--startup", "0"], "--startup 0: must be at least 1"),
         (["--batch", "0"], "--batch 0: must be at least 1"),

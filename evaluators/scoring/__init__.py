@@ -1,1 +1,1 @@
-"""From cached vectors to the figures of many prompt ensembles at once."""
+"""Scores many prompt ensembles at once from cached text and picture vectors."""

@@ -1,4 +1,4 @@
-"""Accuracy and cross-entropy of many prompt ensembles at once, from their summed cosines."""
+"""Computes accuracy and cross-entropy of many prompt ensembles at once from their summed cosines."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-#: Logits up to this size go into exp as they are: it neither overflows nor vanishes in float32.
+#: exp of logits up to this size neither overflows nor underflows in float32, so that no shift is needed.
 FAR = 64.0
 
 
 class Losses:
-    """What ensembles get right of the pictures with these labels.
+    """Accuracy and cross-entropy of ensembles on pictures with labels.
 
         losses = Losses(labels, logit_scale=100.0)
         accuracy, xent = losses(2, [(slice(0, 2), sums, norm)], again=lambda i: logits[i : i + 1])
 
     Args:
         labels: (N,) class indices, sorted.
-        logit_scale: what cosines are multiplied with.
+        logit_scale: The factor on cosines.
     """
 
     def __init__(self, labels: np.ndarray, logit_scale: float) -> None:
@@ -31,18 +31,21 @@ class Losses:
         pieces: Iterable[tuple[slice, np.ndarray, np.ndarray]],
         again: Callable[[int], np.ndarray],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(S,) accuracy and (S,) mean cross-entropy in nats, float64.
+        """Score S ensembles.
 
         Args:
-            sets: S.
-            pieces: some of the sets at a time: where they are among the S, their summed cosines (s, C, N), which are
-                overwritten, and the norms (s, C) of their summed vectors.
-            again: (1, C, N) logits of the set at a position, once more.
+            sets: S, the number of ensembles.
+            pieces: Parts of the ensembles, each as (their positions among the S, their summed cosines (s, C, N), which
+                are overwritten, the norms (s, C) of their summed vectors).
+            again: Computes the logits (1, C, N) of the ensemble at a position again.
+
+        Returns:
+            (S,) accuracy and (S,) mean cross-entropy in nats, both float64.
         """
         true, top, total = np.empty((3, sets, len(self.labels)), np.float32)
         with np.errstate(over="ignore"):
             for to, sums, norm in pieces:
-                # Only what takes long is done piece by piece: threads that run short loops wait for each other.
+                # Only the long loops run piece by piece, because threads in short loops wait for each other.
                 sums *= self.scales(norm)
                 self._take_true(sums, true[to])
                 sums.max(axis=1, out=top[to])
@@ -59,18 +62,18 @@ class Losses:
         return accuracy, xent
 
     def scales(self, norm: np.ndarray) -> np.ndarray:
-        """(S, C, 1): what summed cosines are multiplied with, for norms (S, C)."""
+        """Return the factors (S, C, 1) that turn summed cosines into logits, for norms (S, C)."""
         return (self.logit_scale / np.maximum(norm, np.float32(1e-12)))[:, :, None]
 
     def _shifted(self, logits: np.ndarray) -> float:
-        """Cross-entropy of one set (1, C, N), less its largest logits in exp."""
+        """Return the cross-entropy of one ensemble's logits (1, C, N), subtracting the largest logit before exp."""
         top, true = logits.max(axis=1), np.empty((1, len(self.labels)), np.float32)
         self._take_true(logits, true)
         losses = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - true
         return float(losses.mean(dtype=np.float64))
 
     def _take_true(self, logits: np.ndarray, out: np.ndarray) -> None:
-        """Write the true classes' logits of (S, C, N) to (S, N): one by one only where classes differ in size."""
+        """Copy the logits of the true classes from (S, C, N) to (S, N), faster if classes are equally large."""
         s, classes, pictures = logits.shape
         each = pictures // classes
         names = np.arange(classes)

@@ -1,4 +1,4 @@
-"""How much memory there is, and whether an error says that it ran out."""
+"""The size of the machine's memory, and recognising errors that say it ran out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def quarter_of_ram() -> int:
-    """Bytes; 2 GB where the system does not say."""
+    """Return a quarter of the machine's memory in bytes, or 2 GiB if the system does not tell its size."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     except (AttributeError, ValueError, OSError):
@@ -14,7 +14,7 @@ def quarter_of_ram() -> int:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether this is Python's, numpy's, CUDA's or torch's CPU allocator's way of saying that memory ran out."""
+    """Return whether an error of Python, numpy or torch (CPU or CUDA) says that memory ran out."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
         and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))

@@ -1,6 +1,7 @@
-"""Figures of prompt ensembles beside accuracy and cross-entropy; each is computed only when an objective asks for it.
+"""Metrics of prompt ensembles besides accuracy and cross-entropy, computed only if an objective needs them.
 
-Every function takes logits (S, C, N) of S ensembles at the model's scale and gives (S,) float64.
+Each takes the logits (S, C, N) of S ensembles at the model's scale, the labels (N,) and a consensus (N,) (see
+`agreement`), and returns (S,) float64.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-#: Bounds of a fitted logit scale, relative to the model's: pictures that are all right would take an infinite one.
+#: Bounds of the fitted logit scale, relative to the model's; without them it is infinite if all pictures are correct.
 FITTED = (0.25, 4.0)
 
 
 def margin(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
-    """Mean probability of the true class less the largest of the others: from -1 to 1."""
+    """Return the mean of the true class's probability minus the largest other one, from -1 to 1."""
     p = probabilities(logits)
     pictures = np.arange(logits.shape[2])
     true = p[:, labels, pictures]
@@ -23,21 +24,21 @@ def margin(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None)
 
 
 def balanced(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
-    """Mean over classes of the accuracy on each class's pictures."""
+    """Return the balanced accuracy: the mean over classes of the accuracy on each class's pictures."""
     true = logits[:, labels, np.arange(logits.shape[2])]
     hits = true >= logits.max(axis=1)  # (S, N)
     return np.mean([hits[:, labels == c].mean(axis=1) for c in np.unique(labels)], axis=0)
 
 
 def xent_fitted(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
-    """Mean cross-entropy at the logit scale (within `FITTED`) where it is smallest, each ensemble at its own.
+    """Return the mean cross-entropy at the best logit scale of each ensemble, within the bounds `FITTED`.
 
-    Cross-entropy is convex in the scale; its derivative, the mean over pictures of E_p[logit] - true logit, is halved
-    in on.
+    Cross-entropy is convex in the scale, so the zero of its derivative, the mean over pictures of
+    E_p[logit] - true logit, is found by bisection.
     """
     true = logits[:, labels, np.arange(logits.shape[2])]  # (S, N)
     low, high = (np.full(len(logits), np.log(bound)) for bound in FITTED)
-    for _ in range(12):  # to 0.0003 of the logarithm
+    for _ in range(12):  # error of the logarithm at most 0.0003
         middle = (low + high) / 2
         p = probabilities(logits * np.exp(middle).astype(np.float32)[:, None, None])
         p *= logits
@@ -51,42 +52,45 @@ def xent_fitted(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | 
 
 
 def zpe(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
-    """Mean largest logit, each class's logits less their mean over the pictures (Allingham et al. 2023, section 3)."""
+    """Return the mean over pictures of the largest debiased logit (ZPE, Allingham et al. 2023, section 3).
+
+    A class's logits are debiased by subtracting their mean over the pictures.
+    """
     debiased = logits - logits.mean(axis=2, keepdims=True)
     return debiased.max(axis=1).mean(axis=1, dtype=np.float64)
 
 
 def mutual_information(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
-    """Entropy of the mean prediction less the mean entropy of predictions, in nats."""
+    """Return the mutual information of pictures and predictions: H(mean prediction) - mean H(prediction), in nats."""
     p = probabilities(logits)
     return entropy(p.mean(axis=2, dtype=np.float64)) - entropy(p).mean(axis=1, dtype=np.float64)
 
 
 def agreement(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
-    """Mean probability of the class that the consensus (N,) gives each picture."""
+    """Return the mean probability of the class that the consensus (N,) assigns to each picture."""
     if consensus is None:
         raise ValueError("agreement needs a consensus")
     return probabilities(logits)[:, consensus, np.arange(logits.shape[2])].mean(axis=1, dtype=np.float64)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax over classes (S, C, N)."""
+    """Return the softmax of logits (S, C, N) over classes."""
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     return p
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
-    """In nats, over axis 1."""
+    """Return the entropy over axis 1, in nats."""
     return -(p * np.log(np.maximum(p, 1e-12))).sum(axis=1)
 
 
 Statistic = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], np.ndarray]
 
-#: Figure of a Score -> how it is computed.
+#: The metrics by their field in a Score.
 STATISTICS: dict[str, Statistic] = {
     f.__name__: f for f in (margin, balanced, xent_fitted, zpe, mutual_information, agreement)
 }
 
-#: Those that mean nothing without labels.
+#: The metrics that need labels.
 NEED_LABELS = ("margin", "balanced", "xent_fitted")

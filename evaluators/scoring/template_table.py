@@ -1,8 +1,8 @@
-"""Scores of many prompt ensembles at once, from cached per-template logits.
+"""Scores many prompt ensembles at once from cached per-template logits.
 
-The class weight of an ensemble S is normalise(sum of the unit text vectors v of its templates) (open_clip's rule).
-So its logits are  scale * (sum_t x.v_tc) / |sum_t v_tc| : sums of what is known per template, divided by a norm
-that the templates' Gram matrix gives.  One more template costs one addition, not one encoding.
+The class weight of an ensemble is normalise(sum of the unit text vectors v of its templates), as in open_clip. Its
+logits are therefore  scale * (sum_t x.v_tc) / |sum_t v_tc| : sums of the templates' cosines, divided by a norm that
+follows from the templates' Gram matrix. One more template costs one addition and no encoding.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ from promptsearch.evaluators.scoring.memory import quarter_of_ram
 from promptsearch.evaluators.scoring.metrics import STATISTICS, probabilities
 from promptsearch.evaluators.scoring.mmap_array import filed, let_go
 
-#: Floats of working memory per chunk of sets: they stay in a core's second-level cache, and are so many that threads
+#: Floats of working memory per chunk of sets: few enough for a core's second-level cache, and enough that threads
 #: seldom wait for each other between two of numpy's loops.
 CHUNK_FLOATS = 330_000
 
-#: Chunks of sets that a thread takes at a time.
+#: Number of chunks that a thread takes at a time.
 CHUNKS = 16
 
-#: Sums of larger arrays (C, N) are made set by set, of smaller ones many at a time.
+#: Arrays (C, N) of more floats are summed set by set, smaller ones for many sets at once.
 SMALL = 16_000
 
-#: Tables of more templates take their norms from summed vectors too: Gram matrices take memory with the square of that.
+#: Larger tables compute norms from summed vectors, because the memory of Gram matrices is quadratic in their size.
 PAIRED = 2048
 
-#: Templates whose vectors are copied at a time.
+#: Number of templates whose vectors are copied at a time.
 PART = 256
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class TemplateTable:
-    """Per-template logits and Gram matrices on one set of pictures, growing as templates are added.
+    """Per-template logits and Gram matrices on one set of pictures, which grow as templates are added.
 
     Args:
         features: (N, D) unit vectors of the pictures.
         labels: (N,) class indices.
-        logit_scale: what logits are multiplied with in the cross-entropy.
-        memory: bytes that the table may take (default: a quarter of the RAM).  Where the logits of all templates do
-            not fit, none are kept: they are computed from the vectors again whenever they are needed, and vectors
-            that take more than half of it lie in a temporary file.
+        logit_scale: The factor on cosines in the cross-entropy.
+        memory: Largest number of bytes that the table may use; by default a quarter of the RAM. If the logits of all
+            templates do not fit, they are computed again whenever they are needed. If the vectors take more than half
+            of it, they are stored in a temporary file.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, logit_scale: float, memory: int | None = None) -> None:
         self.memory = quarter_of_ram() if memory is None else memory
-        # By class: the true logits are then one slice per class.
+        # Sort the pictures by class, so that the true logits are one slice per class.
         self.order = np.argsort(labels, kind="stable")
         self.features = np.ascontiguousarray(features[self.order], dtype=np.float32)
         self.labels = np.ascontiguousarray(labels[self.order])
@@ -68,7 +68,7 @@ class TemplateTable:
         self.size = 0
         self._logits = np.empty((0, 0, len(labels)), np.float32)  # (T, C, N)
         self._vectors = np.empty((0, 0, features.shape[1]), np.float32)  # (T, C, D)
-        self._file: mmap.mmap | None = None  # the file of the vectors, where they do not fit
+        self._file: mmap.mmap | None = None  # memory map of the vectors, if they are in a file
         self._gram = Gram(np.empty((0, 0, 0), np.float32))
         self._recent = _Recent(1)
         self._cores = available_cores()
@@ -81,8 +81,8 @@ class TemplateTable:
             room = max(new, 2 * len(self._vectors))
             self._make_room(room, c, d)
         for row, v in enumerate(vectors, self.size):
-            # One product of one shape per template: the same bits whatever else is added with it, so that a run
-            # that was killed and resumed, and scores its sets in other batches, still gets the same scores.
+            # One product of the same shape for every template gives the same bits whatever else is added with it. A
+            # resumed run, which scores its sets in other batches, therefore gets the same scores.
             self._vectors[row] = v
             if self.kept:
                 self._logits[row] = v @ self.features.T
@@ -92,17 +92,17 @@ class TemplateTable:
         let_go(self._file)
 
     def part(self, at: np.ndarray) -> TemplateTable:
-        """A table of some of the pictures (some of them several times, perhaps) with all templates: nothing is encoded.
+        """Return a table with the same templates on some of the pictures, without encoding anything.
 
         Args:
-            at: (n,) positions among the pictures as they were given.
+            at: (n,) indices of the pictures, in the order in which they were given; they may repeat.
         """
         place = np.empty(len(self.order), np.intp)
         place[self.order] = np.arange(len(self.order))
         own = place[at]
         other = TemplateTable(self.features[own], self.labels[own], float(self.logit_scale), self.memory)
         other.size, other._file = self.size, self._file
-        # Views without room: a template that is added to either table makes that one copy what it has.
+        # These are views without spare memory: when a template is added to either table, it copies its arrays.
         other._vectors = self._vectors[: self.size]
         if self.kept:
             other._gram = self._gram.part(self.size)
@@ -111,24 +111,24 @@ class TemplateTable:
 
     @property
     def kept(self) -> bool:
-        """Whether per-template logits are kept; otherwise they are computed again each time."""
+        """Whether the per-template logits are stored; otherwise they are computed again each time."""
         return len(self._logits) > 0
 
     @property
     def _paired(self) -> bool:
-        """Whether the Gram matrices are kept; otherwise norms come from summed vectors."""
+        """Whether Gram matrices are stored; otherwise norms are computed from summed vectors."""
         return len(self._gram) > 0
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
-        """(k, C, D) unit class vectors of these templates."""
+        """Return the unit class vectors (k, C, D) of k templates."""
         return self._vectors[list(rows)]
 
     def score(self, index: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Accuracy and cross-entropy of S ensembles of k templates each.
+        """Compute accuracy and cross-entropy of S ensembles of k templates each.
 
         Args:
             index: (S, k) rows of the table.
-            weights: (S, k) positive, or None for equal ones.
+            weights: (S, k) positive weights, or None for equal ones.
 
         Returns:
             (S,) accuracy and (S,) mean cross-entropy in nats, both float64.
@@ -157,10 +157,16 @@ class TemplateTable:
         names: Sequence[str],
         consensus: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
-        """Figures of `STATISTICS`, (S,) each, of S ensembles of k templates each; index and weights as for `score`.
+        """Compute metrics of S ensembles of k templates each.
 
         Args:
-            consensus: (N,) classes, in the table's order, for "agreement".
+            index: (S, k) rows of the table.
+            weights: (S, k) positive weights, or None for equal ones.
+            names: Names of metrics, keys of `STATISTICS`.
+            consensus: (N,) classes in the table's order, needed for "agreement".
+
+        Returns:
+            (S,) float64 for each metric.
         """
         found = {name: np.empty(len(index)) for name in names}
         self._gram.know(self._vectors, self.size, index)
@@ -174,13 +180,13 @@ class TemplateTable:
         return found
 
     def consensus(self, rows: Sequence[int]) -> np.ndarray:
-        """(N,) classes with the highest mean probability over these templates, in the table's order."""
+        """Return for each picture, in the table's order, the class of the highest mean probability over templates."""
         room = self._room()
         total = sum(probabilities(self._logits_of(np.array([[row]]), None, room))[0].astype(np.float64) for row in rows)
         return np.asarray(total).argmax(axis=0)
 
     def _logits_of(self, index: np.ndarray, weights: np.ndarray | None, room: np.ndarray) -> np.ndarray:
-        """(S, C, N) logits, in `room`."""
+        """Compute logits (S, C, N) in the working memory `room`."""
         sums, norm = self._sums(index, weights, room)
         sums *= self._losses.scales(norm)
         return sums
@@ -238,7 +244,7 @@ class TemplateTable:
             let_go(self._file)
 
     def _product(self, row: int) -> np.ndarray:
-        """(C, N) logits of one template, the same bits whenever they are computed."""
+        """Compute the cosines (C, N) of one template, always with the same bits."""
         return np.asarray(self._vectors[row] @ self.features.T)
 
     def _cross(self, parents: np.ndarray, summed: np.ndarray, some: slice) -> np.ndarray:
@@ -254,28 +260,30 @@ class TemplateTable:
         return np.einsum("scd,scd->sc", self._vectors[some], self._vectors[some])
 
     def _chunks(self, sets: int, pieces: int = 1) -> list[slice]:
-        """Parts of the sets, of at most `pieces` times what fits the working memory."""
+        """Split sets into parts of at most `pieces` times what fits into the working memory."""
         step = pieces * max(1, CHUNK_FLOATS // max(1, self._vectors.shape[1] * len(self.labels)))
         parts = -(-sets // step)
-        if pieces > 1:  # a share for every thread
+        if pieces > 1:  # at least one part for every thread
             parts = min(sets, max(parts, self._cores))
-        step = -(-sets // max(1, parts))  # even ones
+        step = -(-sets // max(1, parts))  # of equal size
         return [slice(at, min(at + step, sets)) for at in range(0, sets, max(1, step))]
 
     def _spread(
         self, work: Callable[[slice, np.ndarray], None], chunks: Sequence[slice], threads: int | None = None
     ) -> None:
-        """Numpy releases the interpreter's lock in its loops: threads share one table without copies.
+        """Work through chunks in threads, which run in parallel because numpy releases the interpreter's lock.
 
         Args:
-            work: is given a chunk and a thread's own (s, C, N) floats to work in: new memory for every chunk would take
-                as long as the arithmetic.
+            work: Called with a chunk and the thread's working memory (s, C, N), which is allocated once per thread
+                because new memory for every chunk would take as long as the arithmetic.
+            chunks: The chunks.
+            threads: Number of threads; by default one per core.
         """
         left = iter(chunks)
 
         def one_thread(_: int) -> None:
             room = self._room()
-            for part in left:  # shared: each thread takes the next that nobody has
+            for part in left:  # the iterator is shared by all threads
                 work(part, room)
 
         threads = min(threads or self._cores, len(chunks))
@@ -287,12 +295,12 @@ class TemplateTable:
                 pass
 
     def _room(self) -> np.ndarray:
-        """(s, C, N) floats to work in."""
+        """Allocate working memory (s, C, N)."""
         shape = self._vectors.shape[1], len(self.labels)
         return np.empty((max(1, CHUNK_FLOATS // max(1, math.prod(shape))), *shape), np.float32)
 
     def _sums(self, index: np.ndarray, weights: np.ndarray | None, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(S, C, N) summed cosines, in `room`, and (S, C) norms of the summed vectors."""
+        """Return the summed cosines (S, C, N), in `room`, and the norms (S, C) of the summed vectors."""
         sums, k = room[: len(index)], index.shape[1]
         if k > LARGE:
             vectors = self._vector_sums(index, weights)
@@ -307,7 +315,7 @@ class TemplateTable:
         return sums, np.sqrt(gram.sum(axis=(1, 2)))
 
     def _add_up(self, index: np.ndarray, weights: np.ndarray | None, out: np.ndarray) -> None:
-        """Sums of the templates' logits (S, C, N), those not kept computed, or still at hand; weighted."""
+        """Write the weighted sums (S, C, N) of the templates' cosines to `out`, computing those that are not stored."""
         if self.kept and math.prod(out.shape[1:]) < SMALL:
             np.take(self._logits, index[:, 0], axis=0, out=out, mode="clip")
             if weights is not None:
@@ -323,7 +331,7 @@ class TemplateTable:
                 np.add(out[i], term, out=out[i]) if j else np.copyto(out[i], term)
 
     def _vector_sums(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-        """(S, C, D) summed vectors of S ensembles."""
+        """Return the summed vectors (S, C, D) of S ensembles."""
         return np.stack([self._summed_vectors(r, None if weights is None else weights[i]) for i, r in enumerate(index)])
 
     def _summed_vectors(self, row: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -331,7 +339,7 @@ class TemplateTable:
         return np.tensordot(w, self._vectors[row], axes=1)  # (C, D)
 
     def _make_room(self, room: int, classes: int, dim: int) -> None:
-        """Larger arrays with what is known copied over; logits and Gram matrices only while they fit the memory."""
+        """Allocate larger arrays and copy the old ones; logits and Gram matrices are dropped once they do not fit."""
         try:
             old, file, shape = self._vectors, self._file, (room, classes, dim)
             if 4 * math.prod(shape) <= self.memory // 2:
@@ -344,18 +352,18 @@ class TemplateTable:
                 let_go(file, self._file)
             logits, gram = (room, classes, len(self.labels)), (room, room, classes)
             vectors = 0 if self._file is not None else self._vectors.nbytes
-            known = vectors + self._logits.nbytes + self._gram.products.nbytes  # all there while they are copied
+            known = vectors + self._logits.nbytes + self._gram.products.nbytes  # in memory during the copy
             self._logits = self._grown(self._logits, logits, known + 4 * math.prod(logits))
             need = known + 4 * math.prod(logits) + 4 * math.prod(gram) if room <= PAIRED else sys.maxsize
             self._gram = self._gram.grown(self._grown(self._gram.products, gram, need))
         except MemoryError as e:
             raise PromptSearchError(
-                f"memory ran out while scoring with a budget of {self.memory / 2**30:.1f} GB: lower --memory"
+                f"memory ran out while scoring with a budget of {self.memory / 2**30:.1f} GB; use a smaller --memory"
             ) from e
         self._recent = _Recent(max(1, self.memory // 4 // (4 * classes * len(self.labels))))
 
     def _grown(self, old: np.ndarray, shape: tuple[int, ...], need: int) -> np.ndarray:
-        """A larger array with what is known copied over; an empty one where it does not fit, and once it did not."""
+        """Copy an array to a larger one; return an empty one if it does not fit, or did not fit before."""
         if need > self.memory or (self.size and not len(old)):
             return np.empty((0, *shape[1:]), np.float32)
         new = np.empty(shape, np.float32)
@@ -366,7 +374,11 @@ class TemplateTable:
 
 
 class _Recent:
-    """The last arrays that were computed, each by its row."""
+    """A cache of the most recently used arrays.
+
+    Args:
+        room: Largest number of arrays.
+    """
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -377,18 +389,18 @@ class _Recent:
         if array is None:
             array = compute(row)
             for old in list(self._arrays)[: max(0, len(self._arrays) - self.room + 1)]:
-                self._arrays.pop(old, None)  # another thread may have been first
+                self._arrays.pop(old, None)  # another thread may have removed it already
         self._arrays[row] = array
         return array
 
 
 def _neighbours(index: np.ndarray) -> np.ndarray:
-    """An order of the sets (S, k) in which those with the same rare template follow each other."""
+    """Return an order of sets (S, k) in which sets that share a rare template are adjacent."""
     uses = np.bincount(index.reshape(-1))
     rarest = index[np.arange(len(index)), uses[index].argmin(axis=1)]
     return np.argsort(rarest, kind="stable")
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
-    """(S, C) lengths of vectors (S, C, D)."""
+    """Return the lengths (S, C) of vectors (S, C, D)."""
     return np.sqrt(np.einsum("scd,scd->sc", vectors, vectors))
