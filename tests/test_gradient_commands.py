@@ -228,7 +228,7 @@ def test_class_specific_and_augmented(here: Path) -> None:
         ("coop", ["--sample", "2", "--bank", "openai-cifar", "--kg", "8"], "--kg would do nothing: --sample learns no"),
         ("coop", ["--sample", "2", "--bank", "openai-cifar", "--epochs", "8"], "--epochs would do nothing"),
         ("coop", ["--sample", "0", "--bank", "openai-cifar"], "--sample 0: give at least 1"),
-        ("coop", ["--sample", "99", "--bank", "openai-cifar"], "--sample 99: the bank has 18"),
+        ("coop", ["--sample", "99", "--bank", "openai-cifar"], "--sample 99: the bank has only 18"),
         ("coop", ["--fluency-lm", "./nowhere"], "--fluency-lm ./nowhere: no such folder"),
         ("names", ["--template", "no place"], "no {}"),
         ("names", ["--template", "many {}s"], "put spaces around {}"),
@@ -241,7 +241,7 @@ def test_class_specific_and_augmented(here: Path) -> None:
         ("pez", ["--rate", "-1"], "--rate -1"),
         ("pez", ["--position", "back"], "--position back"),
         ("vpt", ["--border", "17"], "--border 17: this model's pictures are 32×32"),
-        ("vpt", ["--border", "0"], "--border 0: at least 1 pixel"),
+        ("vpt", ["--border", "0"], "--border 0: the border must be at least 1 pixel"),
         ("vpt", ["--kind", "deep", "--tokens", "-1"], "--tokens -1"),
         ("vpt", ["--tokens", "4"], "--tokens would do nothing"),
         ("vpt", ["--kind", "deep", "--border", "4"], "--border would do nothing"),
@@ -283,7 +283,7 @@ def test_a_class_name_that_leaves_no_room(here: Path, tmp_path: Path) -> None:
                 Image.new("RGB", (32, 32), colour).save(tmp_path / "data" / split / name / f"{i}.png")
     for command in ("coop", "names", "pez"):
         told = error(here, command, "--dataset", str(tmp_path / "data"), code=2)
-        assert f"class '{long}'" in told and "the model reads 24" in told
+        assert f"class '{long}'" in told and "context length is 24" in told
 
 
 def error(here: Path, command: str, *args: str, code: int) -> str:
