@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from promptsearch.errors import InputError
+from promptsearch.search.gradient.graphed_step import GraphedStep
 from promptsearch.search.gradient.hull import BankHull
 from promptsearch.search.gradient.learned import Learned
 from promptsearch.search.gradient.tower import Layout, TextTower
@@ -189,7 +190,9 @@ def coop(
             value = value + options.hull * hull.distance(weights)
         return value
 
-    losses = train({"context": context}, loss, len(labels), schedule, seed, checkpoint=checkpoint, progress=progress)
+    same = x is not None and hull is None  # the same computation for every batch
+    step = GraphedStep(loss, [context]) if same else loss
+    losses = train({"context": context}, step, len(labels), schedule, seed, checkpoint=checkpoint, progress=progress)
     with torch.no_grad():
         weights = tower.encode(layout, context)
         tensors = {"context": context.cpu().numpy()}

@@ -13,6 +13,7 @@ import numpy as np
 
 from promptsearch.banks import BASELINE, Template
 from promptsearch.errors import InputError
+from promptsearch.search.gradient.graphed_step import GraphedStep
 from promptsearch.search.gradient.learned import Learned
 from promptsearch.search.gradient.tower import Layout, TextTower, split_template
 from promptsearch.search.gradient.training import (
@@ -136,7 +137,7 @@ def learn_names(
 
     losses = train(
         {"names": names},
-        loss,
+        GraphedStep(loss, [names]),
         len(labels),
         schedule,
         seed,

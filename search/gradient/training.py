@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import pickle
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.search.gradient.graphed_step import BatchLoss, GraphedStep, gradients
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +24,6 @@ Progress = Callable[[int, int, str], None]
 
 #: Largest learning rate; an optimiser's products with a larger one do not fit into 32 bits.
 MOST = 1e30
-
-#: Computes the loss of a batch from the pictures' indices (B,) and a random generator.
-BatchLoss = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 
 
 def no_progress(done: int, total: int, what: str) -> None:
@@ -213,6 +212,7 @@ def train(
             kept = len(losses)
         return amount
 
+    step_of = loss.step if isinstance(loss, GraphedStep) else functools.partial(gradients, loss, tensors=tensors)
     whole = count // schedule.batch * schedule.batch or count
     for epoch in range(len(losses), schedule.epochs):
         for group in optim.param_groups:
@@ -221,9 +221,9 @@ def train(
         order = torch.randperm(count, generator=random)[:whole]
         total = 0.0
         for step, batch in enumerate(order.split(schedule.batch)):
-            value = loss(batch, random)
+            value, found = step_of(batch, random)
             amount = finite(value, f"of epoch {epoch}, step {step}")
-            for t, g in zip(tensors, torch.autograd.grad(value, tensors), strict=True):
+            for t, g in zip(tensors, found, strict=True):
                 t.grad = g
             optim.step()
             total += amount * len(batch)
