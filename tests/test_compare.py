@@ -261,7 +261,7 @@ def test_a_cell_that_something_else_took_away_is_told(made: list[str], monkeypat
     with monkeypatch.context() as m:
         m.setattr(Comparison, "compute", robbed)
         message = run(args, 1).stderr.strip().splitlines()[-1]
-    assert "was computed and is gone (of 1 cells)" in message and "give the same command again" in message
+    assert "was deleted after it was computed (1 in all)" in message and "run the same command again" in message
     assert len(document(args)["cells"]) == 16
 
 

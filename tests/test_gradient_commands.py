@@ -147,7 +147,7 @@ def test_a_comparison_says_what_the_commands_say(here: Path) -> None:
     result = CliRunner().invoke(compare, [*problem, *bank, "--shots", "1"])
     assert result.exit_code == 0, (result.output, result.exception)
     shown = json.loads(result.stdout)
-    assert any("vpt-deep is left out" in n and "no ViT" in n for n in shown["notes"])
+    assert any("vpt-deep is skipped" in n and "not a ViT" in n for n in shown["notes"])
     cells = {c["method"]: c for c in shown["cells"]}
     for method, args in {
         "coop": ["coop"],

@@ -1,1 +1,1 @@
-"""The gradient baselines of the literature on the same pictures as the searches."""
+"""Runs the gradient baselines of the literature on the same pictures as the searches."""

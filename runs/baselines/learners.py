@@ -1,7 +1,7 @@
-"""Every gradient baseline from a Setting to what it learnt, decoded and ready to be scored.
+"""The gradient baselines as functions that train on a Setting and return decoded, scorable results.
 
-Each function trains with `search/gradient` on the setting's few shots; `promptsearch coop` and its like, and
-`promptsearch compare`, call the same ones.
+Each trains with `search/gradient` on the setting's support set. The baselines' commands and `promptsearch compare` call
+the same functions.
 """
 
 from __future__ import annotations
@@ -23,17 +23,24 @@ if TYPE_CHECKING:
 
     from promptsearch.search.gradient import CoOpOptions, NamesOptions, PezOptions, SparseOptions, VptOptions
 
-UNREADABLE = "What was learnt are vectors; the words shown are those nearest to them, scored as text below."
+UNREADABLE = "The result consists of learnt vectors. The words shown are the nearest ones, scored as text below."
 
-#: Templates of a bank shown for the mixture nearest to learnt vectors.
+#: Number of templates shown of the mixture nearest to learnt vectors.
 NEAREST = 4
 
-#: Pictures of one forward pass.
+#: Number of pictures in a forward pass.
 BATCH = 64
 
 
 def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = None, augment: bool = False) -> Trained:
-    """CoOp and its variants; with a bank also the templates nearest to what was learnt."""
+    """Learn context vectors with CoOp or one of its variants, and decode them to their nearest words.
+
+    Args:
+        setting: What to train with.
+        options: Options of CoOp.
+        bank: If given, the result also has the bank's templates nearest to the learnt vectors.
+        augment: Whether pictures are cropped and flipped at random in every step, instead of using cached features.
+    """
     from promptsearch.search.gradient import AugmentedPictures, coop, decode_context, top_templates
     from promptsearch.search.gradient.words import METRICS
 
@@ -42,7 +49,7 @@ def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = No
     features: Any = support.features
     if augment:
         features = AugmentedPictures(encoder.model, encoder.preprocess, setting.pictures("train", support.indices))
-        notes = ["Pictures are cropped and mirrored anew for every step."]
+        notes = ["Pictures are cropped and flipped at random in every step."]
     learned = coop(
         setting.tools.tower,
         setting.class_names,
@@ -66,7 +73,13 @@ def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = No
 
 
 def sample_bank(setting: Setting, options: SparseOptions, bank: Bank) -> Trained:
-    """A mixture of a bank's templates, annealed to an ensemble of a few real ones."""
+    """Learn a mixture of a bank's templates, annealed to a small ensemble.
+
+    Args:
+        setting: What to train with.
+        options: Options of the learnt distribution.
+        bank: The bank.
+    """
     from promptsearch.search.gradient import learn_ensemble
 
     found, learned = learn_ensemble(
@@ -83,7 +96,12 @@ def sample_bank(setting: Setting, options: SparseOptions, bank: Bank) -> Trained
 
 
 def learn_class_names(setting: Setting, options: NamesOptions) -> Trained:
-    """Class names learnt under a frozen template, and read as their nearest words."""
+    """Learn class names in a frozen template, and decode them to their nearest words.
+
+    Args:
+        setting: What to train with.
+        options: Options of learnt class names.
+    """
     from promptsearch.search.gradient import decode_names, learn_names
     from promptsearch.search.gradient.words import METRICS
 
@@ -103,7 +121,12 @@ def learn_class_names(setting: Setting, options: NamesOptions) -> Trained:
 
 
 def project_words(setting: Setting, options: PezOptions) -> Trained:
-    """A hard prompt of real words by projected gradients."""
+    """Learn a prompt of real words by projected gradients (PEZ).
+
+    Args:
+        setting: What to train with.
+        options: Options of PEZ.
+    """
     from promptsearch.search.gradient import pez
 
     template, learned = pez(
@@ -119,7 +142,13 @@ def project_words(setting: Setting, options: PezOptions) -> Trained:
 
 
 def prompt_pictures(setting: Setting, options: VptOptions, template: str = BASELINE) -> Trained:
-    """A visual prompt, the text side frozen."""
+    """Learn a visual prompt; prompts and class names are fixed.
+
+    Args:
+        setting: What to train with.
+        options: Options of the visual prompt.
+        template: The template that classifies.
+    """
     import torch
 
     from promptsearch.search.gradient import learn_visual_prompt
@@ -149,7 +178,13 @@ def prompt_pictures(setting: Setting, options: VptOptions, template: str = BASEL
 
 @dataclass(frozen=True)
 class Prompted:
-    """A visual prompt that was learnt before, and the class weights (C, D) that classify under it."""
+    """A learnt visual prompt with its class weights.
+
+    Attributes:
+        kind: "border", "shallow" or "deep".
+        tensors: The learnt tensors by name.
+        weights: (C, D) class weights of unit length.
+    """
 
     kind: str
     tensors: Mapping[str, np.ndarray]
@@ -157,7 +192,17 @@ class Prompted:
 
 
 def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str, indices: np.ndarray) -> np.ndarray:
-    """(P, n) predicted classes of the pictures at `indices` under each prompt; each picture is decoded once for all."""
+    """Classify pictures with several visual prompts, decoding each picture once.
+
+    Args:
+        problem: Model and data set.
+        prompts: P visual prompts.
+        split: "train" or "test".
+        indices: (n,) indices of the pictures.
+
+    Returns:
+        (P, n) predicted class indices.
+    """
     import torch
 
     from promptsearch.search.gradient import VisualPrompt, VptOptions
@@ -177,17 +222,17 @@ def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str,
 
 
 def _few_shots(setting: Setting) -> tuple[np.ndarray, np.ndarray, float]:
-    """What is learnt from: picture features (N, D), labels (N,), and the scale of the logits."""
+    """Return the support set's features (N, D) and labels (N,), and the logit scale."""
     return setting.support.features, setting.support.labels, setting.logit_scale
 
 
 def _kept(setting: Setting) -> dict[str, Any]:
-    """Where a training keeps its state, and who is told of it."""
+    """Return the arguments for saving and reporting a training's state."""
     return {"checkpoint": setting.checkpoint, "progress": setting.progress}
 
 
 def _batches(preprocess: Any, pictures: Iterable[Image]) -> Iterator[torch.Tensor]:
-    """Preprocessed pictures (B, 3, H, W), decoded as they are needed."""
+    """Yield batches of preprocessed pictures (B, 3, H, W)."""
     import torch
 
     batch: list[torch.Tensor] = []

@@ -1,4 +1,4 @@
-"""What a gradient baseline trains with, and what it hands back: class weights, and the texts that stand for them."""
+"""The input (Setting) and output (Trained) of the gradient baselines."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 class TextTools:
-    """A model's text tower and its vocabulary, made once for all that is learnt with it.
+    """A model's text tower and vocabulary, which are built on first use.
 
-    tools = TextTools(encoder)
-    tools.words.nearest(vectors)
+        tools = TextTools(encoder)
+        tools.words.nearest(vectors)
+
+    Args:
+        encoder: The encoder of the model.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -30,12 +33,14 @@ class TextTools:
 
     @functools.cached_property
     def tower(self) -> TextTower:
+        """The text tower, which encodes prompts with learnt vectors."""
         from promptsearch.search.gradient import TextTower
 
         return TextTower(self.encoder.model, self.encoder.tokenizer)
 
     @functools.cached_property
     def words(self) -> Words:
+        """The words that learnt vectors are decoded to."""
         from promptsearch.search.gradient import Words
 
         self.encoder.progress(0, 0, "reading the vocabulary")
@@ -44,7 +49,16 @@ class TextTools:
 
 @dataclass
 class Setting:
-    """What a method trains with."""
+    """What a method trains with.
+
+    Attributes:
+        problem: Model and data set.
+        task: The draw: support, validation and test split.
+        evaluator: Scores prompt sets on the task.
+        tools: Text tower and vocabulary of the model.
+        progress: Called during training.
+        checkpoint: Where the training's state is saved, if anywhere.
+    """
 
     problem: Problem
     task: Task
@@ -55,37 +69,45 @@ class Setting:
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """The task's class names."""
         return self.task.class_names
 
     @property
     def support(self) -> Split:
+        """The support set, the few labelled pictures to train on."""
         return self.task.support
 
     @property
     def logit_scale(self) -> float:
+        """The model's logit scale (the factor, not its logarithm)."""
         return self.problem.encoder.logit_scale
 
     def bank_weights(self, templates: Sequence[str]) -> np.ndarray:
-        """(T, C, D) unit class features of each template alone."""
+        """Return the unit class features (T, C, D) of T templates."""
         sets = [PromptSet.of(t) for t in templates]
         self.evaluator.score(sets)  # encodes them all in one call
         return np.stack([self.evaluator.class_weights(s) for s in sets])
 
     def pictures(self, split: str, indices: np.ndarray) -> Iterator[Image]:
-        """The pictures themselves.
+        """Yield the pictures at some indices of a split.
 
         Raises:
-            InputError: there is a feature pack only.
+            InputError: The data set is a feature pack without pictures.
         """
         return (picture.open() for picture in self.problem.source.stored(split, indices.tolist()))
 
 
 @dataclass
 class Row:
-    """Class weights with the text that stands for them.
+    """A result of a method: class weights with the prompts they come from.
 
     Attributes:
-        shares: of the texts in a weighted ensemble.
+        name: Name of the row in tables.
+        weights: (C, D) class weights of unit length.
+        texts: The templates; for learnt vectors, the nearest words.
+        class_names: Class names, if they differ from the task's.
+        readable: Whether the texts are the prompts themselves.
+        shares: Weights of the texts in a weighted ensemble.
     """
 
     name: str
@@ -98,12 +120,16 @@ class Row:
 
 @dataclass
 class Trained:
-    """What a method hands back.
+    """What a method returns.
 
     Attributes:
-        winner: what it learnt, as class weights.
-        others: what else is to be scored, the decoded texts above all.
-        support, test: picture features instead of the model's own, where pictures were prompted.
+        learned: Class weights and learnt tensors.
+        winner: What was learnt.
+        others: Further rows to score, such as decoded texts.
+        baselines: Prompt sets to compare with, by name.
+        notes: Sentences shown with the result.
+        support: (N, D) features of the support set under a visual prompt, else None.
+        test: Returns the features of test pictures under a visual prompt by their indices, else None.
     """
 
     learned: Learned
@@ -116,14 +142,21 @@ class Trained:
 
 
 def decoded_row(setting: Setting, name: str, texts: Sequence[str], class_names: Sequence[str] | None = None) -> Row:
-    """Templates (one, or one per class) that were decoded from vectors, scored as the texts they are."""
+    """Return the row of decoded text, with the class weights of the text itself.
+
+    Args:
+        setting: What was trained with.
+        name: Name of the row.
+        texts: One template, or one per class.
+        class_names: Decoded class names; by default the task's.
+    """
     names = list(class_names or setting.class_names)
     weights = setting.problem.encoder.encode_texts(filled(texts, names))
     return Row(name, weights, list(texts), None if class_names is None else names, readable=False)
 
 
 def set_row(setting: Setting, name: str, prompt_set: PromptSet) -> Row:
-    """A prompt set as it is."""
+    """Return the row of a prompt set."""
     names = None if prompt_set.class_names is None else list(prompt_set.class_names)
     shares = None if prompt_set.weights is None else list(prompt_set.weights)
     texts = [str(t) for t in prompt_set.templates]
@@ -131,10 +164,10 @@ def set_row(setting: Setting, name: str, prompt_set: PromptSet) -> Row:
 
 
 def filled(texts: Sequence[str], class_names: Sequence[str]) -> list[str]:
-    """One text per class, from a template for all of them, or from one for each."""
+    """Put class names into one template for all classes, or into one template per class."""
     return [texts[c % len(texts)].replace("{}", n) for c, n in enumerate(class_names)]
 
 
 def whole_bank(templates: Sequence[Any]) -> list[tuple[str, PromptSet]]:
-    """The baseline of a method that has a bank."""
+    """Return the baseline of methods with a bank: the average of all its templates."""
     return [("whole bank averaged", PromptSet.of(*templates))]

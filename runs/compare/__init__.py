@@ -1,1 +1,1 @@
-"""Methods, shots, seeds and data sets side by side: every cell computed once."""
+"""Compares methods over data sets, shots and seeds, computing each combination once."""

@@ -1,4 +1,4 @@
-"""The cells of a comparison in its study: one trial for each method on each draw, computed once, by one process."""
+"""Stores the cells of a comparison in an Optuna study: one trial for each method on each draw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from promptsearch.runs.store.storage import alone
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one draw of one data set, with all else that its result depends on as `inputs`."""
+    """One method on one draw of a data set.
+
+    Attributes:
+        method: Name of the method.
+        dataset: Name of the data set.
+        shots: Labelled pictures per class.
+        seed: Seed of the draw.
+        inputs: Hash of all else that the result depends on.
+    """
 
     method: str
     dataset: str
@@ -31,6 +39,7 @@ class Cell:
 
     @property
     def key(self) -> str:
+        """Short hash that identifies the cell."""
         return digest_of(asdict(self))[:16]
 
     def __str__(self) -> str:
@@ -38,7 +47,7 @@ class Cell:
 
 
 class Cells:
-    """What a comparison's study knows of its cells.
+    """The cells of a comparison, shared by all processes that compute it.
 
         cells = Cells(record, folder)
         with cells.alive():
@@ -46,10 +55,14 @@ class Cells:
                 cells.finish(claim, cell, {"seconds": 1.5}, {"row 0": weights})
         figures, arrays = cells.done()[cell.key], cells.arrays(cell)
 
-    Figures are an attribute of the trial, arrays a file in `folder` beside the runs.  A claim is taken under the
-    storage's lock, so that several processes share the work; the cell of one that died is computed anew (a training
-    goes on from its checkpoint): at once where that was a process of this machine, else when its heartbeat has stopped.
-    Machines that share a comparison share `folder` as well, or each computes what it has no arrays of.
+    A cell's figures are an attribute of its trial, and its arrays are a file in `folder`. A process claims a cell under
+    the storage's lock before it computes it. The cell of a process that died is computed again (a training resumes from
+    its checkpoint): at once if the process was on this machine, otherwise when its heartbeat has stopped. Machines that
+    share a comparison should share `folder` too; otherwise each computes the cells whose arrays it does not have.
+
+    Args:
+        record: The comparison's study; None in a worker that only computes.
+        folder: Folder of the arrays.
     """
 
     def __init__(self, record: RunRecord | None, folder: Path) -> None:
@@ -58,17 +71,17 @@ class Cells:
 
     @property
     def record(self) -> RunRecord:
-        """The study; a worker that only computes has none."""
+        """The comparison's study."""
         assert self._record is not None
         return self._record
 
     def alive(self) -> Heartbeat:
-        """While this is entered, the cells that this process has in hand are kept from others."""
+        """Context manager that keeps this process's claims alive."""
         assert self._heartbeat is not None
         return self._heartbeat
 
     def done(self) -> dict[str, dict[str, Any]]:
-        """The figures of every finished cell whose arrays are there, by key."""
+        """Return the figures of every finished cell whose arrays exist, by key."""
         from optuna.trial import TrialState
 
         with self.record.recording():
@@ -77,13 +90,17 @@ class Cells:
         return {key: figures for key, figures in found.items() if self._file(key).exists()}
 
     def count(self) -> int:
-        """How many cells the study holds, those of earlier grids among them."""
+        """Return the number of finished cells in the study, including those of earlier comparisons."""
         from optuna.trial import TrialState
 
         return len(self.record.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def claim(self, cell: Cell) -> int | None:
-        """The trial to finish, or None where another process has the cell in hand, or finished it."""
+        """Claim a cell for this process.
+
+        Returns:
+            The id of its trial, or None if another process is computing the cell or has finished it.
+        """
         import optuna
         from optuna.trial import TrialState
 
@@ -98,7 +115,7 @@ class Cells:
                     if self._file(cell.key).exists():
                         return None
                     continue
-                owner = t.user_attrs["owner"] if t.state == TrialState.RUNNING else None  # one that waits is nobody's
+                owner = t.user_attrs["owner"] if t.state == TrialState.RUNNING else None  # waiting trials have no owner
                 if owner not in (None, this_process()) and not is_dead(owner):
                     return None
                 claim = t._trial_id
@@ -107,21 +124,27 @@ class Cells:
                 attrs = {**asdict(cell), "key": cell.key}
                 template = optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=attrs)
                 claim = storage.create_new_trial(record.study._study_id, template)
-            # Of a process that dies in between: a cell that waits is free, and one that runs has given a sign of life,
-            # without which Optuna would never take it for dead.
+            # This order is safe if the process dies in between: a waiting cell is free, and a running one has sent a
+            # heartbeat, without which Optuna would never consider it dead.
             self.alive().hold([claim])
             storage.set_trial_user_attr(claim, "owner", this_process())
-            storage.set_trial_state_values(claim, TrialState.RUNNING)  # nothing, where it ran already
+            storage.set_trial_state_values(claim, TrialState.RUNNING)  # does nothing if it was running already
             return claim
 
     def finish(self, claim: int, cell: Cell, figures: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:
-        """Keep what a cell gave: the arrays first, so that a finished trial always has them.
+        """Store the result of a cell; the arrays first, so that a finished trial always has them.
+
+        Args:
+            claim: The id of the trial, from `claim`.
+            cell: The cell.
+            figures: JSON-serialisable figures.
+            arrays: Arrays by name.
 
         Returns:
-            False where the cell was given to another meanwhile, because this process slept so long.
+            False if the cell was given to another process meanwhile, because this one was suspended for too long.
 
         Raises:
-            PromptSearchError: the folder or the storage cannot be written.
+            PromptSearchError: The folder or the storage cannot be written.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
@@ -139,28 +162,28 @@ class Cells:
         return True
 
     def arrays(self, cell: Cell) -> dict[str, np.ndarray]:
-        """What `finish` was given."""
+        """Return the arrays of a finished cell."""
         from safetensors.numpy import load_file
 
         return load_file(self._file(cell.key))
 
     def keep_predictions(self, cell: Cell, predictions: np.ndarray) -> None:
-        """Keep the classes (n,) that a cell gives the test pictures, where they are dear to compute.
+        """Store a cell's predictions (n,) on the test pictures, for methods whose predictions are slow to compute.
 
         Raises:
-            PromptSearchError: the folder cannot be written.
+            PromptSearchError: The folder cannot be written.
         """
         self._write(self._predictions(cell), cell, {"predictions": predictions.astype(np.int32)})
 
     def predictions(self, cell: Cell) -> np.ndarray | None:
-        """What `keep_predictions` was given for what the cell holds now, or None."""
+        """Return the predictions stored for the cell's current arrays, or None."""
         from safetensors.numpy import load_file
 
         file = self._predictions(cell)
         return load_file(file)["predictions"] if file.exists() else None
 
     def checkpoint(self, cell: Cell) -> Path:
-        """Where a training of this cell keeps its state."""
+        """Return the file in which a training of this cell saves its state."""
         return self._file(cell.key).with_suffix(".pt")
 
     def _file(self, key: str) -> Path:
@@ -184,6 +207,6 @@ class Cells:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
             raise PromptSearchError(
-                f"{self.folder}: what {cell} learnt cannot be written ({e.strerror or e}); "
-                "make room there, or set PROMPTSEARCH_HOME, and give the same command again"
+                f"{self.folder}: the result of {cell} cannot be written ({e.strerror or e}); "
+                "free some space, or set PROMPTSEARCH_HOME, and run the same command again"
             ) from e

@@ -1,4 +1,4 @@
-"""Methods × shots × seeds × data sets: every cell computed once, then the test split of each data set opened once."""
+"""Computes a grid of methods, shots, seeds and data sets, and opens each test split once at the end."""
 
 from __future__ import annotations
 
@@ -23,22 +23,31 @@ from promptsearch.runs.compare.methods import Method
 
 log = logging.getLogger(__name__)
 
-#: What a cell comes to: its figures, and its arrays.
+#: The result of a cell: its figures and its arrays.
 Computed = tuple[dict[str, Any], dict[str, np.ndarray]]
 
-#: Computes cells somewhere, and gives them as they are done.
+#: Computes cells somewhere, and yields their results as they finish.
 Spread = Callable[[Iterator[tuple[Cell, Method]]], Iterator[tuple[Cell, Computed]]]
 
-#: Seconds between two looks at cells that other processes have in hand.
+#: Seconds between two checks of cells that other processes are computing.
 POLL = 1.0
 
-#: Templates kept of a row: the whole bank averaged needs no more.
+#: Largest number of templates stored of a row; only the average of the whole bank has more.
 SHOWN = 32
 
 
 @dataclass(frozen=True)
 class Tested:
-    """One row of a cell with what it classified rightly of the test split."""
+    """One row of a cell with its test result.
+
+    Attributes:
+        cell: The cell.
+        name: Name of the row; empty for the method's own result.
+        figures: The row's figures.
+        support: Accuracy and cross-entropy on the support set.
+        validation: The same on the validation set, if they were computed.
+        hits: (N,) bool, whether each test picture is classified correctly.
+    """
 
     cell: Cell
     name: str
@@ -50,22 +59,26 @@ class Tested:
 
 @dataclass
 class Comparison:
-    """Computes the cells of a grid that its study does not hold yet, and tests them all.
+    """Computes the cells of a grid that are not in its study yet, and tests all of them.
 
         comparison = Comparison(cells, problems, methods, shots=(1, 16), seeds=3)
         comparison.compute()
         rows = comparison.test()
 
-    All methods get the same draws: `shots` pictures per class to learn from, min(shots, 4) others that no method sees
-    and whose figures are only reported.  Seeds come first and methods last, so that a comparison that is cut off has
-    whole draws.
+    All methods get the same draws: `shots` pictures per class to learn from, and min(shots, 4) others for validation,
+    which no method uses and on which results are only reported. Cells are computed seed by seed, so that an interrupted
+    comparison has complete draws.
 
     Args:
-        problems: data sets by name, all with the same encoder.
-        methods: by name; those that change pictures are left out where that cannot be done (see `skipped`).
+        cells: Stores the results.
+        problems: Data sets by name, all with the same encoder.
+        methods: Methods by name; a method that cannot run on a data set is skipped there (see `skipped`).
+        shots: Numbers of labelled pictures per class.
+        seeds: Number of draws.
+        progress: Called before each cell.
 
     Raises:
-        InputError: fewer pictures than shots, nothing that can be compared.
+        InputError: A class has fewer pictures than `shots`, or no method can run.
     """
 
     cells: Cells
@@ -86,16 +99,16 @@ class Comparison:
 
     @property
     def skipped(self) -> list[str]:
-        """Why methods are left out, a line each."""
+        """A sentence for each skipped method that says why."""
         reasons = []
         for method in self.methods.values():
             lacking = {name: why for name, p in self.problems.items() if (why := self._lacks(method, p))}
             if lacking:
-                reasons.append(f"{method.name} is left out on {', '.join(lacking)}: {next(iter(lacking.values()))}.")
+                reasons.append(f"{method.name} is skipped on {', '.join(lacking)}: {next(iter(lacking.values()))}.")
         return reasons
 
     def grid(self) -> list[tuple[Cell, Method]]:
-        """Every cell, in the order in which they are computed."""
+        """Return every cell with its method, in the order in which they are computed."""
         return [
             (self._cell(method, dataset, problem, shots, seed), method)
             for seed in range(self.seeds)
@@ -106,13 +119,13 @@ class Comparison:
         ]
 
     def compute(self, spread: Spread | None = None) -> None:
-        """Compute what is missing.  Processes that were given the same comparison share it.
+        """Compute the missing cells; processes with the same comparison share the work.
 
         Args:
-            spread: computes the cells elsewhere, several at a time; by default they are computed here.
+            spread: Computes cells elsewhere, several at a time; by default they are computed in this process.
 
         Raises:
-            PromptSearchError: a method failed; the cell is named.
+            PromptSearchError: A method failed; the message names the cell.
         """
         grid = self.grid()
         done = self.cells.done().keys()
@@ -133,7 +146,7 @@ class Comparison:
             done = self.cells.done().keys()
             left = [(cell, method) for cell, method in elsewhere if cell.key not in done]
             if left:
-                self.progress(total - len(left), total, f"{left[0][0]} (in another process's hands)")
+                self.progress(total - len(left), total, f"{left[0][0]} (computed by another process)")
                 time.sleep(POLL)
 
     def _claimed(
@@ -143,7 +156,7 @@ class Comparison:
         elsewhere: list[tuple[Cell, Method]],
         total: int,
     ) -> Iterator[tuple[Cell, Method]]:
-        """Those of the cells that nobody has in hand, claimed as they are asked for."""
+        """Yield the cells that no other process is computing, and claim each one before it is yielded."""
         for i, (cell, method) in enumerate(left):
             self.progress(total - len(left) + i, total, str(cell))
             claim = self.cells.claim(cell)
@@ -158,17 +171,17 @@ class Comparison:
             yield cell, self.work(cell, method)
 
     def test(self) -> list[Tested]:
-        """Open the test split of each data set once, and classify it by every row of every cell.
+        """Open the test split of each data set once, and classify it with every row of every cell.
 
         Raises:
-            PromptSearchError: a cell that was computed is gone.
+            PromptSearchError: The result of a computed cell was deleted.
         """
         record = self.cells.record
         done = self.cells.done()
         if gone := [str(cell) for cell, _ in self.grid() if cell.key not in done]:
             raise PromptSearchError(
-                f"run {record.name!r}: {gone[0]} was computed and is gone (of {len(gone)} cells): "
-                "something else changed the record; give the same command again"
+                f"run {record.name!r}: the result of {gone[0]} was deleted after it was computed ({len(gone)} in all); "
+                "run the same command again"
             )
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record.set("test_opened", [*(record.get("test_opened") or []), now])
@@ -186,7 +199,7 @@ class Comparison:
     def _classify_prompted(
         self, problem: Problem, cells: Sequence[Cell], done: Mapping[str, Mapping[str, Any]], test: Split
     ) -> None:
-        """Keep what visual prompts make of the test pictures: each has to encode them all anew."""
+        """Compute and store the predictions of visual prompts, each of which must encode all test pictures."""
         left = [cell for cell in cells if self.cells.predictions(cell) is None]
         if not left:
             return
@@ -199,15 +212,15 @@ class Comparison:
             self.cells.keep_predictions(cell, predictions)
 
     def _lacks(self, method: Method, problem: Problem) -> str | None:
-        """What a method needs and does not find with a data set."""
+        """Return why a method cannot run on a data set, or None if it can."""
         from promptsearch.search.gradient import takes_tokens
 
         if not method.prompts_pictures:
             return None
         if not problem.source.has_pictures:
-            return "there is a feature pack only, and it needs the pictures (--pictures FOLDER)"
+            return "it needs pictures, and the data set is a feature pack only (give --pictures FOLDER)"
         if method.options["kind"] != "border" and not takes_tokens(problem.encoder.model):
-            return "the picture tower of this model is no ViT"
+            return "the picture tower of this model is not a ViT"
         return None
 
     def _cell(self, method: Method, dataset: str, problem: Problem, shots: int, seed: int) -> Cell:
@@ -230,13 +243,20 @@ class Comparison:
     def work(self, cell: Cell, method: Method) -> Computed:
         """Run a method on a draw.
 
+        Args:
+            cell: The cell.
+            method: Its method.
+
+        Returns:
+            The cell's figures and arrays.
+
         Raises:
-            PromptSearchError: it failed; the cell is named.
+            PromptSearchError: The method failed; the message names the cell.
         """
         from promptsearch.search.gradient import score_weights
 
         setting = self._setting(cell)
-        assert setting.checkpoint is not None  # `_setting` gives one
+        assert setting.checkpoint is not None  # set by `_setting`
         whole = not setting.checkpoint.path.exists()
         started = time.perf_counter()
         try:
@@ -268,7 +288,7 @@ class Comparison:
             "evaluations": found.evaluations,
             "steps": found.steps,
             "usage": dict(found.usage),
-            # A training that went on from a checkpoint does not know how long it took.
+            # The duration of a training that was resumed from a checkpoint is unknown.
             "seconds": round(seconds, 4) if whole else None,
             "options": dict(method.options),
             "version": __version__,
@@ -292,5 +312,5 @@ class Comparison:
 
 
 def _indices(task: Task, split: str) -> str:
-    """A short digest of which pictures were drawn: the same for every method of a draw."""
+    """Return a short hash of the drawn pictures' indices, which is the same for every method of a draw."""
     return digest_of(getattr(task, split).indices.tolist())[:12]

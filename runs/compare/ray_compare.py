@@ -1,4 +1,4 @@
-"""The cells of a comparison on the workers of a Ray cluster: claimed and kept here, computed there."""
+"""Computes the cells of a comparison on the workers of a Ray cluster; claims and results stay in this process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from promptsearch.runs.compare.methods import Method
 
 
 class CellWorker:
-    """Opens the model and the data sets that it is told of, and computes the cells that it is sent.
+    """A Ray worker that opens the model and the data sets and computes cells.
 
-    worker = CellWorker(told)
-    figures, arrays = worker.cell(cell)
+        worker = CellWorker(told)
+        figures, arrays = worker.cell(cell)
+
+    Args:
+        told: What to open, as `spread_over` collects it.
     """
 
     def __init__(self, told: dict[str, Any]) -> None:
@@ -33,7 +36,7 @@ class CellWorker:
         self._opened()
 
     def cell(self, cell: Cell) -> Computed:
-        """Figures and arrays of a cell, as `Comparison.work` gives them."""
+        """Compute a cell and return its figures and arrays, like `Comparison.work`."""
         comparison = self._opened()
         computed = comparison.work(cell, comparison.methods[cell.method])
         comparison.cells.checkpoint(cell).unlink(missing_ok=True)
@@ -42,7 +45,7 @@ class CellWorker:
     def _opened(self) -> Comparison:
         if self._comparison is None:
             told = self._told
-            os.environ["OMP_NUM_THREADS"] = str(told["threads"])  # for torch, where a cell needs it
+            os.environ["OMP_NUM_THREADS"] = str(told["threads"])  # for torch, if a cell needs it
             root: Path = told["cache"]
             default = default_cache()
             cache = Cache(root, default.packs) if root.is_dir() else default
@@ -54,22 +57,25 @@ class CellWorker:
                 source = open_pictures(encoder, told["paths"].get(dataset, dataset), cache, **told["reading"])
                 if (encoder.spec.fingerprint, source.fingerprint) != (told["fingerprint"], fingerprint):
                     raise PromptSearchError(
-                        f"--model {name} or --dataset {dataset} is another one on a worker's machine; "
+                        f"--model {name} or --dataset {dataset} differs on a worker's machine; "
                         "give all machines the same weights and pictures"
                     )
                 problems[dataset] = Problem(encoder, source, cache, [], told["memory"])
-            cells = Cells(None, told["folder"])  # the record is where the command is
+            cells = Cells(None, told["folder"])  # only the process of the command has the record
             self._comparison = Comparison(cells, problems, told["methods"], told["shots"], 1)
         return self._comparison
 
 
 def spread_over(comparison: Comparison, address: str, bank: Bank, reading: dict[str, str | None]) -> Spread:
-    """What `Comparison.compute` takes to compute its cells on the cluster at `address`.
+    """Return a function for `Comparison.compute` that computes cells on a Ray cluster.
 
-    Pictures of all draws and the bank's texts are encoded first, so that every worker finds the same bits.
+    The pictures of all draws and the bank's texts are encoded first, so that all workers use the same vectors.
 
     Args:
-        reading: how the data sets were opened, for `open_pictures` on the workers.
+        comparison: The comparison.
+        address: Address of the cluster.
+        bank: The bank that the methods search.
+        reading: The arguments with which the data sets were opened, for `open_pictures` on the workers.
     """
     if (pictures := reading.get("pictures")) is not None and os.path.isdir(pictures):
         reading = {**reading, "pictures": os.path.abspath(pictures)}
