@@ -33,7 +33,7 @@ from promptsearch.commands.search import search
 from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker
-from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarning
+from promptsearch.errors import InputError, Interrupted, PromptSearchError, PromptSearchWarning
 
 #: Commands that must work, whatever a settings file says.
 _WITHOUT_SETTINGS = ("doctor", "completion")
@@ -58,6 +58,11 @@ class _Group(click.Group):
         warnings.showwarning = _one_line_warning
         try:
             return super().invoke(ctx)
+        except Interrupted as e:
+            from promptsearch.banks import printable
+
+            click.echo(printable(e), err=True)
+            sys.exit(130)
         except PromptSearchError as e:
             from promptsearch.banks import printable
 

@@ -50,7 +50,7 @@ def rated(problem: Problem, evaluator: Evaluator, model: LocalModel) -> Evaluato
 def winner(name: str, weight: float, problem: Problem, evaluator: Evaluator, given: dict[str, Any]) -> PromptSet:
     """What one searcher finds with one weight of fluency."""
     space, seed, evaluations = given["space"], given["seed"], given["evaluations"]
-    objective = of_options({"objective": "xent", "fluency weight": weight})
+    objective = of_options({"objective": "xent", "fluency_weight": weight})
     if name == "beam":
         return search(BeamSearch(space.bank, objective, width=8, depth=space.ensemble, patience=2), evaluator).winner[0]
     made: Any

@@ -22,6 +22,7 @@ import click
 import numpy as np
 
 from promptsearch.banks import Bank, Grammar, PromptSet
+from promptsearch.config import RunConfig
 from promptsearch.evaluators import Score
 from promptsearch.runs import Budget, RunRecord, Sharing, open_storage
 from promptsearch.search import Space, TpeSearch, get_objective
@@ -84,7 +85,7 @@ def main(trials: int, batch: int) -> None:
         folder = Path(name)
         default = Optuna(f"sqlite:///{folder / 'default.db'}")
         same = Optuna(open_storage(str(folder / "same.db")))
-        record = RunRecord.open("ours", str(folder / "ours.db"), {"objective": "xent"}, {})
+        record = RunRecord.open("ours", str(folder / "ours.db"), RunConfig.from_dict({"objective": "xent"}), {})
         ours: list[float] = []
         last = time.perf_counter()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
-from promptsearch.commands.fluency_options import fluency_options
-from promptsearch.commands.lm_options import lm_config, lm_options, open_lm, split_lm
+from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import (
     model_options,
     output_options,
     pictures_option,
-    problem_options,
     refuse_idle_pictures,
     refuse_unused,
-    run_options,
 )
+from promptsearch.config import BankId, RunConfig, SearchConfig
 
 if TYPE_CHECKING:
+    from promptsearch.banks import Bank
     from promptsearch.evaluators import Problem, Progress
+    from promptsearch.runs import RunRecord
     from promptsearch.runs.compare.comparison import Tested
     from promptsearch.runs.compare.methods import Writer
     from promptsearch.search.proposers.language import LanguageModel
@@ -123,7 +121,7 @@ def compare(
     from promptsearch.reports.figure import check_figure, draw_figure
     from promptsearch.runs.compare.cells import Cells
     from promptsearch.runs.compare.comparison import Comparison
-    from promptsearch.runs.compare.methods import WRITTEN_FOR, all_methods, choose_methods
+    from promptsearch.runs.compare.methods import WRITTEN_FOR, all_methods, choose_methods, searcher_options
     from promptsearch.runs.store.storage import learnt_folder
 
     if figure is not None:
@@ -142,7 +140,7 @@ def compare(
     with progress_bar(quiet or as_json) as progress:
         problems = _open(list(dict.fromkeys(datasets)), options, progress)
         first = next(iter(problems.values()))
-        record = _record(first, bank, options["precision"], storage, study)
+        record = _record(first, bank, storage, study)
         folder = learnt_folder() / record.name
         comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, progress)
         spread = None
@@ -182,6 +180,7 @@ def compare(
 
 def _writer(given: Mapping[str, Any]) -> Writer:
     """The language model of the options, loaded once in each process that asks it."""
+    from promptsearch.lm.opening import open_writer
     from promptsearch.runs.compare.methods import Writer
 
     config = lm_config(given)
@@ -189,7 +188,7 @@ def _writer(given: Mapping[str, Any]) -> Writer:
 
     def model() -> LanguageModel:
         if not opened:
-            opened.append(open_lm(config, given))
+            opened.append(open_writer(config, given))
         return opened[0]
 
     return Writer(config, model)
@@ -206,45 +205,13 @@ def _cost(tested: Sequence[Tested]) -> list[str]:
     return [f"The language model was called {usage['calls']} times: {tokens}."]
 
 
-def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options of every searcher: its command's own defaults (a plug-in's own), with those `given` that it has."""
-    from promptsearch.search import SEARCHERS
-    from promptsearch.search.objective import DEFAULT
-    from promptsearch.search.registry import own_options
-
-    found: dict[str, dict[str, Any]] = {}
-    shared = _shared()
-    for name in SEARCHERS.loaded():
-        if importlib.util.find_spec(f"promptsearch.commands.{name}") is None:
-            found[name] = {"ensemble": 1, "objective": "xent", "batch": 4, **own_options(name), **given}
-            continue
-        command = getattr(importlib.import_module(f"promptsearch.commands.{name}"), name)
-        values = command.make_context(name, []).params
-        defaults = {k: v for k, v in values.items() if k not in shared}
-        found[name] = {k: given.get(k, v) for k, v in defaults.items()}
-        found[name]["select"] = given.get("select")
-        found[name]["objective"] = given.get("objective", DEFAULT)
-        if "proposer" in found[name]:  # no language model takes part: its prompts depend on which one is here
-            found[name]["proposer"] = "grammar"
-    return found
-
-
-def _shared() -> set[str]:
-    """Names of the options of search commands that are not their searcher's."""
-
-    def nothing() -> None: ...
-
-    for options in (problem_options, run_options, output_options, lm_options, fluency_options):
-        options(nothing)
-    params: list[click.Parameter] = nothing.__click_params__  # type: ignore[attr-defined]
-    return {str(p.name) for p in params} | {"bank_spec", "trials", "timeout", "enqueue", "unlabelled", "estimate"}
-
-
 def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> dict[str, Problem]:
     """A problem for each data set, all with one encoder."""
-    from promptsearch.evaluators import Problem, open_pictures, open_problem
+    from promptsearch.commands.search_run import machine_config, problem_config
+    from promptsearch.evaluators import Problem, open_configured, open_pictures
 
-    first = open_problem(dataset=datasets[0], **options, progress=progress)
+    opened = problem_config({**options, "dataset": datasets[0]})
+    first = open_configured(opened, machine_config(options), progress=progress)
     problems = {first.source.name: first}
     for name in datasets[1:]:
         source = open_pictures(first.encoder, name, first.cache, **_reading(options))
@@ -258,25 +225,22 @@ def _reading(options: dict[str, Any]) -> dict[str, str | None]:
     return {k: options[k] for k in ("picture_column", "label_column", "pictures")}
 
 
-def _record(problem: Problem, bank: Any, precision: str, storage: str | None, study: str | None) -> Any:
-    from datetime import datetime, timezone
-
+def _record(problem: Problem, bank: Bank, storage: str | None, study: str | None) -> RunRecord:
     from promptsearch import __version__
     from promptsearch.evaluators.cache.store import digest_of
     from promptsearch.runs import RunRecord
+    from promptsearch.runs.store.record import now
 
     spec = problem.encoder.spec
-    config = {
-        "command": "compare",
-        "model": spec.name,
-        "model fingerprint": spec.fingerprint,
-        "precision": precision,
-        "bank": bank.name,
-        "bank hash": bank.hash,
-        "objective": "xent",
-    }
-    about = {"version": __version__, "started": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    return RunRecord.open(study or f"compare-{digest_of(config)[:8]}", storage, config, about)
+    config = RunConfig(
+        SearchConfig("compare", objective="xent", select="", options={}),
+        spec.name,
+        spec.fingerprint,
+        spec.precision,
+        bank=BankId(bank.name, bank.hash),
+    )
+    name = study or f"compare-{digest_of(config.to_dict())[:8]}"
+    return RunRecord.open(name, storage, config, {"version": __version__, "started": now()})
 
 
 def _numbers(text: str) -> list[int]:

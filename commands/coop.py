@@ -52,14 +52,15 @@ if TYPE_CHECKING:
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
 @rating_option
 @output_options
-def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
+def coop(bank_spec: str | None, **options: Any) -> None:
     """Learn context vectors by gradient (CoOp): what readable prompts are compared with.
 
     Picture features are cached and not augmented unless --augment is given.  The same command again resumes a training
     that was cut off, and shows one that is finished.
     """
     from promptsearch.banks import load_bank
-    from promptsearch.commands.baseline_run import run_learning
+    from promptsearch.commands.baseline_run import baseline_command
+    from promptsearch.config import BankId
     from promptsearch.errors import InputError
     from promptsearch.runs.baselines.learners import learn_context, sample_bank
     from promptsearch.search.gradient import CoOpOptions, Schedule, SparseOptions, published_epochs
@@ -84,11 +85,11 @@ def coop(bank_spec: str | None, save: Path | None, **options: Any) -> None:
         own["vectors"], own["position"], own["specific"], own["init"], schedule, own["kg"], own["hull"]
     )
     sparse = SparseOptions(own["sample"], gumbel=own["gumbel"]) if own["sample"] is not None else None
-    own |= {"epochs": epochs, "bank": bank and bank.name, "bank hash": bank and bank.hash}
+    own["epochs"] = epochs
 
     def train(setting: Setting) -> Trained:
         if bank is not None and sparse is not None:
             return sample_bank(setting, sparse, bank)
         return learn_context(setting, learnt, bank, own["augment"])
 
-    run_learning("coop", own, train, save=save, **options)
+    baseline_command("coop", own, train, options, BankId(bank.name, bank.hash) if bank is not None else BankId())

@@ -77,8 +77,8 @@ def export(
         prompt_set,
         classes,
         record.name,
-        record.config["model"],
-        record.config["dataset"],
+        record.config.model,
+        str(record.config.dataset),
         weights or (Path(kept) if kept else None),
         _figures(record),
     )
@@ -117,8 +117,8 @@ def winner_of(record: RunRecord) -> PromptSet:
     """
     from promptsearch.banks import PromptSet, printable
     from promptsearch.commands.guards import refuse_comparison, refuse_vectors
-    from promptsearch.commands.search_run import best_first
     from promptsearch.errors import InputError
+    from promptsearch.runs import best_first
 
     result = record.result
     refuse_comparison(record)
@@ -136,26 +136,28 @@ def winner_of(record: RunRecord) -> PromptSet:
 
 def _reopen(record: RunRecord, elsewhere: dict[str, Any]) -> Problem:
     from promptsearch.commands.progress import progress_bar
-    from promptsearch.commands.search_run import reopen
+    from promptsearch.commands.search_run import machine_config
+    from promptsearch.runs import reopen
 
+    where = {k: elsewhere[k] for k in ("model", "weights", "dataset")}
     with progress_bar(False) as progress:
-        return reopen(record, **elsewhere, progress=progress)
+        return reopen(record, **where, machine=machine_config(elsewhere), progress=progress)
 
 
 def _task(record: RunRecord, problem: Problem) -> Task:
     """The few shots of a run, or the unlabelled pictures that it searched on."""
-    config = record.config
-    return problem.task(config["shots"], config["seed"], config.get("unlabelled"))
+    search = record.config.search
+    return problem.task(search.shots, search.seed, search.unlabelled)
 
 
 def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> PromptSet:
     """The template of an ensemble that scores best alone on the few-shot pictures, with a word on what that loses."""
     from promptsearch.banks import PromptSet
-    from promptsearch.search.objective import of_options
+    from promptsearch.search import get_objective
 
     task = _task(record, problem)
     evaluator = problem.evaluator(task)
-    objective = of_options({**record.config, "fluency weight": 0.0})  # their fluency is not scored here
+    objective = get_objective(record.config.search.objective)  # their fluency is not scored here
     evaluator.require(objective.needs, prompt_set.templates)
     singles = [PromptSet((t,), None, prompt_set.class_names) for t in prompt_set.templates]
     score, *scores = evaluator.score([prompt_set, *singles])
@@ -168,11 +170,11 @@ def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> 
 
 
 def _figures(record: RunRecord) -> list[str]:
-    result, config = record.result, record.config
+    result, search = record.result, record.config.search
     if result is None:
-        return [f"not finished; {config['shots']} shots per class, seed {config['seed']}"]
+        return [f"not finished; {search.shots} shots per class, seed {search.seed}"]
     test = result["winner"]["test"]
     return [
-        f"{config['shots']} shots per class, seed {config['seed']}; winner: {test['accuracy']:.2%} of "
+        f"{search.shots} shots per class, seed {search.seed}; winner: {test['accuracy']:.2%} of "
         f"{result['test_pictures']} test pictures (95 % interval {test['low']:.1%} to {test['high']:.1%})"
     ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from promptsearch.commands import complete
+
+if TYPE_CHECKING:
+    from promptsearch.config import FluencyConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,12 +41,13 @@ def fluency_options(f: F) -> F:
     return f
 
 
-def fluency_config(options: dict[str, Any]) -> dict[str, Any]:
+def fluency_config(options: dict[str, Any]) -> FluencyConfig | None:
     """Take these options out of a command's others; what of them must be the same for a run to be resumed.
 
     Raises:
         InputError: a bad weight, no such language model.
     """
+    from promptsearch.config import FluencyConfig
     from promptsearch.search.objective import check_weight
 
     weight, pareto, named = (options.pop(k) for k in ("fluency_weight", "pareto", "fluency_lm"))
@@ -52,14 +56,9 @@ def fluency_config(options: dict[str, Any]) -> dict[str, Any]:
         from promptsearch.commands.options import refuse_unused
 
         refuse_unused(["fluency_lm"], "it rates what --fluency-weight or --pareto ask for; give one of them")
-        return {}
+        return None
     from promptsearch.lm import EMBEDDED, locate
 
     writer = (options.get("named_lm") or {}).get("lm")
     place = locate(named or writer or EMBEDDED, option="--fluency-lm" if named else "--lm")
-    config: dict[str, Any] = {"fluency lm": place.name, "fluency lm fingerprint": place.fingerprint}
-    if weight:
-        config["fluency weight"] = weight
-    if pareto:
-        config["pareto"] = True
-    return config
+    return FluencyConfig(place.name, place.fingerprint, weight, pareto)

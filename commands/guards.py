@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def refuse_comparison(record: RunRecord) -> None:
     """Raises InputError for a comparison of methods, and says what shows it."""
-    if record.config.get("command") == "compare":
+    if record.config.command == "compare":
         raise InputError(
             f"run {record.name!r} compares methods and has no winner: `promptsearch runs show {record.name}` shows it, "
             "its own command again goes on and writes its rows with --csv FILE; name a run of one method"
@@ -24,7 +24,7 @@ def refuse_vectors(record: RunRecord) -> None:
 
     What pez finds nobody reads, but it is text.
     """
-    winner, command = (record.result or {}).get("winner", {}), record.config.get("command")
+    winner, command = (record.result or {}).get("winner", {}), record.config.command
     if winner.get("readable", True) is False and command != "pez":
         raise InputError(
             f"run {record.name!r}: {command} learnt vectors, there are no prompts to export; "

@@ -10,8 +10,8 @@ import click
 from promptsearch.commands import complete
 
 if TYPE_CHECKING:
-    from promptsearch.lm import LocalModel
-    from promptsearch.lm.server import ServerModel
+    from promptsearch.config import SearchConfig, WriterConfig
+    from promptsearch.runs import LanguageTools
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: Options of a server alone.
@@ -67,17 +67,18 @@ def split_lm(options: dict[str, Any]) -> dict[str, Any]:
     return {**given, "lm_omit": list(given["lm_omit"])}  # as a study keeps it
 
 
-def lm_config(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same for a run to be resumed.
+def lm_config(given: Mapping[str, Any]) -> WriterConfig:
+    """Which language model writes: what must be the same for a run to be resumed.
 
     Raises:
         InputError: options that exclude each other; no such model; a bad address.
     """
+    from promptsearch.config import WriterConfig
     from promptsearch.errors import InputError
     from promptsearch.lm.locate import check_drawing
 
     check_drawing(given["temperature"], given["top_p"])
-    drawing = {"temperature": given["temperature"], "top p": given["top_p"]}
+    drawing = {"temperature": given["temperature"], "top_p": given["top_p"]}
     if given["lm_url"] is None:
         if given["lm_model"] is not None:
             raise InputError(f"--lm-model {given['lm_model']}: name the server with --lm-url, or the model with --lm")
@@ -86,48 +87,32 @@ def lm_config(given: Mapping[str, Any]) -> dict[str, Any]:
 
         refuse_unused(OF_SERVERS, "it is a server's; give --lm-url too")
         place = locate(given["lm"] or EMBEDDED)
-        return {"lm": place.name, "lm fingerprint": place.fingerprint, **drawing}
+        return WriterConfig(place.name, place.fingerprint, **drawing)
     if given["lm"] is not None:
         raise InputError(f"--lm {given['lm']} and --lm-url exclude each other; leave one out")
     if given["lm_model"] is None:
         raise InputError(f"--lm-url {given['lm_url']}: say what the server calls the model with --lm-model")
-    _place(given)
-    return {"lm": f"server:{given['lm_model']}", "lm api": given["lm_api"], **drawing}
+    from promptsearch.lm.opening import server_place
+
+    server_place(given)
+    return WriterConfig(f"server:{given['lm_model']}", api=given["lm_api"], **drawing)
 
 
-def open_lm(config: Mapping[str, Any], given: Mapping[str, Any]) -> LocalModel | ServerModel:
-    """The model of a run, by its configuration and by the options that were given for it (kept beside it).
+def language_tools(config: SearchConfig, server: Mapping[str, Any]) -> LanguageTools:
+    """The language models of a run.
 
-    Raises:
-        InputError: the model here is not the one that the run was made with.
+    Args:
+        config: the run's search.
+        server: the options that name a server, as the run's record holds them.
     """
-    from promptsearch.errors import InputError
-    from promptsearch.lm import LocalModel, locate
+    from promptsearch.runs import LanguageTools
 
-    drawing = {"temperature": config["temperature"], "top_p": config["top p"]}
-    if str(config["lm"]).startswith("server:"):
-        from promptsearch.lm.server import ServerModel
+    writer, fluency = config.writer, config.fluency
+    if writer is None and fluency is None:
+        return LanguageTools()
+    from promptsearch.lm.opening import open_rater, open_writer
 
-        return ServerModel(_place(given), **drawing)
-    place = locate(config["lm"])
-    if place.fingerprint != config["lm fingerprint"]:
-        raise InputError(
-            f"--lm {place.name}: not the model that this run was made with; give that one, or another --study"
-        )
-    return LocalModel(place, **drawing).load()
-
-
-def _place(given: Mapping[str, Any]) -> Any:
-    from promptsearch.lm.server import ServerPlace
-
-    return ServerPlace(
-        given["lm_url"],
-        given["lm_model"],
-        given["lm_api"],
-        given["lm_key_env"],
-        given["lm_timeout"],
-        given["lm_tries"],
-        given["lm_concurrency"],
-        tokens=given.get("lm_tokens"),  # of a run that an earlier version began: none
-        omit=tuple(given.get("lm_omit", ())),
+    return LanguageTools(
+        writer=None if writer is None else lambda: open_writer(writer, server),
+        rater=None if fluency is None else lambda: open_rater(fluency),
     )

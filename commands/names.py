@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
 @rating_option
 @output_options
-def names(
-    template: str, vectors: int, epochs: int | None, rate: float, batch: int, save: Path | None, **options: Any
-) -> None:
+def names(template: str, vectors: int, epochs: int | None, rate: float, batch: int, **options: Any) -> None:
     """Learn the class names' embeddings under a frozen template (LTNC-style), and read them as words.
 
     The same command again resumes a training that was cut off, and shows one that is finished.
     """
     from promptsearch.banks import Template
-    from promptsearch.commands.baseline_run import run_learning
+    from promptsearch.commands.baseline_run import baseline_command
     from promptsearch.runs.baselines.learners import learn_class_names
     from promptsearch.search.gradient import NamesOptions, Schedule, published_epochs
 
@@ -44,4 +42,4 @@ def names(
         return learn_class_names(setting, learnt)
 
     own = {"template": str(learnt.template), "vectors": vectors, "epochs": epochs, "rate": rate, "batch": batch}
-    run_learning("names", own, train, save=save, **options)
+    baseline_command("names", own, train, options)

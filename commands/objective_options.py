@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from promptsearch.commands import complete
+from promptsearch.config import SearchConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +28,7 @@ def objective_options(f: F) -> F:
         click.option(
             "--unlabelled",
             type=int,
-            default=500,
+            default=SearchConfig.unlabelled,
             show_default=True,
             help="With --shots 0: training pictures to search on, their labels unread.",
         ),

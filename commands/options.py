@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from promptsearch.commands import complete
 from promptsearch.commands.logs import verbose_option
+from promptsearch.config import MachineConfig, ProblemConfig, SearchConfig
 
 if TYPE_CHECKING:
     from promptsearch.evaluators import Problem
@@ -63,7 +64,7 @@ ray_option = click.option(
 
 device_option = click.option(
     "--device",
-    default="auto",
+    default=MachineConfig.device,
     shell_complete=complete.words("auto", "cpu", "cuda"),
     show_default=True,
     help="auto, cpu or cuda.",
@@ -92,7 +93,7 @@ def model_options(f: F) -> F:
         [
             click.option(
                 "--model",
-                default="auto",
+                default=ProblemConfig.model,
                 shell_complete=complete.models,
                 show_default=True,
                 help=(
@@ -110,7 +111,7 @@ def model_options(f: F) -> F:
             batch_option,
             click.option(
                 "--precision",
-                default="fp32",
+                default=ProblemConfig.precision,
                 shell_complete=complete.words("fp32", "bf16", "fp16"),
                 show_default=True,
                 help="fp32, bf16 or fp16, for pictures.",
@@ -127,7 +128,7 @@ def picture_options(f: F) -> F:
         [
             click.option(
                 "--dataset",
-                default="auto",
+                default=ProblemConfig.dataset,
                 shell_complete=complete.datasets,
                 show_default=True,
                 help=(
@@ -172,8 +173,12 @@ def draw_options(f: F) -> F:
     """The few-shot draw and where the run is kept."""
     return _apply(
         [
-            click.option("--shots", type=int, default=16, show_default=True, help="Labelled pictures per class."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of the draw and of the search."),
+            click.option(
+                "--shots", type=int, default=SearchConfig.shots, show_default=True, help="Labelled pictures per class."
+            ),
+            click.option(
+                "--seed", type=int, default=SearchConfig.seed, show_default=True, help="Of the draw and of the search."
+            ),
             click.option("--storage", help="Where runs are kept: a database URL or a SQLite file."),
             click.option(
                 "--study", shell_complete=complete.studies, help="Name of the run; by default made from its options."

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
 @rating_option
 @output_options
-def pez(tokens: int, steps: int, rate: float, position: str, save: Path | None, **options: Any) -> None:
+def pez(tokens: int, steps: int, rate: float, position: str, **options: Any) -> None:
     """Find a hard prompt by projected gradients (PEZ, with few-shot cross-entropy): real words, but unreadable.
 
     The same command again resumes a training that was cut off, and shows one that is finished.
     """
-    from promptsearch.commands.baseline_run import run_learning
+    from promptsearch.commands.baseline_run import baseline_command
     from promptsearch.runs.baselines.learners import project_words
     from promptsearch.search.gradient import PezOptions
 
@@ -45,4 +45,4 @@ def pez(tokens: int, steps: int, rate: float, position: str, save: Path | None, 
         return project_words(setting, learnt)
 
     own = {"tokens": tokens, "steps": steps, "rate": rate, "position": position}
-    run_learning("pez", own, train, save=save, **options)
+    baseline_command("pez", own, train, options)

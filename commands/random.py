@@ -15,11 +15,11 @@ from promptsearch.commands.trial_options import trial_options
 @problem_options
 @run_options
 @output_options
-def random(bank_spec: str, ensemble: int, objective: str | None, batch: int, **options: Any) -> None:
+def random(ensemble: int, batch: int, **options: Any) -> None:
     """Score prompts drawn at random from a bank: what other searches must beat.
 
     The same command again resumes a run that was cut off; with more --trials it goes on.
     """
-    from promptsearch.commands.search_run import run_trials
+    from promptsearch.commands.search_run import search_command
 
-    run_trials("random", bank_spec, {"ensemble": ensemble, "objective": objective, "batch": batch}, **options)
+    search_command("random", {"ensemble": ensemble, "batch": batch}, options)

@@ -69,7 +69,7 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
         from promptsearch.evaluators.data.corruptions import degrade, split_condition
         from promptsearch.evaluators.data.datasets import open_dataset
 
-        spec, condition = split_condition(view.config["dataset"])
+        spec, condition = split_condition(str(view.config.dataset))
         opened = view.about.get("opened", {})
         if named is None and not str(view.about.get("pictures", "")).startswith("pictures"):
             return (

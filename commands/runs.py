@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,8 @@ def _cell(value: Any) -> str:
 def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
     """A run's result, or how far it has come."""
     from promptsearch.banks import printable
-    from promptsearch.commands.search_run import best_first, emit
-    from promptsearch.runs import RunRecord
+    from promptsearch.commands.search_run import emit
+    from promptsearch.runs import RunRecord, best_first
 
     record = RunRecord.load(name, storage)
     result = record.result
@@ -78,7 +77,7 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
         return
     trials, ranked = record.trials(), best_first(record)
     state: dict[str, Any] = {"run": {"study": record.name, "storage": record.url}, "state": "unfinished"}
-    state |= {"config": record.config, "trials": len(trials)}
+    state |= {"config": record.config.to_dict(), "trials": len(trials)}
     if ranked:
         state["best"] = {**ranked[0][0].to_dict(), "support": ranked[0][1].to_dict()}
     if as_json:
@@ -87,7 +86,7 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
     click.echo(printable(f"{record.name}: unfinished, {len(trials)} trials; the same command again resumes it"))
     for template in ranked[0][0].templates if ranked else ():
         click.echo(f"  best so far: {template}")
-    for key, value in record.config.items():
+    for key, value in record.config.to_dict().items():
         click.echo(printable(f"  {key}: {value}"))
 
 
@@ -99,10 +98,9 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
     """The templates of a run's winner alone, one per line.  They are a bank for another run."""
     from promptsearch.banks import Bank, PromptSet
     from promptsearch.commands.guards import refuse_comparison, refuse_vectors
-    from promptsearch.commands.search_run import best_first
     from promptsearch.errors import InputError
     from promptsearch.evaluators import Score
-    from promptsearch.runs import RunRecord
+    from promptsearch.runs import RunRecord, best_first
 
     record = RunRecord.load(name, storage)
     refuse_comparison(record)
@@ -127,32 +125,15 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
 @timeout_option
 @resume_options
 @output_options
-def resume(
-    name: str,
-    storage: str | None,
-    trials: int | None,
-    timeout: float | None,
-    as_json: bool,
-    quiet: bool,
-    **here: Any,
-) -> None:
+def resume(name: str, storage: str | None, trials: int | None, timeout: float | None, **here: Any) -> None:
     """Go on with a run that was cut off, and print its result.  Its name is all that is needed."""
     from promptsearch.commands.guards import refuse_comparison
-    from promptsearch.commands.progress import progress_bar
-    from promptsearch.commands.search_run import carry_on, emit, keep, reopen
-    from promptsearch.runs import Budget, RunRecord, rebuild_searcher
+    from promptsearch.commands.search_run import emit, resume_run
+    from promptsearch.runs import RunRecord
 
     record = RunRecord.load(name, storage)
     refuse_comparison(record)
-    bank, searcher = rebuild_searcher(record)
-    with progress_bar(quiet or as_json) as progress:
-        started = time.perf_counter()
-        problem = reopen(record, **here, progress=progress)
-        total = trials or (record.get("budget") or {}).get("trials")
-        keep(record, bank, [], total)
-        result = carry_on(problem, bank, searcher, record, Budget(total, timeout), started, progress)
-        problem.encoder.close()
-    emit(result, as_json, quiet)
+    emit(resume_run(record, here, trials, timeout), here["as_json"], here["quiet"])
 
 
 @runs.command()
@@ -198,7 +179,7 @@ def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> N
         if t.score is not None
     ]
     if as_json:
-        document = {"run": record.name, "config": record.config, "about": record.about, "trials": rows}
+        document = {"run": record.name, "config": record.config.to_dict(), "about": record.about, "trials": rows}
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     else:
         other = ("templates", "weights", "class_names", "params")

@@ -19,20 +19,12 @@ from promptsearch.commands.trial_options import trial_options
 @problem_options
 @run_options
 @output_options
-def search(
-    searcher: str,
-    settings: tuple[str, ...],
-    bank_spec: str,
-    ensemble: int,
-    objective: str,
-    batch: int,
-    **options: Any,
-) -> None:
+def search(searcher: str, settings: tuple[str, ...], ensemble: int, batch: int, **options: Any) -> None:
     """Search with SEARCHER, a plug-in's (`promptsearch plugins` lists them); promptsearch's own have commands.
 
     The same command again resumes a run that was cut off; with more --trials it goes on.
     """
-    from promptsearch.commands.search_run import run_trials
+    from promptsearch.commands.search_run import search_command
     from promptsearch.errors import InputError
     from promptsearch.search import SEARCHERS
     from promptsearch.search.registry import own_options
@@ -47,8 +39,7 @@ def search(
         if unknown := given.keys() - own.keys():
             raise InputError(f"--set {unknown.pop()}: {searcher} has {', '.join(own)}")
         given = {**own, **given}
-    kept = {**given, "ensemble": ensemble, "objective": objective, "batch": batch}
-    run_trials(searcher, bank_spec, kept, **options)
+    search_command(searcher, {**given, "ensemble": ensemble, "batch": batch}, options)
 
 
 def _pair(setting: str) -> tuple[str, Any]:

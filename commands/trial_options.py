@@ -10,6 +10,7 @@ import click
 from promptsearch.commands import complete
 from promptsearch.commands.fluency_options import fluency_options
 from promptsearch.commands.objective_options import objective_options
+from promptsearch.config import BANK, TrialOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +29,7 @@ timeout_option = click.option(
 
 
 batch_option = click.option(
-    "--batch", type=int, default=4, show_default=True, help="Trials proposed and scored together."
+    "--batch", type=int, default=TrialOptions.batch, show_default=True, help="Trials proposed and scored together."
 )
 
 
@@ -44,12 +45,18 @@ def space_options(f: F) -> F:
         click.option(
             "--bank",
             "bank_spec",
-            default="grammar",
+            default=BANK,
             shell_complete=complete.banks,
             show_default=True,
             help="A bank of templates: a file, or the name of a built-in one (`promptsearch banks list`).",
         ),
-        click.option("--ensemble", type=int, default=1, show_default=True, help="Most templates of one prompt set."),
+        click.option(
+            "--ensemble",
+            type=int,
+            default=TrialOptions.ensemble,
+            show_default=True,
+            help="Most templates of one prompt set.",
+        ),
         trials_option,
         timeout_option,
         click.option(

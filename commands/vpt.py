@@ -41,7 +41,6 @@ def vpt(
     epochs: int,
     rate: float | None,
     batch: int,
-    save: Path | None,
     **options: Any,
 ) -> None:
     """Learn a visual prompt: a border of pixels, or tokens in a ViT.  Needs pictures, not only their features.
@@ -49,7 +48,7 @@ def vpt(
     The same command again resumes a training that was cut off, and shows one that is finished.
     """
     from promptsearch.banks import Template
-    from promptsearch.commands.baseline_run import run_learning
+    from promptsearch.commands.baseline_run import baseline_command
     from promptsearch.runs.baselines.learners import prompt_pictures
     from promptsearch.search.gradient import VptOptions, vpt_schedule
 
@@ -66,4 +65,4 @@ def vpt(
 
     own: dict[str, Any] = {"kind": kind, "border": border, "tokens": tokens, "template": str(text)}
     own |= {"epochs": epochs, "rate": schedule.rate, "batch": batch}
-    run_learning("vpt", own, train, save=save, **options)
+    baseline_command("vpt", own, train, options)

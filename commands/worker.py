@@ -33,37 +33,39 @@ def worker(
     import secrets
 
     from promptsearch.banks import printable
-    from promptsearch.commands.equipping import equip
+    from promptsearch.commands.lm_options import language_tools
     from promptsearch.commands.progress import progress_bar
-    from promptsearch.commands.search_run import interruptible, reopen, say_interrupted
-    from promptsearch.errors import InputError
-    from promptsearch.runs import Budget, RunRecord, Sharing, prepare, rebuild_searcher
-    from promptsearch.search import TrialSearcher
+    from promptsearch.commands.search_run import interruptible, machine_config
+    from promptsearch.errors import InputError, Interrupted
+    from promptsearch.runs import Budget, RunRecord, Watch, join_search, reopen, restore_bank, shareable
 
     record = RunRecord.load(study, storage)
-    _, searcher = rebuild_searcher(record)
-    if not isinstance(searcher, TrialSearcher):
-        command, others = record.config["command"], "tpe, climb, random or evolve"
+    bank = restore_bank(record)
+    if not shareable(record, bank):
+        command, others = record.config.command, "tpe, climb, random or evolve"
         raise InputError(f"run {study!r}: {command} goes by rounds in one process; join one of {others}")
-    searcher.worker = 1 + secrets.randbelow(2**31 - 1)
+    number = 1 + secrets.randbelow(2**31 - 1)
     total = (record.get("budget") or {}).get("trials")
     with progress_bar(quiet or as_json) as progress:
-        problem = reopen(record, **here, progress=progress)
-        task = problem.task(record.config["shots"], record.config["seed"], record.config.get("unlabelled"))
-        evaluator = problem.evaluator(task)
-        equip(searcher, problem, evaluator, record)
-        prepare(searcher, evaluator)
-        with interruptible() as stopping:
-            sharing = Sharing(searcher, evaluator, record, Budget(total, timeout), progress, stopping)
-            ended = sharing.run()
+        where = {k: here[k] for k in ("model", "weights", "dataset")}
+        problem = reopen(record, **where, machine=machine_config(here), progress=progress)
+        ended = join_search(
+            problem,
+            bank,
+            record,
+            number,
+            language=language_tools(record.config.search, record.get("lm") or {}),
+            budget=Budget(total, timeout),
+            watch=Watch(progress, interruptible),
+        )
         problem.encoder.close()
     trials = [t for t in record.all_trials() if t.score is not None]
-    ours = sum(t.worker == searcher.worker for t in trials)
+    ours = sum(t.worker == number for t in trials)
     if as_json:
-        summary = {"run": {"study": study, "storage": record.url}, "worker": searcher.worker, "scored": ours}
+        summary = {"run": {"study": study, "storage": record.url}, "worker": number, "scored": ours}
         click.echo(json.dumps({**summary, "trials": len(trials), "ended": ended}, indent=2))
     elif ended != "interrupted":
         done = f"{ours} of {len(trials)} trials scored here; `promptsearch runs resume {study}` gives the result"
         click.echo(printable(done))
     if ended == "interrupted":
-        say_interrupted(record, len(trials), total)
+        raise Interrupted(record.name, len(trials), total)

@@ -4,7 +4,7 @@ from promptsearch.evaluators.cache.store import Cache, CacheWarning, default_cac
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, TooLongError, no_progress
 from promptsearch.evaluators.encoding.model_spec import ModelSpec, resolve_model
 from promptsearch.evaluators.evaluator import Evaluator
-from promptsearch.evaluators.problem import Problem, open_pictures, open_problem
+from promptsearch.evaluators.problem import Problem, open_configured, open_pictures, open_problem
 from promptsearch.evaluators.score import Score
 from promptsearch.evaluators.stats.intervals import Interval, mid_p, paired_difference, wilson
 from promptsearch.evaluators.task import Split, Task
@@ -25,6 +25,7 @@ __all__ = [
     "default_cache",
     "mid_p",
     "no_progress",
+    "open_configured",
     "open_pictures",
     "open_problem",
     "paired_difference",

@@ -19,6 +19,9 @@ from promptsearch.evaluators.task import Split, Task
 #: Gives unit vectors (n, D) for n texts.
 TextVectors = Callable[[Sequence[str]], np.ndarray]
 
+#: Gives each of n prompt sets its fluency: mean log-likelihood per token, in nats.
+RatesFluency = Callable[[Sequence[PromptSet]], list[float]]
+
 #: Templates whose consensus "agreement" is measured against, at most.
 CONSENSUS = 256
 
@@ -36,13 +39,20 @@ class Evaluator:
         print(score.accuracy, score.xent)
     """
 
-    def __init__(self, task: Task, text_vectors: TextVectors, logit_scale: float, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        text_vectors: TextVectors,
+        logit_scale: float,
+        memory: int | None = None,
+        fluency: RatesFluency | None = None,
+    ) -> None:
         self.task = task
         self.logit_scale = logit_scale
         self._text_vectors = text_vectors
         self._rows: dict[_Row, int] = {}
         self._table = TemplateTable(task.support.features, task.support.labels, logit_scale, memory)
-        self.fluency: Callable[[Sequence[PromptSet]], list[float]] | None = None
+        self.fluency = fluency
         self._figures: tuple[str, ...] = ()
         self._consensus: np.ndarray | None = None
         self.evaluations = 0

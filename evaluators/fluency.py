@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,20 @@ from promptsearch.evaluators.cache.vector_cache import TextCache
 
 #: Gives (n, 2) for n texts: the natural log-likelihood, and how many tokens that is the sum over.
 LogLikelihood = Callable[[Sequence[str]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Rater:
+    """A language model that rates prompts.
+
+    Attributes:
+        log_likelihood: gives (n, 2) for n texts: log-likelihood in nats, and number of tokens.
+        key: what its figures depend on, for the cache.
+    """
+
+    log_likelihood: LogLikelihood
+    key: Mapping[str, str]
+
 
 #: A template and the class names that it is filled with.
 Filling = tuple[tuple[str, ...], Template]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
+from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import Cache, default_cache
 from promptsearch.evaluators.data.corruptions import split_condition
@@ -14,7 +16,7 @@ from promptsearch.evaluators.data.hub import find_cached, hub_reachable
 from promptsearch.evaluators.data.picture_features import LiveFeatures, PackFeatures, has_pack
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress
 from promptsearch.evaluators.encoding.model_spec import RN50_REPO, WEIGHT_FILES, ModelSpec, resolve_model
-from promptsearch.evaluators.evaluator import Evaluator
+from promptsearch.evaluators.evaluator import Evaluator, RatesFluency
 from promptsearch.evaluators.task import Task
 
 TINY_NOTE = "tiny is a small CLIP that was trained on CIFAR-10's training pictures: it is no zero-shot model."
@@ -40,68 +42,95 @@ class Problem:
         """Draw a few-shot problem; with no shots, one of so many unlabelled pictures."""
         return Task.build(self.source, shots, seed, unlabelled)
 
-    def evaluator(self, task: Task) -> Evaluator:
-        return Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale, self.memory)
+    def evaluator(self, task: Task, fluency: RatesFluency | None = None) -> Evaluator:
+        """Scores prompt sets on a task's pictures.
+
+        Args:
+            task: the drawn pictures.
+            fluency: rates prompt sets, if their scores are to have a fluency.
+        """
+        return Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale, self.memory, fluency)
 
 
 def open_problem(
-    model: str = "auto",
-    dataset: str = "auto",
+    model: str = ProblemConfig.model,
+    dataset: str = ProblemConfig.dataset,
     *,
-    weights: Path | None = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    picture_column: str | None = None,
-    label_column: str | None = None,
-    pictures: str | None = None,
-    memory: int | None = None,
-    encode_batch: int | None = None,
-    ray: str | None = None,
     cache: Cache | None = None,
     progress: Progress = no_progress,
+    **options: Any,
 ) -> Problem:
-    """Find the model and the pictures; what is named explicitly never falls back to something else.
+    """Open a model and its pictures by name.
+
+        problem = open_problem("tiny", "cifar10-dark", device="cpu")
 
     Args:
-        pictures: data set that a feature pack was made of, for what needs more than features.
-        memory: bytes that scoring may take (default: a quarter of the RAM).
-        encode_batch: pictures computed at a time, and 64 times as many text prefixes (default: by the device).
-        ray: address of the Ray cluster that encodes, `local` for one on this machine (see `Cluster`).
+        model: as in `ProblemConfig`.
+        dataset: as in `ProblemConfig`.
+        cache: where features are kept (default: the user's cache).
+        progress: told of what takes long.
+        options: other fields of `ProblemConfig` and `MachineConfig`.
 
     Raises:
         InputError: no such model, data set, column, device, precision.
-        PromptSearchError: something that is neither here nor to be had.
+        PromptSearchError: something that is neither here nor can be downloaded.
+        TypeError: an option that there is not.
+    """
+    machine = {f.name: options.pop(f.name) for f in fields(MachineConfig) if f.name in options}
+    config = ProblemConfig(model, dataset, **options)
+    return open_configured(config, MachineConfig(**machine), cache=cache, progress=progress)
+
+
+def open_configured(
+    config: ProblemConfig,
+    machine: MachineConfig = MachineConfig(),  # noqa: B008 (frozen)
+    *,
+    cache: Cache | None = None,
+    progress: Progress = no_progress,
+) -> Problem:
+    """Open a model and its pictures; what is named never falls back to something else.
+
+    Args:
+        config: which model and which pictures.
+        machine: how this machine computes.
+        cache: where features are kept (default: the user's cache).
+        progress: told of what takes long.
+
+    Raises:
+        InputError: no such model, data set, column, device, precision.
+        PromptSearchError: something that is neither here nor can be downloaded.
     """
     cache = cache or default_cache()
     notes: list[str] = []
-    cluster = None
-    if ray is not None:
+    cluster, device, precision = None, machine.device, config.precision
+    weights = None if config.weights is None else Path(config.weights)
+    if machine.ray is not None:
         from promptsearch.evaluators.encoding.ray_cluster import cluster_at
 
-        cluster = cluster_at(ray)
+        cluster = cluster_at(machine.ray)
         device = cluster.device(device)
     here = cluster is None or cluster.address == "local"
-    if model == "auto":
+    if config.model == "auto":
         if weights is not None:
             raise InputError(f"--weights {weights}: name the architecture they belong to with --model, e.g. RN50")
-        spec, notes = _auto_model(dataset, cache, device, precision, here)
+        spec, notes = _auto_model(config.dataset, cache, device, precision, here)
     else:
-        spec = resolve_model(model, cache, weights=weights, device=device, precision=precision, here=here)
+        spec = resolve_model(config.model, cache, weights=weights, device=device, precision=precision, here=here)
     if spec.is_tiny:
         notes.append(TINY_NOTE)
-    dataset = "cifar10" if dataset == "auto" else dataset
-    encoder = Encoder(spec, cache, progress, encode_batch)
+    dataset = "cifar10" if config.dataset == "auto" else config.dataset
+    encoder = Encoder(spec, cache, progress, machine.encode_batch)
     if cluster is not None:
         from promptsearch.evaluators.encoding.ray_encoder import RemoteEncoder
 
-        encoder = RemoteEncoder(spec, cache, cluster, progress, encode_batch)
-    columns = {"picture_column": picture_column, "label_column": label_column}
-    source = open_pictures(encoder, dataset, cache, pictures=pictures, **columns)
+        encoder = RemoteEncoder(spec, cache, cluster, progress, machine.encode_batch)
+    columns = {"picture_column": config.picture_column, "label_column": config.label_column}
+    source = open_pictures(encoder, dataset, cache, pictures=config.pictures, **columns)
     if isinstance(source, PackFeatures):
         notes.append(f"Pictures: {source.origin}.")
     log.info("model %s (%s, %s), fingerprint %s", spec.name, spec.device, spec.precision, spec.fingerprint[:16])
     log.info("pictures: %s, %s, %d classes", source.name, source.origin, len(source.class_names))
-    return Problem(encoder, source, cache, notes, memory)
+    return Problem(encoder, source, cache, notes, machine.memory)
 
 
 def open_pictures(

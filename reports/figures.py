@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptsearch.reports.details import confusion_matrix
 from promptsearch.reports.optuna_plots import distributions, fronts, parameters
 from promptsearch.reports.plot import (
     AFTER,
@@ -23,6 +22,7 @@ from promptsearch.reports.plot import (
     text,
 )
 from promptsearch.reports.view import RunView, by_shots
+from promptsearch.runs.details import confusion_matrix
 
 if TYPE_CHECKING:
     pass
@@ -37,7 +37,7 @@ def overview(views: list[RunView]) -> list[Plot]:
     plots = []
     if any(v.points for v in views):
         plots.append(_progress(views))
-    if len({v.config.get("shots") for v in views if v.result}) > 1:
+    if len({v.config.search.shots for v in views if v.result}) > 1:
         plots.append(_shots(views))
     if any(v.points for v in views):
         plots += [*fronts(views), *distributions(views), _templates(views)]
@@ -171,7 +171,7 @@ def _shots(views: list[RunView]) -> Plot:
                 hovertemplate="%{y:.2f} % at %{x} shots, %{text}<extra></extra>",
             )
         )
-    shots = sorted({int(v.config["shots"]) for v in views})
+    shots = sorted({v.config.search.shots for v in views})
     figure.update_xaxes(title="shots per class", type="log", tickvals=shots, ticktext=[str(s) for s in shots])
     figure.update_yaxes(title="test accuracy, %")
     says = "Accuracy of each run's winner on the whole test split; mean ± standard deviation over seeds."

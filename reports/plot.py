@@ -76,5 +76,5 @@ def labels(views: list[RunView]) -> list[str]:
     plain = [v.searcher for v in views]
     if len(set(plain)) == len(plain):
         return [text(p) for p in plain]
-    full = [f"{v.searcher}, {v.config.get('shots')} shots, seed {v.config.get('seed')}" for v in views]
+    full = [f"{v.searcher}, {v.config.search.shots} shots, seed {v.config.search.seed}" for v in views]
     return [text(f if full.count(f) == 1 else v.name, 48) for f, v in zip(full, views, strict=True)]

@@ -110,8 +110,6 @@ def verdicts(result: dict[str, Any]) -> list[str]:
             f"95 % interval {100 * estimate['low']:.1f} to {100 * estimate['high']:.1f}; "
             f"naive, on the pictures it was chosen by: {100 * estimate['naive']:.1f} %."
         )
-    if held := result.get("held_out"):
-        lines.append(f"Held-out pictures ({held['pictures']}). Winner against {_paired(held)}.")
     paired = result["paired"]
     opened = result.get("test_opened") or {"opened": 1, "choices": 1}
     times = "opened once" if opened["opened"] == 1 else f"opened {opened['opened']} times"

@@ -65,19 +65,19 @@ class RunView:
             for i, t in enumerate((t for t in record.all_trials() if t.score is not None), 1)
             if t.score is not None
         ]
-        self._objective = of_options(self.config)
+        self._objective = of_options(self.config.search.builder_options())
 
     @property
     def searcher(self) -> str:
         """The command that made the run, with its Optuna sampler if it has one, e.g. "search (tpe)"."""
-        sampler = self.config.get("sampler")
-        command = str(self.config.get("command", "?"))
+        sampler = self.config.search.options.get("sampler")
+        command = self.config.command
         return f"{command} ({sampler})" if sampler and sampler != command else command
 
     @property
     def objective(self) -> str:
         """Name of the objective in words, e.g. "cross-entropy"."""
-        name = str(self.config.get("objective") or "xent")
+        name = self.config.search.objective
         return {"xent": "cross-entropy"}.get(name, name)
 
     @property
@@ -93,9 +93,9 @@ class RunView:
     @property
     def setting(self) -> str:
         """Model, data set, shots and seed in one line."""
-        c, shots = self.config, self.config.get("shots")
+        c, shots, seed = self.config, self.config.search.shots, self.config.search.seed
         drawn = f"{shots} shot{'s' if shots != 1 else ''} per class" if shots else "no labels"
-        return f"{c.get('model')} on {c.get('dataset')}, {drawn}, seed {c.get('seed')}"
+        return f"{c.model} on {c.dataset}, {drawn}, seed {seed}"
 
     def ranked(self) -> list[Point]:
         """Return the distinct prompt sets, best first by the run's own objective."""
@@ -202,7 +202,7 @@ def open_views(names: tuple[str, ...], storage: str | None = None) -> Opened:
     opened = Opened([], [], [])
     for name in dict.fromkeys(names):
         record = RunRecord.load(name, storage)
-        if record.config.get("command") == "compare":
+        if record.config.command == "compare":
             if record.result is None:
                 opened.empty.append(name)
             else:
@@ -234,7 +234,7 @@ def by_shots(views: list[RunView]) -> dict[str, list[tuple[int, float, float, in
     for v in views:
         if v.result is None:
             continue
-        shots = int(v.config["shots"])
+        shots = v.config.search.shots
         found.setdefault(v.searcher, {}).setdefault(shots, []).append(v.result["winner"]["test"]["accuracy"])
         for b in v.result["baselines"]:
             if b["name"] == "hand-written":

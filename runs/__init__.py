@@ -3,11 +3,22 @@
 from promptsearch.runs.loop.outcome import Outcome
 from promptsearch.runs.loop.search_loop import prepare, search
 from promptsearch.runs.loop.shared_loop import Budget, Sharing
+from promptsearch.runs.open_run import best_first, check_search, memory_run, open_run, reopen, resolved
+from promptsearch.runs.pipeline import (
+    LanguageTools,
+    TestSplitWarning,
+    Watch,
+    join_search,
+    run_search,
+    shareable,
+)
+from promptsearch.runs.result import Row, RunResult
 from promptsearch.runs.selection.nested_cv import Estimate, judge, nested
 from promptsearch.runs.selection.rerun import Repeat
 from promptsearch.runs.selection.select import SELECTIONS, Selected, Selection, choose_selection
+from promptsearch.runs.store.memory_record import MemoryRecord, Record
 from promptsearch.runs.store.record import RunRecord, Trial
-from promptsearch.runs.store.restore import bank_from_dict, bank_to_dict, rebuild_searcher
+from promptsearch.runs.store.restore import bank_from_dict, bank_to_dict, restore_bank
 from promptsearch.runs.store.storage import default_storage, open_storage
 from promptsearch.runs.store.trial_claims import Claims
 
@@ -16,21 +27,37 @@ __all__ = [
     "Budget",
     "Claims",
     "Estimate",
+    "LanguageTools",
+    "MemoryRecord",
     "Outcome",
+    "Record",
     "Repeat",
+    "Row",
     "RunRecord",
+    "RunResult",
     "Selected",
     "Selection",
     "Sharing",
+    "TestSplitWarning",
     "Trial",
+    "Watch",
     "bank_from_dict",
     "bank_to_dict",
+    "best_first",
+    "check_search",
     "choose_selection",
     "default_storage",
+    "join_search",
     "judge",
+    "memory_run",
     "nested",
+    "open_run",
     "open_storage",
     "prepare",
-    "rebuild_searcher",
+    "reopen",
+    "resolved",
+    "restore_bank",
+    "run_search",
     "search",
+    "shareable",
 ]

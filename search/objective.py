@@ -150,4 +150,4 @@ def choose_objective(name: str | None, shots: int) -> str:
 def of_options(options: Mapping[str, Any]) -> Objective:
     """The objective of a run's configuration."""
     objective = get_objective(options.get("objective") or DEFAULT)
-    return with_fluency(objective, options.get("fluency weight", 0.0))
+    return with_fluency(objective, options.get("fluency_weight", 0.0))

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from made_problem import make_problem, unit
 
 from promptsearch.cli import main
+from promptsearch.config import RunConfig
 from promptsearch.runs import RunRecord
 
 
@@ -151,10 +152,10 @@ def test_the_folder_that_the_shell_is_in_was_removed(elsewhere: Path) -> None:
 
 def test_trainings_and_comparisons_are_listed_as_finished() -> None:
     config = {"command": "coop", "model": "tiny", "dataset": "made", "shots": 4, "seed": 0}
-    record = RunRecord.open("learnt", None, config, {})
+    record = RunRecord.open("learnt", None, RunConfig.from_dict(config), {})
     assert json.loads(run("runs", "list", "--json").stdout)[0]["state"] == "unfinished"
     record.finish({"run": {}, "winner": {"test": {"accuracy": 0.5}}})
-    record = RunRecord.open("side", None, {"command": "compare", "model": "tiny"}, {})
+    record = RunRecord.open("side", None, RunConfig.from_dict({"command": "compare", "model": "tiny"}), {})
     record.finish({"run": {}, "datasets": ["made", "cifar10"], "shots": [1, 2], "seeds": 3})
     learnt, side = json.loads(run("runs", "list", "--json").stdout)
     assert (learnt["state"], side["state"]) == ("finished", "finished")
@@ -196,10 +197,10 @@ def test_the_shell_is_offered(words: str, offered: str, beam: list[str]) -> None
 def test_words_that_are_offered_are_those_there_are() -> None:
     from promptsearch.banks import load_bank
     from promptsearch.commands import complete
-    from promptsearch.commands.compare import searcher_options
+    from promptsearch.config import WriterConfig
     from promptsearch.evaluators.encoding.model_spec import PRECISIONS
     from promptsearch.reports.export import FORMATS
-    from promptsearch.runs.compare.methods import Writer, all_methods
+    from promptsearch.runs.compare.methods import Writer, all_methods, searcher_options
     from promptsearch.runs.selection.select import SELECTIONS
     from promptsearch.search.gradient.coop import POSITIONS
     from promptsearch.search.gradient.vpt import KINDS
@@ -221,7 +222,7 @@ def test_words_that_are_offered_are_those_there_are() -> None:
     ):
         assert offered(command, option) == set(there), option
     searchers = searcher_options({})
-    known = set(all_methods(load_bank("simple-imagenet"), searchers, 9, Writer({}, list)))
+    known = set(all_methods(load_bank("simple-imagenet"), searchers, 9, Writer(WriterConfig(), list)))
     assert known == set(complete.METHODS[1:]) | searchers.keys() == offered("compare", "--against")
     told = run("compare", "--help").stdout
     assert all(re.search(rf"\b{name}\b", told) for name in known)

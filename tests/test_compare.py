@@ -22,12 +22,12 @@ from optuna.trial import TrialState
 
 from promptsearch import plugins
 from promptsearch.cli import main
-from promptsearch.commands.compare import searcher_options
+from promptsearch.config import RunConfig
 from promptsearch.evaluators.stats.intervals import crossed_interval
 from promptsearch.runs import RunRecord
 from promptsearch.runs.compare.cells import Cell, Cells
 from promptsearch.runs.compare.comparison import Comparison
-from promptsearch.runs.compare.methods import random_templates
+from promptsearch.runs.compare.methods import random_templates, searcher_options
 from promptsearch.search import SEARCHERS
 
 LINES = ["a photo of a {}.", "a dark {}.", "the {} far away", "many {}", "a drawing of a {}", "one {} only"]
@@ -225,7 +225,7 @@ def test_the_cell_of_a_machine_that_died_while_it_claimed_it_is_free(made: list[
 
 
 def test_a_process_that_slept_leaves_its_cell_to_who_took_it(tmp_path: Path) -> None:
-    record = RunRecord.open("c", str(tmp_path / "runs.db"), {"objective": "xent"}, {})
+    record = RunRecord.open("c", str(tmp_path / "runs.db"), RunConfig.from_dict({"objective": "xent"}), {})
     cells = Cells(record, tmp_path)
     cell = Cell("beam", "made", 4, 0, "x")
     claim = cells.claim(cell)

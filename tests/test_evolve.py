@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.cli import main
+from promptsearch.config import RunConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs import Budget, RunRecord, search
@@ -78,7 +79,7 @@ def play(searcher: WritingSearcher, trials: int, evaluator: Evaluator | None = N
 
 
 def record(name: str = "run") -> RunRecord:
-    return RunRecord.open(name, None, {"command": "evolve", "objective": "xent"}, {})
+    return RunRecord.open(name, None, RunConfig.from_dict({"command": "evolve", "objective": "xent"}), {})
 
 
 def test_every_kind_of_request_is_made_and_history_shows_the_best_last() -> None:

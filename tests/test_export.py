@@ -14,6 +14,7 @@ from made_problem import make_problem
 
 from promptsearch.banks import PromptSet, load_bank
 from promptsearch.cli import main
+from promptsearch.config import RunConfig
 from promptsearch.reports.export import Winner, to_clip_benchmark, to_python
 from promptsearch.runs import RunRecord
 
@@ -189,7 +190,7 @@ def test_the_transformers_snippet_runs_with_a_checkpoint(
 def test_a_run_that_is_not_finished_gives_the_best_so_far() -> None:
     from promptsearch.evaluators import Score
 
-    record = RunRecord.open("running", None, CONFIG, {"classes": ["cat", "dog"]})
+    record = RunRecord.open("running", None, RunConfig.from_dict(CONFIG), {"classes": ["cat", "dog"]})
     assert "no scored trial" in run("export", "running", "--to", "bank", code=2).stderr
     record.add([(PromptSet.of("a {}."), Score(0.5, 1.0)), (PromptSet.of("the {}."), Score(0.6, 0.9))], 0, 2)
     done = run("export", "running", "--to", "bank")
@@ -206,10 +207,12 @@ def test_what_cannot_be_exported_says_why(made: str, tmp_path: Path) -> None:
 
     from promptsearch.evaluators import Score
 
-    weighted = RunRecord.open("weighted", None, CONFIG, {"classes": ["cat", "dog"]})
+    weighted = RunRecord.open("weighted", None, RunConfig.from_dict(CONFIG), {"classes": ["cat", "dog"]})
     weighted.add([(PromptSet(["a {}.", "the {}."], [1, 2]), Score(0.5, 1.0))], 0, 1)
     assert "weighted, which" in run("export", "weighted", "--to", "clip-benchmark", code=2).stderr
     assert "weights" in run("export", "weighted", "--to", "bank").stderr
-    learnt = RunRecord.open("learnt", None, {**CONFIG, "command": "coop"}, {"classes": ["cat", "dog"]})
+    learnt = RunRecord.open(
+        "learnt", None, RunConfig.from_dict({**CONFIG, "command": "coop"}), {"classes": ["cat", "dog"]}
+    )
     learnt.finish({"command": "coop", "winner": {"templates": ["x {}"], "readable": False}})
     assert "learnt vectors" in run("export", "learnt", "--to", "bank", code=2).stderr

@@ -59,7 +59,7 @@ def test_the_weight_adds_to_any_objective() -> None:
     assert with_fluency(get_objective("xent"), 0.1)(score) == (pytest.approx(-0.7),)
     assert with_fluency(get_objective("accuracy"), 0.1)(score) == (pytest.approx(0.55), -0.5)
     assert with_fluency(get_objective("xent"), 0.0) is get_objective("xent")
-    assert of_options({"objective": "xent", "fluency weight": 1.0})(score) == (pytest.approx(-2.5),)
+    assert of_options({"objective": "xent", "fluency_weight": 1.0})(score) == (pytest.approx(-2.5),)
     for weight in (-1.0, float("inf"), float("nan")):
         with pytest.raises(InputError, match="--fluency-weight"):
             with_fluency(get_objective("xent"), weight)

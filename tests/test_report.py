@@ -17,12 +17,13 @@ from made_problem import CLASSES, make_problem
 
 from promptsearch.banks import PromptSet
 from promptsearch.cli import main
+from promptsearch.config import RunConfig
 from promptsearch.evaluators import Score, Split
-from promptsearch.reports import build_details, confusion_matrix
 from promptsearch.reports.figures import overview
 from promptsearch.reports.table import p_value
 from promptsearch.reports.view import RunView, by_shots
 from promptsearch.runs import RunRecord
+from promptsearch.runs.details import build_details, confusion_matrix
 
 HOSTILE = [
     'a <script>document.title="owned"</script> {}.',
@@ -254,7 +255,7 @@ def test_of_many_flips_an_even_choice_is_kept() -> None:
 
 def test_a_run_that_is_empty_unfinished_or_of_one_trial(runs: list[str], tmp_path: Path) -> None:
     out = tmp_path / "r.html"
-    empty = RunRecord.open("empty", None, CONFIG, {})
+    empty = RunRecord.open("empty", None, RunConfig.from_dict(CONFIG), {})
     assert "no scored trial" in run("report", "empty", "-o", str(out), code=2).stderr
     assert not out.exists()
     done = run("report", "empty", "random-2", "-o", str(out))
@@ -271,7 +272,7 @@ def test_a_run_that_is_empty_unfinished_or_of_one_trial(runs: list[str], tmp_pat
 
 
 def test_fluency_has_a_front_of_its_own(tmp_path: Path) -> None:
-    record = RunRecord.open("fluent", None, {**CONFIG, "pareto": True, "fluency weight": 0.5}, {})
+    record = RunRecord.open("fluent", None, RunConfig.from_dict({**CONFIG, "pareto": True, "fluency weight": 0.5}), {})
     rows = [("a {}.", 0.5, 1.0, -4.0), ("a photo of a {}.", 0.6, 0.9, -2.0), ("zq {} zq zq.", 0.6, 0.8, -9.0)]
     record.add([(PromptSet.of(t), Score(a, x, f)) for t, a, x, f in rows], 0, 3)
     view = RunView(RunRecord.load("fluent"))
@@ -308,12 +309,12 @@ def test_a_comparison_and_learnt_vectors_have_their_place(tmp_path: Path, browse
     gap |= {"difference": 0.031, "low": -0.01, "high": 0.05}
     document = {"model": "tiny", "datasets": ["made"], "shots": [1, 2], "seeds": 2, "methods": methods, "table": rows}
     document |= {"against": {"method": "<b>coop", "rows": [gap]}, "notes": []}
-    record = RunRecord.open("set side by side", None, {"command": "compare", "model": "tiny"}, {})
+    record = RunRecord.open("set side by side", None, RunConfig.from_dict({"command": "compare", "model": "tiny"}), {})
     out = tmp_path / "r.html"
     assert "no scored trial" in run("report", "set side by side", "-o", str(out), code=2).stderr
     record.finish(document)
     assert "no winner" in run("export", "set side by side", "--to", "bank", code=2).stderr
-    coop = RunRecord.open("coop", None, {**CONFIG, "command": "coop"}, {})
+    coop = RunRecord.open("coop", None, RunConfig.from_dict({**CONFIG, "command": "coop"}), {})
     support, test = {"accuracy": 0.5, "xent": 1.0}, {"accuracy": 0.6, "low": 0.5, "high": 0.7}
     learnt = {"name": "learnt", "templates": ["zqx {}"], "readable": False, "support": support, "test": test}
     result = {"winner": learnt, "decoded": [], "runners_up": [], "baselines": [], "evaluations": 1, "seconds": 2.0}

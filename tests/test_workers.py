@@ -12,6 +12,7 @@ import pytest
 from trial_runs import PROBLEM, document, prepare, recorded, run, start, wait_for_trials
 
 from promptsearch.banks import PromptSet
+from promptsearch.config import RunConfig
 from promptsearch.evaluators import Score
 from promptsearch.runs import Budget, RunRecord, Sharing
 from promptsearch.search import RandomSearch, Space, get_objective
@@ -81,9 +82,11 @@ def test_a_trial_whose_heartbeat_stopped_elsewhere_is_failed_and_tried_again(tmp
 
     begin(tmp_path, storage)
     record = RunRecord.load("r", storage)
-    from promptsearch.runs import rebuild_searcher
+    from promptsearch.runs import restore_bank
+    from promptsearch.search import build_searcher
 
-    _, searcher = rebuild_searcher(record)
+    config = record.config.search
+    searcher = build_searcher(config.searcher, restore_bank(record), config.builder_options())
     assert isinstance(searcher, RandomSearch)
     lost = PromptSet.of("the {} at night.")
     claims = Claims(record, worker=7)
@@ -104,7 +107,7 @@ def test_a_worker_whose_trial_was_given_away_does_not_write_it(tmp_path: Path) -
     from promptsearch.runs.store import optuna_rows as rows
     from promptsearch.runs.store.trial_claims import Claims
 
-    record = RunRecord.open("r", str(tmp_path / "runs.db"), {"objective": "xent"}, {})
+    record = RunRecord.open("r", str(tmp_path / "runs.db"), RunConfig.from_dict({"objective": "xent"}), {})
     from promptsearch.banks import Bank
 
     searcher = RandomSearch(Space(Bank.of("made", ["a {}.", "the {}."])), get_objective("xent"))
@@ -121,7 +124,7 @@ def test_what_others_did_is_seen_although_trials_are_read_only_where_they_change
     from promptsearch.banks import Bank
     from promptsearch.runs.store.trial_claims import Claims
 
-    one = RunRecord.open("r", storage, {"objective": "xent"}, {})
+    one = RunRecord.open("r", storage, RunConfig.from_dict({"objective": "xent"}), {})
     other = RunRecord.load("r", storage)
     searcher = RandomSearch(Space(Bank.of("made", [f"a {{}} {i}." for i in range(9)])), get_objective("xent"), batch=2)
     here, there = Claims(one), Claims(other, worker=1)

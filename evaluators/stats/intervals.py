@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,15 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def to_dict(self, name: str) -> dict[str, float]:
+        """As a document holds it: the value under `name`, then `low` and `high`."""
+        return {name: round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], name: str) -> Interval:
+        """Read what `to_dict` gave."""
+        return cls(data[name], data["low"], data["high"])
 
 
 def wilson(hits: int, n: int) -> Interval:

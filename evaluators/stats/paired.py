@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,33 +31,48 @@ class Paired:
     """
 
     difference: Interval
-    bootstrap: Interval
-    gained: int
-    lost: int
-    mcnemar: float
-    pictures: int
+    bootstrap: Interval | None = None
+    gained: int | None = None
+    lost: int | None = None
+    mcnemar: float | None = None
+    pictures: int | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant at the 5 % level: by McNemar's test, or else by the interval."""
+        if self.mcnemar is None:
+            return self.difference.low > 0 or self.difference.high < 0
+        return self.mcnemar < 0.05
 
     @property
     def verdict(self) -> str:
         """The conclusion at the 5 % level, in words."""
-        if self.mcnemar >= 0.05:
+        if not self.significant:
             return "no evidence that it is better"
-        return "it is better" if self.gained > self.lost else "it is worse"
+        return "it is better" if self.difference.value > 0 else "it is worse"
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serialisable dict; `difference`, `low` and `high` are Agresti and Min's."""
         d, b = self.difference, self.bootstrap
-        return {
-            "difference": round(d.value, 6),
-            "low": round(d.low, 6),
-            "high": round(d.high, 6),
-            "bootstrap": {"low": round(b.low, 6), "high": round(b.high, 6)},
-            "gained": self.gained,
-            "lost": self.lost,
-            "mcnemar": float(f"{self.mcnemar:.3g}"),
-            "pictures": self.pictures,
-            "verdict": self.verdict,
-        }
+        data: dict[str, Any] = {"difference": round(d.value, 6), "low": round(d.low, 6), "high": round(d.high, 6)}
+        if b is not None and self.mcnemar is not None:
+            data |= {
+                "bootstrap": {"low": round(b.low, 6), "high": round(b.high, 6)},
+                "gained": self.gained,
+                "lost": self.lost,
+                "mcnemar": float(f"{self.mcnemar:.3g}"),
+                "pictures": self.pictures,
+                "verdict": self.verdict,
+            }
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Paired:
+        """Read what `to_dict` gave; documents of early versions have the difference only."""
+        d = Interval(data["difference"], data["low"], data["high"])
+        b = data.get("bootstrap")
+        bootstrap = None if b is None else Interval(d.value, b["low"], b["high"])
+        return cls(d, bootstrap, *(data.get(k) for k in ("gained", "lost", "mcnemar", "pictures")))
 
 
 def compare_paired(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Paired:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from promptsearch.runs.baselines.learners import Prompted, classify_prompted
 from promptsearch.runs.baselines.training_context import Setting, TextTools
 from promptsearch.runs.compare.cells import Cell, Cells
 from promptsearch.runs.compare.methods import Method
+from promptsearch.runs.store.record import now
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +183,7 @@ class Comparison:
                 f"run {record.name!r}: the result of {gone[0]} was deleted after it was computed ({len(gone)} in all); "
                 "run the same command again"
             )
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        record.set("test_opened", [*(record.get("test_opened") or []), now])
+        record.set("test_opened", [*(record.get("test_opened") or []), now()])
         found: list[Tested] = []
         for name, problem in self.problems.items():
             self.progress(0, 0, f"opening the test split of {name}")

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from promptsearch.banks import BASELINE, Bank, PromptSet, load_bank
+from promptsearch.config import (
+    OBJECTIVE,
+    SEARCHER_OPTIONS,
+    ClimbOptions,
+    SearchConfig,
+    TrialOptions,
+    WriterConfig,
+)
 from promptsearch.errors import InputError
 from promptsearch.runs.baselines.learners import (
     learn_class_names,
@@ -18,15 +26,13 @@ from promptsearch.runs.baselines.learners import (
     sample_bank,
 )
 from promptsearch.runs.baselines.training_context import Row, Setting, Trained, set_row
-from promptsearch.runs.loop.search_loop import search, writing_tools
 from promptsearch.runs.loop.shared_loop import Budget
-from promptsearch.runs.selection.select import Selection, choose_selection
-from promptsearch.search import TrialSearcher, build_searcher, get_objective
+from promptsearch.runs.open_run import resolved
+from promptsearch.runs.pipeline import Job, LanguageTools, choose_winner, search_job
+from promptsearch.search import SEARCHERS, get_objective
 from promptsearch.search.proposal_search import WritingSearcher
-from promptsearch.search.proposers.language import LanguageModel, LanguageProposer
-
-if TYPE_CHECKING:
-    from promptsearch.search import Searcher
+from promptsearch.search.proposers.language import LanguageModel
+from promptsearch.search.registry import own_options
 
 #: WaffleCLIP's (Roth et al. 2023) pairs of a descriptor of random words and one of random characters.
 WAFFLE_PAIRS = 15
@@ -39,6 +45,9 @@ SAMPLED = 4
 
 #: Searchers that a language model can write for; with one they are methods of their own, evolve-lm and climb-lm.
 WRITTEN_FOR = ("climb", "evolve")
+
+#: Options that cells of a comparison are known by, where they are more than the searcher's own.
+COMPARED = {"climb": ClimbOptions}
 
 
 @dataclass
@@ -88,11 +97,11 @@ class Writer:
     """A language model that methods search with.
 
     Attributes:
-        options: all that its answers depend on.
+        config: all that its answers depend on.
         open: gives it; asked when the first such method runs.
     """
 
-    options: Mapping[str, Any]
+    config: WriterConfig
     open: Callable[[], LanguageModel]
 
 
@@ -217,32 +226,53 @@ def _single(bank: Bank) -> Method:
 def _searched(
     name: str, command: str, bank: Bank, options: Mapping[str, Any], trials: int, writer: Writer | None = None
 ) -> Method:
+    """A searcher, with the pipeline's own search and choice on each draw."""
+    own = dict(options)
     if writer is not None:
-        options = {k: v for k, v in options.items() if k != "proposer"} | dict(writer.options)
+        own = {k: v for k, v in own.items() if k != "proposer"} | writer.config.to_dict()
 
     def find(setting: Setting) -> Found:
-        searcher = build_searcher(command, bank, {**options, "seed": setting.task.seed})
-        by_trials = isinstance(searcher, TrialSearcher)
-        if isinstance(searcher, TrialSearcher):
-            searcher.start = (PromptSet.of(BASELINE),)
-        if isinstance(searcher, WritingSearcher):
-            model = writer.open() if writer is not None else None
-            who = {} if model is None else {"proposer": LanguageProposer(model), "usage": lambda: model.usage}
-            searcher.equip(writing_tools(setting.evaluator, setting.problem.encoder, **who))
-        method = choose_selection(options.get("select"), setting.task.shots, options["objective"])
-        selection = Selection(method, bank, searcher.objective, setting.task.seed, whole=not by_trials)
-        return _outcome(setting, searcher, selection, trials if by_trials else None)
+        task = setting.task
+        config = SearchConfig(
+            command,
+            task.shots,
+            task.seed,
+            objective=options["objective"],
+            select=options.get("select") or "auto",
+            writer=None if writer is None else writer.config,
+            options={k: v for k, v in options.items() if k not in ("objective", "select")},
+        )
+        language = LanguageTools(None if writer is None else writer.open)
+        job = Job(setting.problem, setting.evaluator, bank, resolved(config), language=language, budget=Budget(trials))
+        if job.by_trials:
+            job = replace(job, start=(PromptSet.of(BASELINE),))
+        searcher, outcome = search_job(job)
+        _, _, chosen = choose_winner(job, searcher, outcome)
+        usage = searcher.reported()["usage"] if isinstance(searcher, WritingSearcher) else {}
+        return Found([set_row(setting, "", chosen.prompt_set)], outcome.evaluations, usage=usage)
 
     budget = {"trials": trials} if command != "beam" else {}
     about = f"{command} search" if writer is None else f"{command} search, a language model writes"
-    return Method(name, about, find, options={**options, **budget})
+    return Method(name, about, find, options={**own, **budget})
 
 
-def _outcome(setting: Setting, searcher: Searcher, selection: Selection, trials: int | None) -> Found:
-    outcome = search(searcher, setting.evaluator, budget=Budget(trials))
-    chosen = selection.choose(setting.evaluator, outcome.ranked)
-    usage = searcher.reported()["usage"] if isinstance(searcher, WritingSearcher) else {}
-    return Found([set_row(setting, "", chosen.prompt_set)], outcome.evaluations, usage=usage)
+def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of every searcher in a comparison: its defaults, with those `given` that it has.
+
+    A comparison goes by the default objective, and no language model takes part unless a method says so.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in SEARCHERS.loaded():
+        if name not in SEARCHER_OPTIONS:
+            own = {**asdict(TrialOptions()), "objective": OBJECTIVE, **own_options(name)}
+            found[name] = {**own, **given}
+            continue
+        defaults = asdict(COMPARED.get(name, SEARCHER_OPTIONS[name])())
+        if name == "evolve":  # what its prompts are depends on which language model is here
+            defaults |= {"proposer": "grammar", "generations": None}
+        found[name] = {k: given.get(k, v) for k, v in defaults.items()}
+        found[name] |= {"select": given.get("select"), "objective": given.get("objective", OBJECTIVE)}
+    return found
 
 
 def _learned(

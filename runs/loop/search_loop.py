@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +14,8 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Encoder, Evaluator, Progress, Score, no_progress
 from promptsearch.runs.loop.outcome import Outcome
 from promptsearch.runs.loop.shared_loop import Budget, Sharing, best_so_far, never
+from promptsearch.runs.store.memory_record import MemoryRecord, Record
 from promptsearch.search import Searcher, Tools, TrialSearcher
-
-if TYPE_CHECKING:
-    from promptsearch.runs.store.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +23,7 @@ log = logging.getLogger(__name__)
 def search(
     searcher: Searcher,
     evaluator: Evaluator,
-    record: RunRecord | None = None,
+    record: Record | None = None,
     progress: Progress = no_progress,
     budget: Budget = Budget(),  # noqa: B008 (frozen)
     stopping: Callable[[], bool] = never,
@@ -52,12 +50,14 @@ def search(
         told, curve, ended = _by_rounds(searcher, evaluator, record, progress, stopping)
         evaluations = curve[-1][0] if curve else 0
     else:
-        if record is None:
-            ended = _in_memory(searcher, evaluator, budget)
+        if record is None or isinstance(record, MemoryRecord):
+            ended = _in_memory(searcher, evaluator, budget, progress, stopping)
         else:
             ended = Sharing(searcher, evaluator, record, budget, progress, stopping).run()
         told = {s: _plain(v) for s, v in searcher.known.items()}
         curve, evaluations = _rising(searcher, told), len(told)
+        if isinstance(record, MemoryRecord):
+            record.add(told.items(), 0)
     if searcher.best is None:
         raise PromptSearchError("the search ended before it scored anything; give it a larger budget")
     best, score = searcher.best
@@ -113,8 +113,11 @@ def _plain(score: object) -> Score:
     return score
 
 
-def _in_memory(searcher: TrialSearcher, evaluator: Evaluator, budget: Budget) -> str:
+def _in_memory(
+    searcher: TrialSearcher, evaluator: Evaluator, budget: Budget, progress: Progress, stopping: Callable[[], bool]
+) -> str:
     searcher.total = budget.trials
+    started = time.monotonic()
     while budget.trials is None or searcher.trials < budget.trials:
         batch = searcher.ask()
         if not batch:
@@ -123,13 +126,18 @@ def _in_memory(searcher: TrialSearcher, evaluator: Evaluator, budget: Budget) ->
         fresh = [s for s in batch if s not in searcher.known]
         scores = {**searcher.known, **dict(zip(fresh, evaluator.score(fresh) if fresh else [], strict=True))}
         searcher.tell([(s, scores[s]) for s in batch])
+        progress(searcher.trials, budget.trials or 0, best_so_far(searcher, evaluator.task.labelled))
+        if stopping():
+            return "interrupted"
+        if budget.timeout is not None and time.monotonic() - started >= budget.timeout:
+            return "timeout"
     return "trials"
 
 
 def _by_rounds(
     searcher: Searcher,
     evaluator: Evaluator,
-    record: RunRecord | None,
+    record: Record | None,
     progress: Progress,
     stopping: Callable[[], bool],
 ) -> tuple[dict[PromptSet, Score], list[tuple[int, Score]], str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,19 @@ class Estimate:
     folds: int
     repeated: bool
     way: str = NESTED
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `estimate` of a result document, without `kept`."""
+        data: dict[str, Any] = {**self.accuracy.to_dict("accuracy"), "naive": round(self.naive, 6), "way": self.way}
+        data |= {"folds": self.folds, "search_repeated": self.repeated}
+        return data | {"against": {"baseline": "hand-written", **self.against.to_dict()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Estimate:
+        """Read what `to_dict` gave."""
+        accuracy, against = Interval.from_dict(data, "accuracy"), Paired.from_dict(data["against"])
+        way = data.get("way", NESTED)
+        return cls(accuracy, data["naive"], against, {}, data["folds"], data["search_repeated"], way)
 
 
 Steps = Callable[[int, int, str], None]

@@ -8,9 +8,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from promptsearch.banks import PromptSet
+from promptsearch.config import RunConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs.store import optuna_rows as rows
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from optuna.trial import TrialState
 
 log = logging.getLogger(__name__)
+
+
+def now() -> str:
+    """The time, as records hold it: ISO 8601 in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class RunRecord:
         self._counts: Counter[TrialState] | None = None  # by state, when they were seen
 
     @classmethod
-    def open(cls, name: str, url: str | None, config: dict[str, Any], about: dict[str, Any]) -> RunRecord:
+    def open(cls, name: str, url: str | None, config: RunConfig, about: dict[str, Any]) -> RunRecord:
         """Open the run of this name to go on with it, or begin it.
 
         Raises:
@@ -71,10 +78,11 @@ class RunRecord:
         import optuna
 
         storage = open_storage(url)
-        objective = get_objective(config.get("objective") or "accuracy")
+        stored = config.to_dict()
+        objective = get_objective(config.search.objective)
         direction: Literal["minimize", "maximize"] = "minimize" if objective.smaller else "maximize"
         several: list[Literal["minimize", "maximize"]] = []
-        if config.get("pareto"):
+        if config.search.fluency is not None and config.search.fluency.pareto:
             several = ["maximize", "minimize"]  # fluency, words
         with _readable(masked(str(storage.url))):
             try:
@@ -90,8 +98,8 @@ class RunRecord:
                 if study.get_trials(deepcopy=False, states=None) or study.user_attrs.keys() - {"about"}:
                     raise _not_ours(name, record.url)
                 study.set_user_attr("about", about)
-                study.set_user_attr("config", config)
-            elif differences := _differences(kept, config):
+                study.set_user_attr("config", stored)
+            elif differences := _differences(kept, stored):
                 raise InputError(
                     f"run {name!r} was made with {'; '.join(differences)}; give the old value to resume it, "
                     "--fork NEW to start from it under a new name, or another --study to begin anew"
@@ -120,8 +128,9 @@ class RunRecord:
         return str(self.study.study_name)
 
     @property
-    def config(self) -> dict[str, Any]:
-        return dict(self.study.user_attrs.get("config", {}))
+    def config(self) -> RunConfig:
+        """What the run is: equal for the command that resumes it."""
+        return RunConfig.from_dict(self.study.user_attrs.get("config", {}))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -153,6 +162,10 @@ class RunRecord:
     def get(self, key: str) -> Any:
         """A study attribute, or None."""
         return self.study.user_attrs.get(key)
+
+    def attribute_names(self) -> Iterable[str]:
+        """The names of all study attributes."""
+        return self.study.user_attrs.keys()
 
     def trials(self) -> list[tuple[PromptSet, Score]]:
         """What was scored and recorded, in order."""
@@ -256,7 +269,7 @@ class RunRecord:
     def value_of(self, score: Score) -> float:
         """What Optuna compares the study's trials by."""
         if self._objective is None:
-            self._objective = get_objective(self.config.get("objective") or "accuracy")
+            self._objective = get_objective(self.config.search.objective)
         return float(getattr(score, self._objective.figure))
 
     def values_of(self, prompt_set: PromptSet, score: Score) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from promptsearch.runs.store.record import RunRecord
+from promptsearch.runs.store.memory_record import Record
 
 PREFIX = "replies "
 
@@ -17,10 +17,11 @@ class StudyJournal:
     journal.put("0.24", {"replies": [["a dark photo of a {}."]]})
     """
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: Record) -> None:
         self._record = record
-        attrs = record.study.user_attrs
-        self._kept: dict[str, Any] = {k[len(PREFIX) :]: v for k, v in attrs.items() if k.startswith(PREFIX)}
+        self._kept: dict[str, Any] = {
+            k[len(PREFIX) :]: record.get(k) for k in record.attribute_names() if k.startswith(PREFIX)
+        }
 
     def get(self, key: str) -> Any:
         return self._kept.get(key)

@@ -1,14 +1,14 @@
-"""A run's bank and searcher, made again from what its study holds: any machine can join it."""
+"""A run's bank as a study stores it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from promptsearch.banks import Bank, Grammar, PromptSet, Template
+from promptsearch.banks import Bank, Grammar, Template
 from promptsearch.errors import InputError
 from promptsearch.runs.store.record import RunRecord
-from promptsearch.search import SEARCHERS, Searcher, Space, TrialSearcher, build_searcher
+from promptsearch.search import SEARCHERS, Space
 
 
 def bank_to_dict(bank: Bank) -> dict[str, Any]:
@@ -29,29 +29,21 @@ def bank_from_dict(data: Mapping[str, Any]) -> Bank:
     return Bank.expanded(data["name"], grammar, plain, class_names=class_names)
 
 
-def rebuild_searcher(record: RunRecord) -> tuple[Bank, Searcher]:
-    """The bank and the fresh searcher of a run, with its starting points.
+def restore_bank(record: RunRecord) -> Bank:
+    """The bank of a run, so that any machine can go on with it.
 
     Raises:
-        InputError: this version makes another bank or searcher of it.
+        InputError: this version makes another bank of what is stored, or has no such searcher.
     """
     config, kept = record.config, record.get("bank")
-    if config["command"] not in SEARCHERS:
+    if config.command not in SEARCHERS:
         raise InputError(
-            f"run {record.name!r} was made by {config['command']}, which is no searcher of this version; "
-            f"go on with it by its own command, `promptsearch {config['command']} … --study {record.name}`"
+            f"run {record.name!r} was made by {config.command}, which is no searcher of this version; "
+            f"go on with it by its own command, `promptsearch {config.command} … --study {record.name}`"
         )
     if kept is None:
         raise InputError(f"run {record.name!r} holds no bank yet; give its own command again")
     bank = bank_from_dict(kept)
-    if bank.hash != config["bank hash"]:
+    if config.bank is None or bank.hash != config.bank.hash:
         raise InputError(f"run {record.name!r}: its bank {bank.name!r} cannot be made again by this version")
-    searcher = build_searcher(config["command"], bank, config)
-    give_start(record, searcher)
-    return bank, searcher
-
-
-def give_start(record: RunRecord, searcher: Searcher) -> None:
-    """Give a searcher the starting points that its run began with."""
-    if isinstance(searcher, TrialSearcher):
-        searcher.start = tuple(PromptSet.from_dict(s) for s in record.get("start") or [])
+    return bank

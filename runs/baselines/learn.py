@@ -1,0 +1,188 @@
+"""A gradient baseline from a problem to a result: train, then score what was learnt like everything else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from promptsearch.banks import BASELINE, PromptSet
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Problem, Progress, Score, Split, no_progress, wilson
+from promptsearch.evaluators.fluency import LogLikelihood
+from promptsearch.evaluators.stats.paired import compare_paired
+from promptsearch.runs.baselines.training_context import Row as Learnt
+from promptsearch.runs.baselines.training_context import Setting, TextTools, Trained, filled
+from promptsearch.runs.details import build_details
+from promptsearch.runs.open_run import study_name
+from promptsearch.runs.pipeline import drawn, headline, open_test
+from promptsearch.runs.result import Row, RunResult
+from promptsearch.runs.store.record import RunRecord
+
+#: Most losses that a result holds.
+LOSSES = 200
+
+#: Trains on a setting's few shots.
+Train = Callable[[Setting], Trained]
+
+
+def run_training(
+    problem: Problem,
+    train: Train,
+    record: RunRecord,
+    file: Path,
+    *,
+    rate: LogLikelihood | None = None,
+    progress: Progress = no_progress,
+    again: bool = False,
+) -> RunResult:
+    """Train a gradient baseline, test it once, and record the result.
+
+    A training that was cut off goes on from its checkpoint beside `file`.
+
+    Args:
+        problem: the model and the pictures.
+        train: the method.
+        record: the run, with its configuration.
+        file: where what was learnt is written (safetensors).
+        rate: rates the texts that were decoded, if a language model is to.
+        progress: told of what takes long.
+        again: whether to train a finished run again where `file` is gone.
+
+    Returns:
+        The result, which is recorded too.
+
+    Raises:
+        InputError: the method refuses its options; a new run then leaves no record.
+    """
+    from promptsearch.search.gradient import Checkpoint
+
+    started = time.perf_counter()
+    known = record.result
+    if known is not None and not (again and not file.exists()):
+        return RunResult.from_dict(known)
+    config = record.config
+    task = problem.task(config.search.shots, config.search.seed)
+    new = record.get("draw") is None
+    record.set("draw", drawn(task))
+    checkpoint = Checkpoint(file.with_suffix(".pt"), study_name(config))
+    setting = Setting(problem, task, problem.evaluator(task), TextTools(problem.encoder), progress, checkpoint)
+    try:
+        trained = train(setting)
+    except InputError:  # nothing was begun: a wrong value leaves no run behind
+        if new and not checkpoint.path.exists():
+            record.delete()
+        raise
+    stored = config.to_dict()
+    trained.learned.save(file, {k: v for k, v in stored.items() if k not in config.search.options})
+    if known is None:
+        result = test_learnt(record, setting, trained, rate, started)
+        record.finish(result.to_dict())
+    else:
+        result = RunResult.from_dict(known)
+    checkpoint.remove()
+    return result
+
+
+def test_learnt(
+    record: RunRecord, setting: Setting, trained: Trained, rate: LogLikelihood | None, started: float
+) -> RunResult:
+    """Open the test split, and score by it what was learnt, what was decoded from it, and the baselines.
+
+    Args:
+        record: the run.
+        setting: what was trained with.
+        trained: what was learnt.
+        rate: rates the texts that were decoded.
+        started: `time.perf_counter()` when the run began.
+    """
+    test, opened, choices = open_test(record, setting.task, record.config.command, setting.progress)
+    features = test.features if trained.test is None else trained.test(test.indices)
+    support = setting.support.features if trained.support is None else trained.support
+    score = Scorer(setting, test, rate)
+    winner, hits = score.learnt(trained.winner, support, features)
+    sets = {"hand-written": PromptSet.of(BASELINE), **dict(trained.baselines)}
+    baselines = {name: score.prompt_set(name, s) for name, s in sets.items()}
+    decoded = tuple(score.learnt(r, setting.support.features, test.features)[0] for r in trained.others)
+    before = setting.evaluator.predictions(sets["hand-written"], test)
+    after = (features @ trained.winner.weights.T).argmax(axis=1)
+    record.set("details", build_details(setting.class_names, test, before, after))
+    return RunResult(
+        **headline(record),
+        winner=winner,
+        baselines=tuple(row for row, _ in baselines.values()),
+        paired=compare_paired(hits, baselines["hand-written"][1], setting.task.seed),
+        test_pictures=len(test),
+        evaluations=1 + len(decoded) + len(baselines),
+        seconds=time.perf_counter() - started,
+        test_opened=opened,
+        test_choices=choices,
+        decoded=decoded,
+        steps=trained.learned.steps,
+        losses=tuple(round(x, 6) for x in thinned(trained.learned.losses)),
+        notes=(*setting.problem.notes, *trained.notes),
+    )
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores class weights and prompt sets on the few shots and on the opened test split.
+
+    Attributes:
+        setting: what was trained with.
+        test: the opened test split.
+        rate: rates the texts that were decoded.
+    """
+
+    setting: Setting
+    test: Split
+    rate: LogLikelihood | None = None
+
+    def learnt(self, row: Learnt, support: np.ndarray, tested: np.ndarray) -> tuple[Row, np.ndarray]:
+        """The row of class weights, and (N,) which test pictures they classify rightly.
+
+        Args:
+            row: class weights with the texts that stand for them.
+            support: (n, D) features of the few-shot pictures.
+            tested: (N, D) features of the test pictures.
+        """
+        from promptsearch.search.gradient import score_weights
+
+        labels, scale = self.setting.support.labels, self.setting.logit_scale
+        hits, xent = score_weights(row.weights, support, labels, scale)
+        test_hits, _ = score_weights(row.weights, tested, self.test.labels, scale)
+        figures = {k: round(v, 6) for k, v in Score(float(hits.mean()), xent).to_dict().items()}
+        accuracy = wilson(int(test_hits.sum()), len(self.test))
+        shown = Row(
+            tuple(row.texts),
+            figures,
+            row.name,
+            None if row.shares is None else tuple(row.shares),
+            None if row.class_names is None else tuple(row.class_names),
+            test=accuracy,
+            fluency=self._fluency(row),
+            readable=row.readable,
+        )
+        return shown, test_hits
+
+    def prompt_set(self, name: str, prompt_set: PromptSet) -> tuple[Row, np.ndarray]:
+        """The row of a baseline, and (N,) which test pictures it classifies rightly."""
+        weights = self.setting.evaluator.class_weights(prompt_set)
+        row = Learnt(name, weights, [str(t) for t in prompt_set.templates])
+        found, hits = self.learnt(row, self.setting.support.features, self.test.features)
+        return Row(found.templates, found.support, name, test=found.test), hits
+
+    def _fluency(self, row: Learnt) -> float | None:
+        if self.rate is None or not row.texts or row.name in ("hand-written", "whole bank averaged"):
+            return None
+        likelihood, tokens = self.rate(filled(row.texts, row.class_names or self.setting.class_names)).T
+        return round(float((likelihood / tokens).mean()), 4)
+
+
+def thinned(losses: list[float], most: int = LOSSES) -> list[float]:
+    """At most about `most` losses, evenly spaced, the last one always."""
+    step = -(-len(losses) // most) or 1
+    return losses[::-1][::step][::-1]

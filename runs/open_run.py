@@ -1,0 +1,194 @@
+"""From what a user asks for to a recorded run, and from a recorded run back to its problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from promptsearch import __version__
+from promptsearch.banks import Bank, PromptSet
+from promptsearch.config import BankId, MachineConfig, ProblemConfig, RunConfig, SearchConfig
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Problem, Progress, Score, no_progress, open_configured
+from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.runs.selection.select import choose_selection
+from promptsearch.runs.store.memory_record import MemoryRecord, Record
+from promptsearch.runs.store.record import RunRecord, now
+from promptsearch.runs.store.restore import bank_to_dict
+from promptsearch.search import build_searcher, choose_objective, of_options
+
+#: Best prompt sets of a run that a fork of it begins with.
+FORKED = 10
+
+
+def resolved(config: SearchConfig) -> SearchConfig:
+    """The configuration with its objective and selection named.
+
+    Raises:
+        InputError: an unknown name, or one that needs labels where there are none.
+    """
+    objective = choose_objective(None if config.objective == "auto" else config.objective, config.shots)
+    named = None if config.select == "auto" else config.select
+    select = choose_selection(named, config.shots, objective, config.fluency is not None)
+    return replace(config, objective=objective, select=select)
+
+
+def check_search(config: SearchConfig, bank: Bank) -> SearchConfig:
+    """`resolved`, with the searcher's own options checked too, before anything is opened.
+
+    Raises:
+        InputError: an option that the searcher refuses.
+    """
+    config = resolved(config)
+    build_searcher(config.searcher, bank, config.builder_options())
+    return config
+
+
+def identify(problem: Problem, search: SearchConfig, bank: BankId | Bank | None = None) -> RunConfig:
+    """The identity of a run: what is searched for, how, and on which model and pictures."""
+    spec = problem.encoder.spec
+    return RunConfig(
+        search,
+        model=spec.name,
+        model_fingerprint=spec.fingerprint,
+        precision=spec.precision,
+        dataset=problem.source.name,
+        data_fingerprint=problem.source.fingerprint,
+        bank=BankId(bank.name, bank.hash) if isinstance(bank, Bank) else bank,
+    )
+
+
+def study_name(config: RunConfig) -> str:
+    """A readable name that differs whenever the configuration does: the same command finds its own run again."""
+    dataset = str(config.dataset).rstrip("/").rsplit("/", 1)[-1]
+    search = config.search
+    return f"{config.command}-{dataset}-{search.shots}shots-seed{search.seed}-{digest_of(config.to_dict())[:8]}"
+
+
+def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str, Any]:
+    """What a record says beside its identity: versions, names and paths."""
+    about: dict[str, Any] = {"version": __version__, "started": now(), "pictures": problem.source.origin}
+    if opened is not None:
+        about["opened"] = {**asdict(opened), "model": problem.encoder.spec.name}
+    return {**about, "classes": list(problem.source.class_names)}
+
+
+def open_run(
+    problem: Problem,
+    bank: Bank,
+    search: SearchConfig,
+    *,
+    opened: ProblemConfig | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+    start: Sequence[PromptSet] = (),
+    fork: str | None = None,
+) -> RunRecord:
+    """Open the recorded run of a search, or begin it.
+
+    Args:
+        problem: the model and the pictures.
+        bank: what is searched.
+        search: how.
+        opened: how the problem was opened, so that `reopen` can.
+        storage: a database URL or a SQLite file (default: the user's own).
+        study: name of the run (default: made from its configuration).
+        start: prompt sets that are scored first.
+        fork: name of a new run that begins with the best prompt sets of `study`.
+
+    Raises:
+        InputError: there is a run of this name with another configuration.
+        PromptSearchError: the storage cannot be written.
+    """
+    about = describe(problem, opened)
+    if fork is not None:
+        if study is None:
+            raise InputError(f"--fork {fork}: name the run to start from with --study")
+        start = [*start, *(s for s, _ in best_first(RunRecord.load(study, storage))[:FORKED])]
+        about["forked from"] = study
+    config = identify(problem, search, bank)
+    record = RunRecord.open(fork or study or study_name(config), storage, config, about)
+    keep_bank(record, bank, start)
+    return record
+
+
+def memory_run(
+    problem: Problem,
+    bank: Bank,
+    search: SearchConfig,
+    *,
+    opened: ProblemConfig | None = None,
+    start: Sequence[PromptSet] = (),
+) -> MemoryRecord:
+    """The run of a search that is kept in memory only."""
+    config = identify(problem, search, bank)
+    record = MemoryRecord(study_name(config), config, describe(problem, opened))
+    keep_bank(record, bank, start)
+    return record
+
+
+def keep_bank(record: Record, bank: Bank, start: Sequence[PromptSet]) -> None:
+    """Record what others need to join a run: its bank and what it begins with."""
+    if record.get("bank") is None:
+        record.set("start", [s.to_dict() for s in start])
+        record.set("bank", bank_to_dict(bank))
+
+
+def keep_budget(record: Record, trials: int | None) -> None:
+    """Record how many trials a run is to have, for those who join it."""
+    if (record.get("budget") or {}).get("trials") != trials:
+        record.set("budget", {"trials": trials})
+
+
+def best_first(record: Record) -> list[tuple[PromptSet, Score]]:
+    """The scored prompt sets of a run, each once, best first by its own objective."""
+    objective = of_options(record.config.search.builder_options())
+    found = dict(record.trials())
+    return sorted(found.items(), key=lambda r: (tuple(-v for v in objective(r[1])), r[0].size, r[0].templates))
+
+
+def reopen(
+    record: RunRecord,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    dataset: str | None = None,
+    machine: MachineConfig = MachineConfig(),  # noqa: B008 (frozen)
+    progress: Progress = no_progress,
+) -> Problem:
+    """Open the problem of a recorded run on this machine.
+
+    Args:
+        record: the run.
+        model, weights, dataset: where they are here, if not where they were.
+        machine: how this machine computes.
+        progress: who is told of progress.
+
+    Raises:
+        InputError: the model or the pictures found here are not those of the run.
+    """
+    opened = ProblemConfig(**record.about["opened"])
+    if model is not None:
+        opened = replace(opened, model=model, weights=None)
+    if weights is not None:
+        opened = replace(opened, weights=str(weights))
+    if dataset is not None:
+        opened = replace(opened, dataset=dataset)
+    problem = open_configured(opened, machine, progress=progress)
+    config, here = record.config, identify(problem, record.config.search)
+    different = [
+        f"{what} {old!r} (here {new!r})"
+        for what, old, new in (
+            ("model fingerprint", config.model_fingerprint, here.model_fingerprint),
+            ("data fingerprint", config.data_fingerprint, here.data_fingerprint),
+        )
+        if old != new
+    ]
+    if different:
+        raise InputError(
+            f"run {record.name!r} was made with {'; '.join(different)}; "
+            "name its own model and pictures with --model, --weights and --dataset"
+        )
+    return problem

@@ -1,0 +1,427 @@
+"""The main job of promptsearch, from a problem to a result: `run_search` reads from top to bottom.
+
+Every search command, `PromptSearch.fit`, `runs resume` and `worker` go through here; `compare` and the gradient
+baselines use the same steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from promptsearch import __version__
+from promptsearch.banks import BASELINE, Bank, PromptSet
+from promptsearch.config import SearchConfig
+from promptsearch.errors import InputError, Interrupted, PromptSearchWarning
+from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress, wilson
+from promptsearch.evaluators.fluency import Fluency, Rater
+from promptsearch.evaluators.stats.paired import Paired, compare_paired
+from promptsearch.runs.details import build_details
+from promptsearch.runs.loop.outcome import Outcome
+from promptsearch.runs.loop.search_loop import prepare, search, writing_tools
+from promptsearch.runs.loop.shared_loop import Budget, Sharing, never
+from promptsearch.runs.result import Choice, Row, RunResult
+from promptsearch.runs.selection.nested_cv import Estimate, judge
+from promptsearch.runs.selection.rerun import Repeat
+from promptsearch.runs.selection.select import Selected, Selection
+from promptsearch.runs.store.memory_record import Record
+from promptsearch.runs.store.record import RunRecord, now
+from promptsearch.runs.store.reply_journal import StudyJournal
+from promptsearch.search import Searcher, TrialSearcher, WritingSearcher, build_searcher
+from promptsearch.search.pareto import aims, front, words
+from promptsearch.search.proposal_search import Journal, Memory
+from promptsearch.search.proposers import PROPOSERS
+from promptsearch.search.proposers.language import LanguageProposer
+
+if TYPE_CHECKING:
+    from promptsearch.search.proposers.language import LanguageModel
+
+#: Best prompt sets other than the winner that a result holds.
+RUNNERS_UP = 4
+
+#: Searchers that an estimate does not repeat: fitting a sampler's model in every fold would take too long.
+NOT_REPEATED = ("tpe",)
+
+
+class TestSplitWarning(PromptSearchWarning):
+    """The test split was opened for more than one winner."""
+
+    __test__ = False  # not a test, whatever its name says to pytest
+
+
+@dataclass(frozen=True)
+class LanguageTools:
+    """The language models of a run, each opened when it is first needed.
+
+    Attributes:
+        writer: opens the model that writes prompts.
+        rater: opens the model that rates them.
+    """
+
+    writer: Callable[[], LanguageModel] | None = None
+    rater: Callable[[], Rater] | None = None
+
+
+def _never_interrupted() -> contextlib.AbstractContextManager[Callable[[], bool]]:
+    return contextlib.nullcontext(never)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told of progress, and who may stop a search.
+
+    Attributes:
+        progress: called with (done, total, what is being done).
+        interruptible: entered while a search goes on; gives what is asked between batches whether to stop.
+    """
+
+    progress: Progress = no_progress
+    interruptible: Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]] = _never_interrupted
+
+
+@dataclass(frozen=True)
+class Job:
+    """One search on one draw of pictures: all that it depends on.
+
+    Attributes:
+        problem: the model and the pictures.
+        evaluator: scores prompt sets on the drawn pictures.
+        bank: what is searched.
+        config: how.
+        start: prompt sets that are scored first.
+        language: the language models, if any take part.
+        budget: when the search ends.
+        watch: who is told of progress.
+    """
+
+    problem: Problem
+    evaluator: Evaluator
+    bank: Bank
+    config: SearchConfig
+    start: tuple[PromptSet, ...] = ()
+    language: LanguageTools = LanguageTools()
+    budget: Budget = Budget()
+    watch: Watch = Watch()
+
+    @property
+    def by_trials(self) -> bool:
+        """Whether every prompt set is a trial of its own, so that the budget counts trials."""
+        return isinstance(build_searcher(self.config.searcher, self.bank, self.config.builder_options()), TrialSearcher)
+
+    def searcher(self, bank: Bank | None = None, *, worker: int = 0, journal: Journal | None = None) -> Searcher:
+        """A fresh searcher with everything that it needs.
+
+        Args:
+            bank: what it searches, if not the job's own bank.
+            worker: number that tells apart the processes that share a run.
+            journal: where a language model's replies are kept (default: in memory).
+        """
+        searcher = build_searcher(self.config.searcher, bank or self.bank, self.config.builder_options())
+        if isinstance(searcher, TrialSearcher):
+            searcher.start, searcher.worker, searcher.total = self.start, worker, self.budget.trials
+        if isinstance(searcher, WritingSearcher):
+            searcher.equip(writing_tools(self.evaluator, self.problem.encoder, **self._proposer(searcher, journal)))
+        return searcher
+
+    def _proposer(self, searcher: TrialSearcher, journal: Journal | None) -> dict[str, Any]:
+        """Who writes the prompts of a writing searcher, and where the replies are kept."""
+        kept: dict[str, Any] = {"journal": Memory() if journal is None else journal}
+        if self.language.writer is not None:
+            model = self.language.writer()
+            return {**kept, "proposer": LanguageProposer(model), "usage": lambda: model.usage}
+        if (name := self.config.options.get("proposer", "grammar")) not in ("grammar", "lm"):
+            return {**kept, "proposer": PROPOSERS[name](searcher.space)}
+        return kept
+
+
+def run_search(
+    problem: Problem,
+    bank: Bank,
+    record: Record,
+    *,
+    language: LanguageTools = LanguageTools(),
+    budget: Budget = Budget(),  # noqa: B008 (frozen)
+    watch: Watch = Watch(),
+    estimate: bool = True,
+) -> RunResult:
+    """Search, choose the winner, estimate its accuracy, test it once, and record the result.
+
+        record = open_run(problem, bank, SearchConfig(shots=16))
+        result = run_search(problem, bank, record)
+        print(result.winner.templates, result.winner.test)
+
+    A run that was cut off goes on where it was; of one whose budget is spent the recorded result is returned.
+
+    Args:
+        problem: the model and the pictures.
+        bank: the prompts that are searched.
+        record: the run, with its configuration.
+        language: the language models that write or rate prompts.
+        budget: when a search by trials ends.
+        watch: who is told of progress, and who may stop the search.
+        estimate: whether to estimate the winner's accuracy by repeating search and choice in folds.
+
+    Returns:
+        The result, which is recorded too.
+
+    Raises:
+        InputError: an option that does not fit the problem.
+        Interrupted: `watch` stopped the search; the same call goes on with it.
+        PromptSearchError: the run cannot be recorded, or nothing was scored.
+    """
+    started = time.perf_counter()
+    if (known := finished(record, bank, budget)) is not None:
+        return known
+    job = open_job(problem, bank, record, language, budget, watch)
+    searcher, outcome = search_job(job, record)
+    baselines = standard_baselines(bank, searcher, job.evaluator)
+    selection, repeat, chosen = choose_winner(job, searcher, outcome)
+    expected = estimate_accuracy(job, selection, repeat, chosen) if estimate else None
+    test, opened, choices = open_test(record, job.evaluator.task, chosen.prompt_set.key, watch.progress)
+    rows = [test_row(job.evaluator, s, test, name=name) for name, s in baselines.items()]
+    result = RunResult(
+        **headline(record),
+        winner=test_row(job.evaluator, chosen.prompt_set, test),
+        baselines=tuple(rows),
+        paired=compare_on(job.evaluator, test, chosen.prompt_set, baselines["hand-written"]),
+        test_pictures=len(test),
+        runners_up=runners_up(outcome, chosen.prompt_set),
+        evaluations=outcome.evaluations,
+        seconds=time.perf_counter() - started,
+        trials=len(record.trials()),
+        ended=outcome.ended,
+        selection=describe_choice(chosen, expected),
+        estimate=expected,
+        test_opened=opened,
+        test_choices=choices,
+        front=pareto_front(outcome, searcher) if job.config.fluency and job.config.fluency.pareto else None,
+        proposals=searcher.reported() if isinstance(searcher, WritingSearcher) else None,
+        notes=(*problem.notes, *notes_on(job, outcome, len(record.trials()))),
+    )
+    before, after = (job.evaluator.predictions(s, test) for s in (baselines["hand-written"], chosen.prompt_set))
+    record.set("details", build_details(job.evaluator.task.class_names, test, before, after))
+    record.finish(result.to_dict())
+    return result
+
+
+def finished(record: Record, bank: Bank, budget: Budget) -> RunResult | None:
+    """The recorded result of a run whose budget is spent, or None where there is something left to do."""
+    result = record.result
+    if result is None:
+        return None
+    known = RunResult.from_dict(result)
+    searcher = build_searcher(record.config.command, bank, record.config.search.builder_options())
+    if not isinstance(searcher, TrialSearcher) or known.ended == "exhausted":
+        return known
+    spent = budget.trials is not None and len(record.trials()) >= budget.trials
+    return known if spent else None
+
+
+def open_job(
+    problem: Problem, bank: Bank, record: Record, language: LanguageTools, budget: Budget, watch: Watch
+) -> Job:
+    """Draw the pictures of a run, record which they are, and gather what its search needs."""
+    config = record.config.search
+    if config.writer is not None and language.writer is None:
+        raise InputError(
+            f"run {record.name!r} asks the language model {config.writer.lm}; hand it over with `language`"
+        )
+    task = problem.task(config.shots, config.seed, config.unlabelled)
+    if record.get("draw") is None:
+        record.set("draw", drawn(task))
+    fluency = None
+    if config.fluency is not None and language.rater is not None:
+        rater = language.rater()
+        fluency = Fluency(rater.log_likelihood, problem.cache, dict(rater.key), task.class_names)
+    evaluator = problem.evaluator(task, fluency)
+    start = tuple(PromptSet.from_dict(s) for s in record.get("start") or [])
+    return Job(problem, evaluator, bank, config, start, language, budget, watch)
+
+
+def drawn(task: Task) -> dict[str, list[int]]:
+    """Which pictures were drawn, as a run records it."""
+    return {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
+
+
+def search_job(job: Job, record: Record | None = None) -> tuple[Searcher, Outcome]:
+    """Search until the budget is spent; with a record, from where the run was left.
+
+    Raises:
+        Interrupted: `job.watch` stopped it.
+    """
+    searcher = job.searcher(journal=None if record is None else StudyJournal(record))
+    with job.watch.interruptible() as stopping:
+        outcome = search(searcher, job.evaluator, record, job.watch.progress, job.budget, stopping)
+    if outcome.ended == "interrupted":
+        assert record is not None  # only a recorded run can be stopped
+        raise Interrupted(record.name, len(record.trials()), job.budget.trials)
+    return searcher, outcome
+
+
+def choose_winner(job: Job, searcher: Searcher, outcome: Outcome) -> tuple[Selection, Repeat, Selected]:
+    """Choose among what was found, on the few-shot pictures.
+
+    Returns:
+        The way of choosing, the search as something that can be repeated, and what was chosen.
+    """
+    by_trials = isinstance(searcher, TrialSearcher)
+    asks = isinstance(searcher, WritingSearcher) and searcher.tools.proposer is not None  # a model would be asked again
+    once = job.config.searcher in NOT_REPEATED or asks
+    selection = Selection(
+        job.config.select or "none", job.bank, searcher.objective, job.config.seed, whole=not by_trials
+    )
+    repeat = Repeat(
+        None if once else job.searcher,
+        job.bank,
+        job.evaluator,
+        found=tuple(s for s, _ in outcome.ranked),
+        trials=outcome.evaluations if by_trials else None,
+    )
+    job.watch.progress(0, 0, "choosing the winner")
+    return selection, repeat, selection.choose(job.evaluator, outcome.ranked, repeat)
+
+
+def estimate_accuracy(job: Job, selection: Selection, repeat: Repeat, chosen: Selected) -> Estimate | None:
+    """The winner's accuracy on new pictures, estimated without the test split; None without labels."""
+    if not job.evaluator.task.labelled:
+        return None
+    return judge(selection, repeat, chosen, job.watch.progress)
+
+
+def open_test(record: Record, task: Task, choice: str, progress: Progress) -> tuple[Split, int, int]:
+    """Open the test split for what was chosen, and record it.
+
+    A run that opened it for another choice before gets a `TestSplitWarning`.
+
+    Returns:
+        The split, how often this run opened it, and for how many different choices.
+    """
+    kept = record.get("test_opened") or []
+    times = [kept] if isinstance(kept, str) else list(kept)
+    choices = list(record.get("test_choices") or [])
+    record.set("test_choices", [*choices, choice])
+    record.set("test_opened", [*times, now()])
+    if set(choices) - {choice}:
+        warnings.warn(
+            f"the test split was opened for run {record.name!r} before ({times[-1] if times else now()}), "
+            "for another choice; to pick among choices by their test accuracy is no test",
+            TestSplitWarning,
+            stacklevel=2,
+        )
+    progress(0, 0, "opening the test split")
+    return task.open_test(), len(times) + 1, len({*choices, choice})
+
+
+def standard_baselines(bank: Bank, searcher: Searcher, evaluator: Evaluator) -> dict[str, PromptSet]:
+    """The hand-written prompt, the bank's best single template on the few shots, and the whole bank averaged."""
+    singles = [PromptSet.of(t) for t in bank.templates]
+    best = searcher.ranked(list(zip(singles, evaluator.score(singles), strict=True)))[0][0]
+    return {
+        "hand-written": PromptSet.of(BASELINE),
+        "best single template": best,
+        "whole bank averaged": PromptSet.of(*bank.templates),
+    }
+
+
+def test_row(evaluator: Evaluator, prompt_set: PromptSet, test: Split, name: str = "") -> Row:
+    """A prompt set with its few-shot figures and its accuracy on the opened test split."""
+    accuracy = wilson(int(evaluator.hits(prompt_set, test).sum()), len(test))
+    return Row.of(prompt_set, evaluator.score([prompt_set])[0], name=name, test=accuracy)
+
+
+def compare_on(evaluator: Evaluator, test: Split, ours: PromptSet, theirs: PromptSet) -> Paired:
+    """The paired comparison of two prompt sets on the test pictures."""
+    return compare_paired(evaluator.hits(ours, test), evaluator.hits(theirs, test), evaluator.task.seed)
+
+
+def headline(record: Record) -> dict[str, Any]:
+    """The fields of a result that say what was run, and where it is recorded."""
+    config = record.config
+    return {
+        "command": config.command,
+        "model": config.model,
+        "dataset": config.dataset,
+        "bank": None if config.bank is None else config.bank.name,
+        "shots": config.search.shots,
+        "seed": config.search.seed,
+        "objective": config.search.objective,
+        "study": record.name,
+        "storage": record.url,
+        "version": __version__,
+    }
+
+
+def describe_choice(chosen: Selected, expected: Estimate | None) -> Choice:
+    """What a result says of the choice: how many were compared, and how sure each template is."""
+    templates = chosen.prompt_set.templates
+    shares = tuple(chosen.shares.get(t) for t in templates) if chosen.shares else None
+    kept = None if expected is None else tuple(expected.kept.get(t, 0) for t in templates)
+    return Choice(chosen.method, chosen.tried, chosen.scored, shares, kept)
+
+
+def runners_up(outcome: Outcome, winner: PromptSet) -> tuple[Row, ...]:
+    """The best prompt sets that were found beside the winner."""
+    return tuple(Row.of(s, v) for s, v in [r for r in outcome.ranked if r[0] != winner][:RUNNERS_UP])
+
+
+def pareto_front(outcome: Outcome, searcher: Searcher) -> tuple[Row, ...]:
+    """The prompt sets that no other beats in the objective, in fluency and in number of words together."""
+    at = front([aims(s, v, searcher.objective) for s, v in outcome.ranked])
+    return tuple(Row.of(*outcome.ranked[i], words=words(outcome.ranked[i][0])) for i in at)
+
+
+def notes_on(job: Job, outcome: Outcome, trials: int) -> list[str]:
+    """What a reader must know about a search: that it read no labels, or ended early."""
+    notes, config, total = [], job.config, job.budget.trials
+    if not job.evaluator.task.labelled:
+        notes.append(
+            f"No label was read: searched on {config.unlabelled} unlabelled training pictures by {config.objective}, "
+            "which is no accuracy. How good the winner is, only the labelled test split says."
+        )
+    if outcome.ended == "exhausted" and total is not None and trials < total and job.by_trials:
+        notes.append(
+            f"The search ended after {trials} of {total} trials: nothing was proposed that had not been scored."
+        )
+    return notes
+
+
+def join_search(
+    problem: Problem,
+    bank: Bank,
+    record: RunRecord,
+    worker: int,
+    *,
+    language: LanguageTools = LanguageTools(),
+    budget: Budget = Budget(),  # noqa: B008 (frozen)
+    watch: Watch = Watch(),
+) -> str:
+    """Score trials of a run that others work on too, until it has them all.
+
+    Args:
+        problem: the run's model and pictures, opened here.
+        bank: the run's bank.
+        record: the run.
+        worker: a number that no other process of the run has.
+        language: the language models that write or rate prompts.
+        budget: the run's number of trials, and how long to stay.
+        watch: who is told of progress, and who may stop.
+
+    Returns:
+        Why it ended: "trials", "timeout", "exhausted" or "interrupted".
+    """
+    job = open_job(problem, bank, record, language, budget, watch)
+    searcher = job.searcher(worker=worker, journal=StudyJournal(record))
+    assert isinstance(searcher, TrialSearcher)  # `shareable` was asked
+    prepare(searcher, job.evaluator)
+    with watch.interruptible() as stopping:
+        return Sharing(searcher, job.evaluator, record, budget, watch.progress, stopping).run()
+
+
+def shareable(record: RunRecord, bank: Bank) -> bool:
+    """Whether several processes can work on a run: whether its searcher goes by trials."""
+    config = record.config.search
+    return isinstance(build_searcher(config.searcher, bank, config.builder_options()), TrialSearcher)

@@ -1,0 +1,246 @@
+"""What a run found, as one typed value; the JSON document, the tables and the reports are views of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptsearch.banks import PromptSet
+from promptsearch.evaluators import Interval, Score
+from promptsearch.evaluators.stats.paired import Paired
+from promptsearch.runs.selection.nested_cv import Estimate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt set, or what a gradient method learnt, with its figures.
+
+    Attributes:
+        templates: its templates, or the texts nearest to what was learnt.
+        support: figures on the few-shot pictures, by name ("accuracy", "xent", ...).
+        name: what a baseline or a learnt row is called.
+        weights: of the templates in a weighted ensemble, in their order.
+        class_names: what the classes are called, where that is not the data set's own names.
+        test: accuracy on the test split with its 95 % interval, where it was measured.
+        words: number of words, for the front of several aims.
+        fluency: mean log-likelihood per token (nats) of decoded texts.
+        readable: False for learnt vectors; None for prompts that were searched for.
+    """
+
+    templates: tuple[str, ...]
+    support: Mapping[str, float]
+    name: str = ""
+    weights: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    test: Interval | None = None
+    words: int | None = None
+    fluency: float | None = None
+    readable: bool | None = None
+
+    @classmethod
+    def of(cls, prompt_set: PromptSet, score: Score, **more: Any) -> Row:
+        """The row of a scored prompt set."""
+        return cls(
+            tuple(str(t) for t in prompt_set.templates),
+            {k: round(v, 6) for k, v in score.to_dict().items()},
+            weights=prompt_set.weights,
+            class_names=prompt_set.class_names,
+            **more,
+        )
+
+    @property
+    def prompt_set(self) -> PromptSet:
+        """The prompt set of this row."""
+        return PromptSet(self.templates, self.weights, self.class_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the JSON document."""
+        data: dict[str, Any] = {"name": self.name} if self.name else {}
+        data["templates"] = list(self.templates)
+        data |= {} if self.weights is None else {"weights": list(self.weights)}
+        data |= {} if self.class_names is None else {"class_names": list(self.class_names)}
+        data |= {} if self.fluency is None else {"fluency": self.fluency}
+        data |= {} if self.readable is None else {"readable": self.readable}
+        data["support"] = dict(self.support)
+        data |= {} if self.test is None else {"test": self.test.to_dict("accuracy")}
+        return data | ({} if self.words is None else {"words": self.words})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Row:
+        """Read what `to_dict` gave."""
+        return cls(
+            tuple(data["templates"]),
+            data["support"],
+            data.get("name", ""),
+            _tuple(data.get("weights")),
+            _tuple(data.get("class_names")),
+            Interval.from_dict(data["test"], "accuracy") if "test" in data else None,
+            data.get("words"),
+            data.get("fluency"),
+            data.get("readable"),
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the winner was chosen among what the search found.
+
+    Attributes:
+        method: one of `runs.SELECTIONS`.
+        tried: prompt sets that were compared, or searches that were repeated.
+        scored: those of them that were scored for the choice alone.
+        shares: probability (or weight) of each template of the winner, where the method gives one.
+        kept: in how many folds each template of the winner was chosen again.
+    """
+
+    method: str = "none"
+    tried: int = 0
+    scored: int = 0
+    shares: tuple[float | None, ...] | None = None
+    kept: tuple[int, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `selection` of the JSON document."""
+        shares = None if self.shares is None else list(self.shares)
+        data = {"method": self.method, "tried": self.tried, "scored": self.scored, "shares": shares}
+        return data if self.kept is None else {**data, "kept": list(self.kept)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Choice:
+        """Read what `to_dict` gave."""
+        shares, kept = _tuple(data.get("shares")), _tuple(data.get("kept"))
+        return cls(data.get("method", "none"), data.get("tried", 0), data.get("scored", 0), shares, kept)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found: the winner, how sure it is, and what it is compared with.
+
+        result = run_search(problem, bank, SearchConfig(), record)
+        print(result.winner.templates, result.winner.test.value, result.paired.verdict)
+        json.dumps(result.to_dict())
+
+    Attributes:
+        command: the searcher or method.
+        model, dataset, bank: their names.
+        shots, seed: of the draw.
+        objective: what the search went by.
+        winner: the chosen prompt set, with its accuracy on the test split.
+        baselines: what it is compared with, the first one picture by picture (`paired`).
+        runners_up: the search's best other prompt sets.
+        paired: the winner's and the first baseline's accuracy on the same test pictures.
+        test_pictures: size of the test split.
+        evaluations: prompt sets scored.
+        seconds: wall time.
+        study, storage: where the run is stored; `storage` is empty for one that is not.
+        trials: recorded prompt sets; None for a training.
+        ended: why the search ended: "exhausted", "trials" or "timeout".
+        selection: how the winner was chosen.
+        estimate: the accuracy expected on new pictures, if it was asked for.
+        test_opened, test_choices: how often the test split was opened, and for how many different winners.
+        front: with several aims, the prompt sets that no other beats in all of them.
+        decoded: texts nearest to learnt vectors, scored as text.
+        proposals: what a proposer's prompts came to: {"proposed", "repaired", "rejected", "usage"}.
+        steps, losses: of a training.
+        notes: what a reader must know.
+        version: of promptsearch.
+    """
+
+    command: str
+    model: str
+    dataset: str
+    shots: int
+    seed: int
+    winner: Row
+    baselines: tuple[Row, ...]
+    paired: Paired
+    test_pictures: int
+    bank: str | None = None
+    objective: str | None = None
+    runners_up: tuple[Row, ...] = ()
+    evaluations: int = 0
+    seconds: float = 0.0
+    study: str = ""
+    storage: str = ""
+    trials: int | None = None
+    ended: str | None = None
+    selection: Choice | None = None
+    estimate: Estimate | None = None
+    test_opened: int = 1
+    test_choices: int = 1
+    front: tuple[Row, ...] | None = None
+    decoded: tuple[Row, ...] | None = None
+    proposals: Mapping[str, Any] | None = None
+    steps: int | None = None
+    losses: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+    version: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document: what `--json` prints and studies store."""
+        run: dict[str, Any] = {"study": self.study, "storage": self.storage}
+        run |= {} if self.trials is None else {"trials": self.trials}
+        run |= {} if self.ended is None else {"ended": self.ended}
+        data: dict[str, Any] = {
+            **{k: getattr(self, k) for k in ("command", "model", "dataset", "shots", "seed", "bank", "objective")},
+            "run": run,
+            "notes": list(self.notes),
+            "version": self.version,
+        }
+        data |= {} if self.proposals is None else {"proposals": dict(self.proposals)}
+        data |= {} if self.front is None else {"front": [r.to_dict() for r in self.front]}
+        data |= {} if self.selection is None else {"selection": self.selection.to_dict()}
+        data |= {} if self.estimate is None else {"estimate": self.estimate.to_dict()}
+        data |= {"test_opened": {"opened": self.test_opened, "choices": self.test_choices}}
+        data |= {"evaluations": self.evaluations}
+        data |= {} if self.steps is None else {"steps": self.steps, "losses": list(self.losses)}
+        data |= {"seconds": round(self.seconds, 3), "winner": self.winner.to_dict()}
+        data |= {} if self.decoded is None else {"decoded": [r.to_dict() for r in self.decoded]}
+        data |= {
+            "runners_up": [r.to_dict() for r in self.runners_up],
+            "baselines": [r.to_dict() for r in self.baselines],
+            **_paired_to_dict("paired", self.paired, self.baselines[0].name),
+            "test_pictures": self.test_pictures,
+        }
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
+        """Read a document that `to_dict` gave, in this or an earlier version."""
+        run, opened = data.get("run", {}), data.get("test_opened") or {}
+        same = ("command", "model", "dataset", "shots", "seed", "bank", "objective", "evaluations", "seconds", "steps")
+        return cls(
+            **{k: data[k] for k in same if k in data},
+            winner=Row.from_dict(data["winner"]),
+            baselines=_rows(data["baselines"]) or (),
+            runners_up=_rows(data.get("runners_up")) or (),
+            paired=Paired.from_dict(data["paired"]),
+            test_pictures=data["test_pictures"],
+            study=run.get("study", ""),
+            storage=run.get("storage", ""),
+            trials=run.get("trials"),
+            ended=run.get("ended"),
+            selection=Choice.from_dict(data["selection"]) if data.get("selection") else None,
+            estimate=Estimate.from_dict(data["estimate"]) if data.get("estimate") else None,
+            test_opened=opened.get("opened", 1),
+            test_choices=opened.get("choices", 1),
+            front=_rows(data.get("front")),
+            decoded=_rows(data.get("decoded")),
+            proposals=data.get("proposals"),
+            losses=tuple(data.get("losses") or ()),
+            notes=tuple(data.get("notes") or ()),
+            version=data.get("version", ""),
+        )
+
+
+def _paired_to_dict(key: str, paired: Paired | None, baseline: str) -> dict[str, Any]:
+    return {} if paired is None else {key: {"baseline": baseline, **paired.to_dict()}}
+
+
+def _rows(rows: Sequence[Mapping[str, Any]] | None) -> tuple[Row, ...] | None:
+    return None if rows is None else tuple(Row.from_dict(r) for r in rows)
+
+
+def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
