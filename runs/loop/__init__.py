@@ -1,1 +1,1 @@
-"""The loop that joins a searcher and an evaluator, alone or shared by several workers."""
+"""The loop that connects a searcher and an evaluator, in one process or in several workers."""

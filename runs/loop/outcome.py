@@ -1,4 +1,4 @@
-"""What a search found, as a value that a notebook shows as a table and a plot."""
+"""The result of a search, which a notebook shows as a table and a plot."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from promptsearch.evaluators import Score
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-#: Rows of the table that a notebook shows.
+#: Largest number of rows in the table.
 SHOWN = 10
 
 
 @dataclass(frozen=True, repr=False)
 class Outcome:
-    """What a search found: the winner, what was recorded (best first), how many sets were scored, and why it ended.
+    """The result of a search.
 
         outcome = search(BeamSearch(bank, get_objective("xent")), evaluator)
-        print(outcome)  # a table of the best sets, as a notebook shows `outcome` alone
-        outcome.plot()  # the best so far against the sets scored
+        print(outcome)  # a table of the best sets, which a notebook shows for `outcome`
+        outcome.plot()  # the best score against the number of sets scored
 
     Attributes:
-        curve: the best score after so many sets had been scored, after each round or trial that was better.
+        winner: The best set and its score.
+        ranked: The recorded sets and their scores, best first.
+        evaluations: Number of sets scored.
+        ended: Why the search ended: "exhausted", "trials", "timeout" or "interrupted".
+        curve: (number of sets scored, best score so far), one for each round, or for each trial that was better.
     """
 
     winner: tuple[PromptSet, Score]
@@ -36,7 +40,11 @@ class Outcome:
     curve: Sequence[tuple[int, Score]] = ()
 
     def plot(self) -> go.Figure:
-        """Few-shot accuracy and cross-entropy of the best set so far, against the number of sets scored (plotly)."""
+        """Plot few-shot accuracy and cross-entropy of the best set so far against the number of sets scored.
+
+        Returns:
+            A plotly figure.
+        """
         import plotly.graph_objects as go
 
         points = [*self.curve, (self.evaluations, self.winner[1])]
@@ -51,7 +59,7 @@ class Outcome:
         )
 
     def __repr__(self) -> str:
-        """The best sets as a table, a template a line."""
+        """Return a table of the best sets, with one template per line."""
         lines = [f"{self.evaluations:,} prompt sets scored", "", "    accuracy  cross-entropy  prompts"]
         for i, (s, score) in enumerate(self.ranked[:SHOWN], start=1):
             first, *others = (printable(t) for t in s.templates)
@@ -60,7 +68,7 @@ class Outcome:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """The best sets as a table; templates are data and are escaped."""
+        """Return the table of the best sets as HTML, with escaped templates."""
         rows = "".join(
             f"<tr><td>{i}</td><td style='text-align:left'>{'<br>'.join(html.escape(t) for t in s.templates)}</td>"
             f"<td>{100 * score.accuracy:.1f}</td><td>{score.xent:.4f}</td></tr>"

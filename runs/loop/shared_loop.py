@@ -1,4 +1,4 @@
-"""The loop of a run whose every set is a trial of its own: alone, or with other workers at the same study."""
+"""The loop for searchers that record every set as a trial, alone or with other workers on the same study."""
 
 from __future__ import annotations
 
@@ -13,32 +13,45 @@ from promptsearch.runs.store.record import RunRecord, Trial
 from promptsearch.runs.store.trial_claims import Claims
 from promptsearch.search import Searcher, TrialSearcher
 
-#: Seconds between two looks at trials that other workers have in hand.
+#: Seconds between two checks of the trials that other workers are scoring.
 POLL = 0.25
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When a search ends: `trials` in all (of this run, whoever made them), `timeout` seconds from now."""
+    """The limits of a search.
+
+    Attributes:
+        trials: Total number of trials in the run, including recorded ones and those of other workers.
+        timeout: Seconds from now.
+    """
 
     trials: int | None = None
     timeout: float | None = None
 
 
 def never() -> bool:
-    """The answer to "stop now?" of a search that nobody interrupts."""
+    """Return False; the default of `stopping`, for searches that are never interrupted."""
     return False
 
 
 @dataclass
 class Sharing:
-    """Joins a searcher, an evaluator and a record until the budget is spent.
+    """Runs a searcher on a record that several workers may share, until the budget is spent.
 
         reason = Sharing(searcher, evaluator, record, Budget(trials=100)).run()
 
-    Every trial is claimed in the record before it is scored.  What others recorded is told to the searcher as it
-    comes, by trial number.  A run that only one worker made is resumed exactly where it was cut off: all steps but the
-    last are told, the last one is asked for again, and what it lacks is scored.
+    Every trial is claimed in the record before it is scored. The searcher is told the trials of other workers as they
+    finish, in the order of their numbers. A run of a single worker is resumed exactly where it was interrupted: the
+    searcher is told all batches but the last, asked for the last one again, and its missing scores are computed.
+
+    Attributes:
+        searcher: Proposes sets.
+        evaluator: Scores them.
+        record: The run.
+        budget: When to stop.
+        progress: Called after each batch.
+        stopping: Called before each batch; the search stops if it returns True.
     """
 
     searcher: TrialSearcher
@@ -49,10 +62,13 @@ class Sharing:
     stopping: Callable[[], bool] = never
 
     def run(self) -> str:
-        """Why it ended: "trials", "timeout", "exhausted" or "interrupted".
+        """Run until the search ends.
+
+        Returns:
+            Why it ended: "trials", "timeout", "exhausted" or "interrupted".
 
         Raises:
-            PromptSearchError: the record cannot be written, or was changed by something else.
+            PromptSearchError: The record cannot be written, or does not fit the search.
         """
         self._told: set[int] = set()
         self._started = time.monotonic()
@@ -70,7 +86,7 @@ class Sharing:
         return reason
 
     def _turn(self) -> str | None:
-        """Score one batch, or wait for others; returns why there is nothing more to do."""
+        """Score one batch, or wait for other workers; return why the search has ended, or None if it goes on."""
         if self.stopping():
             return "interrupted"
         timeout = self.budget.timeout
@@ -101,7 +117,7 @@ class Sharing:
         return self.budget.trials if self.budget.trials is not None else 1 << 62
 
     def _resume(self) -> None:
-        """Tell what is recorded, and go on with the batch that was cut off."""
+        """Tell the searcher the recorded trials, and complete the interrupted batch."""
         trials = self.record.all_trials()
         if not trials:
             return
@@ -114,26 +130,26 @@ class Sharing:
             self._tell(trials)
             return
         self._tell(before)
-        if self.searcher.trials != last:  # two processes worked at it as one
+        if self.searcher.trials != last:  # two processes worked on the run with the same worker number
             self._tell(trials)
             return
         batch = self.searcher.ask()
         by_set = {t.prompt_set: t for t in cut}
         if not by_set.keys() <= set(batch):
             raise PromptSearchError(
-                f"trial {cut[0].number} of run {self.record.name!r} is not what this search proposes: "
-                "the record was changed; begin anew with another --study"
+                f"trial {cut[0].number} of run {self.record.name!r} is not the one that this search proposes, so the "
+                "record was changed; start a new run with another --study"
             )
         held = self._claims.take_over([t for t in cut if t.score is None])
         if len(held) < sum(t.score is None for t in cut):
-            return  # the process that began this batch is alive: take turns with it
+            return  # the process that started this batch is alive, so share the run with it
         missing = [s for s in batch if s not in by_set][: max(0, self._total() - len(trials))]
         new = self._claims.take(missing, last, self._total(), self.searcher)
         every = {t.prompt_set: t for t in (*cut, *new)}
         self._score([every[s] for s in batch if s in every])
 
     def _tell(self, trials: Sequence[Trial]) -> None:
-        """Tell the scored trials that were not told yet, by number, a batch at a time."""
+        """Tell the searcher the scored trials that it does not know yet, batch by batch in order of number."""
         news = [t for t in trials if t.score is not None and t.number not in self._told]
         for _, batch in groupby(news, key=lambda t: (t.worker, t.step)):
             self._tell_batch([(t, t.score) for t in batch if t.score is not None])
@@ -145,14 +161,14 @@ class Sharing:
         self._told.update(t.number for t, _ in scored)
 
     def _score(self, trials: Sequence[Trial]) -> None:
-        """Score the trials of a batch that have no score, record them, and tell them all."""
+        """Score the trials of a batch that have no score, record them, and tell the searcher the batch."""
         known = {t.prompt_set: t.score for t in trials if t.score is not None}
         fresh = list(dict.fromkeys(t.prompt_set for t in trials if self._answer(t, known) is None))
         known.update(zip(fresh, self.evaluator.score(fresh) if fresh else [], strict=True))
         scored = []
         for t in trials:
             score = self._answer(t, known)
-            assert score is not None  # those without were just scored
+            assert score is not None  # all missing scores were just computed
             scored.append((t, score))
         if scored:
             self._claims.finish([(t, score) for t, score in scored if t.score is None])
@@ -171,7 +187,7 @@ class Sharing:
 
 
 def best_so_far(searcher: Searcher, labelled: bool) -> str:
-    """The figures of the best set that a searcher was told, for people who wait."""
+    """Return the score of the searcher's best set as text for the progress display."""
     assert searcher.best is not None  # something was told
     score = searcher.best[1]
     if labelled:

@@ -1,1 +1,1 @@
-"""From what a search found to the prompt set that is kept, and an estimate of its accuracy."""
+"""Chooses the winner among the sets that a search found, and estimates its accuracy."""

@@ -1,4 +1,4 @@
-"""Other names for the classes of a chosen prompt set, one class at a time."""
+"""Chooses class names for a prompt set, one class at a time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from promptsearch.banks import PromptSet
 from promptsearch.evaluators import Evaluator, Score
 from promptsearch.search import Names
 
-#: Times that every class is gone through.
+#: Largest number of passes over the classes.
 ROUNDS = 2
 
 
 def rename(prompt_set: PromptSet, evaluator: Evaluator, names: Names, loss: Callable[[Score], float]) -> PromptSet:
-    """The set with the class names that describe the pictures best, found one class at a time.
+    """Return the set with the class names that fit the pictures best, chosen one class at a time.
 
-    A class keeps its name unless another gains more, over all pictures, than the choice among its names costs: the
-    logarithm of how many there are, as for templates.
+    A class gets another name only if that reduces the summed cross-entropy by more than the logarithm of the number of
+    its names, the cost of the choice.
 
     Args:
-        loss: cross-entropy per picture, of a score.
+        prompt_set: The set.
+        evaluator: Scores sets on the support set.
+        names: The alternatives.
+        loss: Returns the cross-entropy per picture of a score.
     """
     n = len(evaluator.task.support)
 

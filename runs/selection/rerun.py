@@ -1,4 +1,4 @@
-"""The same search again, on a part of the support set."""
+"""Repeats a search on a part of the support set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promptsearch.runs.loop.search_loop import prepare, search
 from promptsearch.runs.loop.shared_loop import Budget
 from promptsearch.search import Searcher
 
-#: Banks of more templates are not scored whole for a choice alone: their texts would have to be encoded for it.
+#: Larger banks are not scored completely for the choice of a winner, because all their texts would have to be encoded.
 WHOLE = 1000
 
 Found = list[tuple[PromptSet, Score]]
@@ -21,17 +21,18 @@ Found = list[tuple[PromptSet, Score]]
 
 @dataclass(frozen=True)
 class Repeat:
-    """Makes a fresh searcher and lets it search as long as the run's own did.
+    """Repeats a run's search with a new searcher and the same budget.
 
         repeat = Repeat(lambda bank: BeamSearch(bank, objective), bank, evaluator)
         part, found = repeat.on(inside)
 
     Attributes:
-        fresh: makes the searcher over a bank, with its starting points; None where a search cannot be repeated (it
-            waits for a language model, say): then the sets that the run found are scored again instead.
-        bank: the run's own.
-        found: those sets.
-        trials: how many the run had, for searchers by trials.
+        fresh: Builds the searcher for a bank, with its starting points. None if the search cannot be repeated, e.g.
+            because it asks a language model; then the sets in `found` are scored instead.
+        bank: The run's bank.
+        evaluator: The evaluator on the whole support set.
+        found: The sets that the run found.
+        trials: Number of trials of the run, for searchers that go by trials.
     """
 
     fresh: Callable[[Bank], Searcher] | None
@@ -41,10 +42,14 @@ class Repeat:
     trials: int | None = None
 
     def on(self, inside: np.ndarray, among: int | None = None) -> tuple[Evaluator, Found]:
-        """An evaluator of these pictures alone, and what the search records there.
+        """Repeat the search on some of the pictures.
 
         Args:
-            among: search only among so many templates, those that are best alone on these pictures.
+            inside: Positions of the pictures in the support set.
+            among: Search only among this many templates, the best single ones on these pictures.
+
+        Returns:
+            An evaluator on these pictures, and the sets that the search recorded with their scores, best first.
         """
         part = self.evaluator.part(inside)
         if self.fresh is None:
@@ -55,7 +60,7 @@ class Repeat:
         return part, search(self.fresh(bank), part, budget=Budget(self.trials)).ranked
 
     def _best(self, part: Evaluator, among: int) -> Bank:
-        assert self.fresh is not None  # whoever asks for this repeats a search
+        assert self.fresh is not None  # only called if the search can be repeated
         searcher = self.fresh(self.bank)
         prepare(searcher, part)
         singles = [PromptSet.of(t) for t in self.bank]

@@ -1,18 +1,27 @@
-"""Parts of a support set: stratified folds and bootstrap samples, drawn by seed."""
+"""Draws stratified folds and bootstrap samples of a support set."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: (pictures inside, pictures outside), as positions in the support set.
+#: (pictures inside, pictures outside), as positions in the support set; choices are made inside and judged outside.
 Part = tuple[np.ndarray, np.ndarray]
 
 
 def folds(labels: np.ndarray, k: int, seed: int, repeats: int = 1) -> list[Part]:
-    """`repeats` times k folds, each class spread evenly over them; what is outside is one fold.
+    """Draw stratified folds.
 
-    Classes of fewer pictures than folds begin where the last class ended, so that folds are equally large: with one
-    picture per class every fold leaves some classes out entirely.
+    A class starts in the fold after the one in which the previous class ended, so that folds are equally large even if
+    classes have fewer pictures than there are folds.
+
+    Args:
+        labels: (N,) class indices.
+        k: Number of folds.
+        seed: Seed of the draw.
+        repeats: Number of times the folds are drawn.
+
+    Returns:
+        repeats * k parts; the pictures outside are one fold.
     """
     parts = []
     k = min(k, len(labels))
@@ -28,9 +37,15 @@ def folds(labels: np.ndarray, k: int, seed: int, repeats: int = 1) -> list[Part]
 
 
 def bootstraps(labels: np.ndarray, n: int, seed: int) -> list[Part]:
-    """n samples with replacement, each class as often as it is; of one picture per class, over all pictures alike.
+    """Draw stratified bootstrap samples; if a class has a single picture, the samples are not stratified.
 
-    What is outside are the pictures that were not drawn.
+    Args:
+        labels: (N,) class indices.
+        n: Number of samples.
+        seed: Seed of the draw.
+
+    Returns:
+        n parts; the pictures outside are those that were not drawn.
     """
     classes, counts = np.unique(labels, return_counts=True)
     groups = [np.flatnonzero(labels == c) for c in classes] if counts.min() > 1 else [np.arange(len(labels))]
@@ -43,11 +58,16 @@ def bootstraps(labels: np.ndarray, n: int, seed: int) -> list[Part]:
 
 
 def refilled(part: Part, labels: np.ndarray, seed: int) -> Part:
-    """The same part with the places of the pictures outside taken by others of their classes, drawn again.
+    """Fill up the inside of a part with pictures drawn from it, so that it is as large as the support set.
 
-    Without that, the classes that are judged by are those that were missing in the choice, and the choice is by fewer
-    pictures than the one that is to be judged: both make an estimate too low.  A class that has no picture inside
-    stays without.
+    For each picture outside, a picture of the same class is drawn from inside, if there is one. Without this, classes
+    outside would be underrepresented inside, and the choice would use fewer pictures than the one whose accuracy is
+    estimated; both would make the estimate too low.
+
+    Args:
+        part: The part.
+        labels: (N,) class indices.
+        seed: Seed of the draw.
     """
     inside, outside = part
     rng = np.random.default_rng([seed, int(outside[0])])

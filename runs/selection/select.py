@@ -1,4 +1,4 @@
-"""From what a search found to the prompt set that is kept: luck taken out as far as the support set allows."""
+"""Methods that choose the winner among the sets that a search found."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ from promptsearch.runs.selection.weights import learn_weights
 from promptsearch.search import Names, Objective, get_objective
 from promptsearch.search.objective import Plugged
 
-#: The prior share of the hand-written prompt; the templates that are weighed have the rest in equal parts.
+#: Prior probability of the hand-written prompt; all other templates share the rest equally.
 BASELINE_SHARE = 0.2
-#: Most templates of a weighted ensemble, and the least share that one of them may have.
+#: Largest number of templates in a weighted ensemble, and smallest share of one of them.
 MOST, LEAST = 12, 0.01
-#: Searches of `bagged` and `bootstrap`; folds and repeats of `cv`.
+#: Number of searches of `bagged` and `bootstrap`, and of folds and repeats of `cv`.
 BAGS, FOLDS, REPEATS = 20, 5, 2
-#: Sets of one size among which the most fluent may be taken.
+#: Number of best sets of one size among which the most fluent is chosen.
 EQUALS = 32
-#: Templates that these searches go among: the best alone on the pictures of each.
+#: Number of templates that the repeated searches use, the best single ones on the pictures of each.
 AMONG = 32
 
 
 @dataclass(frozen=True)
 class Selected:
-    """The chosen set, how it was chosen, and how sure each of its templates is.
+    """The chosen set and how it was chosen.
 
     Attributes:
-        shares: of every template of the chosen set: its posterior probability (`posterior`), its weight (`weighted`,
-            `zpe`), or the share of the resampled searches whose winner has it (`bagged`).
-        tried: sets that were weighed against each other, or searches that were repeated.
-        scored: those of them that were scored for the choice, beside the search's own.
-        bags: of `bagged`, for each resampling the pictures outside and its winner.
+        prompt_set: The set.
+        score: Its score on the support set.
+        method: The method, a key of `SELECTIONS`.
+        shares: For each template its posterior probability (`posterior`), its weight (`weighted`, `zpe`), or the share
+            of the resampled searches whose winner contains it (`bagged`).
+        tried: Number of sets that were compared, or of searches that were repeated.
+        scored: Number of these sets that were not scored by the search.
+        bags: For `bagged`, the pictures outside and the winner of each resampled search.
     """
 
     prompt_set: PromptSet
@@ -53,17 +56,21 @@ class Selected:
 
 @dataclass(frozen=True)
 class Selection:
-    """Chooses among what a search found, by one of `SELECTIONS`.
+    """Chooses the winner among the sets that a search found.
 
         selection = Selection("posterior", bank, get_objective("xent"), seed=0)
         chosen = selection.choose(evaluator, outcome.ranked, repeat)
         print(chosen.prompt_set, chosen.shares)
 
     Attributes:
-        whole: whether the search scored every template of the bank: then they are all weighed, however many there are.
+        method: A key of `SELECTIONS`.
+        bank: The bank that was searched.
+        objective: The objective of the search.
+        seed: Seed of resampling.
+        whole: Whether the search scored every template of the bank; then all are candidates, however many there are.
 
     Raises:
-        InputError: an unknown method.
+        InputError: The method is unknown.
     """
 
     method: str
@@ -77,14 +84,12 @@ class Selection:
             raise InputError(f"--select {self.method}: choose from {', '.join(SELECTIONS)}")
 
     def choose(self, evaluator: Evaluator, found: Found, repeat: Repeat | None = None) -> Selected:
-        """The set to keep.
+        """Choose the winner; if the bank has other names for classes, they are chosen for the winner too.
 
         Args:
-            evaluator: of the pictures that the search went by.
-            found: what the search recorded, best first.
-            repeat: the search, for methods that repeat it.
-
-        Where the bank has other names for classes, those of the chosen set are searched too.
+            evaluator: Scores sets on the pictures of the search.
+            found: The sets that the search recorded, best first.
+            repeat: Repeats the search, for methods that need it.
         """
         chosen = SELECTIONS[self.method](self, evaluator, found, repeat)
         if not self.bank.class_names or not evaluator.task.labelled or self.method == "none":
@@ -93,30 +98,34 @@ class Selection:
         return replace(chosen, prompt_set=named, score=evaluator.score([named])[0])
 
     def names(self, evaluator: Evaluator) -> Names:
-        """The names that the task's classes may go by."""
+        """Return the task's class names with the bank's alternatives."""
         return Names(evaluator.task.class_names, self.bank.class_names)
 
     def baseline(self, evaluator: Evaluator) -> tuple[PromptSet, Score]:
-        """The hand-written prompt and its score."""
+        """Return the hand-written prompt and its score."""
         plain = PromptSet.of(BASELINE)
         return plain, evaluator.score([plain])[0]
 
     def singles(self, found: Found) -> list[PromptSet]:
-        """Templates to be weighed one by one: those of the bank up to `WHOLE`, and all that the search met."""
+        """Return the candidates among single templates: the bank's, if it has at most `WHOLE`, and all found ones."""
         templates = list(self.bank) if self.whole or len(self.bank) <= WHOLE else []
         return [PromptSet.of(t) for t in dict.fromkeys([*templates, *(t for s, _ in found for t in s.templates)])]
 
     def loss(self, score: Score) -> float:
-        """Cross-entropy per picture, less what the objective gives for fluency."""
+        """Return the cross-entropy per picture minus the objective's reward for fluency."""
         weight = getattr(self.objective, "weight", 0.0)
         return score.xent - weight * (score.fluency or 0.0)
 
     def prior(self, prompt_set: PromptSet, weighed: int, names: Names) -> float:
-        """Logarithm of the prior probability: each template other than the hand-written prompt costs its share.
+        """Return the logarithm of a set's prior probability.
+
+        Each template other than the hand-written prompt costs log(weighed), and each renamed class the logarithm of the
+        number of its names.
 
         Args:
-            weighed: templates among which there is a choice.
-            names: whose choice costs too.
+            prompt_set: The set.
+            weighed: Number of candidate templates.
+            names: The classes' alternative names.
         """
         others = sum(t != BASELINE for t in prompt_set.templates)
         cost = names.cost(prompt_set)
@@ -126,18 +135,19 @@ class Selection:
 
 
 def _best(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
-    """The best score, as it is."""
+    """Choose the set with the best score."""
     prompt_set, score = found[0]
     return Selected(prompt_set, score, "none", tried=len(found))
 
 
 def _posterior(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
-    """A weighted ensemble: every template by its probability, given the pictures.
+    """Choose a weighted ensemble in which the weight of each template is its posterior probability.
 
-    The model's own probabilities are the likelihood: that of a set is exp(-n xent) on n pictures, so the posterior is
-    prior * exp(-n xent), normalised over single templates and the ensembles that the search kept; an ensemble shares
-    its probability among its templates.  Few pictures leave the prior standing, many leave the best.  Templates that
-    the search did not score alone are scored here: among few of them the prior would be too strong.
+    The likelihood of a set on n pictures is exp(-n xent), the product of the model's own probabilities, so that its
+    posterior is prior * exp(-n xent), normalised over single templates and the recorded ensembles. An ensemble divides
+    its probability equally among its templates. With few pictures the prior dominates, with many the best set does.
+    Templates that the search did not score alone are scored here, because with few candidates the prior of the
+    hand-written prompt would be too strong.
     """
     candidates = dict(found)
     plain, score = selection.baseline(evaluator)
@@ -155,20 +165,19 @@ def _posterior(selection: Selection, evaluator: Evaluator, found: Found, repeat:
 
 
 def _learnt(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
-    """The search's best set, its templates weighted by what the pictures say, with a prior towards equal weights."""
+    """Choose the search's best set, with weights learnt on the support set."""
     prompt_set = learn_weights(found[0][0], evaluator, selection.loss)
     shares = dict(zip(prompt_set.templates, prompt_set.weights or (1.0,), strict=True))
     return Selected(prompt_set, evaluator.score([prompt_set])[0], "weighted", shares, tried=len(found))
 
 
 def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
-    """A weighted ensemble of what the search chooses again and again on resampled support sets.
+    """Choose a weighted ensemble of the templates that repeated searches on bootstrap samples choose most often.
 
-    In each of them the winner is the set with the best posterior probability, so that the hand-written prompt wins
-    where the resampled pictures do not speak against it.  The searches go among the `AMONG` templates that are best
-    alone on the resampled pictures.
+    The winner of each sample is the set with the largest posterior probability; it is the hand-written prompt unless
+    the pictures speak against it. Each search uses the `AMONG` best single templates on its sample.
     """
-    assert repeat is not None  # whoever chooses this method gives it
+    assert repeat is not None  # required for this method
     bags: list[tuple[np.ndarray, PromptSet]] = []
     for inside, outside in bootstraps(evaluator.task.support.labels, BAGS, selection.seed):
         part, sets = _repeated(repeat, evaluator, inside)
@@ -181,12 +190,17 @@ def _bagged(selection: Selection, evaluator: Evaluator, found: Found, repeat: Re
 
 
 def vote(winners: Sequence[PromptSet], evaluator: Evaluator) -> Selected:
-    """The ensemble of the templates of several sets, each weighted by how often it is in them."""
+    """Return the ensemble of the templates of several sets, weighted by how often each occurs.
+
+    Args:
+        winners: The sets.
+        evaluator: Scores the ensemble.
+    """
     return _weighted([(winner, 1.0) for winner in winners], evaluator, "bagged", len(winners))
 
 
 def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
-    """A weighted ensemble without labels: every template by ZPE's score, softmaxed (Allingham et al. 2023)."""
+    """Choose a weighted ensemble without labels: weights are the softmax of ZPE scores (Allingham et al. 2023)."""
     evaluator.require(("zpe",))
     singles = selection.singles(found)
     scores = np.array([s.zpe for s in evaluator.score(singles)], float)
@@ -195,14 +209,19 @@ def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repea
 
 
 def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Method:
-    """The best set of the size (none: the hand-written prompt) that does best outside, or a smaller one as good.
+    """Return a method that chooses the ensemble size by its cross-entropy on pictures outside of repeated searches.
 
-    As good is: within one standard error of the paired difference in cross-entropy (Breiman et al. 1984).  Where a
-    language model rates the prompts, the most fluent of the sets of one size that are as good stands for that size.
+    It chooses the smallest size within one standard error of the best (Breiman et al. 1984), by the paired difference
+    in cross-entropy; size 0 is the hand-written prompt. If prompts have a fluency, the most fluent of the sets of a
+    size within one standard error represents the size.
+
+    Args:
+        parts: Draws the parts from labels and a seed.
+        name: Name of the method.
     """
 
     def choose(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repeat | None) -> Selected:
-        assert repeat is not None  # whoever chooses this method gives it
+        assert repeat is not None  # required for this method
         support = evaluator.task.support
         losses: dict[int, np.ndarray] = {}
         counts: dict[int, np.ndarray] = {}
@@ -213,7 +232,7 @@ def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Meth
                 loss = evaluator.losses(prompt_set, support.part(outside))
                 losses.setdefault(size, np.zeros(len(support)))[outside] += loss
                 counts.setdefault(size, np.zeros(len(support)))[outside] += 1
-        sizes = sorted(s for s in losses if np.array_equal(counts[s], counts[0]))  # reached in every repetition
+        sizes = sorted(s for s in losses if np.array_equal(counts[s], counts[0]))  # sizes found in every repetition
         out = counts[0] > 0
         means = {s: losses[s][out] / counts[s][out] for s in sizes}
         best = min(sizes, key=lambda s: (means[s].mean(), s))
@@ -229,19 +248,19 @@ def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Meth
 
 
 def _best_of_sizes(selection: Selection, evaluator: Evaluator, found: Found) -> dict[int, PromptSet]:
-    """The best set of every size (of size 0 the hand-written prompt), or a more fluent one of that size as good."""
+    """Return the best set of each size, or a more fluent one within one standard error; size 0 is the hand-written."""
     by_size: dict[int, list[tuple[PromptSet, Score]]] = {0: [selection.baseline(evaluator)]}
     for s, v in found:
         by_size.setdefault(s.size, []).append((s, v))
     best = {}
     for size, sets in by_size.items():
-        ranked = sorted(sets, key=lambda r: selection.objective(r[1]), reverse=True)  # stable: `found` has an order
+        ranked = sorted(sets, key=lambda r: selection.objective(r[1]), reverse=True)  # stable, keeps the order of ties
         best[size] = _most_fluent(evaluator, ranked[:EQUALS])
     return best
 
 
 def _most_fluent(evaluator: Evaluator, ranked: Found) -> PromptSet:
-    """Of the sets within one standard error of the first the most fluent; the first where no language model rates."""
+    """Return the most fluent set within one standard error of the first, or the first if sets have no fluency."""
     first, score = ranked[0]
     if score.fluency is None or len(ranked) == 1:
         return first
@@ -262,9 +281,15 @@ def _repeated(repeat: Repeat, evaluator: Evaluator, inside: np.ndarray) -> tuple
 def _weighted(
     masses: Iterable[tuple[PromptSet, float]], evaluator: Evaluator, method: str, tried: int, least: float = LEAST
 ) -> Selected:
-    """The ensemble of the templates with the largest shares, weighted by them.
+    """Return the ensemble of the templates with the largest shares, weighted by them.
 
-    A set shares its mass among its templates.  The class names are those with the largest mass.
+    Args:
+        masses: (set, mass); the mass of a set is divided among its templates, and the class names with the largest mass
+            are chosen.
+        evaluator: Scores the ensemble.
+        method: Name of the method.
+        tried: Number of sets or searches compared.
+        least: Smallest share of a template.
     """
     shares: dict[Template, float] = {}
     names: dict[tuple[str, ...] | None, float] = {}
@@ -284,14 +309,14 @@ def _weighted(
 
 
 def _rounded(weights: Sequence[float]) -> list[float]:
-    """Weights that sum to about one, to three decimals: what is printed is what is used."""
+    """Round weights to three decimals that sum to about 1, so that the printed weights are those in use."""
     total = sum(weights)
     return [max(0.001, round(w / total, 3)) for w in weights]
 
 
 _Method = Callable[[Selection, Evaluator, Found, "Repeat | None"], Selected]
 
-#: Ways to choose.
+#: The methods, as in `--select`.
 SELECTIONS: dict[str, _Method] = {
     "none": _best,
     "posterior": _posterior,
@@ -303,25 +328,30 @@ SELECTIONS: dict[str, _Method] = {
 }
 
 
-#: Those that read no labels.
+#: The methods that need no labels.
 LABEL_FREE = ("none", "zpe")
 
 
 def choose_selection(name: str | None, shots: int, objective: str = "xent", fluent: bool = False) -> str:
-    """The method to go by: `posterior` where none is named, and `none` where the search goes by more than labels.
+    """Return the selection method.
+
+    The default is `posterior`, or `none` if the search has no labels, or an aim besides them.
 
     Args:
-        fluent: whether fluency is an aim of the search too.
+        name: The method, as in `--select`; None for the default.
+        shots: Labelled pictures per class.
+        objective: Name of the objective.
+        fluent: Whether fluency is also an aim of the search.
 
     Raises:
-        InputError: an unknown one, or one that needs labels where there are none.
+        InputError: The method is unknown, or needs labels and there are none.
     """
     if name is None:
         goal = get_objective(objective)
-        own = isinstance(goal, Plugged) or fluent  # aims that a likelihood knows nothing of
+        own = isinstance(goal, Plugged) or fluent  # aims that are not part of a likelihood
         return "posterior" if shots and goal.labels and not own else "none"
     if name not in SELECTIONS:
         raise InputError(f"--select {name}: choose from {', '.join(SELECTIONS)}")
     if name not in LABEL_FREE and not shots:
-        raise InputError(f"--select {name} needs labelled pictures and --shots 0 has none; leave it out")
+        raise InputError(f"--select {name} needs labelled pictures, but --shots is 0; leave one of them out")
     return name

@@ -1,4 +1,4 @@
-"""How much each template of an ensemble counts, learnt on the few shots."""
+"""Learns the weights of an ensemble's templates on the support set."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from collections.abc import Callable, Sequence
 from promptsearch.banks import PromptSet
 from promptsearch.evaluators import Evaluator, Score
 
-#: What the prior towards equal weights counts for, in nats per unit of Kullback-Leibler divergence.
+#: Strength of the prior towards equal weights, in nats per unit of Kullback-Leibler divergence.
 PRIOR = 1.0
-#: Steps in the logarithm of a weight, tried from the largest to the smallest.
+#: Step sizes in the logarithm of a weight, used from the largest to the smallest.
 STEPS = (1.0, 0.3, 0.1, 0.03)
 
 
 def learn_weights(
     prompt_set: PromptSet, evaluator: Evaluator, loss: Callable[[Score], float], prior: float = PRIOR
 ) -> PromptSet:
-    """The set with the weights of the largest posterior probability.
+    """Return the set with the weights of the largest posterior probability.
 
         weighted = learn_weights(PromptSet.of("a photo of a {}.", "a dark photo of a {}."), evaluator, lambda s: s.xent)
         print(weighted.weights)
 
-    The likelihood is the model's own, exp(-n loss) on n pictures; the prior is exp(-prior KL(equal weights, weights)),
-    a Dirichlet distribution around equal weights.  One weight at a time is made larger or smaller, the best step first,
-    by steps that become smaller: it ends on a summit, the same each time.
+    The likelihood is exp(-n loss) on n pictures, and the prior is exp(-prior KL(equal weights, weights)), a Dirichlet
+    distribution around equal weights. Coordinate ascent changes one weight at a time, always by the best step, with
+    decreasing step sizes.
 
     Args:
-        loss: cross-entropy per picture, of a score.
-        prior: how much equal weights are preferred; 0 not at all.
+        prompt_set: The set.
+        evaluator: Scores sets on the support set.
+        loss: Returns the cross-entropy per picture of a score.
+        prior: Strength of the preference for equal weights; 0 for none.
     """
     k, n = prompt_set.size, len(evaluator.task.support)
     if k == 1:
@@ -36,7 +38,7 @@ def learn_weights(
 
     def weighted(weights: Sequence[float]) -> PromptSet:
         total = sum(weights)
-        rounded = [max(0.001, round(w / total, 3)) for w in weights]  # what is printed is what is used
+        rounded = [max(0.001, round(w / total, 3)) for w in weights]  # the printed weights are those in use
         return PromptSet(prompt_set.templates, rounded, prompt_set.class_names)
 
     def costs(many: Sequence[Sequence[float]]) -> list[float]:

@@ -1,1 +1,1 @@
-"""Runs kept as Optuna studies: their storage, their trials, who works on which."""
+"""Stores runs as Optuna studies, and coordinates the processes that work on a run."""

@@ -1,4 +1,4 @@
-"""Signs of life of the trials that a process has in hand: those whose signs stop are given to others by Optuna."""
+"""Heartbeats of running trials; Optuna lets others retry a trial whose heartbeat has stopped."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 
 class Heartbeat:
-    """Tells a storage every `HEARTBEAT` seconds that trials are alive, from a thread of its own.
+    """Records the heartbeat of trials every `HEARTBEAT` seconds, in a background thread.
 
-    with Heartbeat(storage) as heartbeat:
-        heartbeat.hold([trial_id])
-        heartbeat.release([trial_id])
+        with Heartbeat(storage) as heartbeat:
+            heartbeat.hold([trial_id])
+            heartbeat.release([trial_id])
+
+    Args:
+        storage: The storage of the trials.
     """
 
     def __init__(self, storage: optuna.storages.RDBStorage) -> None:
@@ -39,10 +42,11 @@ class Heartbeat:
             self._thread.join()
 
     def hold(self, trial_ids: Iterable[int], *, begin: bool = True) -> None:
-        """Keep trials alive from now on.
+        """Start the heartbeat of trials.
 
         Args:
-            begin: give the first sign at once; without any, Optuna never takes a trial for dead.
+            trial_ids: Ids of the trials.
+            begin: Whether to record the first heartbeat now; Optuna never considers a trial without one dead.
         """
         for trial_id in trial_ids:
             if begin:
@@ -50,7 +54,7 @@ class Heartbeat:
             self._held.add(trial_id)
 
     def release(self, trial_ids: Iterable[int]) -> None:
-        """They are finished."""
+        """Stop the heartbeat of trials, because they are finished."""
         self._held.difference_update(trial_ids)
 
     def _beat(self) -> None:
@@ -62,15 +66,15 @@ class Heartbeat:
             for trial_id in list(self._held):
                 try:
                     self._storage.record_heartbeat(trial_id)
-                except errors:  # a missed beat is no harm: the next one is near
+                except errors:  # a missed heartbeat does no harm, because the next one follows soon
                     break
         self._storage.remove_session()
 
 
 def retry_stale(study: optuna.Study) -> None:
-    """Fail the trials whose signs of life stopped, and let each be tried again under a new number."""
+    """Fail the trials whose heartbeat has stopped, and queue each again under a new number."""
     import optuna
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental
+        warnings.simplefilter("ignore")  # Optuna warns that this function is experimental
         optuna.storages.fail_stale_trials(study)

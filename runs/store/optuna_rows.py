@@ -1,4 +1,4 @@
-"""Trials written into Optuna's tables, in one transaction each: a kill leaves all of them or nothing."""
+"""Writes batches of trials to Optuna's tables, each in one transaction, so that an interrupted batch leaves nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NewTrial:
-    """A trial to be written: in hand as long as it has no values."""
+    """A trial to write.
+
+    Attributes:
+        attrs: User attributes.
+        params: Parameters.
+        distributions: The distribution of each parameter.
+        values: Objective values; None for a running trial.
+    """
 
     attrs: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -32,10 +39,19 @@ class NewTrial:
 def insert(
     storage: optuna.storages.RDBStorage, study_id: int, trials: Sequence[NewTrial], first: int
 ) -> list[tuple[int, int]]:
-    """Write trials with the numbers from `first` on: (trial id, number) of each.
+    """Write trials to a study.
 
-    Optuna's own `add_trial` asks several questions for every parameter and attribute; this is what it writes, and
-    several times as fast.  Call it under the storage's lock: numbers are counted.
+    The rows are those that Optuna's `add_trial` writes, but it runs several queries for every parameter and attribute
+    and is several times slower. The caller must hold the storage's lock, because the numbers must be free.
+
+    Args:
+        storage: The storage.
+        study_id: Id of the study.
+        trials: The trials.
+        first: Number of the first trial; the others follow.
+
+    Returns:
+        (trial id, number) of each trial.
     """
     from optuna.trial import TrialState
 
@@ -71,7 +87,7 @@ def insert(
 
 
 def counts(storage: optuna.storages.RDBStorage, study_id: int) -> Counter[TrialState]:
-    """How many trials of a study are in each state."""
+    """Count the trials of a study by state."""
     with storage.engine.connect() as connection:
         found = connection.execute(_statements().count, {"study": study_id})
         return Counter({row[0]: row[1] for row in found})
@@ -80,7 +96,15 @@ def counts(storage: optuna.storages.RDBStorage, study_id: int) -> Counter[TrialS
 def complete(
     storage: optuna.storages.RDBStorage, trials: Mapping[int, tuple[Sequence[float], Mapping[str, Any]]]
 ) -> set[int]:
-    """Finish trials in hand with their values and attributes, by trial id: those that were still in hand."""
+    """Finish running trials.
+
+    Args:
+        storage: The storage.
+        trials: (values, user attributes) of each trial, by trial id.
+
+    Returns:
+        The ids of the trials that were finished; others were not running any more and are not changed.
+    """
     say = _statements()
     ours: set[int] = set()
     with _transaction(storage) as connection:
@@ -97,7 +121,7 @@ def complete(
 
 @cache
 def _statements() -> SimpleNamespace:
-    """What is said to the database, put together once."""
+    """Prepared SQL statements."""
     import sqlalchemy as sql
     from optuna.storages._rdb import models
     from optuna.trial import TrialState
@@ -124,7 +148,7 @@ def _statements() -> SimpleNamespace:
 
 
 def _now() -> datetime:
-    """As Optuna keeps times: UTC since its version 5, local before."""
+    """Return the time as Optuna stores it: in UTC since version 5, in local time before."""
     from optuna.storages._rdb import models
 
     utc = hasattr(models.TrialModel, "_datetime_start_utc")
@@ -155,6 +179,6 @@ def _values(trial_id: int, values: Sequence[float]) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def _transaction(storage: optuna.storages.RDBStorage) -> Iterator[Connection]:
     with storage.engine.begin() as connection:
-        if storage.engine.name == "sqlite":  # else the lock is only taken by the first change
+        if storage.engine.name == "sqlite":  # without this, SQLite takes the lock only at the first write
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection

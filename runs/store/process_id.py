@@ -1,4 +1,4 @@
-"""Who has a trial in hand: a process, on a machine, that may have died since."""
+"""Identifies processes across machines, and tells whether one has died."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @lru_cache(maxsize=1)
 def this_machine() -> str:
-    """What tells apart machines, and containers of one machine: process ids mean something only within one."""
+    """Return a name for the machine or container, the scope in which process ids are unique."""
     space = ""
     with contextlib.suppress(OSError):
         space = f"/{os.readlink('/proc/self/ns/pid')}"
@@ -19,13 +19,17 @@ def this_machine() -> str:
 
 
 def this_process() -> str:
-    """`machine#process id#start`: never the same for two processes."""
+    """Return a unique name for this process: `machine#process id#start time`."""
     pid = os.getpid()
     return f"{this_machine()}#{pid}#{_started(pid)}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether a process is known to be gone; one of another machine never is."""
+    """Return whether a process is known to have died, which is never known of another machine's processes.
+
+    Args:
+        owner: The process, as named by `this_process`.
+    """
     machine, _, rest = owner.partition("#")
     pid_text, _, started = rest.partition("#")
     if machine != this_machine() or not pid_text.isdigit():
@@ -35,13 +39,13 @@ def is_dead(owner: str) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it is there and belongs to somebody else
+    except OSError:  # the process exists and belongs to another user
         pass
     return _started(pid) != started
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks since boot; a dead one that nobody waited for counts as gone."""
+    """Return when a process started, in clock ticks since boot, or "" if it is gone or a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:

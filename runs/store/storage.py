@@ -1,4 +1,4 @@
-"""Where runs are kept: one Optuna storage, SQLite unless another is named."""
+"""Opens the Optuna storage of runs, by default a SQLite file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from promptsearch.errors import InputError, PromptSearchError
 if TYPE_CHECKING:
     import optuna
 
-#: Seconds between two signs of life of a worker, and without one until its trials are given to others.
+#: Seconds between two heartbeats of a worker, and without one until others may retry its trials.
 HEARTBEAT, GRACE = 15, 60
-#: Seconds that a SQLite file is waited for while another process writes.
+#: Seconds to wait for a SQLite file while another process writes to it.
 PATIENCE = 120
 
 
 def default_storage() -> str:
-    """SQLite in `$PROMPTSEARCH_HOME`, else in the user's data folder of this system."""
+    """Return the URL of a SQLite file in `$PROMPTSEARCH_HOME`, or else in the user's data folder on this system."""
     if named := os.environ.get("PROMPTSEARCH_HOME"):
         folder = Path(named)
     else:
@@ -32,16 +32,23 @@ def default_storage() -> str:
 
 
 def learnt_folder() -> Path:
-    """Where checkpoints and learnt vectors lie: beside the runs of this user."""
+    """Return the folder of checkpoints and learnt vectors, next to the user's runs."""
     return Path(default_storage().removeprefix("sqlite:///")).parent / "learnt"
 
 
 def open_storage(url: str | None = None, *, create: bool = True) -> optuna.storages.RDBStorage:
-    """Open (and create, where there is none) a storage by its URL; a plain path means a SQLite file.
+    """Open a storage, and create it if it does not exist.
+
+    Args:
+        url: Database URL or the path of a SQLite file; by default `default_storage()`.
+        create: Whether a SQLite file may be created.
+
+    Returns:
+        The storage.
 
     Raises:
-        InputError: the URL is malformed, its driver is not installed, or there is nothing and `create` is False.
-        PromptSearchError: the database cannot be opened or written, or another version of Optuna made it.
+        InputError: The URL is malformed, its driver is not installed, or the file does not exist and `create` is False.
+        PromptSearchError: The database cannot be opened or written, or belongs to another version of Optuna.
     """
     import optuna
     import sqlalchemy.exc
@@ -66,12 +73,12 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
     except ImportError as e:
         extra = "pip install 'promptsearch[postgresql]'" if url.startswith("postgresql") else "install it"
         raise InputError(f"--storage {masked(url)}: its driver is not installed ({e}); {extra}") from e
-    except (sqlalchemy.exc.ArgumentError, ValueError, KeyError, IndexError) as e:  # Optuna formats braces in the URL
+    except (sqlalchemy.exc.ArgumentError, ValueError, KeyError, IndexError) as e:  # Optuna calls str.format on the URL
         raise InputError(f"--storage {url}: not a database URL, e.g. sqlite:///runs.db") from e
     except RuntimeError as e:
         raise PromptSearchError(
-            f"--storage {masked(url)}: its tables were made by another version of Optuna than {optuna.__version__} "
-            "here; `optuna storage upgrade --storage URL` brings old ones up to date, or name another"
+            f"--storage {masked(url)}: its tables are of another version of Optuna than the installed "
+            f"{optuna.__version__}; run `optuna storage upgrade --storage URL` if they are older, or name another"
         ) from e
     except sqlalchemy.exc.SQLAlchemyError as e:
         raise PromptSearchError(
@@ -83,7 +90,7 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
 
 
 def _connect(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStorage:
-    """Open the storage, and make its tables where there are none."""
+    """Open the storage, and create its tables if there are none."""
     import optuna
     import sqlalchemy.exc
 
@@ -99,14 +106,14 @@ def _connect(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStor
                     heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
                 )
         except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
-            if not tries_left:  # else another process made the same tables at the same instant
+            if not tries_left:  # another process may be creating the same tables: try again
                 raise
     raise AssertionError("unreachable")
 
 
 @contextlib.contextmanager
 def _one_at_a_time(url: str) -> Iterator[None]:
-    """Let one process at a time make the tables of a SQLite file."""
+    """Let only one process at a time create the tables of a SQLite file."""
     import filelock
 
     lock = None
@@ -114,7 +121,7 @@ def _one_at_a_time(url: str) -> Iterator[None]:
         lock = filelock.FileLock(f"{url.removeprefix('sqlite:///')}.lock")
         try:
             lock.acquire()
-        except OSError:  # a folder that may only be read: nothing will be made there
+        except OSError:  # the folder is read-only, so that nothing will be created
             lock = None
     try:
         yield
@@ -124,17 +131,17 @@ def _one_at_a_time(url: str) -> Iterator[None]:
 
 
 def masked(url: str) -> str:
-    """The URL without its password."""
+    """Return the URL with its password hidden."""
     import sqlalchemy
 
     try:
         return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-    except (sqlalchemy.exc.ArgumentError, ValueError):  # e.g. a port that is no number
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # e.g. a port that is not a number
         return url
 
 
 def reason_of(error: BaseException) -> str:
-    """The database's own words for what went wrong, in one line."""
+    """Return the first line of the database's own error message."""
     cause: BaseException = error
     while cause.__cause__ is not None and getattr(cause, "orig", None) is None:
         cause = cause.__cause__
@@ -144,9 +151,9 @@ def reason_of(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def alone(storage: optuna.storages.RDBStorage) -> Iterator[None]:
-    """Hold the storage's lock: of all processes that share it, one at a time gets past here.
+    """Hold the storage's lock, so that only one of the processes that share the storage runs the `with` block.
 
-    A file lock beside a SQLite file, an advisory lock in PostgreSQL; both go with the process that held them.
+    It is a file lock for SQLite and an advisory lock for PostgreSQL; both are released if the process dies.
     """
     import sqlalchemy
 
@@ -167,21 +174,21 @@ def _prepare_file(path: Path, create: bool) -> None:
     if path.is_dir():
         raise InputError(f"--storage {path}: is a folder; name a file in it, e.g. {path / 'runs.db'}")
     if not path.exists() and not create:
-        raise InputError(f"no runs are kept in {path} yet; a search such as `promptsearch beam` makes one")
+        raise InputError(f"{path} does not exist; a search such as `promptsearch beam` creates it and saves its run")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise InputError(f"--storage {path}: its folder cannot be made ({e.strerror}); name another") from e
+        raise InputError(f"--storage {path}: its folder cannot be created ({e.strerror}); name another") from e
     if path.exists() and path.stat().st_size:
         _check_file(path)
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no SQLite database.
+    """Check that a file is a SQLite database.
 
-    SQLite itself looks: to open and close the file here would drop the locks that this process holds on it, and
-    another process could then take away its write-ahead log.  It may write where it can: a process that was killed
-    while it made the tables leaves a journal to be rolled back.
+    SQLite itself opens it, because opening and closing the file here would drop the locks that this process holds on
+    it, and another process could delete its write-ahead log. It is opened for writing if possible, because a process
+    that was killed while it created the tables leaves a journal to roll back.
     """
     import sqlite3
 
@@ -195,14 +202,14 @@ def _check_file(path: Path) -> None:
 
 
 def _write_ahead(engine: Any) -> None:
-    """Write-ahead log and normal synchronisation: six times as many trials a second, and still safe under a kill."""
+    """Use a write-ahead log and normal synchronisation: six times as many trials per second, and still crash-safe."""
     import sqlite3
 
     from sqlalchemy import event
 
     @event.listens_for(engine, "connect")
     def pragmas(connection: Any, _: Any) -> None:
-        with contextlib.suppress(sqlite3.OperationalError):  # a file that may only be read can still be listed
+        with contextlib.suppress(sqlite3.OperationalError):  # the runs in a read-only file can still be listed
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
 

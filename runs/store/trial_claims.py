@@ -1,4 +1,4 @@
-"""Trials in hand: claimed before they are scored, kept alive by a heartbeat, given to others when their worker died."""
+"""Claims trials for a worker before they are scored, and takes over the trials of workers that died."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from promptsearch.search import TrialSearcher
 
 
 class Claims:
-    """One worker's hold on the trials of a run that several may share.
+    """The trials of a run that one worker has claimed; several workers may share the run.
 
         with Claims(record, worker=0) as claims:
             trials = claims.take(sets, step=0, total=100, searcher=searcher)
             claims.finish([(t, score(t.prompt_set)) for t in trials])
 
-    Taking is done under the storage's lock, so that all workers together take exactly `total`.  A trial whose worker
-    died on this machine is taken over under its own number; one from elsewhere whose heartbeat stopped is failed and
-    tried again by Optuna under a new one.
+    Trials are claimed under the storage's lock, so that all workers together make exactly `total`. The trial of a
+    worker that died on this machine is taken over with its number. A trial from another machine whose heartbeat has
+    stopped is failed and retried by Optuna with a new number.
+
+    Args:
+        record: The run.
+        worker: Number of this worker.
     """
 
     def __init__(self, record: RunRecord, worker: int = 0) -> None:
@@ -39,9 +43,16 @@ class Claims:
         self._heartbeat.__exit__()
 
     def take(self, sets: Sequence[PromptSet], step: int, total: int, searcher: TrialSearcher) -> list[Trial]:
-        """Claim trials for these sets, or for the first of them when fewer are left of `total`.
+        """Claim trials for sets, except those that another worker has claimed since this one last read the record.
 
-        A set that another worker claimed since this one last looked is left to it.
+        Args:
+            sets: The sets to score.
+            step: Number of the batch.
+            total: Largest number of trials in the run; if fewer are left, only the first sets get one.
+            searcher: Gives the trials' parameters and attributes.
+
+        Returns:
+            The claimed trials.
         """
         record = self.record
         new = {}
@@ -57,11 +68,11 @@ class Claims:
                     if trial.number not in looked:
                         new.pop(trial.prompt_set, None)
                 trials = record.claim(list(new.items()), total)
-        self._heartbeat.hold((t.trial_id for t in trials), begin=False)  # the claim gave the first sign
+        self._heartbeat.hold((t.trial_id for t in trials), begin=False)  # the claim recorded the first heartbeat
         return trials
 
     def take_over(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Of trials in hand, claim those that nobody holds any more."""
+        """Claim those of the running trials whose worker has died."""
         import optuna
 
         lost = {t.number for t in trials if t.waiting or is_dead(t.owner)}
@@ -70,11 +81,11 @@ class Claims:
         record = self.record
         taken = []
         with record.recording(), alone(record.storage):
-            for t in record.all_trials(anew=True):  # again: another worker may have been quicker
+            for t in record.all_trials(anew=True):  # another worker may have claimed them meanwhile
                 if t.number not in lost or t.score is not None or not (t.waiting or is_dead(t.owner)):
                     continue
                 storage = record.study._storage
-                self._heartbeat.hold([t.trial_id])  # first: one that runs without a sign of life runs for ever
+                self._heartbeat.hold([t.trial_id])  # first: without one, a running trial never counts as dead
                 storage.set_trial_user_attr(t.trial_id, "owner", self.owner)
                 if t.waiting:
                     storage.set_trial_state_values(t.trial_id, optuna.trial.TrialState.RUNNING)
@@ -82,14 +93,14 @@ class Claims:
         return taken
 
     def retry_stale(self) -> None:
-        """Fail the trials whose heartbeat stopped, and let them be tried again."""
+        """Fail the trials whose heartbeat has stopped, and queue them again."""
         with self.record.recording(), alone(self.record.storage):
             retry_stale(self.record.study)
 
     def finish(self, scored: Sequence[tuple[Trial, Score]]) -> None:
-        """Record the scores of trials in hand, in one transaction.
+        """Record the scores of claimed trials in one transaction.
 
-        One that was given to another meanwhile, because this process slept so long, is left to that one.
+        A trial is skipped if another worker got it meanwhile, because this process was suspended for too long.
         """
         self._heartbeat.release(t.trial_id for t, _ in scored)
         self.record.complete(scored)
