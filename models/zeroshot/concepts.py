@@ -61,7 +61,8 @@ TOO_GENERAL = set(
     solid food;nutrient;foodstuff;chordate;placental;eutherian;article;equipment;container;mechanism;location;region;
     area;facility;unit of measurement;creation;part;body part;geological formation;motion;form;shape;product;durables;
     wheeled vehicle;self-propelled vehicle;craft;arthropod;invertebrate;instrument;protective covering;surface;
-    obstruction;establishment;worker;carnivore;bovid;canine;feline;plant part;plant organ;reproductive structure;vascular plant;
+    obstruction;establishment;worker;carnivore;bovid;canine;feline;
+    plant part;plant organ;reproductive structure;vascular plant;
     diapsid;amniote;furnishing;consumer durables;vertebrate;organization;state;event;act;activity;line;material;
     opening;passage;point;cause;force;restraint;support;source of illumination;adornment;strip;sheet;rod;bar;
     connection;fastener;barrier;way;mechanical device;system;public transport;flow;body;collection;sphere""".replace(
