@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +191,8 @@ def test_a_stopped_training_ends_with_the_same_weights(data: Path, lessons: Path
 
 @pytest.mark.usefixtures("small")
 def test_the_loss_falls(data: Path, lessons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.Pace, "log_every", 5)
+    monkeypatch.setattr(train, "LOG_EVERY", 5)
+    monkeypatch.setattr(train, "Settings", partial(train.Settings, warm_up=5))
     run_training(data, lessons, tmp_path / "out", "--steps", "40")
     rows = [json.loads(line) for line in (tmp_path / "out" / train.LOG).read_text().splitlines()][:-1]
     assert rows[-1]["taught"] < rows[0]["taught"] and rows[-1]["of"] == 40

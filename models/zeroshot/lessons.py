@@ -82,6 +82,7 @@ def _tokens(texts: list[str], length: int) -> np.ndarray:
 
 def tokenize(texts: list[str], length: int, workers: int) -> np.ndarray:
     """Turn texts into CLIP's tokens, (N, length) int32."""
+    _tokenizer(length)  # loaded here, other processes have it when they start
     chunks = [texts[at : at + 2000] for at in range(0, len(texts), 2000)]
     if workers == 1 or len(chunks) == 1:
         return np.concatenate([_tokens(chunk, length) for chunk in chunks])

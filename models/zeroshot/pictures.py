@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,18 +101,24 @@ def _uniform(x: Tensor, low: float, high: float, gen: torch.Generator) -> Tensor
     return torch.rand((len(x), 1, 1, 1), generator=gen, device=x.device) * (high - low) + low
 
 
-def blur(x: Tensor, sigma: float) -> Tensor:
-    """Blur pictures with a Gaussian of `sigma` pixels.  x: (B, C, H, W)."""
-    import torch
-    import torch.nn.functional as F
+@lru_cache(maxsize=4096)
+def _gaussian(sigma: float, side: int) -> np.ndarray:
+    """Return the matrix (side, side) that blurs a line of pixels, mirrored at its ends."""
+    offsets = np.arange(-4, 5)
+    kernel = np.exp(-(offsets**2) / (2 * sigma**2))
+    at = np.abs(np.arange(side)[:, None] + offsets)  # (side, 9)
+    at = np.where(at >= side, 2 * (side - 1) - at, at)
+    matrix = np.zeros((side, side), np.float32)
+    np.add.at(matrix, (np.arange(side)[:, None], at), kernel / kernel.sum())
+    return matrix
 
-    radius, channels = 4, x.shape[1]
-    axis = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
-    kernel = torch.exp(-(axis**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).repeat(channels, 1)
-    x = F.pad(x, (radius,) * 4, mode="reflect")
-    x = F.conv2d(x, kernel[:, None, :, None], groups=channels)
-    return F.conv2d(x, kernel[:, None, None, :], groups=channels)
+
+def blur(x: Tensor, sigma: float) -> Tensor:
+    """Blur pictures with a Gaussian of `sigma` pixels, along rows and along columns.  x: (B, C, 32, 32)."""
+    import torch
+
+    matrix = torch.from_numpy(_gaussian(round(sigma, 2), SIDE)).to(x.device)
+    return torch.matmul(torch.matmul(matrix, x), matrix.T)
 
 
 def augment(x: Tensor, gen: torch.Generator) -> Tensor:
@@ -168,7 +175,7 @@ def _sketch(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor
     import torch
     import torch.nn.functional as F
 
-    style = int(rng.integers(4))
+    style = int(rng.choice(4, p=[0.3, 0.35, 0.2, 0.15]))
     edges = _edges(x, float(rng.uniform(0.5, 1.3)))
     if style == 0:
         lines = edges * _uniform(x, 0.6, 1.4, gen)

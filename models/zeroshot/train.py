@@ -38,6 +38,7 @@ Tensor = torch.Tensor
 HERE = Path(__file__).resolve().parent
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 LOG, CHECKPOINT = "train_log.jsonl", "checkpoint.pt"
+LOG_EVERY, CHECKPOINT_EVERY = 500, 60.0  # steps, seconds
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,17 @@ class Material:
     ) -> None:
         workers = os.cpu_count() or 1
         self.lessons, self.settings, self.device = lessons, settings, device
+        # Other processes decode and tokenize: first, since a process that uses a GPU should not fork.
         pictures, labels = read_pictures(data, workers, limit)
+        length = config["model_cfg"]["text_cfg"]["context_length"]
+        self.table = draw_captions(lessons.concepts, settings.variants, settings.seed)
+        captions = tokenize(self.table.texts, length, workers)
+        phrases = tokenize(lessons.phrases, length, workers)
+        self.captions, self.phrases = (torch.from_numpy(rows).to(device) for rows in (captions, phrases))
         out = held_out(labels, settings.seed)
         inside = np.setdiff1d(np.arange(len(labels)), out)
         self.held_out = torch.from_numpy(pictures[out]), labels[out]
         self.pictures, self.labels = torch.from_numpy(pictures[inside]).to(device), labels[inside]
-        length = config["model_cfg"]["text_cfg"]["context_length"]
-        self.table = draw_captions(lessons.concepts, settings.variants, settings.seed)
-        self.captions = torch.from_numpy(tokenize(self.table.texts, length, workers)).to(device)
-        self.phrases = torch.from_numpy(tokenize(lessons.phrases, length, workers)).to(device)
         self.prepare = Preparation(config, device)
         self.kinds = [lessons.kinds(label) for label in range(len(lessons.own))]
         frequency = np.bincount(lessons.own[self.labels], minlength=len(lessons.concepts))[lessons.own[self.labels]]
@@ -441,32 +444,23 @@ def resume(trainer: Trainer, out: Path, about: dict[str, Any]) -> tuple[int, int
     return state["step"], state["total"]
 
 
-@dataclass
-class Pace:
-    """How often the log and the checkpoint are written."""
-
-    log_every: int = 500  # steps
-    checkpoint_every: float = 60.0  # seconds
-
-
 def run(trainer: Trainer, material: Material, schedule: Schedule, at: int, about: dict[str, Any], out: Path) -> None:
     """Take the steps from `at` on, with log and checkpoints, and write the averaged weights."""
-    pace = Pace()
     wait = torch.cuda.synchronize if trainer.device.type == "cuda" else lambda: None
     saved, step = time.monotonic(), at
     while not schedule.finished(step, wait):
         trainer.model.train()
         trainer.step(material.draw(step), step, schedule.lr(step))
         step += 1
-        if step % pace.log_every == 0:
+        if step % LOG_EVERY == 0:
             clip, taught, anchored = (round(float(part), 4) for part in trainer.losses)
             row = {"step": step, "of": schedule.total, "seconds": round(time.monotonic() - schedule.began, 1)}
             row |= {"clip": clip, "taught": taught, "anchored": anchored}
-            row |= {"scale": round(float(trainer.model.logit_scale.exp()), 2)}
-            if step % (4 * pace.log_every) == 0:
+            row |= {"scale": round(float(trainer.model.logit_scale.detach().exp()), 2)}
+            if step % (4 * LOG_EVERY) == 0:
                 row |= measure(trainer.average, material, about["config"])
             write_row(row, out)
-        if time.monotonic() - saved > pace.checkpoint_every:
+        if time.monotonic() - saved > CHECKPOINT_EVERY:
             save_checkpoint(trainer, step, schedule.total, about, out)
             saved = time.monotonic()
     save_checkpoint(trainer, step, schedule.total, about, out)
