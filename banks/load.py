@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from promptsearch.banks.bank import Bank
 from promptsearch.banks.formats import from_tree, from_txt
 from promptsearch.banks.parse import parse_json, parse_yaml
+from promptsearch.banks.phrase_formats import ClassNames, parse_class_names, phrases_from_tree, phrases_from_txt
+from promptsearch.banks.phrases import PhraseBank
 from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.plugins import Registry
@@ -22,6 +26,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 BANKS = Registry("banks")
+
+#: Phrase banks that come with promptsearch, by the data set whose classes they are for.
+PHRASE_BANKS = ("cifar10", "cifar100", "pacs")
 
 
 def builtin_banks() -> dict[str, str]:
@@ -39,16 +46,52 @@ def load_bank(spec: str | Path) -> Bank:
     """
     if isinstance(spec, str) and _is_name(spec) and spec in BANKS:
         return _checked(spec)
-    path, key, status = _find(str(spec))
+    path, key, status = _find(str(spec), f"built-in banks: {', '.join(builtin_banks())}")
+    data, suffix = read_bounded(path, status)
+    return parse_bank(data, suffix, _shown(path), _shown(Path(path).stem), key)
+
+
+def load_phrases(spec: str | Path) -> PhraseBank:
+    """The phrase bank of this name (one of `PHRASE_BANKS`), or of the file at this path.
+
+    Files: a `.yaml`, `.yml` or `.json` mapping with the key `phrases` (class to phrases); the JSON of CuPL (class to
+    sentences), of DCLIP (class to descriptors) and of CLIP_benchmark's prompts by class; `.txt` with lines of a class,
+    a tab and a phrase.
+
+    Raises:
+        InputError: no such bank or file, or something wrong in it: "path:line: what is wrong: value; remedy".
+    """
+    if spec in PHRASE_BANKS and not os.path.exists(spec):
+        file = f"{spec}.phrases.yaml"
+        data = (resources.files(__package__) / file).read_bytes()
+        return parse_phrases(data, ".yaml", f"promptsearch/banks/{file}", str(spec))
+    path, key, status = _find(str(spec), f"built-in phrase banks: {', '.join(PHRASE_BANKS)}")
+    data, suffix = read_bounded(path, status)
+    return parse_phrases(data, suffix, _shown(path), _shown(Path(path).stem), key)
+
+
+def load_class_names(spec: str | Path) -> ClassNames:
+    """Names for a data set's classes from a file: one a line in the order of its classes, or `folder<TAB>name`.
+
+    Raises:
+        InputError: no such file, a line that is no name, lines of both kinds.
+    """
+    path, _, status = _find(str(spec), "write one class name a line")
+    data, _ = read_bounded(path, status, (".txt", ".tsv"))
+    return parse_class_names(_decoded(data, _shown(path)), _shown(path))
+
+
+def read_bounded(path: str, status: os.stat_result, suffixes: Sequence[str] = tuple(MAX_BYTES)) -> tuple[bytes, str]:
+    """The bytes and the suffix of a file that is regular and no larger than `MAX_BYTES`.  Raises InputError."""
     shown = _shown(path)
     if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{shown}: is a directory; name a file in it")
     suffix = Path(path).suffix.lower()
-    if suffix not in MAX_BYTES:
-        raise InputError(f"{shown}: unknown suffix {shorten(suffix)}; a bank is a file of {', '.join(MAX_BYTES)}")
+    if suffix not in suffixes:
+        raise InputError(f"{shown}: unknown suffix {shorten(suffix)}; a bank is a file of {', '.join(suffixes)}")
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{shown}: is not a regular file; copy it to one")
-    limit = MAX_BYTES[suffix]
+    limit = MAX_BYTES.get(suffix, MAX_BYTES[".txt"])
     try:
         with open(path, "rb") as f:
             data = f.read(limit + 1)
@@ -56,7 +99,7 @@ def load_bank(spec: str | Path) -> Bank:
         raise _unreadable(path, e) from e
     if len(data) > limit:
         raise InputError(f"{shown}: larger than {limit / 1e6:.0f} MB; a {suffix} bank must be smaller, split it")
-    return parse_bank(data, suffix, shown, _shown(Path(path).stem), key)
+    return data, suffix
 
 
 def _is_name(spec: str) -> bool:
@@ -84,7 +127,7 @@ def _first_line(thing: object) -> str:
     return ((getattr(thing, "__doc__", None) or "").strip().splitlines() or [""])[0]
 
 
-def _find(spec: str) -> tuple[str, str | None, os.stat_result]:
+def _find(spec: str, there: str) -> tuple[str, str | None, os.stat_result]:
     """Path, key after `#`, and status; a file with `#` in its name comes first."""
     path, mark, key = spec.rpartition("#")
     for candidate, picked in ((spec, None), (path, key)) if mark else ((spec, None),):
@@ -94,7 +137,7 @@ def _find(spec: str) -> tuple[str, str | None, os.stat_result]:
             continue
         except (OSError, ValueError) as e:
             raise _unreadable(candidate, e) from e
-    raise InputError(f"{_shown(spec)}: no such file or bank; built-in banks: {', '.join(builtin_banks())}")
+    raise InputError(f"{_shown(spec)}: no such file or bank; {there}")
 
 
 def _unreadable(path: str, error: OSError | ValueError) -> InputError:
@@ -108,24 +151,43 @@ def _shown(path: str) -> str:
 
 def parse_bank(data: bytes, suffix: str, place: str, name: str, key: str | None = None) -> Bank:
     """A bank from a file's bytes; `place` is what messages call it.  Raises InputError."""
+    text = _decoded(data, place)
+    if suffix == ".json":
+        return from_tree(parse_json(text, place), place, name, place, key)
+    _short_lines(text, place)
+    if suffix == ".txt":
+        if key is not None:
+            raise InputError(f"{place}: a .txt bank has no parts to pick {shorten(key)} from; leave #{key} out")
+        return from_txt(text, place, name, place)
+    return from_tree(parse_yaml(text, place), place, name, place, key)
+
+
+def parse_phrases(data: bytes, suffix: str, place: str, name: str, key: str | None = None) -> PhraseBank:
+    """A phrase bank from a file's bytes; `place` is what messages call it.  Raises InputError."""
+    text = _decoded(data, place)
+    if suffix == ".json":
+        return phrases_from_tree(parse_json(text, place), place, name, key)
+    _short_lines(text, place)
+    if suffix == ".txt":
+        return phrases_from_txt(text, place, name)
+    return phrases_from_tree(parse_yaml(text, place), place, name, key)
+
+
+def _decoded(data: bytes, place: str) -> str:
     data = data.removeprefix(_BOM)
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         at = e.start - data.rfind(b"\n", 0, e.start)
         raise InputError(
             f"{place}:{line}: not UTF-8: byte 0x{data[e.start]:02x}, number {at} of the line; save the file as UTF-8"
         ) from e
-    if suffix == ".json":
-        return from_tree(parse_json(text, place), place, name, place, key)
+
+
+def _short_lines(text: str, place: str) -> None:
     for number, line_text in enumerate(text.split("\n"), start=1):
         if len(line_text) > MAX_LINE:
             raise InputError(
                 f"{place}:{number}: line of {len(line_text)} characters: {shorten(line_text)}; keep it to {MAX_LINE}"
             )
-    if suffix == ".txt":
-        if key is not None:
-            raise InputError(f"{place}: a .txt bank has no parts to pick {shorten(key)} from; leave #{key} out")
-        return from_txt(text, place, name, place)
-    return from_tree(parse_yaml(text, place), place, name, place, key)

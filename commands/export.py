@@ -55,7 +55,6 @@ def export(
     """
     import dataclasses
 
-    from promptsearch.banks import PromptSet
     from promptsearch.errors import InputError
     from promptsearch.reports import export as to
     from promptsearch.runs import RunRecord
@@ -90,7 +89,7 @@ def export(
         if form == "transformers" and prompt_set.size > 1:
             assert problem is not None
             single = _best_single(record, prompt_set, problem)
-            winner = dataclasses.replace(winner, prompt_set=PromptSet(single.templates, None, prompt_set.class_names))
+            winner = dataclasses.replace(winner, prompt_set=single)
         if form == "bank" and prompt_set.weights is not None:
             click.echo("a bank holds no weights: those of the winner are left out", err=True)
         text = {
@@ -125,7 +124,7 @@ def winner_of(record: RunRecord) -> PromptSet:
     refuse_vectors(record)
     if result is not None:
         found = result["winner"]
-        return PromptSet(found["templates"], found.get("weights"), found.get("class_names"))
+        return PromptSet.of_row(found)
     ranked = best_first(record)
     if not ranked:
         raise InputError(f"run {record.name!r} has no scored trial yet; the same command again resumes it")
@@ -159,7 +158,7 @@ def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> 
     evaluator = problem.evaluator(task)
     objective = get_objective(record.config.search.objective)  # their fluency is not scored here
     evaluator.require(objective.needs, prompt_set.templates)
-    singles = [PromptSet((t,), None, prompt_set.class_names) for t in prompt_set.templates]
+    singles = [PromptSet.of(t).saying_as(prompt_set) for t in prompt_set.templates]
     score, *scores = evaluator.score([prompt_set, *singles])
     best, alone = max(zip(singles, scores, strict=True), key=lambda r: (objective(r[1]), r[0].templates))
     said = f"transformers takes one template: the best of {prompt_set.size} alone"

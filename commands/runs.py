@@ -106,8 +106,7 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
     refuse_comparison(record)
     refuse_vectors(record)
     kept = (record.result or {}).get("winner", {})
-    own = {k: kept[k] for k in ("templates", "weights", "class_names") if k in kept}
-    ranked = [(PromptSet.from_dict(own), Score(**kept["support"]))] if "support" in kept else best_first(record)
+    ranked = [(PromptSet.of_row(kept), Score(**kept["support"]))] if "support" in kept else best_first(record)
     if not ranked:
         raise InputError(f"run {name!r} has no scored trial yet; the same command again resumes it")
     prompt_set, score = ranked[0]
@@ -182,7 +181,7 @@ def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> N
         document = {"run": record.name, "config": record.config.to_dict(), "about": record.about, "trials": rows}
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     else:
-        other = ("templates", "weights", "class_names", "params")
+        other = ("templates", "weights", "class_names", "phrases", "params")
         figures = [k for k in rows[0] if k not in other] if rows else ["number", "step"]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from promptsearch.banks import PromptSet, Template
+from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.encoding.encoder import TooLongError
 from promptsearch.evaluators.score import Score
@@ -28,7 +29,8 @@ CONSENSUS = 256
 #: Texts encoded in one call: enough to share prefixes, and their vectors (200 MB with RN50) never all in memory.
 TEXTS = 50_000
 
-_Row = tuple[Template, tuple[str, ...]]
+#: A template and what the classes are called; None stands for the task's own names.
+_Row = tuple[Template, "tuple[Phrases, ...] | None"]
 
 
 class Evaluator:
@@ -152,35 +154,65 @@ class Evaluator:
         return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
     def prompts(self, prompt_set: PromptSet) -> list[list[str]]:
-        """The very texts that are encoded: one list of class prompts per template."""
-        names = prompt_set.class_names or self.task.class_names
-        return [[t.fill(n) for n in names] for t in prompt_set.templates]
+        """The very texts that are encoded: one list of class prompts per template, each class's phrases in turn."""
+        own = self.task.class_names
+        return [[p for of_class in prompt_set.texts(t, own) for p in of_class] for t in prompt_set.templates]
+
+    def text_vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, D) unit vectors of any texts.  Raises TooLongError where the model cannot read one."""
+        return self._text_vectors(texts)
 
     def _encode(self, rows: Iterable[_Row], texts: Sequence[str]) -> np.ndarray:
         try:
             return self._text_vectors(texts)
         except TooLongError as e:
-            template, name = next((t, n) for t, names in rows for n in names if t.fill(n) == e.text)
+            own = self.task.class_names
+            template, phrase = next(
+                (t, phrase)
+                for t, phrases in rows
+                for of_class, said in zip(
+                    _set_of(t, phrases).texts(t, own), _set_of(t, phrases).phrases_of(own), strict=True
+                )
+                for text, (phrase, _) in zip(of_class, said, strict=True)
+                if text == e.text
+            )
+            what = "class name" if all(p is None or all(len(c) == 1 for c in p) for _, p in rows) else "phrase"
             raise InputError(
-                f"template {str(template)!r} with class name {name!r} has {e.tokens} tokens and the model reads "
-                f"{e.limit}; shorten the template"
+                f"template {str(template)!r} with {what} {phrase!r} has {e.tokens} tokens and the model reads "
+                f"{e.limit}; shorten the {'template' if what == 'class name' else 'phrase or the template'}"
             ) from e
+
+    def _class_vectors(self, rows: Sequence[_Row]) -> np.ndarray:
+        """(T, C, D): for each row and class the weighted sum of its phrases' unit text vectors."""
+        classes = len(self.task.class_names)
+        said = [_set_of(t, phrases) for t, phrases in rows]
+        by_class = [of_class for s in said for of_class in s.texts(s.templates[0], self.task.class_names)]
+        texts = [text for of_class in by_class for text in of_class]
+        vectors = self._encode(rows, texts)  # one per text
+        if len(texts) == len(by_class):
+            return vectors.reshape(len(rows), classes, -1)
+        weights = [w for s in said for of_class in s.phrases_of(self.task.class_names) for _, w in of_class]
+        begins = np.cumsum([0, *map(len, by_class)])[:-1]
+        summed = np.add.reduceat(vectors * np.array(weights, vectors.dtype)[:, None], begins, axis=0)
+        return summed.reshape(len(rows), classes, -1)
 
     def _index(self, sets: Sequence[PromptSet]) -> list[list[int]]:
         """Rows of the table for every set; templates not met before are encoded first, `TEXTS` texts in a call."""
         fresh: dict[_Row, None] = {}
-        keys = [[(t, s.class_names or self.task.class_names) for t in s.templates] for s in sets]
+        keys: list[list[_Row]] = [[(t, s.phrases) for t in s.templates] for s in sets]
         for row in (row for rows in keys for row in rows):
             if row not in self._rows:
                 fresh[row] = None
         step, new = max(1, TEXTS // len(self.task.class_names)), list(fresh)
         for some in (new[at : at + step] for at in range(0, len(new), step)):
-            texts = [t.fill(n) for t, names in some for n in names]
-            vectors = self._encode(some, texts).reshape(len(some), len(self.task.class_names), -1)  # (T, C, D)
-            self._table.add(vectors)
+            self._table.add(self._class_vectors(some))
             for row in some:
                 self._rows[row] = len(self._rows)
         return [[self._rows[row] for row in rows] for rows in keys]
+
+
+def _set_of(template: Template, phrases: tuple[Phrases, ...] | None) -> PromptSet:
+    return PromptSet._make((template,), None, phrases)
 
 
 def _no_test() -> Split:

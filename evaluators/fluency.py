@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptsearch.banks import PromptSet, Template
+from promptsearch.banks.prompt_set import Phrases
 from promptsearch.evaluators.cache.store import Cache
 from promptsearch.evaluators.cache.vector_cache import TextCache
 
@@ -28,8 +29,8 @@ class Rater:
     key: Mapping[str, str]
 
 
-#: A template and the class names that it is filled with.
-Filling = tuple[tuple[str, ...], Template]
+#: What the classes are called (None: their own names) and a template that is filled with it.
+Filling = tuple["tuple[Phrases, ...] | None", Template]
 
 
 class Fluency:
@@ -47,18 +48,16 @@ class Fluency:
         self._log_likelihood = log_likelihood
         self._known = TextCache(cache, key, kind="fluency")
         self._names = tuple(names)
-        self._means: dict[tuple[str, ...], dict[Template, float]] = {}
+        self._means: dict[tuple[Phrases, ...] | None, dict[Template, float]] = {}
 
     def __call__(self, sets: Sequence[PromptSet]) -> list[float]:
         """One number per set; new texts are rated together."""
-        means = [self._means.setdefault(s.class_names or self._names, {}) for s in sets]
+        means = [self._means.setdefault(s.phrases, {}) for s in sets]
         new = dict.fromkeys(
-            (s.class_names or self._names, t)
-            for s, known in zip(sets, means, strict=True)
-            for t in s.templates
-            if t not in known
+            (s.phrases, t) for s, known in zip(sets, means, strict=True) for t in s.templates if t not in known
         )
-        self._rate({(names, t): [t.fill(n) for n in names] for names, t in new})
+        said = {s.phrases: s for s in sets}
+        self._rate({(p, t): [x for of_class in said[p].texts(t, self._names) for x in of_class] for p, t in new})
         return [sum(known[t] for t in s.templates) / s.size for s, known in zip(sets, means, strict=True)]
 
     def _rate(self, texts: Mapping[Filling, Sequence[str]]) -> None:
@@ -68,8 +67,8 @@ class Fluency:
             return
         rows = self._known.lookup(every, self._log_likelihood).astype(np.float64)  # (n, 2)
         per_token = dict(zip(every, (rows[:, 0] / np.maximum(rows[:, 1], 1)).tolist(), strict=True))
-        for (names, template), filled in texts.items():
-            self._means[names][template] = float(np.mean([per_token[text] for text in filled]))
+        for (phrases, template), filled in texts.items():
+            self._means[phrases][template] = float(np.mean([per_token[text] for text in filled]))
 
     def close(self) -> None:
         """Write what is not yet in the cache as one block."""

@@ -200,6 +200,7 @@ def run_search(
         test_choices=choices,
         front=pareto_front(outcome, searcher) if job.config.fluency and job.config.fluency.pareto else None,
         proposals=searcher.reported() if isinstance(searcher, WritingSearcher) else None,
+        classes=problem.source.class_names,
         notes=(*problem.notes, *notes_on(job, outcome, len(record.trials()))),
     )
     before, after = (job.evaluator.predictions(s, test) for s in (baselines["hand-written"], chosen.prompt_set))

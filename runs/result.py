@@ -22,6 +22,7 @@ class Row:
         name: what a baseline or a learnt row is called.
         weights: of the templates in a weighted ensemble, in their order.
         class_names: what the classes are called, where that is not the data set's own names.
+        phrases: instead of that, for each class its phrases with their weights, where a class has several.
         test: accuracy on the test split with its 95 % interval, where it was measured.
         words: number of words, for the front of several aims.
         fluency: mean log-likelihood per token (nats) of decoded texts.
@@ -33,6 +34,7 @@ class Row:
     name: str = ""
     weights: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
+    phrases: tuple[Mapping[str, float], ...] | None = None
     test: Interval | None = None
     words: int | None = None
     fluency: float | None = None
@@ -41,18 +43,20 @@ class Row:
     @classmethod
     def of(cls, prompt_set: PromptSet, score: Score, **more: Any) -> Row:
         """The row of a scored prompt set."""
+        data = prompt_set.to_dict()
         return cls(
             tuple(str(t) for t in prompt_set.templates),
             {k: round(v, 6) for k, v in score.to_dict().items()},
             weights=prompt_set.weights,
             class_names=prompt_set.class_names,
+            phrases=_tuple(data.get("phrases")),
             **more,
         )
 
     @property
     def prompt_set(self) -> PromptSet:
         """The prompt set of this row."""
-        return PromptSet(self.templates, self.weights, self.class_names)
+        return PromptSet(self.templates, self.weights, self.class_names, self.phrases)
 
     def to_dict(self) -> dict[str, Any]:
         """A row of the JSON document."""
@@ -60,6 +64,7 @@ class Row:
         data["templates"] = list(self.templates)
         data |= {} if self.weights is None else {"weights": list(self.weights)}
         data |= {} if self.class_names is None else {"class_names": list(self.class_names)}
+        data |= {} if self.phrases is None else {"phrases": [dict(of_class) for of_class in self.phrases]}
         data |= {} if self.fluency is None else {"fluency": self.fluency}
         data |= {} if self.readable is None else {"readable": self.readable}
         data["support"] = dict(self.support)
@@ -75,6 +80,7 @@ class Row:
             data.get("name", ""),
             _tuple(data.get("weights")),
             _tuple(data.get("class_names")),
+            _tuple(data.get("phrases")),
             Interval.from_dict(data["test"], "accuracy") if "test" in data else None,
             data.get("words"),
             data.get("fluency"),
@@ -143,6 +149,7 @@ class RunResult:
         decoded: texts nearest to learnt vectors, scored as text.
         proposals: what a proposer's prompts came to: {"proposed", "repaired", "rejected", "usage"}.
         steps, losses: of a training.
+        classes: the data set's class names.
         notes: what a reader must know.
         version: of promptsearch.
     """
@@ -174,6 +181,7 @@ class RunResult:
     proposals: Mapping[str, Any] | None = None
     steps: int | None = None
     losses: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     version: str = ""
 
@@ -185,6 +193,7 @@ class RunResult:
         data: dict[str, Any] = {
             **{k: getattr(self, k) for k in ("command", "model", "dataset", "shots", "seed", "bank", "objective")},
             "run": run,
+            **({"classes": list(self.classes)} if self.classes else {}),
             "notes": list(self.notes),
             "version": self.version,
         }
@@ -229,6 +238,7 @@ class RunResult:
             decoded=_rows(data.get("decoded")),
             proposals=data.get("proposals"),
             losses=tuple(data.get("losses") or ()),
+            classes=tuple(data.get("classes") or ()),
             notes=tuple(data.get("notes") or ()),
             version=data.get("version", ""),
         )

@@ -78,7 +78,9 @@ class SlotEncoding:
         """Return the parameters of a set, or None if it does not belong to the space."""
         named: dict[str, Any] = {}
         if self.names is not None:
-            given = self.names.of(prompt_set)
+            if prompt_set.phrases is not None and prompt_set.class_names is None:
+                return None
+            given = prompt_set.class_names or self.names.own
             if any(given[c] not in self.names.choices(c) for c in range(len(given))):
                 return None
             named = {f"{NAME}{self.names.own[c]}": given[c] for c in self.names.free}

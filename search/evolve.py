@@ -159,7 +159,7 @@ class EvolveSearch(WritingSearcher):
         every = list(dict.fromkeys([*one.templates, *other.templates]))
         size = int(rng.integers(1, min(self.space.ensemble, len(every)) + 1))
         chosen = [every[i] for i in sorted(rng.permutation(len(every))[:size])]
-        return PromptSet(chosen, class_names=one.class_names)
+        return PromptSet.of(*chosen).saying_as(one)
 
     def _history(self, view: View) -> Request:
         """Request a template better than those shown: one template of each of the worst and best sets, best last."""

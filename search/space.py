@@ -93,7 +93,7 @@ class Space:
 
     def holds(self, prompt_set: PromptSet) -> bool:
         """Return whether a set belongs to the space; in a space without `count`, whether its templates were seen."""
-        plain = prompt_set.weights is None and prompt_set.class_names is None
+        plain = prompt_set.weights is None and prompt_set.phrases is None
         return plain and prompt_set.size <= self.ensemble and all(t in self._choices for t in prompt_set.templates)
 
     def draw(self, rng: np.random.Generator) -> PromptSet:

@@ -15,7 +15,8 @@ from made_problem import make_problem
 from promptsearch.banks import PromptSet, load_bank
 from promptsearch.cli import main
 from promptsearch.config import RunConfig
-from promptsearch.reports.export import Winner, to_clip_benchmark, to_python
+from promptsearch.errors import InputError
+from promptsearch.reports.export import Winner, to_clip_benchmark, to_python, to_transformers
 from promptsearch.runs import RunRecord
 
 TEMPLATES = ["a photo of a {}.", "a sketch of a {}.", "a {} at night.", "an old picture of the {}."]
@@ -98,6 +99,20 @@ def test_chosen_class_names_and_agreeing_articles_become_prompts_by_class() -> N
     assert json.loads(to_clip_benchmark(article)) == {"birds-and-dogs": {"owl": ["an owl."], "dog": ["a dog."]}}
 
 
+def test_phrases_become_prompts_by_class_repeated_by_their_weights() -> None:
+    prompts = PromptSet(["a {}.", "the {}."], [3, 1], phrases=[{"tabby": 0.5, "cat": 0.5}, ["A dog barks."]])
+    winner = Winner(prompts, ("cat", "dog"), "mine", "RN50", "pets")
+    assert json.loads(to_clip_benchmark(winner)) == {
+        "pets": {"cat": ["a cat."] * 3 + ["a tabby."] * 3 + ["the cat.", "the tabby."], "dog": ["A dog barks."]}
+    }
+    scope: dict = {"__name__": "loaded"}
+    exec(compile(to_python(winner), "snippet", "exec"), scope)
+    assert scope["PROMPTS"][0] == [("a cat.", 0.375), ("a tabby.", 0.375), ("the cat.", 0.125), ("the tabby.", 0.125)]
+    assert scope["PROMPTS"][1] == [("A dog barks.", 1.0)]
+    with pytest.raises(InputError, match="several phrases"):
+        to_transformers(Winner(prompts.remove("the {}."), ("cat", "dog"), "mine", "RN50", "pets"))
+
+
 def run_script(
     script: Path, args: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> str:
@@ -142,8 +157,8 @@ def test_snippets_quote_whatever_a_run_is_called() -> None:
     source = to_python(Winner(prompts, names, '"""\x1b[31m\n', "NAME:random", "owner/x"))
     scope: dict = {"__name__": "loaded"}
     exec(compile(source, "snippet", "exec"), scope)
-    assert scope["CLASS_NAMES"] == list(names) and scope["WEIGHTS"] == [0.5]
-    assert scope["PROMPTS"][0] == ['a """"" \\ \'\'\' $x$ <b>.']
+    assert scope["CLASS_NAMES"] == list(names) and scope["TEMPLATES"][0][1] == 0.5
+    assert scope["PROMPTS"][0] == [('a """"" \\ \'\'\' $x$ <b>.', 0.5)]
     assert "\x1b" not in source
 
 
@@ -208,8 +223,8 @@ def test_what_cannot_be_exported_says_why(made: str, tmp_path: Path) -> None:
     from promptsearch.evaluators import Score
 
     weighted = RunRecord.open("weighted", None, RunConfig.from_dict(CONFIG), {"classes": ["cat", "dog"]})
-    weighted.add([(PromptSet(["a {}.", "the {}."], [1, 2]), Score(0.5, 1.0))], 0, 1)
-    assert "weighted, which" in run("export", "weighted", "--to", "clip-benchmark", code=2).stderr
+    weighted.add([(PromptSet(["a {}.", "the {}."], [1, 2.0317]), Score(0.5, 1.0))], 0, 1)
+    assert "have weights that" in run("export", "weighted", "--to", "clip-benchmark", code=2).stderr
     assert "weights" in run("export", "weighted", "--to", "bank").stderr
     learnt = RunRecord.open(
         "learnt", None, RunConfig.from_dict({**CONFIG, "command": "coop"}), {"classes": ["cat", "dog"]}

@@ -94,6 +94,27 @@ def test_class_names_of_a_set_are_used() -> None:
     assert evaluator.score([plain])[0] != evaluator.score([named])[0]
 
 
+def test_phrases_and_templates_are_averaged_by_their_weights() -> None:
+    task = make_task(1, 20, 3, 8)
+    encode = text_vectors(8)
+    evaluator = Evaluator(task, encode, 10.0)
+    phrases = [{"one": 0.75, "uno": 0.25}, ["two"], {"Three is a number.": 0.5, "three": 0.5}]
+    prompts = PromptSet(["a {}.", "the {}."], [2, 1], phrases=phrases)
+    first = 2 * (0.75 * encode(["a one."]) + 0.25 * encode(["a uno."])) + (
+        0.75 * encode(["the one."]) + 0.25 * encode(["the uno."])
+    )
+    third = 1.5 * encode(["Three is a number."]) + encode(["a three."]) + 0.5 * encode(["the three."])
+    weights = evaluator.class_weights(prompts)
+    for c, mean in ((0, first), (2, third)):
+        assert np.allclose(weights[c], mean[0] / np.linalg.norm(mean), atol=1e-5)
+    logits = 10.0 * task.support.features @ weights.T
+    xent = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(20), task.support.labels]
+    (score,) = evaluator.score([prompts])
+    assert score.xent == pytest.approx(xent.mean(), abs=1e-5)
+    assert score.accuracy == (logits.argmax(axis=1) == task.support.labels).mean()
+    assert evaluator.score([PromptSet.of("a {}."), prompts])[1] == score  # to the bit, in any batch
+
+
 def test_each_text_is_encoded_once() -> None:
     task = make_task(2, 20, 3, 8)
     asked: list[str] = []

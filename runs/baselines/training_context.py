@@ -157,7 +157,8 @@ def decoded_row(setting: Setting, name: str, texts: Sequence[str], class_names: 
 
 def set_row(setting: Setting, name: str, prompt_set: PromptSet) -> Row:
     """Return the row of a prompt set."""
-    names = None if prompt_set.class_names is None else list(prompt_set.class_names)
+    said = prompt_set.phrases
+    names = None if said is None else [" / ".join(phrase for phrase, _ in of_class) for of_class in said]
     shares = None if prompt_set.weights is None else list(prompt_set.weights)
     texts = [str(t) for t in prompt_set.templates]
     return Row(name, setting.evaluator.class_weights(prompt_set), texts, names, shares=shares)

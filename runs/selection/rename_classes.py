@@ -33,8 +33,7 @@ def rename(prompt_set: PromptSet, evaluator: Evaluator, names: Names, loss: Call
     for _ in range(ROUNDS):
         before = prompt_set
         for c in names.free:
-            now = names.of(prompt_set)
-            tried = [names.named(prompt_set, [*now[:c], name, *now[c + 1 :]]) for name in names.choices(c)]
+            tried = [names.renamed(prompt_set, c, name) for name in names.choices(c)]
             for candidate, value in zip(tried, cost(tried), strict=True):
                 if value < best - 1e-9:
                     best, prompt_set = value, candidate

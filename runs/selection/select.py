@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from promptsearch.banks import BASELINE, Bank, PromptSet, Template
+from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Score
 from promptsearch.runs.selection.rename_classes import rename
@@ -284,17 +285,17 @@ def _weighted(
     """Return the ensemble of the templates with the largest shares, weighted by them.
 
     Args:
-        masses: (set, mass); the mass of a set is divided among its templates, and the class names with the largest mass
-            are chosen.
+        masses: (set, mass); the mass of a set is divided among its templates, and the phrases with the largest mass are
+            chosen.
         evaluator: Scores the ensemble.
         method: Name of the method.
         tried: Number of sets or searches compared.
         least: Smallest share of a template.
     """
     shares: dict[Template, float] = {}
-    names: dict[tuple[str, ...] | None, float] = {}
+    said: dict[tuple[Phrases, ...] | None, float] = {}
     for prompt_set, mass in masses:
-        names[prompt_set.class_names] = names.get(prompt_set.class_names, 0.0) + mass
+        said[prompt_set.phrases] = said.get(prompt_set.phrases, 0.0) + mass
         for t in prompt_set.templates:
             shares[t] = shares.get(t, 0.0) + mass / prompt_set.size
     total = sum(shares.values())
@@ -302,8 +303,12 @@ def _weighted(
     kept = [(w, t) for w, t in ordered[:MOST] if w >= least] or ordered[:1]
     weights = _rounded([w for w, _ in kept])
     templates = [t for _, t in kept]
-    named = max(names, key=names.__getitem__)
-    prompt_set = PromptSet(templates, None if len(templates) == 1 else weights, named)
+    phrases = max(said, key=said.__getitem__)
+    prompt_set = PromptSet(
+        templates,
+        None if len(templates) == 1 else weights,
+        phrases=None if phrases is None else [dict(of_class) for of_class in phrases],
+    )
     shown = {t: round(w, 4) for w, t in kept}
     return Selected(prompt_set, evaluator.score([prompt_set])[0], method, shown, tried)
 

@@ -39,7 +39,7 @@ def learn_weights(
     def weighted(weights: Sequence[float]) -> PromptSet:
         total = sum(weights)
         rounded = [max(0.001, round(w / total, 3)) for w in weights]  # the printed weights are those in use
-        return PromptSet(prompt_set.templates, rounded, prompt_set.class_names)
+        return PromptSet(prompt_set.templates, rounded).saying_as(prompt_set)
 
     def costs(many: Sequence[Sequence[float]]) -> list[float]:
         scores = evaluator.score([weighted(w) for w in many])
