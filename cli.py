@@ -19,6 +19,7 @@ from promptsearch.commands.completion import completion
 from promptsearch.commands.coop import coop
 from promptsearch.commands.doctor import doctor
 from promptsearch.commands.evolve import evolve
+from promptsearch.commands.examples import example
 from promptsearch.commands.explore import explore
 from promptsearch.commands.export import export
 from promptsearch.commands.features import features
@@ -83,28 +84,30 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
 WIDTH = 120
 
 _VARIABLES = {
-    "PROMPTSEARCH_HOME": "folder of kept runs and what was learnt",
+    "PROMPTSEARCH_HOME": "folder of runs and learnt vectors",
     "PROMPTSEARCH_CACHE": "folder of encoded pictures and texts",
     "PROMPTSEARCH_CONFIG": "settings file, as --config",
-    "NO_COLOR": "no colours, when set to anything",
+    "NO_COLOR": "turns colours off if set",
 }
 
 
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": WIDTH},
-    epilog="\b\nEnvironment:\n" + "\n".join(f"  {name:20} {what}" for name, what in _VARIABLES.items()),
+    epilog=example("promptsearch beam --bank templates --shots 16")
+    + "\n\n\b\nEnvironment variables:\n"
+    + "\n".join(f"  {name:20} {what}" for name, what in _VARIABLES.items()),
 )
 @click.version_option(__version__, prog_name="promptsearch")
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Settings file; by default the nearest promptsearch.toml, or [tool.promptsearch] of a pyproject.toml.",
+    help="Settings file.  [default: the nearest promptsearch.toml, or [tool.promptsearch] in pyproject.toml]",
 )
 @verbose_option
 @click.pass_context
 def main(ctx: click.Context, config: Path | None) -> None:
-    """Find readable prompts for vision-language models, without gradients."""
+    """Find readable prompts for CLIP-style models by gradient-free search."""
     if ctx.invoked_subcommand in _WITHOUT_SETTINGS:
         return
     from promptsearch.commands.settings import find_settings, read_settings
@@ -121,33 +124,33 @@ def main(ctx: click.Context, config: Path | None) -> None:
 SECTIONS: dict[str, dict[click.Command, str]] = {
     "Search for readable prompts": {
         beam: "beam search over ensembles of a bank's templates",
-        tpe: "Optuna's samplers over the slots of a grammar, or a bank",
+        tpe: "Optuna's samplers over a grammar's slots or a bank",
         climb: "hill climbing by small edits, with restarts",
-        random: "prompts drawn at random: what the others must beat",
-        evolve: "evolution whose offspring a language model writes",
-        search: "a searcher that another package brings",
+        random: "random prompts, a baseline for the other searches",
+        evolve: "evolution with offspring written by a language model",
+        search: "run the searcher of a plug-in",
         worker: "join a run from another process or machine",
     },
-    "Learn by gradient, to compare with": {
-        coop: "context vectors (CoOp, KgCoOp)",
-        names: "the class names' embeddings",
-        vpt: "a visual prompt: a border of pixels, or tokens in a ViT",
-        pez: "a hard prompt by projected gradients: words, but unreadable",
+    "Gradient baselines to compare with": {
+        coop: "learn context vectors (CoOp, KgCoOp)",
+        names: "learn the embeddings of the class names",
+        vpt: "learn a visual prompt (border or ViT tokens)",
+        pez: "learn a prompt of real but meaningless words (PEZ)",
     },
-    "Look at the results": {
-        compare: "methods side by side, on the same draws",
-        runs: "list, show, resume, export and delete what is kept",
-        report: "runs as one HTML page with plots and pictures",
-        explore: "type prompts on a local page and see what they change",
-        export: "the winner for CLIP_benchmark, open_clip, transformers …",
+    "Results": {
+        compare: "compare methods on the same draws",
+        runs: "list, show, resume, export and delete saved runs",
+        report: "write an HTML report with plots and pictures",
+        explore: "try prompts on a local web page",
+        export: "write the winner for CLIP_benchmark, open_clip, transformers …",
     },
-    "Material and machine": {
+    "Data and setup": {
         banks: "list, show and check banks of templates",
-        features: "share picture features, search without pictures",
-        cache: "show or clear what was encoded before",
-        plugins: "what can be named, and which package brings it",
-        doctor: "is everything here that a search needs?",
-        completion: "let the shell complete commands, banks and runs",
+        features: "export and import picture features",
+        cache: "show or clear the cache of encoded pictures and texts",
+        plugins: "list the plug-ins",
+        doctor: "check the installation",
+        completion: "set up shell completion",
     },
 }
 for section in SECTIONS.values():

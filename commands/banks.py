@@ -1,4 +1,4 @@
-"""`promptsearch banks`: what templates there are, and whether a file of them is right."""
+"""The command `promptsearch banks`, which lists, shows and checks banks of templates."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import click
 from promptsearch.banks import Bank, builtin_banks, load_bank
 from promptsearch.banks.shipped import OPEN_CLIP_SIZES
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.errors import PromptSearchError
 
 
-@click.group()
+@click.group(epilog=example("promptsearch banks list"))
 def banks() -> None:
     """List, show and check banks of templates."""
 
 
-@banks.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@banks.command("list", epilog=example("promptsearch banks list"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_banks(as_json: bool) -> None:
-    """List the built-in banks; any file of templates is a bank too."""
+    """List the built-in banks and those of plug-ins."""
     rows: list[dict[str, Any]] = []
     for name, description in builtin_banks().items():
         try:
             size = OPEN_CLIP_SIZES.get(name) or len(load_bank(name))
-        except PromptSearchError as e:  # a plug-in's: the others are listed all the same
+        except PromptSearchError as e:  # a broken plug-in must not hide the other banks
             click.echo(f"Warning: {e}", err=True)
             continue
         rows.append({"name": name, "size": size, "description": description})
@@ -38,12 +39,15 @@ def list_banks(as_json: bool) -> None:
         click.echo(f"{row['name']:{width}}  {row['size']:>5}  {row['description']}")
 
 
-@banks.command()
+@banks.command(epilog=example("promptsearch banks show templates --limit 10"))
 @click.argument("bank", shell_complete=complete.banks)
-@click.option("--limit", type=click.IntRange(min=0), help="Show no more templates than this.")
-@click.option("--json", "as_json", is_flag=True, help="For machines, with line numbers.")
+@click.option("--limit", type=click.IntRange(min=0), help="Show at most this many templates.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with line numbers.")
 def show(bank: str, limit: int | None, as_json: bool) -> None:
-    """Show the templates of BANK, a built-in name or a file.  The output is itself a bank, unless --json is given."""
+    """Show the templates of BANK, a file or a built-in bank.
+
+    Without --json the output can be used as a bank file.
+    """
     loaded = load_bank(bank)
     if as_json:
         click.echo(json.dumps(_document(loaded, limit), indent=2))
@@ -63,10 +67,10 @@ def show(bank: str, limit: int | None, as_json: bool) -> None:
         click.echo(f"# and {len(loaded) - len(lines)} more")
 
 
-@banks.command()
+@banks.command(epilog=example("promptsearch banks check my-templates.txt"))
 @click.argument("file")
 def check(file: str) -> None:
-    """Check FILE.  A bank's counts and hash are shown; otherwise what is wrong, where, and what to do."""
+    """Check that FILE is a valid bank, and show its size and hash or the first error."""
     click.echo(f"ok: {_summary(load_bank(file))}")
 
 

@@ -1,4 +1,4 @@
-"""What every gradient baseline does: read the options, train, print the result."""
+"""The common part of the gradient baselines' commands: read the options, train, print the result."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def baseline_command(
     options: dict[str, Any],
     bank: BankId | None = None,
 ) -> None:
-    """Train on the problem that the options name, keep the run as a study, and print the result.
+    """Train a gradient baseline, save the run as a study, and print the result.
 
     Args:
-        method: its name.
-        own: the method's own options, part of a run's identity.
-        train: the method.
-        options: all other options of the command line, by parameter name.
-        bank: the bank, for methods that can have one.
+        method: Name of the method.
+        own: The method's own options, which are part of the run's identity.
+        train: The method.
+        options: All other options of the command line, by parameter name.
+        bank: The bank, for methods that use one.
     """
     from promptsearch.evaluators import open_configured
     from promptsearch.runs import RunRecord

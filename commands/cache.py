@@ -1,4 +1,4 @@
-"""`promptsearch cache`: what was encoded before."""
+"""The command `promptsearch cache`, which shows and clears the cache of encoded pictures and texts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 
 
-@click.group()
+@click.group(epilog=example("promptsearch cache info"))
 def cache() -> None:
     """Show or clear the cache of encoded pictures and texts."""
 
 
-@cache.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout and nothing else.")
+@cache.command(epilog=example("promptsearch cache info"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(as_json: bool) -> None:
-    """Where the cache is and what it holds."""
+    """Show the folder of the cache, and how much it holds of each kind."""
     from promptsearch.evaluators import default_cache
 
     store = default_cache()
@@ -31,10 +32,10 @@ def info(as_json: bool) -> None:
         click.echo(f"  {kind:12s} {files:6d} files {size / 1e6:10.2f} MB")
 
 
-@cache.command()
-@click.option("--kind", shell_complete=complete.kinds, help="Only this kind, as `cache info` names them.")
+@cache.command(epilog=example("promptsearch cache clear --kind texts"))
+@click.option("--kind", shell_complete=complete.kinds, help="Delete only this kind (see `promptsearch cache info`).")
 def clear(kind: str | None) -> None:
-    """Remove what is cached; it is computed again when needed.  Imported feature packs go too."""
+    """Delete the cached vectors, which are computed again when needed, and imported feature packs."""
     from promptsearch.evaluators import default_cache
 
     store = default_cache()

@@ -1,4 +1,4 @@
-"""`promptsearch climb`."""
+"""The command `promptsearch climb`."""
 
 from __future__ import annotations
 
@@ -6,41 +6,47 @@ from typing import Any
 
 import click
 
+from promptsearch.commands.examples import example
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
 from promptsearch.commands.trial_options import trial_options
 from promptsearch.config import ClimbOptions
 
 
-@click.command()
+@click.command(epilog=example("promptsearch climb --bank grammar --trials 200"))
 @trial_options
 @lm_options
 @click.option(
-    "--pool", type=int, default=ClimbOptions.pool, show_default=True, help="With a language model: sets to begin with."
+    "--pool",
+    type=int,
+    default=ClimbOptions.pool,
+    show_default=True,
+    help="With a language model: number of sets drawn at the start.",
 )
 @click.option(
     "--shown",
     type=int,
     default=ClimbOptions.shown,
     show_default=True,
-    help="With one: best and worst sets that it is shown.",
+    help="With a language model: number of best and of worst sets it is shown.",
 )
 @click.option(
     "--patience",
     type=int,
     default=ClimbOptions.patience,
     show_default=True,
-    help="With one: batches until it begins again.",
+    help="With a language model: batches without a better set before a restart.",
 )
 @problem_options
 @run_options
 @output_options
 def climb(ensemble: int, batch: int, pool: int, shown: int, patience: int, **options: Any) -> None:
-    """Climb from prompt to better prompt by small edits, and start again on every summit.
+    """Improve prompts step by step by hill climbing, with restarts.
 
-    An edit changes one slot of a template, or adds, drops or replaces a template of an ensemble.  With --lm or
-    --lm-url a language model is shown the best and the worst so far, and asked for a better one (Liu et al. 2024).
-    The same command again resumes a run that was cut off; with more --trials it goes on.
+    A step changes one slot of a template, or adds, drops or replaces a template of an ensemble. With --lm or --lm-url,
+    a language model is shown the best and worst templates and asked for a better one (Liu et al. 2024).
+
+    Run the same command again to resume an interrupted run; with larger --trials a finished run continues.
     """
     from promptsearch.commands.search_run import search_command
 
@@ -52,5 +58,5 @@ def climb(ensemble: int, batch: int, pool: int, shown: int, patience: int, **opt
         writer = lm_config(given)
         options["named_lm"] = given
     else:
-        refuse_unused(("pool", "shown", "patience", *given), "it needs a language model; name one with --lm")
+        refuse_unused(("pool", "shown", "patience", *given), "needs a language model; name one with --lm")
     search_command("climb", own, options, writer)

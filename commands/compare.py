@@ -1,4 +1,4 @@
-"""`promptsearch compare`."""
+"""The command `promptsearch compare`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import (
     model_options,
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
     from promptsearch.search.proposers.language import LanguageModel
 
 
-@click.command()
+@click.command(epilog=example("promptsearch compare --methods beam,coop --shots 1,16 --seeds 3"))
 @click.option(
     "--methods",
     default="all",
     show_default=True,
     shell_complete=complete.methods,
-    help='A list such as "beam,coop" or "all,pez:1" (1 draw).',
+    help='List of methods, e.g. "beam,coop", or "all,pez:1" to run pez on one draw only.',
 )
 @model_options
 @click.option(
@@ -45,39 +46,39 @@ if TYPE_CHECKING:
     multiple=True,
     default=["auto"],
     shell_complete=complete.datasets,
-    help="As for searches; again for more.",
+    help="Data set, as for searches; may be repeated.",
 )
 @pictures_option
-@click.option("--picture-column", help="Column of the pictures, where it is not plain.")
-@click.option("--label-column", help="Column of the labels, where it is not plain.")
-@click.option("--shots", default="1,2,4,8,16", show_default=True, help="Labelled pictures per class, a list.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Draws, from seed 0 on.")
+@click.option("--picture-column", help="Image column, if it cannot be inferred.")
+@click.option("--label-column", help="Label column, if it cannot be inferred.")
+@click.option("--shots", default="1,2,4,8,16", show_default=True, help="Numbers of labelled pictures per class.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of draws (seeds 0, 1, …).")
 @click.option(
     "--bank",
     "bank_spec",
     default="templates",
     show_default=True,
     shell_complete=complete.banks,
-    help="Searched and averaged by all.",
+    help="Bank that all methods use: a file, or a built-in bank.",
 )
-@click.option("--trials", type=click.IntRange(1), default=200, show_default=True, help="Of searches that go by trials.")
-@click.option("--ensemble", type=int, default=6, show_default=True, help="Most templates of one prompt set.")
+@click.option("--trials", type=click.IntRange(1), default=200, show_default=True, help="Trials of each search.")
+@click.option("--ensemble", type=int, default=6, show_default=True, help="Largest number of templates in a prompt set.")
 @lm_options
 @click.option(
     "--against",
     default="coop",
     shell_complete=complete.method,
     show_default=True,
-    help="The method whose distance is given.",
+    help="Method to which the others' differences are computed.",
 )
-@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every cell's rows.")
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables for a page.")
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all results as CSV.")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables as Markdown.")
 @click.option(
-    "--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw accuracy against shots: png, svg."
+    "--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw accuracy against shots (png, svg or pdf)."
 )
-@click.option("--storage", help="Where runs are kept: a database URL or a SQLite file.")
+@click.option("--storage", help="Storage of runs: a database URL or a SQLite file.")
 @click.option(
-    "--study", shell_complete=complete.studies, help="Name of the run; by default made from the model and the bank."
+    "--study", shell_complete=complete.studies, help="Name of the run.  [default: made from the model and the bank]"
 )
 @output_options
 def compare(
@@ -98,18 +99,18 @@ def compare(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Set methods side by side: every one on the same draws, the test split opened once at the end.
+    """Compare methods on the same draws of labelled pictures; each test split is opened once at the end.
 
-    The same command again goes on where it was cut off; with more methods, shots, seeds or data sets it computes only
-    what is new.  Given to several terminals it is shared by them.
+    Run the same command again to resume an interrupted comparison; with more methods, shots, seeds or data sets only
+    the new results are computed. The same command in several terminals shares the work.
 
     \b
-    Methods, beside beam, random, climb, tpe, evolve and plug-ins' searchers:
+    Methods besides beam, random, climb, tpe, evolve and the searchers of plug-ins:
     hand-written, clip-cifar, clip-imagenet, whole-bank   fixed prompts
     single, random-words, random-10k                      controls
     climb-lm, evolve-lm                                   with a language model
     coop, coop-csc, coop-text, kgcoop, coop-hull          learnt contexts
-    coop-sample, names, pez, vpt, vpt-shallow, vpt-deep   other learning
+    coop-sample, names, pez, vpt, vpt-shallow, vpt-deep   other gradient baselines
     """
     from promptsearch import __version__
     from promptsearch.banks import load_bank
@@ -132,9 +133,9 @@ def compare(
     known = all_methods(bank, searcher_options({"ensemble": ensemble}), trials, _writer(given))
     chosen = choose_methods(known, methods)
     if not {f"{n}-lm" for n in WRITTEN_FOR} & chosen.keys():
-        refuse_unused(given, "no method here asks a language model; add evolve-lm or climb-lm to --methods")
+        refuse_unused(given, "none of the methods uses a language model; add evolve-lm or climb-lm to --methods")
     if against not in known:
-        raise InputError(f"--against {against}: not known; choose from {', '.join(known)}")
+        raise InputError(f"--against {against}: unknown method; choose from {', '.join(known)}")
     reference = against if against in chosen else next(iter(chosen))
     started = time.perf_counter()
     with progress_bar(quiet or as_json) as progress:
@@ -152,7 +153,7 @@ def compare(
         tested = comparison.test()
     skipped = comparison.skipped
     if against not in chosen:
-        skipped.append(f"{against} is not among the methods: distances are to {reference}.")
+        skipped.append(f"{against} is not among the methods, so differences are computed to {reference}.")
     head = {
         "command": "compare",
         "model": first.encoder.spec.name,
@@ -179,7 +180,7 @@ def compare(
 
 
 def _writer(given: Mapping[str, Any]) -> Writer:
-    """The language model of the options, loaded once in each process that asks it."""
+    """Return the language model of the options, which each process loads when it first uses it."""
     from promptsearch.lm.opening import open_writer
     from promptsearch.runs.compare.methods import Writer
 
@@ -195,7 +196,7 @@ def _writer(given: Mapping[str, Any]) -> Writer:
 
 
 def _cost(tested: Sequence[Tested]) -> list[str]:
-    """What the language model was asked for the cells shown, whenever they were computed."""
+    """Return a sentence on the usage of the language model for the cells shown."""
     usage = Counter[str]()
     for row in tested:
         usage.update(row.figures.get("usage", {}) if not row.name else {})
@@ -206,7 +207,7 @@ def _cost(tested: Sequence[Tested]) -> list[str]:
 
 
 def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> dict[str, Problem]:
-    """A problem for each data set, all with one encoder."""
+    """Open all data sets with the same encoder."""
     from promptsearch.commands.search_run import machine_config, problem_config
     from promptsearch.evaluators import Problem, open_configured, open_pictures
 
@@ -221,7 +222,7 @@ def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> d
 
 
 def _reading(options: dict[str, Any]) -> dict[str, str | None]:
-    """How pictures are read, the same for all data sets."""
+    """Return the options for reading pictures, which are the same for all data sets."""
     return {k: options[k] for k in ("picture_column", "label_column", "pictures")}
 
 
@@ -248,7 +249,7 @@ def _numbers(text: str) -> list[int]:
 
     parts = text.replace(",", " ").split()
     if not parts or not all(p.isdecimal() and int(p) > 0 for p in parts):
-        raise InputError(f"--shots {text!r}: write numbers of pictures per class, e.g. 1,2,4,8,16")
+        raise InputError(f"--shots {text!r}: give numbers of pictures per class, e.g. 1,2,4,8,16")
     return sorted({int(p) for p in parts})
 
 

@@ -1,4 +1,4 @@
-"""What the shell offers: banks, models, data sets, runs, and what plug-ins bring; nothing of theirs is imported."""
+"""Shell completion of banks, models, data sets, runs and plug-ins, without importing any plug-in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 Offered = list[CompletionItem]
 Completer = Callable[[click.Context, click.Parameter, str], Offered]
 
-#: What a comparison has beside the searchers; `promptsearch.runs.compare.methods` makes them, and torch with them.
+#: The methods of a comparison besides searchers, listed here because `promptsearch.runs.compare.methods` imports torch.
 METHODS = (
     "all",
     "hand-written",
@@ -37,7 +37,7 @@ METHODS = (
 
 
 def words(*names: str) -> Completer:
-    """A few fixed words."""
+    """Return a completer for fixed words."""
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
         return [CompletionItem(n) for n in names if n.startswith(incomplete)]
@@ -46,7 +46,7 @@ def words(*names: str) -> Completer:
 
 
 def words_or_folder(*names: str) -> Completer:
-    """A few fixed words, then folders."""
+    """Return a completer for fixed words, or else folders."""
     fixed = words(*names)
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
@@ -56,51 +56,51 @@ def words_or_folder(*names: str) -> Completer:
 
 
 def banks(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """Built-in banks and those of plug-ins, then files."""
+    """Complete banks, or else files."""
     return _plugins("banks", incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """The model names that need no download of a list."""
+    """Complete the model names that are known without a download."""
     return [CompletionItem(n) for n in ("auto", "tiny", "RN50", "local-dir:", "hf-hub:") if n.startswith(incomplete)]
 
 
 def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """CIFAR and its conditions, data sets of plug-ins, then folders."""
+    """Complete named data sets, or else folders."""
     conditions = [f"cifar10-{c}" for c in ("dark", "lowres", "negative")]
     named = [*_plugins("datasets", incomplete), *(CompletionItem(n) for n in conditions if n.startswith(incomplete))]
     return named or [CompletionItem(incomplete, type="dir")]
 
 
 def objectives(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """Our objectives and those of plug-ins."""
+    """Complete objectives."""
     return _plugins("objectives", incomplete)
 
 
 def proposers(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """Our proposers and those of plug-ins."""
+    """Complete proposers."""
     return _plugins("proposers", incomplete)
 
 
 def searchers(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """The searchers of plug-ins: promptsearch's own have commands."""
+    """Complete the searchers of plug-ins; promptsearch's own have commands."""
     return _plugins("searchers", incomplete, ours=False)
 
 
 def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """What can be compared, behind what a list of methods holds so far."""
+    """Complete the last method of a comma-separated list."""
     before, comma, last = incomplete.rpartition(",")
     found = [*words(*METHODS)(ctx, param, last), *_plugins("searchers", last)]
     return [CompletionItem(f"{before}{comma}{i.value}") for i in found]
 
 
 def method(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """One of them."""
+    """Complete a single method."""
     return [i for i in methods(ctx, param, incomplete) if i.value != "all"]
 
 
 def kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """What the cache holds."""
+    """Complete the kinds of vectors in the cache."""
     from promptsearch.evaluators import default_cache
 
     return [CompletionItem(kind) for kind, _, _ in default_cache().info() if kind.startswith(incomplete)]
@@ -117,7 +117,7 @@ def _plugins(kind: str, incomplete: str, ours: bool = True) -> Offered:
 
 
 def studies(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """The runs of the storage that the command line names, else of the default one."""
+    """Complete the runs in the storage of the command line."""
     from promptsearch.errors import PromptSearchError
     from promptsearch.runs.store.listing import summaries
 

@@ -1,8 +1,10 @@
-"""`promptsearch completion`: the shell completes commands, options, banks, models and runs."""
+"""The command `promptsearch completion`, which sets up completion in the shell."""
 
 from __future__ import annotations
 
 import click
+
+from promptsearch.commands.examples import example
 
 _HOW = {
     "bash": 'eval "$(promptsearch completion bash)"  in ~/.bashrc',
@@ -11,14 +13,18 @@ _HOW = {
 }
 
 
-@click.command(epilog="\b\n" + "\n".join(f"{shell}: {how}" for shell, how in _HOW.items()))
+@click.command(
+    epilog=example("promptsearch completion bash")
+    + "\n\n\b\nTo set it up:\n"
+    + "\n".join(f"  {shell}: {how}" for shell, how in _HOW.items())
+)
 @click.argument("shell", type=click.Choice(list(_HOW)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that lets SHELL complete promptsearch's commands and options."""
+    """Print a script with which SHELL completes commands, options, banks, models and runs."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
-    assert kind is not None  # click has all three
+    assert kind is not None  # click supports all three
     root = ctx.find_root()
     click.echo(kind(root.command, {}, "promptsearch", "_PROMPTSEARCH_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""`promptsearch coop`."""
+"""The command `promptsearch coop`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import (
     draw_options,
     output_options,
@@ -21,42 +22,45 @@ if TYPE_CHECKING:
     from promptsearch.runs.baselines.training_context import Setting, Trained
 
 
-@click.command()
+@click.command(epilog=example("promptsearch coop --shots 16"))
 @problem_options
 @pictures_option
 @draw_options
-@click.option("--vectors", type=int, default=16, show_default=True, help="Context vectors.")
+@click.option("--vectors", type=int, default=16, show_default=True, help="Number of context vectors.")
 @click.option(
     "--position",
     default="end",
     show_default=True,
     shell_complete=complete.words("end", "middle", "front"),
-    help="Of the class name: end, middle or front.",
+    help="Position of the class name: end, middle or front.",
 )
-@click.option("--specific", is_flag=True, help="A context for every class (CSC) instead of one for all.")
-@click.option("--init", help='Text to start from instead of noise, e.g. "a photo of a"; sets --vectors.')
-@click.option("--epochs", type=int, help="By default CoOp's: 50, 100, 100, 200, 200 for 1, 2, 4, 8, 16 shots.")
+@click.option("--specific", is_flag=True, help="Learn a context for each class (CSC) instead of a shared one.")
+@click.option("--init", help='Text to start from instead of random vectors, e.g. "a photo of a"; sets --vectors.')
+@click.option(
+    "--epochs", type=int, help="Number of epochs.  [default: CoOp's, 50, 100, 100, 200, 200 for 1, 2, 4, 8, 16 shots]"
+)
 @click.option("--rate", type=float, default=0.002, show_default=True, help="Learning rate.")
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
-@click.option("--augment", is_flag=True, help="Crop and mirror the pictures anew for every step, as published; slow.")
-@click.option("--kg", type=float, default=0.0, show_default=True, help="KgCoOp's pull to the hand-written prompt.")
+@click.option("--augment", is_flag=True, help="Crop and flip the pictures at random in every step, as published; slow.")
+@click.option("--kg", type=float, default=0.0, show_default=True, help="Weight of KgCoOp's regulariser.")
 @click.option(
     "--bank",
     "bank_spec",
     shell_complete=complete.banks,
-    help="A bank for --hull or --sample; alone: whose nearest templates are shown.",
+    help="Bank for --hull or --sample; without them, its templates nearest to the learnt context are shown.",
 )
-@click.option("--hull", type=float, default=0.0, show_default=True, help="Pull to the convex hull of the bank.")
-@click.option("--sample", type=int, help="Learn a mixture of the bank's templates instead; keep so many of it.")
-@click.option("--gumbel", is_flag=True, help="With --sample: sample templates (Gumbel-softmax) while learning.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@click.option("--hull", type=float, default=0.0, show_default=True, help="Weight of the distance to the bank's hull.")
+@click.option("--sample", type=int, help="Learn a mixture of the bank's templates instead, and keep this many.")
+@click.option("--gumbel", is_flag=True, help="With --sample: sample templates (Gumbel-softmax) during training.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the learnt vectors (safetensors).")
 @rating_option
 @output_options
 def coop(bank_spec: str | None, **options: Any) -> None:
-    """Learn context vectors by gradient (CoOp): what readable prompts are compared with.
+    """Learn context vectors by gradient descent (CoOp), to compare readable prompts with.
 
-    Picture features are cached and not augmented unless --augment is given.  The same command again resumes a training
-    that was cut off, and shows one that is finished.
+    Picture features are cached, and pictures are not augmented unless --augment is given.
+
+    Run the same command again to resume an interrupted training, or to show the result of a finished one.
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.baseline_run import baseline_command
@@ -69,16 +73,16 @@ def coop(bank_spec: str | None, **options: Any) -> None:
     own = {k: options.pop(k) for k in (*names, "gumbel")}
     bank = load_bank(bank_spec) if bank_spec else None
     if bank is None and (own["hull"] or own["sample"] is not None):
-        raise InputError("--hull and --sample need the templates of a --bank, e.g. --bank templates")
+        raise InputError("--hull and --sample need the templates of a bank; give --bank, e.g. --bank templates")
     if own["gumbel"] and own["sample"] is None:
-        raise InputError("--gumbel: goes with --sample; say how many templates to keep, e.g. --sample 4")
+        raise InputError("--gumbel: needs --sample; say how many templates to keep, e.g. --sample 4")
     if own["sample"] is not None:
         of_contexts = ("vectors", "position", "specific", "init", "epochs", "rate", "batch", "augment", "kg", "hull")
         refuse_unused(of_contexts, "--sample learns no context; leave one of the two out")
     if own["init"] is not None:
-        refuse_unused(["vectors"], "--init sets it by the number of its tokens; leave one of the two out")
+        refuse_unused(["vectors"], "--init determines the number of vectors; leave one of the two out")
     if not own["augment"]:
-        refuse_unused(["pictures"], "cached features are learnt from; it goes with --augment")
+        refuse_unused(["pictures"], "the training uses cached features; add --augment")
     epochs = own["epochs"] if own["epochs"] is not None else published_epochs(options["shots"])
     schedule = Schedule(epochs, own["rate"], own["batch"])
     learnt = CoOpOptions(

@@ -1,4 +1,4 @@
-"""`promptsearch doctor`: is everything here that a search needs, and what to do where it is not."""
+"""The command `promptsearch doctor`, which checks the installation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from pathlib import Path
 import click
 
 from promptsearch import __version__
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import storage_option
 
-#: Free space below which downloads and caches are likely to fail, in bytes: RN50 and CIFAR-10 take about a third.
+#: Free disk space in bytes below which downloads and caches are likely to fail; RN50 and CIFAR-10 take a third of it.
 SPACE = 2 << 30
 PACKAGES = ("numpy", "torch", "open_clip_torch", "transformers", "datasets", "optuna", "click", "huggingface_hub")
-#: What is there by an extra: its name, and what needs it.
+#: Optional packages: the extra that installs each, and what needs it.
 EXTRAS = {
     "openai": ("lm", "--lm-url"),
     "uvicorn": ("explore", "explore"),
@@ -33,7 +34,14 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `state` is ok, note (works, with a limit) or problem (something will fail)."""
+    """The result of one check.
+
+    Attributes:
+        what: What was checked.
+        state: "ok", "note" (something is limited) or "problem" (something will fail).
+        found: What was found.
+        remedy: What to do about it.
+    """
 
     what: str
     state: str
@@ -41,11 +49,14 @@ class Finding:
     remedy: str = ""
 
 
-@click.command()
+@click.command(epilog=example("promptsearch doctor"))
 @storage_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(storage: str | None, as_json: bool) -> None:
-    """Look at versions, devices, caches, storage, hub and disk; exit with 1 where something will fail."""
+    """Check versions, devices, caches, storage, model hub and disk space.
+
+    The exit code is 1 if something will fail.
+    """
     findings = [f for look in _LOOKS for f in look(storage)]
     bad = sum(f.state == "problem" for f in findings)
     if as_json:
@@ -56,7 +67,7 @@ def doctor(storage: str | None, as_json: bool) -> None:
             click.echo(f"{'ok' if f.state == 'ok' else f.state:8}{f.what:{width}}  {f.found}")
             if f.remedy:
                 click.echo(f"{'':8}{'':{width}}  → {f.remedy}")
-        click.echo("everything that a search needs is here" if not bad else f"{bad} problem{'s' if bad > 1 else ''}")
+        click.echo("no problems found" if not bad else f"{bad} problem{'s' if bad > 1 else ''}")
     if bad:
         raise click.exceptions.Exit(1)
 
@@ -67,7 +78,7 @@ def _versions(_: str | None) -> Iterator[Finding]:
         try:
             yield Finding(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding(name, "problem", "not installed", "pip install promptsearch again")
+            yield Finding(name, "problem", "not installed", "reinstall promptsearch")
     for name, (extra, use) in EXTRAS.items():
         try:
             yield Finding(name, "ok", metadata.version(name))
@@ -79,7 +90,7 @@ def _versions(_: str | None) -> Iterator[Finding]:
         yield Finding("Chromium", "ok", browser)
     else:
         yield Finding(
-            "Chromium", "note", "not found; report --png needs it", "apt-get install chromium, or BROWSER_PATH"
+            "Chromium", "note", "not found; report --png needs it", "apt-get install chromium, or set BROWSER_PATH"
         )
 
 
@@ -94,7 +105,7 @@ def _devices(_: str | None) -> Iterator[Finding]:
 
         yield Finding("GPU", "ok", torch.cuda.get_device_name())
     else:
-        yield Finding("GPU", "note", "none that torch could use: the CPU encodes pictures, some 10 a second with RN50")
+        yield Finding("GPU", "note", "none usable by torch; the CPU encodes about 10 pictures per second with RN50")
 
 
 def _ram() -> int:
@@ -111,7 +122,7 @@ def _embedded(_: str | None) -> Iterator[Finding]:
     try:
         problem = open_problem("tiny", "cifar10")
         count = len(problem.source.labels("test")[0])
-        yield Finding("embedded model tiny", "ok", f"weights and feature pack ({count} test pictures) are sound")
+        yield Finding("embedded model tiny", "ok", f"weights and feature pack ({count} test pictures) are intact")
     except (PromptSearchError, OSError) as e:
         yield Finding("embedded model tiny", "problem", str(e), "reinstall promptsearch")
 
@@ -123,7 +134,7 @@ def _cache(_: str | None) -> Iterator[Finding]:
     rows = cache.info()
     size = sum(r[2] for r in rows) / 1e6
     kinds = ", ".join(r[0] for r in rows) or "empty"
-    remedy = "set PROMPTSEARCH_CACHE to a folder you can write"
+    remedy = "set PROMPTSEARCH_CACHE to a writable folder"
     yield from _writable("cache", cache.root, f"{size:.1f} MB ({kinds})", remedy)
 
 
@@ -136,7 +147,7 @@ def _storage(url: str | None) -> Iterator[Finding]:
     place = url or default_storage()
     path = Path(place.removeprefix("sqlite:///"))
     if (place.startswith("sqlite:///") or "://" not in place) and not path.exists():
-        yield from _writable("runs", path.parent, "no run kept yet", "set PROMPTSEARCH_HOME, or give --storage")
+        yield from _writable("runs", path.parent, "no runs yet", "set PROMPTSEARCH_HOME, or give --storage")
         return
     try:
         rows = summaries(url)
@@ -151,7 +162,7 @@ def _hub(_: str | None) -> Iterator[Finding]:
     from promptsearch.evaluators.encoding.model_spec import RN50_REPO, WEIGHT_FILES
 
     reachable, reason = hub_reachable()
-    mirror = "give --weights FILE and --dataset FOLDER, or name a mirror in HF_ENDPOINT"
+    mirror = "give --weights FILE and --dataset FOLDER, or set HF_ENDPOINT to a mirror"
     yield Finding("model hub", "ok", "reachable") if reachable else Finding("model hub", "note", reason, mirror)
     for what, there in {
         "RN50's weights": find_cached(RN50_REPO, WEIGHT_FILES[0]) is not None,
@@ -160,9 +171,9 @@ def _hub(_: str | None) -> Iterator[Finding]:
         if there:
             yield Finding(what, "ok", "in the cache")
         elif reachable:
-            yield Finding(what, "note", "not here yet; the first run downloads it")
+            yield Finding(what, "note", "not in the cache; the first run downloads it")
         else:
-            yield Finding(what, "note", "neither here nor to be downloaded: `auto` takes tiny and its pack")
+            yield Finding(what, "note", "not in the cache and cannot be downloaded; `auto` uses tiny and its pack")
 
 
 def _writable(what: str, folder: Path, found: str, remedy: str) -> Iterator[Finding]:
@@ -170,7 +181,7 @@ def _writable(what: str, folder: Path, found: str, remedy: str) -> Iterator[Find
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
-    except OSError as e:  # access rights alone do not tell, as of a read-only file system
+    except OSError as e:  # access rights do not tell, e.g. on a read-only file system
         yield Finding(what, "problem", f"{folder} cannot be written ({e.strerror})", remedy)
         return
     free = shutil.disk_usage(existing).free
@@ -186,14 +197,14 @@ def _settings(_: str | None) -> Iterator[Finding]:
     try:
         file = find_settings()
         if file is None:
-            yield Finding("settings", "ok", "no settings file: every option has its own default")
+            yield Finding("settings", "ok", "no settings file; all options have their defaults")
         else:
             group = click.get_current_context().find_root().command
-            assert isinstance(group, click.Group)  # the root of every command line
+            assert isinstance(group, click.Group)  # the root command is a group
             read_settings(file, group)
             yield Finding("settings", "ok", str(file.path))
     except PromptSearchError as e:
-        yield Finding("settings", "problem", str(e), "mend that line")
+        yield Finding("settings", "problem", str(e), "correct that line")
 
 
 _LOOKS: tuple[Callable[[str | None], Iterator[Finding]], ...] = (

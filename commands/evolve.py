@@ -1,4 +1,4 @@
-"""`promptsearch evolve`."""
+"""The command `promptsearch evolve`."""
 
 from __future__ import annotations
 
@@ -8,61 +8,62 @@ import click
 from click.core import ParameterSource
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
 from promptsearch.commands.trial_options import space_options
 from promptsearch.config import EvolveOptions
 
 
-@click.command()
+@click.command(epilog=example("promptsearch evolve --lm embedded --generations 10"))
 @space_options
 @click.option(
     "--population",
     type=int,
     default=EvolveOptions.population,
     show_default=True,
-    help="Sets that survive each generation.",
+    help="Number of sets that survive each generation.",
 )
 @click.option(
     "--offspring",
     type=int,
     default=EvolveOptions.offspring,
     show_default=True,
-    help="Sets proposed and scored in a generation.",
+    help="Number of sets proposed and scored in each generation.",
 )
 @click.option(
     "--generations",
     type=click.IntRange(1),
-    help="Generations in all, of --offspring trials each after the first --population; with --trials, what ends first.",
+    help="Total number of generations; the search ends after them or after --trials, whichever comes first.",
 )
 @click.option(
     "--elite",
     type=int,
     default=EvolveOptions.elite,
     show_default=True,
-    help="Best sets that survive however alike they are.",
+    help="Number of best sets that survive however similar they are.",
 )
 @click.option(
     "--crowding",
     type=float,
     default=EvolveOptions.crowding,
     show_default=True,
-    help="Cosine of text vectors above which of two sets the worse gives way.",
+    help="Drop the worse of two sets if the cosine of their text vectors is above this.",
 )
 @click.option(
     "--immigrants",
     type=float,
     default=EvolveOptions.immigrants,
     show_default=True,
-    help="Share of the offspring drawn from the bank.",
+    help="Share of the offspring that are drawn from the bank.",
 )
 @click.option(
     "--proposer",
     default=EvolveOptions.proposer,
     shell_complete=complete.proposers,
     show_default=True,
-    help="Who writes the offspring: lm (a language model; embedded, unless one is named), grammar (the bank's slots and"
-    " words), or a plug-in's.",
+    help="What writes the offspring: lm (a language model, by default the embedded one), grammar (random edits from the"
+    " bank), or a plug-in.",
 )
 @lm_options
 @problem_options
@@ -79,9 +80,10 @@ def evolve(
     proposer: str,
     **options: Any,
 ) -> None:
-    """Breed prompts with a language model: mutations, crossovers, proposals guided by what scored well and badly.
+    """Evolve prompts with a language model that writes mutations, crossovers and proposals guided by scores.
 
-    The same command again resumes a run that was cut off; with more --trials or --generations it goes on.
+    Run the same command again to resume an interrupted run; with larger --trials or --generations a finished run
+    continues.
     """
     from promptsearch.commands.search_run import search_command
     from promptsearch.errors import InputError
@@ -103,7 +105,7 @@ def evolve(
         writer = lm_config(given)
         options["named_lm"] = given
     else:
-        refuse_unused(given, f"--proposer {proposer} asks no language model; leave it out")
+        refuse_unused(given, f"--proposer {proposer} uses no language model; leave it out")
     if generations is not None:
         trials = population + generations * offspring
         default = click.get_current_context().get_parameter_source("trials") is ParameterSource.DEFAULT

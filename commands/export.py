@@ -1,4 +1,4 @@
-"""`promptsearch export`: a run's winner for other tools."""
+"""The command `promptsearch export`, which writes a run's winner for other tools."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import out_option, run_elsewhere_options, storage_option
 
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
     from promptsearch.runs import RunRecord
 
 
-@click.command()
+@click.command(epilog=example("promptsearch export my-run --to python --out classify.py"))
 @click.argument("study", shell_complete=complete.studies)
 @click.option(
     "--to",
     "form",
     required=True,
     shell_complete=complete.words("clip-benchmark", "open-clip", "transformers", "bank", "python"),
-    help="clip-benchmark, open-clip, transformers, bank or python.",
+    help="Format: clip-benchmark, open-clip, transformers, bank or python.",
 )
 @out_option
-@click.option("--name", help="With clip-benchmark: its name of the data set.  [default: the run's data set]")
+@click.option("--name", help="With --to clip-benchmark: its name of the data set.  [default: the run's data set]")
 @storage_option
 @run_elsewhere_options
 @verbose_option
@@ -42,16 +43,16 @@ def export(
     dataset: str | None,
     device: str,
 ) -> None:
-    """Write the winner of STUDY for another tool.
+    """Write the winner of the run STUDY in the format of another tool.
 
     \b
     clip-benchmark  JSON for CLIP_benchmark's --custom_template_file
     open-clip       safetensors with open_clip's zero-shot classifier (D, C)
-    transformers    a script for its pipeline; an ensemble's best single template
-    bank            the templates, one a line: a bank for another run
+    transformers    a script with its pipeline, and the best single template
+    bank            the templates, one per line: a bank for another run
     python          a script that classifies pictures with open_clip
 
-    A run that is not finished gives the best it has found so far.
+    For an unfinished run, the best set so far is written.
     """
     import dataclasses
 
@@ -64,7 +65,7 @@ def export(
     if form == "open-clip" and out is None:
         raise InputError("--to open-clip writes a binary file; name it with --out FILE.safetensors")
     if name is not None and form != "clip-benchmark":
-        raise InputError(f"--name {name}: belongs to --to clip-benchmark; leave it out")
+        raise InputError(f"--name {name}: is only for --to clip-benchmark; leave it out")
     record = RunRecord.load(study, storage)
     prompt_set = winner_of(record)
     elsewhere = {"model": model, "weights": weights, "dataset": dataset, "device": device}
@@ -91,7 +92,7 @@ def export(
             single = _best_single(record, prompt_set, problem)
             winner = dataclasses.replace(winner, prompt_set=single)
         if form == "bank" and prompt_set.weights is not None:
-            click.echo("a bank holds no weights: those of the winner are left out", err=True)
+            click.echo("the winner's weights are left out, because a bank has no weights", err=True)
         text = {
             "bank": to.to_bank,
             "python": to.to_python,
@@ -109,10 +110,10 @@ def export(
 
 
 def winner_of(record: RunRecord) -> PromptSet:
-    """The winner of a run, or the best so far (with a word about it) of one that is not finished.
+    """Return the winner of a run; for an unfinished run print a note and return the best set so far.
 
     Raises:
-        InputError: nothing was scored yet, or what was learnt are vectors.
+        InputError: Nothing was scored yet, or the run is a comparison or learnt vectors.
     """
     from promptsearch.banks import PromptSet, printable
     from promptsearch.commands.guards import refuse_comparison, refuse_vectors
@@ -127,9 +128,9 @@ def winner_of(record: RunRecord) -> PromptSet:
         return PromptSet.of_row(found)
     ranked = best_first(record)
     if not ranked:
-        raise InputError(f"run {record.name!r} has no scored trial yet; the same command again resumes it")
+        raise InputError(f"run {record.name!r} has no scored trial yet; run the same search command again to resume")
     name = printable(record.name)
-    click.echo(f"run {name} is not finished: this is the best of its {len(ranked)} trials so far", err=True)
+    click.echo(f"run {name} is not finished; this is the best of its {len(ranked)} trials so far", err=True)
     return ranked[0][0]
 
 
@@ -144,13 +145,13 @@ def _reopen(record: RunRecord, elsewhere: dict[str, Any]) -> Problem:
 
 
 def _task(record: RunRecord, problem: Problem) -> Task:
-    """The few shots of a run, or the unlabelled pictures that it searched on."""
+    """Return the task of a run: its draw, or the unlabelled pictures that it searched on."""
     search = record.config.search
     return problem.task(search.shots, search.seed, search.unlabelled)
 
 
 def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> PromptSet:
-    """The template of an ensemble that scores best alone on the few-shot pictures, with a word on what that loses."""
+    """Return the template of an ensemble that is best alone on the support set, and print what that loses."""
     from promptsearch.banks import PromptSet
     from promptsearch.search import get_objective
 
@@ -161,9 +162,9 @@ def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> 
     singles = [PromptSet.of(t).saying_as(prompt_set) for t in prompt_set.templates]
     score, *scores = evaluator.score([prompt_set, *singles])
     best, alone = max(zip(singles, scores, strict=True), key=lambda r: (objective(r[1]), r[0].templates))
-    said = f"transformers takes one template: the best of {prompt_set.size} alone"
+    said = f"transformers takes one template, so this is the best of {prompt_set.size} alone"
     if task.labelled:
-        said += f", {alone.accuracy:.1%} of the few-shot pictures (the ensemble: {score.accuracy:.1%})"
+        said += f": {alone.accuracy:.1%} few-shot accuracy (the ensemble: {score.accuracy:.1%})"
     click.echo(said, err=True)
     return best
 

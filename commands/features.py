@@ -1,4 +1,4 @@
-"""`promptsearch features`: share picture features, search without pictures."""
+"""The command `promptsearch features`, which exports and imports feature packs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from typing import Any
 
 import click
 
+from promptsearch.commands.examples import example
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import problem_options
 from promptsearch.commands.progress import progress_bar
 
 
-@click.group()
+@click.group(epilog=example("promptsearch features export my-features --model RN50 --dataset cifar10"))
 def features() -> None:
-    """Export and import feature packs: picture features without the pictures."""
+    """Export and import feature packs, with which others can search without the pictures."""
 
 
-@features.command("export")
+@features.command(
+    "export", epilog=example("promptsearch features export my-features --model RN50 --dataset cifar10")
+)
 @problem_options
-@click.option("--train", "train_limit", type=int, help="Only this many training pictures per class (a seeded draw).")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("--train", "train_limit", type=int, help="Export only this many training pictures per class.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @verbose_option
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def export_features(folder: Path, train_limit: int | None, quiet: bool, **options: Any) -> None:
-    """Encode a data set with a model and write its features to FOLDER."""
+    """Encode the pictures of a data set with a model and write their features to FOLDER."""
     from promptsearch.evaluators import open_problem
     from promptsearch.evaluators.data.picture_features import export_pack
     from promptsearch.evaluators.draw import draw
@@ -42,10 +45,10 @@ def export_features(folder: Path, train_limit: int | None, quiet: bool, **option
         click.echo(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 
-@features.command("import")
+@features.command("import", epilog=example("promptsearch features import my-features"))
 @click.argument("folder", type=click.Path(path_type=Path))
 def import_features(folder: Path) -> None:
-    """Check the pack in FOLDER and put it into the cache.  Searches then need no pictures."""
+    """Check the feature pack in FOLDER and copy it to the cache, so that searches need no pictures."""
     from promptsearch.evaluators import default_cache
     from promptsearch.evaluators.data.picture_features import import_pack
 

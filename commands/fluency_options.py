@@ -1,4 +1,4 @@
-"""Options that keep prompts intelligible."""
+"""The options for fluency, which keep prompts readable."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def fluency_options(f: F) -> F:
-    """Fluency under a language model, as a part of the objective or as an aim of its own."""
+    """Add the options for fluency, as a part of the objective or as an aim of its own."""
     options = [
         click.option(
             "--fluency-weight",
             type=float,
             default=0.0,
             show_default=True,
-            help="How much of the prompts' log-likelihood per token (nats, under a language model) the objective gets.",
+            help="Weight of fluency, the prompts' log-likelihood per token (nats), in the objective.",
         ),
         click.option(
             "--pareto",
             is_flag=True,
-            help="Several aims: keep and show the front of the objective, fluency and number of words.",
+            help="Also keep and show the Pareto front of objective, fluency and number of words.",
         ),
         click.option(
             "--fluency-lm",
             shell_complete=complete.words_or_folder("embedded"),
-            help="The language model that rates fluency: embedded, a folder or a hub id.  [default: --lm, or embedded]",
+            help="Language model that rates fluency: embedded, a folder or a hub id.  [default: --lm, or embedded]",
         ),
     ]
     for option in reversed(options):

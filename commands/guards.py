@@ -1,4 +1,4 @@
-"""What a kept run can be asked for: a comparison has no winner, and what a baseline learnt are no templates."""
+"""Checks whether a saved run has a winner that consists of prompts."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ if TYPE_CHECKING:
 
 
 def refuse_comparison(record: RunRecord) -> None:
-    """Raises InputError for a comparison of methods, and says what shows it."""
+    """Check that a run is not a comparison, which has no winner.
+
+    Raises:
+        InputError: It is a comparison.
+    """
     if record.config.command == "compare":
         raise InputError(
-            f"run {record.name!r} compares methods and has no winner: `promptsearch runs show {record.name}` shows it, "
-            "its own command again goes on and writes its rows with --csv FILE; name a run of one method"
+            f"run {record.name!r} is a comparison and has no winner; show it with `promptsearch runs show "
+            f"{record.name}`, write its results with its own command and --csv FILE, or name the run of a single method"
         )
 
 
 def refuse_vectors(record: RunRecord) -> None:
-    """Raises InputError for a finished run whose method learnt vectors, and says what writes them.
+    """Check that the result of a run is not a set of learnt vectors; the words found by pez count as prompts.
 
-    What pez finds nobody reads, but it is text.
+    Raises:
+        InputError: The run's method learnt vectors.
     """
     winner, command = (record.result or {}).get("winner", {}), record.config.command
     if winner.get("readable", True) is False and command != "pez":
         raise InputError(
-            f"run {record.name!r}: {command} learnt vectors, there are no prompts to export; "
-            f"`promptsearch {command} … --save FILE` writes the vectors"
+            f"run {record.name!r}: {command} learnt vectors, so there are no prompts to export; "
+            f"write the vectors with `promptsearch {command} … --save FILE`"
         )

@@ -1,4 +1,4 @@
-"""Options that name a language model, and the model that a run's study names."""
+"""The options that name a language model."""
 
 from __future__ import annotations
 
@@ -20,41 +20,45 @@ NAMES = ("lm", "lm_url", "lm_model", *OF_SERVERS)
 
 
 def lm_options(f: F) -> F:
-    """Which language model writes, and where it is."""
+    """Add the options for the language model that writes prompts."""
     options = [
         click.option(
             "--lm",
             shell_complete=complete.words_or_folder("embedded"),
-            help="A causal language model: embedded (shipped, small), a folder, or a hub id.",
+            help="Causal language model: embedded (a small one in the package), a folder, or a hub id.",
         ),
-        click.option("--lm-url", help="An OpenAI-compatible server instead, e.g. http://127.0.0.1:11434/v1."),
-        click.option("--lm-model", help="What the server calls the model."),
+        click.option("--lm-url", help="URL of an OpenAI-compatible server, e.g. http://127.0.0.1:11434/v1."),
+        click.option("--lm-model", help="Name of the model on the server."),
         click.option(
             "--lm-api",
             default="chat",
             shell_complete=complete.words("chat", "completions"),
             show_default=True,
-            help="chat, or completions for a model that only goes on with a text.",
+            help="API of the server: chat, or completions for a model that only completes text.",
         ),
         click.option(
-            "--lm-key-env", help="Environment variable with the server's key.  [default: OPENAI_API_KEY, if set]"
+            "--lm-key-env", help="Environment variable with the server's API key.  [default: OPENAI_API_KEY, if set]"
         ),
-        click.option("--lm-timeout", type=float, default=60.0, show_default=True, help="Seconds for one call."),
-        click.option("--lm-tries", type=int, default=5, show_default=True, help="Tries of a call that fails."),
-        click.option("--lm-concurrency", type=int, default=4, show_default=True, help="Calls at a time."),
+        click.option("--lm-timeout", type=float, default=60.0, show_default=True, help="Timeout of a call in seconds."),
+        click.option("--lm-tries", type=int, default=5, show_default=True, help="Number of attempts for each call."),
+        click.option("--lm-concurrency", type=int, default=4, show_default=True, help="Number of parallel calls."),
         click.option(
             "--lm-tokens",
             type=int,
-            help="Tokens that a server's answer may have, thoughts among them.  [default: 512; completions: 48]",
+            help="Largest number of tokens in an answer, including reasoning.  [default: 512; completions: 48]",
         ),
         click.option(
             "--lm-omit",
             multiple=True,
             type=click.Choice(("temperature", "top_p", "seed", "max_tokens", "stop")),
-            help="Parameter that a server is not sent; may be repeated.  One that it refuses is left out anyway.",
+            help="Parameter not to send to the server; may be repeated. Parameters that it rejects are dropped anyway.",
         ),
-        click.option("--temperature", type=float, default=1.0, show_default=True, help="Of the language model."),
-        click.option("--top-p", type=float, default=0.95, show_default=True, help="Of the language model."),
+        click.option(
+            "--temperature", type=float, default=1.0, show_default=True, help="Temperature of the language model."
+        ),
+        click.option(
+            "--top-p", type=float, default=0.95, show_default=True, help="Nucleus sampling of the language model."
+        ),
     ]
     for option in reversed(options):
         f = option(f)
@@ -62,7 +66,7 @@ def lm_options(f: F) -> F:
 
 
 def split_lm(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the language model's options out of a command's others."""
+    """Remove the language model's options from a command's options, and return them."""
     given = {k: options.pop(k) for k in (*NAMES, "temperature", "top_p")}
     return {**given, "lm_omit": list(given["lm_omit"])}  # as a study keeps it
 

@@ -1,4 +1,4 @@
-"""`-v`: what promptsearch is doing, on stderr."""
+"""The option `-v`, which shows log messages on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
-    """Send the package's log records to stderr: once for what it does, twice for every detail."""
+    """Show the package's log messages on stderr: those of level INFO with `-v`, also DEBUG with `-vv`."""
     if not count or ctx.resilient_parsing:
         return
     logger = logging.getLogger("promptsearch")
@@ -23,7 +23,7 @@ def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
     logger.propagate = False
 
     def quiet() -> None:
-        """A process may run more than one command line."""
+        """Undo the setup, because a process may run several command lines."""
         logger.removeHandler(handler)
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
@@ -32,7 +32,7 @@ def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
 
 
 class _Stderr(logging.StreamHandler[Any]):
-    """A handler that looks up stderr each time: tests and progress bars replace it."""
+    """A handler that looks up `sys.stderr` for each message, because tests and progress bars replace it."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -50,5 +50,5 @@ verbose_option = click.option(
     show_default=False,
     expose_value=False,
     callback=show_logs,
-    help="Say on stderr what is being done; -vv says more.",
+    help="Show log messages on stderr; -vv shows more.",
 )

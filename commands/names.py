@@ -1,4 +1,4 @@
-"""`promptsearch names`."""
+"""The command `promptsearch names`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option
 
 if TYPE_CHECKING:
     from promptsearch.runs.baselines.training_context import Setting, Trained
 
 
-@click.command()
+@click.command(epilog=example("promptsearch names --template 'a photo of a {}.' --shots 16"))
 @problem_options
 @draw_options
-@click.option("--template", default="a photo of a {}.", show_default=True, help="Frozen, around the class names.")
-@click.option("--vectors", type=int, default=0, show_default=True, help="At least so many per name; 0: its tokens.")
-@click.option("--epochs", type=int, help="By default CoOp's: 50, 100, 100, 200, 200 for 1, 2, 4, 8, 16 shots.")
+@click.option("--template", default="a photo of a {}.", show_default=True, help="Template around the names.")
+@click.option("--vectors", type=int, default=0, show_default=True, help="Smallest number of vectors per name.")
+@click.option(
+    "--epochs", type=int, help="Number of epochs.  [default: CoOp's, 50, 100, 100, 200, 200 for 1, 2, 4, 8, 16 shots]"
+)
 @click.option("--rate", type=float, default=1e-3, show_default=True, help="Adam's learning rate.")
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the learnt vectors (safetensors).")
 @rating_option
 @output_options
 def names(template: str, vectors: int, epochs: int | None, rate: float, batch: int, **options: Any) -> None:
-    """Learn the class names' embeddings under a frozen template (LTNC-style), and read them as words.
+    """Learn the embeddings of the class names in a frozen template (LTNC-style), to compare readable prompts with.
 
-    The same command again resumes a training that was cut off, and shows one that is finished.
+    Run the same command again to resume an interrupted training, or to show the result of a finished one.
     """
     from promptsearch.banks import Template
     from promptsearch.commands.baseline_run import baseline_command

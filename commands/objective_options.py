@@ -1,4 +1,4 @@
-"""Options of what a search goes by, shared by all searchers."""
+"""The options for the objective and the choice of the winner, shared by all searchers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def objective_options(f: F) -> F:
-    """The objective, the pictures of a search without labels, how the winner is chosen and its accuracy estimated."""
+    """Add the options for the objective, unlabelled pictures, the choice of the winner, and its estimate."""
     options = [
         click.option(
             "--objective",
             default=None,
             shell_complete=complete.objectives,
             help=(
-                "xent, xent-fitted, accuracy, margin or balanced; without labels zpe, mutual-information or agreement."
-                "  [default: xent; mutual-information with --shots 0]"
+                "What to maximise: xent, xent-fitted, accuracy, margin, balanced, or without labels zpe,"
+                " mutual-information, agreement.  [default: xent; mutual-information with --shots 0]"
             ),
         ),
         click.option(
@@ -30,15 +30,15 @@ def objective_options(f: F) -> F:
             type=int,
             default=SearchConfig.unlabelled,
             show_default=True,
-            help="With --shots 0: training pictures to search on, their labels unread.",
+            help="With --shots 0: number of training pictures to search on, without their labels.",
         ),
         click.option(
             "--select",
             default=None,
             shell_complete=complete.words("posterior", "weighted", "bagged", "cv", "bootstrap", "zpe", "none"),
             help=(
-                "How the winner is chosen among what was found: posterior, weighted, bagged, cv, bootstrap, zpe"
-                " (without labels) or none (the best score).  [default: posterior; none where the objective reads no"
+                "How the winner is chosen among the sets found: posterior, weighted, bagged, cv, bootstrap, zpe"
+                " (without labels) or none (the best score).  [default: posterior; none if the objective needs no"
                 " labels]"
             ),
         ),
@@ -46,7 +46,7 @@ def objective_options(f: F) -> F:
             "--estimate/--no-estimate",
             default=True,
             show_default=True,
-            help="Repeat search and choice in folds to estimate the winner's accuracy before the test.",
+            help="Estimate the winner's accuracy before the test by repeating search and choice in folds.",
         ),
     ]
     for option in reversed(options):

@@ -1,4 +1,4 @@
-"""Options that commands share, each written once."""
+"""The options shared by several commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Memory(click.ParamType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
         if match is None or float(match[1]) <= 0:
-            self.fail(f"{value!r} is no amount of memory; write it as 4GB or 800MB", param, ctx)
+            self.fail(f"{value!r} is not an amount of memory; write it as 4GB or 800MB", param, ctx)
         return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -58,7 +58,7 @@ ray_option = click.option(
     flag_value="local",
     metavar="[ADDRESS]",
     callback=_cluster,
-    help="Encode on the workers of a Ray cluster (auto, HOST:PORT, ray://HOST:PORT); alone: one on this machine.",
+    help="Encode on a Ray cluster (auto, HOST:PORT, ray://HOST:PORT), or without ADDRESS on one on this machine.",
 )
 
 
@@ -67,28 +67,28 @@ device_option = click.option(
     default=MachineConfig.device,
     shell_complete=complete.words("auto", "cpu", "cuda"),
     show_default=True,
-    help="auto, cpu or cuda.",
+    help="Where to compute: auto, cpu or cuda.",
 )
 memory_option = click.option(
-    "--memory", type=MEMORY, help="What scoring may take, e.g. 4GB; by default a quarter of the RAM."
+    "--memory", type=MEMORY, help="Largest amount of memory for scoring, e.g. 4GB.  [default: a quarter of the RAM]"
 )
 batch_option = click.option(
     "--encode-batch",
     type=click.IntRange(1),
-    help="Pictures computed at a time; by default 8 on a CPU, 256 on a GPU.",
+    help="Number of pictures encoded at a time.  [default: 8 on a CPU, 256 on a GPU]",
 )
 out_option = click.option(
-    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of stdout."
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of stdout."
 )
 
 
 def problem_options(f: F) -> F:
-    """Which model and which pictures."""
+    """Add the options for the model and the data set."""
     return _apply([model_options, picture_options], f)
 
 
 def model_options(f: F) -> F:
-    """Which model, and how it is run."""
+    """Add the options for the model."""
     return _apply(
         [
             click.option(
@@ -98,13 +98,13 @@ def model_options(f: F) -> F:
                 show_default=True,
                 help=(
                     "RN50 (OpenAI's weights), NAME:PRETRAINED, hf-hub:OWNER/NAME, local-dir:PATH, tiny (embedded), or"
-                    " auto: RN50 where it can be had, else tiny."
+                    " auto: RN50 if it is cached or can be downloaded, else tiny."
                 ),
             ),
             click.option(
                 "--weights",
                 type=click.Path(path_type=Path),
-                help=("Weights for --model NAME: safetensors or a plain state dict."),
+                help="File of weights for --model NAME: safetensors or a state dict.",
             ),
             device_option,
             memory_option,
@@ -114,7 +114,7 @@ def model_options(f: F) -> F:
                 default=ProblemConfig.precision,
                 shell_complete=complete.words("fp32", "bf16", "fp16"),
                 show_default=True,
-                help="fp32, bf16 or fp16, for pictures.",
+                help="Precision for encoding pictures: fp32, bf16 or fp16.",
             ),
             ray_option,
         ],
@@ -123,7 +123,7 @@ def model_options(f: F) -> F:
 
 
 def picture_options(f: F) -> F:
-    """Which pictures."""
+    """Add the options for the data set."""
     return _apply(
         [
             click.option(
@@ -136,52 +136,62 @@ def picture_options(f: F) -> F:
                     " or of pictures in class folders."
                 ),
             ),
-            click.option("--picture-column", help="Column of the pictures, where it is not plain."),
-            click.option("--label-column", help="Column of the labels, where it is not plain."),
+            click.option("--picture-column", help="Image column, if it cannot be inferred."),
+            click.option("--label-column", help="Label column, if it cannot be inferred."),
         ],
         f,
     )
 
 
 def pictures_option(f: F) -> F:
-    """Where the pictures behind a feature pack lie."""
-    text = "Where a feature pack's pictures lie, for what needs them: the folder or name of the data set it is made of."
+    """Add the option for the pictures of a feature pack."""
+    text = "Folder or name of the data set that a feature pack was made from, for methods that need the pictures."
     return _apply([click.option("--pictures", shell_complete=complete.datasets, help=text)], f)
 
 
 def refuse_idle_pictures(pictures: str | None, *problems: Problem) -> None:
-    """--pictures is an error where no data set is a feature pack.
+    """Refuse --pictures if no data set is a feature pack.
+
+    Args:
+        pictures: The value of --pictures, if it was given.
+        *problems: The opened data sets.
 
     Raises:
-        InputError: it would do nothing.
+        InputError: The option would have no effect.
     """
     from promptsearch.errors import InputError
     from promptsearch.evaluators.data.picture_features import PackFeatures
 
     if pictures is not None and not any(isinstance(p.source, PackFeatures) for p in problems):
         name = problems[0].source.name
-        raise InputError(f"--pictures {pictures} would do nothing: {name}'s own pictures are read; leave it out")
+        raise InputError(
+            f"--pictures {pictures} would do nothing: {name} is not a feature pack, but has pictures; leave it out"
+        )
 
 
 def run_options(f: F) -> F:
-    """The few-shot draw, where the run is kept, and what it begins from."""
-    fork = click.option("--fork", help="Begin a run of this name from the best of the one that --study names.")
+    """Add the options for the draw, the storage and a forked run."""
+    fork = click.option("--fork", help="Name of a new run that starts from the best sets of the run --study.")
     return _apply([draw_options, fork], f)
 
 
 def draw_options(f: F) -> F:
-    """The few-shot draw and where the run is kept."""
+    """Add the options for the draw and the storage."""
     return _apply(
         [
             click.option(
                 "--shots", type=int, default=SearchConfig.shots, show_default=True, help="Labelled pictures per class."
             ),
             click.option(
-                "--seed", type=int, default=SearchConfig.seed, show_default=True, help="Of the draw and of the search."
+                "--seed",
+                type=int,
+                default=SearchConfig.seed,
+                show_default=True,
+                help="Seed of the draw and of the search.",
             ),
-            click.option("--storage", help="Where runs are kept: a database URL or a SQLite file."),
+            click.option("--storage", help="Storage of runs: a database URL or a SQLite file."),
             click.option(
-                "--study", shell_complete=complete.studies, help="Name of the run; by default made from its options."
+                "--study", shell_complete=complete.studies, help="Name of the run.  [default: made from its options]"
             ),
         ],
         f,
@@ -189,11 +199,11 @@ def draw_options(f: F) -> F:
 
 
 def output_options(f: F) -> F:
-    """How to print."""
+    """Add the options for the output."""
     return _apply(
         [
-            click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
-            click.option("--quiet", is_flag=True, help="No progress and no notes."),
+            click.option("--json", "as_json", is_flag=True, help="Print a JSON document."),
+            click.option("--quiet", is_flag=True, help="Show no progress and no notes."),
             verbose_option,
         ],
         f,
@@ -201,18 +211,20 @@ def output_options(f: F) -> F:
 
 
 def run_elsewhere_options(f: F) -> F:
-    """A run's model and pictures, where they have other names or paths here than where it was made."""
+    """Add the options for a run's model and data set, which may have other paths on this machine."""
     path = click.Path(path_type=Path)
     return _apply(
         [
             click.option(
                 "--model",
                 shell_complete=complete.models,
-                help="The run's model, where it has another name or path here.",
+                help="The run's model, if its path is different on this machine.",
             ),
-            click.option("--weights", type=path, help="The run's weights, where they lie elsewhere here."),
+            click.option("--weights", type=path, help="The run's weights, if their path is different on this machine."),
             click.option(
-                "--dataset", shell_complete=complete.datasets, help="The run's pictures, where they lie elsewhere here."
+                "--dataset",
+                shell_complete=complete.datasets,
+                help="The run's data set, if its path is different on this machine.",
             ),
             device_option,
         ],
@@ -221,26 +233,30 @@ def run_elsewhere_options(f: F) -> F:
 
 
 def resume_options(f: F) -> F:
-    """A run's model and pictures as they are here, and what this machine gives to it."""
+    """Add the options for continuing a run on this machine."""
     return _apply([run_elsewhere_options, memory_option, batch_option, ray_option], f)
 
 
 def storage_option(f: F) -> F:
-    """Where runs are kept, for commands that only read them."""
-    return _apply([click.option("--storage", help="Where runs are kept: a database URL or a SQLite file.")], f)
+    """Add the option for the storage."""
+    return _apply([click.option("--storage", help="Storage of runs: a database URL or a SQLite file.")], f)
 
 
 def rating_option(f: F) -> F:
-    """Which language model rates what was decoded."""
-    text = "Rate the decoded texts' fluency with this language model: embedded, a folder or a hub id."
+    """Add the option for the language model that rates decoded text."""
+    text = "Language model that rates the fluency of decoded text: embedded, a folder or a hub id."
     return _apply([click.option("--fluency-lm", shell_complete=complete.words_or_folder("embedded"), help=text)], f)
 
 
 def refuse_unused(names: Iterable[str], why: str) -> None:
-    """Options of the command line that would do nothing are an error.
+    """Refuse options that would have no effect.
+
+    Args:
+        names: Parameter names of the options.
+        why: Why they have no effect, and what to do.
 
     Raises:
-        InputError: one of these parameters was given on the command line; `why` says what it would need.
+        InputError: One of the options was given on the command line.
     """
     from promptsearch.errors import InputError
 

@@ -1,4 +1,4 @@
-"""`promptsearch plugins`: what can be named, and which package brings it."""
+"""The command `promptsearch plugins`, which lists the plug-ins of all kinds."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 
 import click
 
+from promptsearch.commands.examples import example
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+
+@click.command(epilog=example("promptsearch plugins"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plugins(as_json: bool) -> None:
-    """List banks, data sets, objectives, proposers and searchers: promptsearch's own, and those of other packages.
+    """List all banks, data sets, objectives, proposers and searchers, and the packages that provide them.
 
-    One that cannot be loaded is named with the reason; the others work all the same.
+    A plug-in that cannot be loaded is listed with the reason and does not affect the others.
     """
     from promptsearch.plugins import KINDS, all_plugins, found
 

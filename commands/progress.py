@@ -1,4 +1,4 @@
-"""Progress on stderr, only where a person looks at it."""
+"""The progress bar on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`promptsearch random`."""
+"""The command `promptsearch random`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from typing import Any
 
 import click
 
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import output_options, problem_options, run_options
 from promptsearch.commands.trial_options import trial_options
 
 
-@click.command("random")
+@click.command("random", epilog=example("promptsearch random --bank templates --trials 500"))
 @trial_options
 @problem_options
 @run_options
 @output_options
 def random(ensemble: int, batch: int, **options: Any) -> None:
-    """Score prompts drawn at random from a bank: what other searches must beat.
+    """Score prompts drawn at random from a bank, as a baseline for the other searches.
 
-    The same command again resumes a run that was cut off; with more --trials it goes on.
+    Run the same command again to resume an interrupted run; with larger --trials a finished run continues.
     """
     from promptsearch.commands.search_run import search_command
 

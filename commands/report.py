@@ -1,4 +1,4 @@
-"""`promptsearch report`: runs as a page that a person looks at."""
+"""The command `promptsearch report`, which writes an HTML report of runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import storage_option
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from promptsearch.reports.view import RunView
 
 
-@click.command()
+@click.command(epilog=example("promptsearch report my-run --out report.html"))
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...", shell_complete=complete.studies)
 @click.option(
     "-o",
@@ -25,29 +26,28 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     default="report.html",
     show_default=True,
-    help="The page.",
+    help="File to write.",
 )
-@click.option("--png", type=click.Path(file_okay=False, path_type=Path), help="Also each plot as a PNG in this folder.")
+@click.option("--png", type=click.Path(file_okay=False, path_type=Path), help="Folder for each plot as a PNG file.")
 @click.option(
     "--pictures",
     shell_complete=complete.datasets,
-    help="Where the test pictures lie, for a run that was made with a feature pack.",
+    help="Folder or name of the data set, for showing the pictures of a run that was made with a feature pack.",
 )
 @storage_option
 @verbose_option
 def report(studies: tuple[str, ...], out: Path, png: Path | None, pictures: str | None, storage: str | None) -> None:
-    """Write the runs STUDY... as one HTML page that loads nothing, with plots, pictures and what repeats them.
+    """Write an HTML report of the runs STUDY..., with plots, pictures and configurations.
 
-    Searches, trainings and comparisons go together on one page.
-
-    A run that is not finished is shown as far as it has come; one without a trial is left out.
+    The page is self-contained. Searches, gradient baselines and comparisons can be combined. An unfinished run is shown
+    with its trials so far; a run without trials is skipped.
     """
     from promptsearch.reports.export import write
     from promptsearch.reports.html import all_plots, build_page
     from promptsearch.reports.view import open_views
 
     opened = open_views(studies, storage)
-    notes = [f"run {name} has no scored trial yet and is left out" for name in opened.empty]
+    notes = [f"run {name} has no scored trial yet and is skipped" for name in opened.empty]
     for note in notes:
         click.echo(note, err=True)
     overall, by_run = all_plots(opened)
@@ -62,7 +62,7 @@ def report(studies: tuple[str, ...], out: Path, png: Path | None, pictures: str 
 
 
 def _pictures(view: RunView, named: str | None) -> Pictures:
-    """Where the flipped pictures of a run come from: what --pictures names, else what the run was made with."""
+    """Return a function that loads test pictures of a run, from --pictures or else from the run's data set."""
 
     def load(indices: Sequence[int]) -> Any:
         from promptsearch.errors import InputError, PromptSearchError
@@ -73,8 +73,8 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
         opened = view.about.get("opened", {})
         if named is None and not str(view.about.get("pictures", "")).startswith("pictures"):
             return (
-                "The run was made with a feature pack, which holds no pictures. To see them here, name the data set "
-                f"that the pack was made of: promptsearch report {view.name} --pictures FOLDER"
+                "The run was made with a feature pack, which contains no pictures. To show them, name the data set "
+                f"that the pack was made from: promptsearch report {view.name} --pictures FOLDER"
             )
         columns = {k: opened.get(k) for k in ("picture_column", "label_column")}
         try:

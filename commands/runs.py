@@ -1,4 +1,4 @@
-"""`promptsearch runs`: the kept runs."""
+"""The command `promptsearch runs`, which manages saved runs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import out_option, output_options, resume_options, storage_option
 from promptsearch.commands.trial_options import timeout_option
 
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout and nothing else.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(epilog=example("promptsearch runs list"))
 def runs() -> None:
-    """List, show, resume, export and delete the runs that are kept."""
+    """List, show, resume, export and delete saved runs."""
 
 
-@runs.command("list")
+@runs.command("list", epilog=example("promptsearch runs list"))
 @storage_option
 @json_option
 def list_runs(storage: str | None, as_json: bool) -> None:
-    """All runs of a storage, the latest last."""
+    """List all runs of a storage, the latest last."""
     from promptsearch.runs.store.listing import summaries
 
     rows = summaries(storage)
@@ -34,7 +35,7 @@ def list_runs(storage: str | None, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     if not rows:
-        click.echo("no runs are kept there yet")
+        click.echo("there are no runs yet")
         return
     from rich import box
     from rich.console import Console
@@ -60,12 +61,12 @@ def _cell(value: Any) -> str:
     return "" if value is None else printable(value)
 
 
-@runs.command()
+@runs.command(epilog=example("promptsearch runs show my-run"))
 @click.argument("name", shell_complete=complete.studies)
 @storage_option
 @output_options
 def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
-    """A run's result, or how far it has come."""
+    """Show the result of the run NAME, or its progress if it is not finished."""
     from promptsearch.banks import printable
     from promptsearch.commands.search_run import emit
     from promptsearch.runs import RunRecord, best_first
@@ -83,19 +84,20 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(state, indent=2, ensure_ascii=False))
         return
-    click.echo(printable(f"{record.name}: unfinished, {len(trials)} trials; the same command again resumes it"))
+    resume_it = "run the same search command again to resume"
+    click.echo(printable(f"{record.name}: unfinished, {len(trials)} trials; {resume_it}"))
     for template in ranked[0][0].templates if ranked else ():
         click.echo(f"  best so far: {template}")
     for key, value in record.config.to_dict().items():
         click.echo(printable(f"  {key}: {value}"))
 
 
-@runs.command()
+@runs.command(epilog=example("promptsearch runs best my-run"))
 @click.argument("name", shell_complete=complete.studies)
 @storage_option
 @json_option
 def best(name: str, storage: str | None, as_json: bool) -> None:
-    """The templates of a run's winner alone, one per line.  They are a bank for another run."""
+    """Print the templates of the winner of the run NAME, one per line, as a bank for another run."""
     from promptsearch.banks import Bank, PromptSet
     from promptsearch.commands.guards import refuse_comparison, refuse_vectors
     from promptsearch.errors import InputError
@@ -108,7 +110,7 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
     kept = (record.result or {}).get("winner", {})
     ranked = [(PromptSet.of_row(kept), Score(**kept["support"]))] if "support" in kept else best_first(record)
     if not ranked:
-        raise InputError(f"run {name!r} has no scored trial yet; the same command again resumes it")
+        raise InputError(f"run {name!r} has no scored trial yet; run the same search command again to resume")
     prompt_set, score = ranked[0]
     if as_json:
         document = {"run": {"study": record.name, "storage": record.url}, **prompt_set.to_dict()}
@@ -117,15 +119,15 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
     click.echo(Bank.of(name, prompt_set.templates).to_txt(), nl=False)
 
 
-@runs.command()
+@runs.command(epilog=example("promptsearch runs resume my-run"))
 @click.argument("name", shell_complete=complete.studies)
 @storage_option
-@click.option("--trials", type=click.IntRange(1), help="A new total.  [default: the run's own]")
+@click.option("--trials", type=click.IntRange(1), help="New total number of trials.  [default: the run's own]")
 @timeout_option
 @resume_options
 @output_options
 def resume(name: str, storage: str | None, trials: int | None, timeout: float | None, **here: Any) -> None:
-    """Go on with a run that was cut off, and print its result.  Its name is all that is needed."""
+    """Resume the interrupted run NAME with its own options, and print its result."""
     from promptsearch.commands.guards import refuse_comparison
     from promptsearch.commands.search_run import emit, resume_run
     from promptsearch.runs import RunRecord
@@ -135,13 +137,13 @@ def resume(name: str, storage: str | None, trials: int | None, timeout: float | 
     emit(resume_run(record, here, trials, timeout), here["as_json"], here["quiet"])
 
 
-@runs.command()
+@runs.command(epilog=example("promptsearch runs delete my-run"))
 @click.argument("name", shell_complete=complete.studies)
 @storage_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 @json_option
 def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
-    """Delete a run and its trials for good."""
+    """Delete the run NAME and its trials permanently."""
     from promptsearch.banks import printable
     from promptsearch.errors import InputError
     from promptsearch.runs import RunRecord
@@ -150,7 +152,7 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
     trials = len(record.all_trials())
     if not yes:
         if as_json:
-            raise InputError(f"runs delete {name} --json: nothing can be asked; give --yes")
+            raise InputError(f"runs delete {name} --json: cannot ask for confirmation with --json; give --yes")
         click.confirm(printable(f"delete run {name} ({trials} trials) from {record.url}?"), abort=True)
     record.delete()
     if as_json:
@@ -159,13 +161,13 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
         click.echo(printable(f"deleted {name} ({trials} trials)"))
 
 
-@runs.command()
+@runs.command(epilog=example("promptsearch runs export my-run --out trials.csv"))
 @click.argument("name", shell_complete=complete.studies)
 @storage_option
 @out_option
 @json_option
 def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> None:
-    """All trials of a run as CSV, or as JSON with --json."""
+    """Write all trials of the run NAME as CSV, or as JSON with --json."""
     from promptsearch.commands.guards import refuse_comparison
     from promptsearch.errors import InputError
     from promptsearch.runs import RunRecord

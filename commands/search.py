@@ -1,4 +1,4 @@
-"""`promptsearch search`: a searcher that another package brings."""
+"""The command `promptsearch search`, which runs the searcher of a plug-in."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import output_options, problem_options, run_options
 from promptsearch.commands.trial_options import trial_options
 
 
-@click.command()
+@click.command(epilog=example("promptsearch search short-first --bank templates --trials 200"))
 @click.argument("searcher", shell_complete=complete.searchers)
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the searcher's own; JSON.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of the searcher, with a JSON value; may be repeated.",
+)
 @trial_options
 @problem_options
 @run_options
 @output_options
 def search(searcher: str, settings: tuple[str, ...], ensemble: int, batch: int, **options: Any) -> None:
-    """Search with SEARCHER, a plug-in's (`promptsearch plugins` lists them); promptsearch's own have commands.
+    """Search with SEARCHER, a searcher of a plug-in (see `promptsearch plugins`).
 
-    The same command again resumes a run that was cut off; with more --trials it goes on.
+    Run the same command again to resume an interrupted run; with larger --trials a finished run continues.
     """
     from promptsearch.commands.search_run import search_command
     from promptsearch.errors import InputError
@@ -30,10 +37,10 @@ def search(searcher: str, settings: tuple[str, ...], ensemble: int, batch: int, 
     from promptsearch.search.registry import own_options
 
     if searcher in SEARCHERS.built_in:
-        raise InputError(f"search {searcher}: that one has a command of its own: promptsearch {searcher}")
+        raise InputError(f"search {searcher}: this searcher has its own command: promptsearch {searcher}")
     if searcher not in SEARCHERS:
         there = ", ".join(n for n in SEARCHERS if n not in SEARCHERS.built_in) or "none"
-        raise InputError(f"search {searcher}: no plug-in of that name; installed: {there}")
+        raise InputError(f"search {searcher}: no plug-in has a searcher of this name; installed: {there}")
     given = dict(_pair(s) for s in settings)
     if own := own_options(searcher):
         if unknown := given.keys() - own.keys():

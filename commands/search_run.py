@@ -1,4 +1,4 @@
-"""What every search command does: read the options, run the pipeline, print the result."""
+"""The common part of all search commands: read the options, run the pipeline, print the result."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def search_command(
     """Run a search and print its result.
 
     Args:
-        searcher: its name.
-        own: the searcher's own options, part of a run's identity.
-        options: all other options of the command line, by parameter name.
-        writer: the language model that writes, if one does; the options of `--lm` are then in `options["named_lm"]`.
+        searcher: Name of the searcher.
+        own: The searcher's own options, which are part of the run's identity.
+        options: All other options of the command line, by parameter name.
+        writer: The language model that writes, if any; the options of `--lm` are then in `options["named_lm"]`.
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.fluency_options import fluency_config
@@ -74,7 +74,7 @@ def search_command(
 
 
 def _start(enqueue: str | None, own: Mapping[str, Any]) -> tuple[list[PromptSet], Mapping[str, Any]]:
-    """What a search by trials begins with: the hand-written prompt, and the templates of a bank."""
+    """Return the first sets of a search by trials: the hand-written prompt and the templates of --enqueue."""
     from promptsearch.banks import BASELINE, PromptSet, load_bank
 
     start = [PromptSet.of(BASELINE)]
@@ -85,7 +85,7 @@ def _start(enqueue: str | None, own: Mapping[str, Any]) -> tuple[list[PromptSet]
 
 
 def problem_config(options: Mapping[str, Any]) -> ProblemConfig:
-    """Which model and which pictures the options name."""
+    """Return the configuration of model and data set from the options."""
     names = ("model", "dataset", "precision", "picture_column", "label_column")
     weights, pictures = options.get("weights"), options.get("pictures")
     of = {k: options[k] for k in names}
@@ -93,18 +93,18 @@ def problem_config(options: Mapping[str, Any]) -> ProblemConfig:
 
 
 def machine_config(options: Mapping[str, Any]) -> MachineConfig:
-    """How this machine is to compute, by the options."""
+    """Return the configuration of this machine from the options."""
     return MachineConfig(**{k: options[k] for k in ("device", "memory", "encode_batch", "ray") if k in options})
 
 
 def resume_run(record: RunRecord, here: dict[str, Any], trials: int | None, timeout: float | None) -> dict[str, Any]:
-    """Go on with a recorded run, and return its result document.
+    """Resume a recorded run, and return its result document.
 
     Args:
-        record: the run.
-        here: the options of `resume_options` and `output_options`.
-        trials: a new total; None for the run's own.
-        timeout: seconds after which to stop.
+        record: The run.
+        here: The options of `resume_options` and `output_options`.
+        trials: New total number of trials; None for the run's own.
+        timeout: Seconds after which to stop.
     """
     from promptsearch.commands.lm_options import language_tools
     from promptsearch.runs import Budget, Watch, reopen, restore_bank, run_search
@@ -130,7 +130,7 @@ def resume_run(record: RunRecord, here: dict[str, Any], trials: int | None, time
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C sets what the yielded function answers: the trials in hand are finished; the second cuts."""
+    """Yield a function that returns True after the first Ctrl-C; the second Ctrl-C raises KeyboardInterrupt."""
     import click
 
     asked = threading.Event()
@@ -142,7 +142,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        click.echo("stopping after the trials in hand (Ctrl-C again: at once)", err=True)
+        click.echo("stopping after the current trials (press Ctrl-C again to stop at once)", err=True)
 
     before = signal.signal(signal.SIGINT, first)
     try:
@@ -152,7 +152,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def _printable(value: Any) -> Any:
-    """A document in which nothing is left that a terminal would obey."""
+    """Remove characters from all text of a document that would control the terminal."""
     from promptsearch.banks import printable
 
     if isinstance(value, dict):
@@ -163,7 +163,7 @@ def _printable(value: Any) -> Any:
 
 
 def emit(document: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    """Print a result document: as JSON, or as a table."""
+    """Print a result document as JSON or as a table."""
     import click
 
     if as_json:

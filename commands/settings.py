@@ -1,4 +1,4 @@
-"""Defaults from a file: `promptsearch.toml`, or `[tool.promptsearch]` of a `pyproject.toml`."""
+"""Reads the options' defaults from `promptsearch.toml`, or from `[tool.promptsearch]` in `pyproject.toml`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ else:  # the same parser, from PyPI
 
 NAME, SHARED = "promptsearch.toml", "pyproject.toml"
 VARIABLE = "PROMPTSEARCH_CONFIG"
-#: Bytes that a settings file may have.
+#: Largest size of a settings file in bytes.
 MOST = 1 << 20
 
-#: Options that a file which is only found in a folder may not set, and why: the folder may be a stranger's.
+#: Options that a file may not set if it was only found in a folder, which may be somebody else's, and the reasons.
 NAMED_ONLY = {
     **dict.fromkeys(("lm-url", "lm-key-env", "storage", "ray"), "it says where pictures, prompts or keys are sent"),
     **dict.fromkeys(("out", "csv", "markdown", "figure", "png", "save"), "it says which file is written"),
@@ -35,17 +35,29 @@ NAMED_ONLY = {
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """A settings file, and whether it was only found (not named with `--config` or `PROMPTSEARCH_CONFIG`)."""
+    """A settings file.
+
+    Attributes:
+        path: The file.
+        found: Whether it was found in a folder, and not named with `--config` or `PROMPTSEARCH_CONFIG`.
+    """
 
     path: Path
     found: bool = False
 
 
 def find_settings(named: Path | None = None, start: Path | None = None) -> SettingsFile | None:
-    """The file that settings come from: `named`, else `PROMPTSEARCH_CONFIG`, else the nearest upwards from `start`.
+    """Find the settings file: `named`, else `PROMPTSEARCH_CONFIG`, else the nearest one in `start` and its parents.
+
+    Args:
+        named: The file named with `--config`.
+        start: Folder to start from; by default the current one.
+
+    Returns:
+        The file, or None if there is none.
 
     Raises:
-        InputError: the file that is named is not there.
+        InputError: The named file does not exist.
     """
     given = named or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     if given is not None:
@@ -73,7 +85,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _bytes(shared: Path) -> bytes:
-    """The beginning of another tool's file, or nothing where it may not be read."""
+    """Return the beginning of a file, or nothing if it cannot be read."""
     try:
         with shared.open("rb") as f:
             return f.read(MOST)
@@ -82,14 +94,21 @@ def _bytes(shared: Path) -> bytes:
 
 
 def read_settings(file: SettingsFile, group: click.Group) -> dict[str, Any]:
-    """A file's values as click's `default_map` for `group`.
+    """Read a settings file as click's `default_map`.
 
-    A key outside every table is the value of that option for each command that has it; a table named after a command
-    (`[beam]`, `[runs.list]`) is for that command alone.  Keys are the options' long names without their dashes.
+    A key outside of tables sets the option for every command that has it; a table named after a command (`[beam]`,
+    `[runs.list]`) is for this command only. Keys are the options' long names without the dashes.
+
+    Args:
+        file: The settings file.
+        group: The root command.
+
+    Returns:
+        The options' defaults, in the form of click's `default_map`.
 
     Raises:
-        InputError: not TOML; a key, command or value that the command line would refuse; an option that a file which
-            is only found may not set.  The place is named.
+        InputError: The file is not TOML, has a key, command or value that the command line would refuse, or sets an
+            option of `NAMED_ONLY` although it was only found.
     """
     path = file.path
     data = _parsed(path)
@@ -97,12 +116,12 @@ def read_settings(file: SettingsFile, group: click.Group) -> dict[str, Any]:
         for key in ("tool", "promptsearch"):
             data = data.get(key, {})
             if not isinstance(data, dict):
-                raise InputError(f"{path}: {key} is a value and no table; write [tool.promptsearch]")
+                raise InputError(f"{path}: {key} is a value, not a table; write [tool.promptsearch]")
     shared = {k: v for k, v in data.items() if not isinstance(v, dict)}
     everywhere = set().union(*(_options(c) for c in _commands(group)))
     for key, value in shared.items():
         if key in group.commands:
-            raise InputError(f"{path}: {key} = {_shown(value)}: is a command; write a table [{key}]")
+            raise InputError(f"{path}: {key} = {_shown(value)}: {key} is a command; write a table [{key}]")
         if key not in everywhere:
             raise InputError(f"{path}: no command has an option {_shown(key)}{_near(key, everywhere)}")
         _refuse_stranger(file, key)
@@ -136,7 +155,7 @@ def _values(
         if key not in group.commands:
             raise InputError(f"{path}: there is no command {_shown(at + key)}{_near(key, group.commands)}")
         if not isinstance(table, dict):
-            raise InputError(f"{path}: {at}{key} = {_shown(table)}: is a command; write a table [{at}{key}]")
+            raise InputError(f"{path}: {at}{key} = {_shown(table)}: {key} is a command; write a table [{at}{key}]")
     for name, command in group.commands.items():
         table = own.get(name, {})
         if isinstance(command, click.Group):
@@ -155,13 +174,13 @@ def _values(
 def _refuse_stranger(file: SettingsFile, key: str) -> None:
     if file.found and key in NAMED_ONLY:
         raise InputError(
-            f"{file.path}: {key} may not be set by a file that is only found here, since {NAMED_ONLY[key]}; "
-            f"give --{key} on the command line, or name the file: --config {file.path.name}"
+            f"{file.path}: {key} cannot be set by a file that was only found here, because {NAMED_ONLY[key]}; "
+            f"give --{key} on the command line, or name the file with --config {file.path.name}"
         )
 
 
 def _checked(path: Path, key: str, value: Any, option: click.Option) -> Any:
-    """A value that the command line would take, as `default_map` wants it."""
+    """Check that the command line would accept a value, and return it for `default_map`."""
     if option.is_flag:
         if not isinstance(value, bool):
             raise InputError(f"{path}: {key} = {_shown(value)}: write true or false")
@@ -169,11 +188,11 @@ def _checked(path: Path, key: str, value: Any, option: click.Option) -> Any:
     many = option.multiple and isinstance(value, list)
     for each in value if many else [value]:
         if isinstance(each, bool) or not isinstance(each, (str, int, float)):
-            raise InputError(f"{path}: {key} = {_shown(value)}: not one value; write a number or a text in quotes")
+            raise InputError(f"{path}: {key} = {_shown(value)}: not a single value; write a number or quoted text")
         if isinstance(each, str) and not each.isprintable():
             raise InputError(f"{path}: {key} = {_shown(value)}: has characters that cannot be printed")
         try:
-            option.type.convert(str(each), option, None)  # as it would come from the command line
+            option.type.convert(str(each), option, None)  # as text, like on the command line
         except click.BadParameter as e:
             raise InputError(f"{path}: {key} = {_shown(value)}: {_middle_out(e.message)}") from e
         except (ValueError, TypeError, OverflowError) as e:
@@ -182,7 +201,7 @@ def _checked(path: Path, key: str, value: Any, option: click.Option) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value in an error, with an end."""
+    """Return a value for an error message, shortened if it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits

@@ -1,4 +1,4 @@
-"""`promptsearch tpe`."""
+"""The command `promptsearch tpe`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import output_options, problem_options, run_options
 from promptsearch.commands.trial_options import trial_options
 from promptsearch.config import TpeOptions
 
 
-@click.command()
+@click.command(epilog=example("promptsearch tpe --bank grammar --trials 200"))
 @trial_options
 @click.option(
     "--sampler",
@@ -26,16 +27,16 @@ from promptsearch.config import TpeOptions
     type=int,
     default=TpeOptions.startup,
     show_default=True,
-    help="Trials at random before the model is used.",
+    help="Number of random trials before the sampler's model is used.",
 )
 @problem_options
 @run_options
 @output_options
 def tpe(ensemble: int, batch: int, sampler: str, startup: int, **options: Any) -> None:
-    """Search the slots of a grammar, or a bank, with Optuna's samplers (TPE unless another is named).
+    """Search the slots of a grammar, or the templates of a bank, with one of Optuna's samplers.
 
-    The same command again resumes a run that was cut off; with more --trials it goes on.  Others can join it:
-    `promptsearch worker --study NAME --storage URL`.
+    Run the same command again to resume an interrupted run; with larger --trials a finished run continues. Other
+    processes can join the run with `promptsearch worker --study NAME --storage URL`.
     """
     from promptsearch.commands.search_run import search_command
 

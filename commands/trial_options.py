@@ -1,4 +1,4 @@
-"""Options that the searchers by trials share."""
+"""The options shared by all searchers that go by trials."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ trials_option = click.option(
     type=click.IntRange(1),
     default=200,
     show_default=True,
-    help="Trials in all, those of earlier runs of it too.",
+    help="Total number of trials, including recorded ones.",
 )
 timeout_option = click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
-    help="Stop after so many seconds; the same command again goes on.",
+    help="Stop after this many seconds; the same command resumes later.",
 )
 
 
 batch_option = click.option(
-    "--batch", type=int, default=TrialOptions.batch, show_default=True, help="Trials proposed and scored together."
+    "--batch", type=int, default=TrialOptions.batch, show_default=True, help="Trials proposed and scored at a time."
 )
 
 
 def trial_options(f: F) -> F:
-    """The space, the objective, the budget and the size of a batch."""
+    """Add the options for the space, the objective, the budget and the batch size."""
     return space_options(batch_option(f))
 
 
 def space_options(f: F) -> F:
-    """The space, the objective with fluency, and the budget."""
+    """Add the options for the space, the objective, fluency and the budget."""
     f = fluency_options(f)
     options = [
         click.option(
@@ -48,21 +48,21 @@ def space_options(f: F) -> F:
             default=BANK,
             shell_complete=complete.banks,
             show_default=True,
-            help="A bank of templates: a file, or the name of a built-in one (`promptsearch banks list`).",
+            help="Bank of templates: a file, or a built-in bank (see `promptsearch banks list`).",
         ),
         click.option(
             "--ensemble",
             type=int,
             default=TrialOptions.ensemble,
             show_default=True,
-            help="Most templates of one prompt set.",
+            help="Largest number of templates in a prompt set.",
         ),
         trials_option,
         timeout_option,
         click.option(
             "--enqueue",
             shell_complete=complete.banks,
-            help="A bank whose templates are tried first, after the hand-written prompt.",
+            help="Bank whose templates are tried first, after the hand-written prompt.",
         ),
     ]
     f = objective_options(f)

@@ -1,4 +1,4 @@
-"""`promptsearch vpt`."""
+"""The command `promptsearch vpt`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import draw_options, output_options, pictures_option, problem_options, refuse_unused
 
 if TYPE_CHECKING:
     from promptsearch.runs.baselines.training_context import Setting, Trained
 
 
-@click.command()
+@click.command(epilog=example("promptsearch vpt --dataset ./my-pictures --shots 16"))
 @problem_options
 @pictures_option
 @draw_options
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     default="border",
     show_default=True,
     shell_complete=complete.words("border", "shallow", "deep"),
-    help="border (any model), shallow or deep (ViT tokens).",
+    help="Kind of prompt: border (any model), shallow or deep (tokens in a ViT).",
 )
-@click.option("--border", type=int, help="Its width in pixels of the preprocessed picture; by default 30/224 of it.")
-@click.option("--tokens", type=int, default=10, show_default=True, help="Learnt tokens, per layer where deep.")
-@click.option("--template", default="a photo of a {}.", show_default=True, help="Frozen: what classifies.")
-@click.option("--epochs", type=int, default=100, show_default=True, help="Passes over the few-shot pictures.")
-@click.option("--rate", type=float, help="Learning rate; by default 5 for a border, 0.0125 for tokens, at batch 32.")
+@click.option("--border", type=int, help="Width of the border in pixels.  [default: 30/224 of the picture's side]")
+@click.option("--tokens", type=int, default=10, show_default=True, help="Number of tokens, per layer with --kind deep.")
+@click.option("--template", default="a photo of a {}.", show_default=True, help="Template that classifies.")
+@click.option("--epochs", type=int, default=100, show_default=True, help="Number of epochs.")
+@click.option("--rate", type=float, help="Learning rate.  [default: 5 for a border, 0.0125 for tokens, at batch 32]")
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was learnt (safetensors).")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the learnt prompt (safetensors).")
 @output_options
 def vpt(
     kind: str,
@@ -43,9 +44,11 @@ def vpt(
     batch: int,
     **options: Any,
 ) -> None:
-    """Learn a visual prompt: a border of pixels, or tokens in a ViT.  Needs pictures, not only their features.
+    """Learn a visual prompt, a border of pixels or tokens in a ViT, to compare readable prompts with.
 
-    The same command again resumes a training that was cut off, and shows one that is finished.
+    It needs the pictures themselves; a feature pack is not enough.
+
+    Run the same command again to resume an interrupted training, or to show the result of a finished one.
     """
     from promptsearch.banks import Template
     from promptsearch.commands.baseline_run import baseline_command
@@ -53,9 +56,9 @@ def vpt(
     from promptsearch.search.gradient import VptOptions, vpt_schedule
 
     if kind == "border":
-        refuse_unused(["tokens"], "a border has none; give --kind shallow or deep")
+        refuse_unused(["tokens"], "a border has no tokens; give --kind shallow or deep")
     else:
-        refuse_unused(["border"], f"--kind {kind} has none; give --kind border")
+        refuse_unused(["border"], f"--kind {kind} has no border; give --kind border")
     text = Template(template)
     schedule = vpt_schedule(VptOptions(kind), epochs, rate, batch)
     learnt = VptOptions(kind, border, tokens, schedule)

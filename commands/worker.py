@@ -1,4 +1,4 @@
-"""`promptsearch worker`."""
+"""The command `promptsearch worker`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.options import output_options, resume_options
 from promptsearch.commands.trial_options import timeout_option
 
 
-@click.command()
+@click.command(epilog=example("promptsearch worker --study my-run --storage runs.db"))
 @click.option("--study", required=True, shell_complete=complete.studies, help="Name of the run to join.")
-@click.option("--storage", help="Where it is kept: a database URL or a SQLite file.")
+@click.option("--storage", help="Storage of the run: a database URL or a SQLite file.")
 @resume_options
 @timeout_option
 @output_options

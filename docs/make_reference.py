@@ -40,6 +40,8 @@ def section(path: tuple[str, ...], command: click.Command) -> str:
         block, _, tail = rows.partition("\n\n")
         text = f"{head.strip()}\n\n```text\n{block.rstrip()}\n```\n\n{tail.strip()}".strip()
     lines = [f"## promptsearch {' '.join(path)}", "", text, "", f"    {usage}", ""]
+    shown = [line.strip() for line in (command.epilog or "").splitlines() if line.startswith("  promptsearch ")]
+    lines += [f"Example: `{line}`\n" for line in shown]
     rows_of = [p.get_help_record(context) for p in command.params if isinstance(p, click.Option)]
     if any(rows_of):
         lines += ["| option | what it is |", "|---|---|"]

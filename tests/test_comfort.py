@@ -94,7 +94,7 @@ def test_a_named_file_comes_before_the_nearest(elsewhere: Path, monkeypatch: pyt
         ("[beam]\nwitdh = 4", "did you mean width"),
         ('[beam]\nwidth = "many"', "'many' is not a valid integer"),
         ("[beam]\njson = 1", "write true or false"),
-        ("[beam]\nwidth = [1, 2]", "not one value"),
+        ("[beam]\nwidth = [1, 2]", "not a single value"),
         ('memory = "lots"', "4GB"),
         ("[runs.lists]\njson = true", "runs.lists"),
     ],

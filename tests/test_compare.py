@@ -123,7 +123,7 @@ def test_a_search_by_a_language_model_finds_what_its_own_command_finds() -> None
 
 def test_a_language_model_that_no_method_asks_is_told(made: list[str]) -> None:
     result = run([*made, "--lm", "embedded"], 2)
-    assert "--lm would do nothing: no method here asks a language model; add evolve-lm" in result.stderr
+    assert "--lm would do nothing: none of the methods uses a language model; add evolve-lm" in result.stderr
 
 
 def test_every_searcher_of_the_registry_joins_with_its_commands_defaults() -> None:

@@ -223,7 +223,7 @@ def test_class_specific_and_augmented(here: Path) -> None:
         ("coop", ["--position", "back"], "--position back"),
         ("coop", ["--init", " "], "the text has no tokens"),
         ("coop", ["--init", "very " * 30], "class 'red' needs 34 positions"),
-        ("coop", ["--init", "a photo", "--vectors", "4"], "--vectors would do nothing: --init sets it"),
+        ("coop", ["--init", "a photo", "--vectors", "4"], "--vectors would do nothing: --init determines"),
         ("coop", ["--gumbel"], "--sample"),
         ("coop", ["--sample", "2", "--bank", "openai-cifar", "--kg", "8"], "--kg would do nothing: --sample learns no"),
         ("coop", ["--sample", "2", "--bank", "openai-cifar", "--epochs", "8"], "--epochs would do nothing"),
@@ -337,7 +337,7 @@ def test_a_feature_pack_is_given_the_pictures_it_was_made_of(here: Path, tmp_pat
     ("command", "message"),
     [
         (["vpt", "--pictures", "there"], "--pictures there would do nothing: "),
-        (["coop", "--pictures", "there"], "--pictures would do nothing: cached features are learnt from"),
+        (["coop", "--pictures", "there"], "--pictures would do nothing: the training uses cached features"),
         (["compare", "--seeds", "1", "--pictures", "there"], "--pictures there would do nothing: "),
     ],
 )

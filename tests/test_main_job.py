@@ -241,8 +241,8 @@ def test_a_storage_that_is_no_database_is_left_alone(small_bank: str, tmp_path: 
 
 
 def test_runs_of_nothing(tmp_path: Path) -> None:
-    assert "no runs are kept" in run("runs", "list", code=2).stderr
-    assert "no runs are kept" in run("runs", "show", "x", code=2).stderr
+    assert "does not exist; a search" in run("runs", "list", code=2).stderr
+    assert "does not exist; a search" in run("runs", "show", "x", code=2).stderr
 
 
 def test_an_unknown_run_names_the_latest(small_bank: str) -> None:

@@ -300,7 +300,7 @@ def test_tpe_learns_of_a_member_whatever_its_place() -> None:
         ({"sampler": "annealing"}, "--sampler annealing: choose from tpe"),
         ({"startup": 0}, "--startup 0: must be at least 1"),
         ({"batch": 0}, "--batch 0: must be at least 1"),
-        ({"seed": -1}, "--seed -1: a seed is 0 or larger"),
+        ({"seed": -1}, "--seed -1: must be 0 or larger"),
         ({"sampler": "gp"}, "a Gaussian process needs the same slots"),
     ],
 )

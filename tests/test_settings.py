@@ -63,7 +63,7 @@ def test_a_found_file_may_not_send_write_or_answer(here: Path, name: str, text: 
         text = f"[tool.promptsearch]\n{text}" if not rest else f"[tool.promptsearch.{first[1:]}\n{rest}"
     (here.parent / name).write_text(text)
     error = run("banks", "list", code=2).stderr
-    assert name in error and "may not be set by a file that is only found here" in error and "--config" in error
+    assert name in error and "cannot be set by a file that was only found here" in error and "--config" in error
     run("--config", str(here.parent / name), "banks", "list")  # it was named: it may
 
 
@@ -100,11 +100,11 @@ def test_the_file_that_was_read_is_said(here: Path, monkeypatch: pytest.MonkeyPa
 
 
 BAD = {
-    "a date": ("shots = 2024-01-01", "shots = datetime.date(2024, 1, 1): not one value"),
-    "a time": ("bank = 07:32:00", "not one value"),
-    "a list": ("shots = [1, 2]", "not one value"),
-    "a list of lists": ('[search]\nset = [["a"]]', "not one value"),
-    "a table for a value": ("[beam.width]\na = 1", "not one value"),
+    "a date": ("shots = 2024-01-01", "shots = datetime.date(2024, 1, 1): not a single value"),
+    "a time": ("bank = 07:32:00", "not a single value"),
+    "a list": ("shots = [1, 2]", "not a single value"),
+    "a list of lists": ('[search]\nset = [["a"]]', "not a single value"),
+    "a table for a value": ("[beam.width]\na = 1", "not a single value"),
     "a value for a table": ("beam = 3", "write a table [beam]"),
     "a value for a table below": ("[runs]\nlist = 3", "write a table [runs.list]"),
     "tables of tables": ("[[beam]]\nwidth = 3", "write a table [beam]"),
@@ -112,7 +112,7 @@ BAD = {
     "a fraction": ("shots = 1.5", "not a valid integer"),
     "infinity": ("shots = inf", "not a valid integer"),
     "no number": ("seed = nan", "not a valid integer"),
-    "a bool": ("shots = true", "not one value"),
+    "a bool": ("shots = true", "not a single value"),
     "a number for a bool": ("quiet = 1", "write true or false"),
     "NUL": ('bank = "a\\u0000b"', "cannot be printed"),
     "escapes": ('bank = "\\u001b[2Jx"', "cannot be printed"),

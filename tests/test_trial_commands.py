@@ -107,7 +107,7 @@ def test_gp_over_one_pattern(tmp_path: Path, db: Path) -> None:
         (["--enqueue", "nowhere.txt"], "nowhere.txt"),
         (["--objective", "f1"], "f1"),
         (["--seed", "-1"], "-1"),
-        (["--fork", "other", "--study", "nothing-yet"], "no runs are kept"),
+        (["--fork", "other", "--study", "nothing-yet"], "does not exist; a search"),
     ],
 )
 def test_bad_options(bank: str, db: Path, args: list[str], message: str) -> None:
@@ -242,7 +242,8 @@ def test_a_comparison_has_no_winner_and_says_what_to_do(bank: str, db: Path) -> 
     asked = ("runs best c", "runs export c", "runs resume c", "export c --to bank")
     for args in asked:
         error = run(*args.split(), *where, code=2).stderr
-        assert "'c' compares methods and has no winner: `promptsearch runs show c`" in error and "--csv" in error
+        assert "'c' is a comparison and has no winner; show it with `promptsearch runs show c`" in error
+        assert "--csv" in error
     assert "made by compare" in run("worker", "--study", "c", *where, code=2).stderr
     assert "single" in run("runs", "show", "c", *where).stdout
     assert document("runs", "list", *where)[0]["command"] == "compare"
