@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -13,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
-from promptsearch.evaluators.data.encoded_picture import StoredPicture
+from promptsearch.evaluators.data.encoded_picture import StoredPicture, printable_path
+from promptsearch.evaluators.data.file_kinds import mistaken_for
+from promptsearch.evaluators.data.folder_walk import CANNOT_BE_READ, SUFFIXES, Walk, is_parquet, is_picture
 from promptsearch.evaluators.data.hub import first_line, load_from_hub, prepared
 from promptsearch.evaluators.data.picture_list import StoredPictures
 from promptsearch.plugins import Registry
@@ -23,11 +27,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DATASETS = Registry("datasets")
+#: The column of a folder's pictures; they are not in the table, whose texts cannot hold every file name.
+FOLDER_COLUMN = "image"
 
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<config>[\w.-]+))?")
 _SPLITS = ("train", "test", "validation", "val")
 _SPLIT_FILE = re.compile(rf"({'|'.join(_SPLITS)})(?![a-z])")
-_PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _FORMS = (
     "parquet files (train-*.parquet and test-*.parquet) or pictures in class folders (train/cat/1.png, test/cat/2.png)"
 )
@@ -35,11 +40,18 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class _Part:
-    """One split: its own name, its `datasets.Dataset`, and what its content is identified by."""
+    """One split: its own name, its `datasets.Dataset`, and what its content is identified by.
+
+    Attributes:
+        files: where the pictures lie, of a folder of pictures; the table has their labels only.
+        note: what was left out of it.
+    """
 
     name: str
     table: Any
     content: Callable[[], str]
+    files: tuple[str, ...] | None = None
+    note: str | None = None
 
 
 class PictureData:
@@ -56,6 +68,7 @@ class PictureData:
         self.splits: tuple[str, ...] = tuple(parts)
         self.train_split: str | None = parts["train"].name if "train" in parts else None
         self.test_split: str | None = parts["test"].name if "test" in parts else None
+        self.notes = [f"{spec}, {part.name} split: {part.note}" for part in parts.values() if part.note]
         self._parts = parts
         self._digests: dict[str, str] = {}
         features = next(iter(parts.values())).table.features
@@ -67,7 +80,7 @@ class PictureData:
                 f"data set {spec!r}: one class ({', '.join(self._classes)}) in column {self._label_column!r}; "
                 "classification needs two or more"
             )
-        self.class_names: tuple[str, ...] = tuple(" ".join(name.replace("_", " ").split()) for name in self._classes)
+        self.class_names: tuple[str, ...] = spoken_names(f"data set {spec!r}", self._classes)
         for part in parts.values():
             for column in (self._picture_column, self._label_column):
                 if part.table.features.get(column) != features[column]:
@@ -148,7 +161,8 @@ class PictureData:
         table = part.table.select_columns([column])
         if isinstance(table.features[column], ImageFeature):
             table = table.cast_column(column, ImageFeature(decode=False))
-        return StoredPictures(table, f"data set {self.spec!r}, split {part.name!r}", indices, condition)
+        where = f"data set {self.spec!r}, split {part.name!r}"
+        return StoredPictures(table, where, indices, condition, part.files)
 
     def _part(self, split: str) -> _Part:
         if split not in self._parts:
@@ -247,7 +261,8 @@ def _open_hub(spec: str) -> dict[str, _Part]:
 def _open_parquet(spec: str, folder: Path) -> dict[str, _Part]:
     """The splits of a folder of parquet files; empty if it holds none."""
     by_split: dict[str, list[Path]] = {}
-    files = sorted(file for file in folder.rglob("*.parquet") if not file.name.startswith("."))
+    walk = Walk(folder, lenient=True)
+    files = walk.files(folder, is_parquet)
     for file in files:
         relative = file.relative_to(folder)
         in_name = _SPLIT_FILE.match(relative.name)
@@ -255,6 +270,10 @@ def _open_parquet(spec: str, folder: Path) -> dict[str, _Part]:
         if split is not None:
             by_split.setdefault(split, []).append(file)
     roles = _roles(by_split)
+    if not files and (unreadable := walk.left_out.paths.get(CANNOT_BE_READ)) and not _picture_splits(folder):
+        raise PromptSearchError(
+            f"data set {spec!r}: {printable_path(unreadable[0])} cannot be read; make it readable, or remove it"
+        )
     if files and not roles:
         raise InputError(
             f"--dataset {spec}: {files[0].name} belongs to no split; name the files train-*.parquet and test-*.parquet"
@@ -276,7 +295,7 @@ def _open_parquet(spec: str, folder: Path) -> dict[str, _Part]:
         except Exception as error:  # pyarrow's and datasets' errors share no base class
             cause = error.__cause__ or error
             raise PromptSearchError(
-                f"data set {spec!r}: {ours[0].name} cannot be read ({first_line(cause)}); download it again"
+                f"data set {spec!r}: {printable_path(ours[0].name)} cannot be read ({_why_broken(ours, cause)})"
             ) from error
         return _Part(name, table, lambda: _hash(ours))
 
@@ -288,41 +307,51 @@ def _open_pictures(spec: str, folder: Path) -> dict[str, _Part]:
     from datasets import ClassLabel, Dataset, Features
     from datasets import Image as ImageFeature
 
-    roles = _roles(name for name in _SPLITS if (folder / name).is_dir())
+    roles = _roles(_picture_splits(folder))
     if not roles:
-        if any(_pictures_in(child) for child in _folders(folder)):
+        walk = Walk(folder, lenient=True)
+        if any(walk.files(child, is_picture) for child in walk.folders(folder)):
             raise InputError(
                 f"--dataset {spec}: class folders without splits; move them into a train and a test folder "
                 "(train/cat/1.png, test/cat/2.png)"
             )
         raise InputError(f"--dataset {spec}: this folder holds no {_FORMS}")
-    classes = sorted({child.name for name in roles.values() for child in _folders(folder / name)})
-    features = Features({"image": ImageFeature(), "label": ClassLabel(names=classes)})
+    walks = {role: Walk(folder) for role in roles}
+    children = {role: walks[role].folders(folder / name) for role, name in roles.items()}
+    classes = sorted({child.name for found in children.values() for child in found})
+    spoken_names(f"data set {spec!r}", classes)  # before pyarrow meets them: it takes no name that is no UTF-8
+    features = Features({FOLDER_COLUMN: ImageFeature(), "label": ClassLabel(names=classes)})
 
-    def part(name: str) -> _Part:
-        home = folder / name
-        stray = next((f for f in sorted(home.iterdir()) if f.suffix.lower() in _PICTURES and f.is_file()), None)
+    def part(role: str, name: str) -> _Part:
+        home, walk = folder / name, walks[role]
+        stray = next((f for f in sorted(home.iterdir()) if _is_stray(f)), None)
         if stray is not None:
+            shown = printable_path(stray.name)
             raise InputError(
-                f"--dataset {spec}: {name}/{stray.name} lies in no class folder; move it to {name}/CLASS/{stray.name}"
+                f"--dataset {spec}: {name}/{shown} lies in no class folder; move it to {name}/CLASS/{shown}"
             )
-        found = [(file, label) for label, c in enumerate(classes) for file in _pictures_in(home / c)]
+        found = [(file, classes.index(c.name)) for c in children[role] for file in walk.files(c, is_picture)]
+        note = " ".join(filter(None, (walk.left_out.sentence(), walk.led_out_sentence())))
         if not found:
-            raise InputError(f"--dataset {spec}: {name} holds no pictures in class folders ({name}/cat/1.png)")
+            raise InputError(
+                f"--dataset {spec}: {name} holds no pictures in class folders ({name}/cat/1.png){note and '. ' + note}"
+            )
         files = [file for file, _ in found]
-        columns = {"image": [str(file) for file in files], "label": [label for _, label in found]}
-        return _Part(name, Dataset.from_dict(columns, features=features), lambda: _hash(files, home))
+        columns = {FOLDER_COLUMN: [None] * len(files), "label": [label for _, label in found]}
+        table = Dataset.from_dict(columns, features=features)
+        return _Part(name, table, lambda: _hash(files, home), tuple(map(str, files)), note or None)
 
-    return {role: part(name) for role, name in roles.items()}
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return {role: part(role, name) for role, name in roles.items()}
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    found = (Path(home) / name for home, _, names in os.walk(folder, followlinks=True) for name in names)
-    return sorted(file for file in found if file.suffix.lower() in _PICTURES and not file.name.startswith("."))
+def _picture_splits(folder: Path) -> list[str]:
+    """The names of splits that are folders of a folder."""
+    return [name for name in _SPLITS if os.path.isdir(folder / name)]
+
+
+def _is_stray(file: Path) -> bool:
+    """Whether a file beside the class folders is a picture."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and os.path.isfile(file)
 
 
 def _literal(file: Path) -> str:
@@ -330,15 +359,33 @@ def _literal(file: Path) -> str:
     return re.sub(r"([\[*?])", r"[\1]", str(file.resolve()))
 
 
+def _why_broken(files: Sequence[Path], error: BaseException) -> str:
+    """Why parquet files are not to be read, with the remedy."""
+    for file in files:
+        with contextlib.suppress(OSError), file.open("rb") as f:
+            if found := mistaken_for(f.read(512)):
+                return f"{printable_path(file.name)} is {found[0]}; {found[1]}"
+    return f"{first_line(error)}; download it again"
+
+
 def _hash(files: Sequence[Path], home: Path | None = None) -> str:
-    """sha256 over the files' bytes; with `home` also over their names below it and their sizes."""
+    """sha256 over the files' bytes; with `home` also over their names below it and their sizes.
+
+    Raises:
+        PromptSearchError: a file that cannot be read.
+    """
     digest = hashlib.sha256()
     for file in files:
-        if home is not None:
-            digest.update(f"{file.relative_to(home).as_posix()}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as f:
-            while block := f.read(1 << 20):
-                digest.update(block)
+        try:
+            if home is not None:
+                digest.update(os.fsencode(f"{file.relative_to(home).as_posix()}\0{file.stat().st_size}\0"))
+            with file.open("rb") as f:
+                while block := f.read(1 << 20):
+                    digest.update(block)
+        except OSError as e:
+            raise PromptSearchError(
+                f"{printable_path(file)} cannot be read ({e.strerror or e}); make it readable, or remove it"
+            ) from e
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -1,17 +1,42 @@
-"""A picture as its data set stores it: decoded where, and when, it is needed."""
+"""A picture as its data set stores it, and the one rule by which its file becomes 8-bit RGB."""
 
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators.data.file_kinds import mistaken_for
 from promptsearch.evaluators.data.hub import first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+#: A part of the key of picture vectors: raise it when a file decodes to other pixels than before.
+DECODING = 2
+
+#: What Pillow may take a file for: formats that it decodes itself.  Others start programs (EPS: Ghostscript).
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
+#: 16-bit pictures whose largest value is below this, and above 255, may be of 10 or 12 bits: nobody can tell.
+SIXTEEN_BITS = 4096
+
+# The brands of ISO media files that are pictures.
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_AVIF = (b"avif", b"avis")
+
+
+class _Unfit(Exception):
+    """A picture that cannot be shown in 8-bit RGB: what is wrong, and the remedy."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -33,10 +58,10 @@ class StoredPicture:
     condition: str | None = None
 
     def open(self) -> Image:
-        """The RGB picture.
+        """Decode the picture to 8-bit RGB (see `to_rgb`), upright by its EXIF orientation, animations' first frame.
 
         Raises:
-            PromptSearchError: it cannot be decoded.
+            PromptSearchError: it cannot be decoded, or 8-bit RGB cannot hold it.
         """
         from promptsearch.evaluators.data.corruptions import degrade
 
@@ -58,12 +83,150 @@ class StoredPicture:
     def _decoded(self) -> Image:
         from PIL import Image, ImageOps
 
-        source = self.path if self.content is None else io.BytesIO(self.content)
-        if source is None:
+        if self.content is None and self.path is None:
             raise ValueError("neither bytes nor a path")
-        with Image.open(source) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+        if self.content is None and os.path.exists(str(self.path)) and not os.path.isfile(str(self.path)):
+            raise ValueError("not a regular file")
+        source = self.path if self.content is None else io.BytesIO(self.content)
+        try:
+            opened = Image.open(source, formats=openable())  # type: ignore[arg-type]
+        except Image.UnidentifiedImageError:
+            self._explain()
+            raise
+        with opened as picture:
+            upright = ImageOps.exif_transpose(picture)
+            upright.format = picture.format
+            return to_rgb(upright)
+
+    def _explain(self) -> None:
+        """Raise for a file that Pillow does not know and we do."""
+        head = self.content[:512] if self.content is not None else b""
+        if self.content is None and self.path is not None:
+            with open(self.path, "rb") as f:
+                head = f.read(512)
+        if need := needed_package(head):
+            raise _Unfit(*need)
+        if found := mistaken_for(head):
+            raise _Unfit(f"the file is {found[0]}", found[1])
 
     def _damaged(self, error: Exception) -> PromptSearchError:
-        at = f" ({self.path})" if self.path else ""
-        return PromptSearchError(f"{self.where}{at} cannot be decoded ({first_line(error)}); replace it or remove it")
+        at = f" ({printable_path(self.path)})" if self.path else ""
+        remedy = error.remedy if isinstance(error, _Unfit) else "replace it or remove it"
+        return PromptSearchError(f"{self.where}{at} cannot be decoded ({first_line(error)}); {remedy}")
+
+
+def to_rgb(picture: Image) -> Image:
+    """Convert an opened picture to 8-bit RGB.
+
+    Transparency is laid on white: what lies under it does not count.  Grey values of 16 bits are scaled from 0 … 65535
+    and floating-point ones from 0 … 1; integers and floats within 0 … 255 are taken as they are.
+
+    Args:
+        picture: in any of Pillow's modes.
+
+    Returns:
+        A picture of mode RGB and the same size.
+
+    Raises:
+        _Unfit: values that 8 bits cannot hold and whose range is not known.
+    """
+    from PIL import Image
+
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return Image.fromarray(_eight_bits(picture)).convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    shown = picture.convert("RGBA")
+    if shown.getextrema()[3] == (255, 255):
+        return shown.convert("RGB")
+    ground = Image.new("RGBA", shown.size, "white")
+    ground.alpha_composite(shown)
+    return ground.convert("RGB")
+
+
+def _eight_bits(picture: Image) -> np.ndarray:
+    """(H, W) uint8 of a grey picture of 16 or 32 bits or floating-point numbers."""
+    values = np.asarray(picture)  # (H, W)
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    # Pillow gives some 16-bit files as 32-bit integers; only PNG and PPM say that their range is the whole one.
+    sixteen = picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM")
+    kind = "floating-point" if picture.mode == "F" else "16-bit" if sixteen else "32-bit integer"
+    if picture.mode == "F" and low >= 0 and high <= 1:
+        grey = np.rint(values * 255).astype(np.uint8)
+    elif low >= 0 and high <= 255:  # False of NaN
+        grey = values.astype(np.uint8)
+    elif kind == "16-bit" and low >= 0 and SIXTEEN_BITS <= high <= 65535:
+        grey = np.rint(values / 257).astype(np.uint8)
+    else:
+        raise _Unfit(
+            f"a {kind} picture with values from {low:g} to {high:g}, whose full range is not known; 8-bit RGB holds "
+            "0 to 255",
+            "save it with 8 bits per channel",
+        )
+    key = picture.info.get("transparency")
+    if isinstance(key, int):
+        grey[values == key] = 255
+    return grey
+
+
+def openable() -> tuple[str, ...]:
+    """The `FORMATS` that can be read here; plug-in packages for HEIC and AVIF are used where they are installed."""
+    from PIL import Image
+
+    Image.init()
+    for name, package in (("HEIF", "pillow_heif"), ("AVIF", "pillow_avif")):
+        if name not in Image.OPEN:
+            _register(name, package)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _register(name: str, package: str) -> None:
+    import importlib
+
+    try:
+        module = importlib.import_module(package)  # pillow_avif registers itself
+    except ImportError:
+        return
+    if name == "HEIF":
+        module.register_heif_opener()
+
+
+def needed_package(head: bytes) -> tuple[str, str] | None:
+    """What is missing to read a file that begins so, and the remedy; None where nothing is known to be missing."""
+    if head[4:8] != b"ftyp":
+        return None
+    for name, brands, what in (("HEIF", _HEIC, "HEIC"), ("AVIF", _AVIF, "AVIF")):
+        if head[8:12] in brands and name not in openable():
+            return (
+                f"{what}, which the Pillow installed here does not read",
+                "pip install 'promptsearch[heic]', or convert it",
+            )
+    return None
+
+
+def looks_like_picture(head: bytes) -> bool:
+    """Whether a file that begins so is of one of `FORMATS`."""
+    starts = (
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
+        b"GIF87a",
+        b"GIF89a",
+        b"BM",
+        b"II*\0",
+        b"MM\0*",
+        b"\0\0\0\x0cjP  \r\n\x87\n",
+        b"\xff\x4f\xff\x51",
+    )
+    if head.startswith(starts) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+        return True
+    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
+        return True
+    return head[4:8] == b"ftyp" and head[8:12] in (*_HEIC, *_AVIF)
+
+
+def printable_path(path: str | os.PathLike[str] | None) -> str:
+    """A path for a message: bytes that are no UTF-8, and what a terminal would obey, as escapes."""
+    text = os.fsencode(path or "").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -12,6 +12,7 @@ import numpy as np
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import Block, Cache, digest_of, read_block, write_block
 from promptsearch.evaluators.data.corruptions import split_condition
+from promptsearch.evaluators.data.encoded_picture import DECODING
 from promptsearch.evaluators.encoding.encoder import Encoder
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
 
@@ -41,6 +42,7 @@ class PackFeatures:
         self.class_names: tuple[str, ...] = tuple(meta["class_names"])
         self.origin = f"feature pack made with {meta['made_with']}"
         self.fingerprint = str(meta["data"])
+        self.notes = [f"Pictures: {self.origin}."]
         self._data: PictureData | None = None
 
     @property
@@ -71,7 +73,7 @@ class PackFeatures:
         if self._data is None:
             return self.fingerprint
         contents = [self._data.fingerprint(split) for split in ("train", "test")]
-        return digest_of([*contents, split_condition(self.name)[1]])
+        return digest_of([*contents, split_condition(self.name)[1], DECODING])
 
     def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
         """The pictures at these indices of the data set's split, to be opened.
@@ -123,8 +125,9 @@ class LiveFeatures:
     def __init__(self, data: PictureData, condition: str | None, name: str, encoder: Encoder, cache: Cache) -> None:
         self.name = name
         self.class_names = data.class_names
+        self.notes = data.notes
         self.origin = "pictures" if condition is None else f"pictures, made {condition} on the fly"
-        self.fingerprint = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition])
+        self.fingerprint = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition, DECODING])
         self._data, self._condition, self._encoder, self._cache = data, condition, encoder, cache
         self._known: dict[str, dict[int, np.ndarray]] = {}
         self.pictures_fingerprint = self.fingerprint
@@ -158,8 +161,8 @@ class LiveFeatures:
         return np.stack([known[int(p)] for p in positions])
 
     def _key(self, split: str) -> dict[str, Any]:
-        data = self._data.fingerprint(split)
-        return {**self._encoder.spec.picture_key, "data": data, "split": split, "condition": self._condition or ""}
+        about = {"data": self._data.fingerprint(split), "split": split, "condition": self._condition or ""}
+        return {**self._encoder.spec.picture_key, **about, "decoding": DECODING}
 
     def _load(self, split: str) -> dict[int, np.ndarray]:
         if split not in self._known:

@@ -19,10 +19,19 @@ class StoredPictures(Sequence[StoredPicture]):
         table: a `datasets.Dataset` of one column, the undecoded pictures.
         where: data set and split, for messages.
         indices: rows of the table, in the order wanted.
+        files: where the pictures lie, if they are not in the table.
     """
 
-    def __init__(self, table: Any, where: str, indices: Sequence[int], condition: str | None) -> None:
+    def __init__(
+        self,
+        table: Any,
+        where: str,
+        indices: Sequence[int],
+        condition: str | None,
+        files: Sequence[str] | None = None,
+    ) -> None:
         self._table, self._where, self._indices, self._condition = table, where, indices, condition
+        self._files = files
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -46,10 +55,16 @@ class StoredPictures(Sequence[StoredPicture]):
             if not 0 <= index < len(self._table):
                 raise InputError(f"{self._where}: no picture {index}, there are {len(self._table)}")
         found = []
-        for index, cell in zip(rows, self._table[rows][self._table.column_names[0]] if rows else [], strict=True):
+        for index, cell in zip(rows, self._cells(rows), strict=True):
             content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
             found.append(StoredPicture(content, path, f"{self._where}, picture {index}", self._condition))
         return found
+
+    def _cells(self, rows: list[int]) -> list[Any]:
+        if self._files is not None:
+            return [{"path": self._files[i]} for i in rows]
+        cells: list[Any] = self._table[rows][self._table.column_names[0]] if rows else []
+        return cells
 
     def __iter__(self) -> Iterator[StoredPicture]:
         for at in range(0, len(self), READ):
