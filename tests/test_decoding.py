@@ -159,7 +159,7 @@ def test_16_bit_colour_and_transparency() -> None:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     rows = b"".join(
-        b"\0" + b"".join(struct.pack(">4H", *[int(GREY[y, x]) * 257] * 3, 0 if HOLE[y, x] else 65535) for x in range(10))
+        b"\0" + b"".join(struct.pack(">4H", *[int(GREY[y, x]) * 257] * 3, 65535 * (not HOLE[y, x])) for x in range(10))
         for y in range(12)
     )
     head = struct.pack(">IIBBBBB", 10, 12, 16, 6, 0, 0, 0)
