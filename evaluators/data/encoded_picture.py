@@ -81,7 +81,7 @@ class StoredPicture:
             raise self._damaged(error) from error
 
     def _decoded(self) -> Image:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
         if self.content is None and self.path is None:
             raise ValueError("neither bytes nor a path")
@@ -90,7 +90,7 @@ class StoredPicture:
         source = self.path if self.content is None else io.BytesIO(self.content)
         try:
             opened = Image.open(source, formats=openable())  # type: ignore[arg-type]
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             self._explain()
             raise
         with opened as picture:
@@ -139,7 +139,7 @@ def to_rgb(picture: Image) -> Image:
     if picture.mode == "La":
         picture = picture.convert("LA")
     shown = picture.convert("RGBA")
-    if shown.getextrema()[3] == (255, 255):
+    if shown.getchannel("A").getextrema() == (255, 255):
         return shown.convert("RGB")
     ground = Image.new("RGBA", shown.size, "white")
     ground.alpha_composite(shown)
