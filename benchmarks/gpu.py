@@ -12,6 +12,7 @@ with `--device cpu --model tiny --pictures 1200 --photos 600 --texts 800 --epoch
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -103,10 +104,7 @@ def parquet_of(jpegs: list[bytes], train: int, folder: Path) -> Path:
 def data(bench: Bench, kind: str) -> tuple[Path, list[bytes]]:
     """The data set `cifar` or `photographs`, and its JPEGs."""
     count = bench.sizes["pictures" if kind == "cifar" else "photos"]
-    if kind == "cifar":
-        jpegs = made_jpegs(count, (32, 32), count)
-    else:
-        jpegs = made_jpegs(count, PHOTO, DISTINCT)
+    jpegs = made_jpegs(count, *((32, 32), count) if kind == "cifar" else (PHOTO, DISTINCT))
     folder = bench.home / kind
     return folder if folder.exists() else parquet_of(jpegs, 1000, folder), jpegs
 
@@ -240,11 +238,12 @@ def pictures(bench: Bench) -> dict[str, Any]:
     for kind in ("cifar", "photographs"):
         folder, jpegs = data(bench, kind)
         count = len(jpegs)
+        mine: dict[str, Any]
         found[kind] = mine = {"pictures": count, "bytes_each": statistics.mean(map(len, jpegs)), "cores": cores()}
         problem = open_problem(bench.model, str(folder), device=bench.device, cache=Cache(bench.home / "decode"))
         stored: Any = problem.source._data.stored_list("test", list(range(count)))  # type: ignore[union-attr]
         few = stored[:100]
-        mine["one_thread_decodes_per_s"] = len(few) / bench.seconds(lambda few=few: [halves.pixels(p) for p in few])
+        mine["one_thread_decodes_per_s"] = len(few) / bench.seconds(functools.partial(list, map(halves.pixels, few)))
         workers = processes_for(count, CHUNK, halves.pixels(few[0]).nbytes)
         if workers:
             mine["processes"] = workers
@@ -262,8 +261,8 @@ def pictures(bench: Bench) -> dict[str, Any]:
                 cache = Cache(bench.home / f"{kind}-{precision}-{turn}")
                 problem = open_problem(bench.model, str(folder), device=bench.device, precision=precision, cache=cache)
                 problem.source._encoder = encoder  # type: ignore[union-attr]  # loaded before
-                source: Any = problem.source
-                seconds.append(bench.seconds(lambda source=source, n=count: source.features("test", np.arange(n))))
+                work = functools.partial(problem.source.features, "test", np.arange(count))
+                seconds.append(bench.seconds(work))
             mine[f"{precision}_seconds"] = seconds
             mine[f"{precision}_per_s"] = count / min(seconds)
             tower = max(bench.result.get("towers", {}).get("pictures_per_s", {}).get(precision, {}).values(), default=0)
@@ -327,13 +326,13 @@ def coop(bench: Bench) -> dict[str, Any]:
     from promptsearch.search.gradient import coop as _  # noqa: F401
     from promptsearch.search.gradient import coop as learn
 
-    module = sys.modules["promptsearch.search.gradient.coop"]
+    module: Any = sys.modules["promptsearch.search.gradient.coop"]
     encoder = bench.encoder("fp32")
     names = [f"class {i}" for i in range(10)]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((160, encoder.info["embed_dim"])).astype(np.float32)
     x, y = x / np.linalg.norm(x, axis=1, keepdims=True), np.arange(160) % 10
-    graphed = module.GraphedStep  # type: ignore[attr-defined]
+    graphed = module.GraphedStep
     captured: list[Any] = []
 
     def kept(*args: Any) -> Any:
@@ -346,18 +345,18 @@ def coop(bench: Bench) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     epochs = bench.sizes["epochs"]
-    module.GraphedStep = lambda loss, tensors: loss  # type: ignore[attr-defined]
+    module.GraphedStep = lambda loss, tensors: loss
     run(encoder.model, 1)
     few = min(epochs, 10)
     found["plain_ms_per_step"] = bench.seconds(lambda: run(encoder.model, few)) / (5 * few) * 1000
     plain = run(encoder.model, 2)
-    module.GraphedStep = kept  # type: ignore[attr-defined]
+    module.GraphedStep = kept
     ours = run(encoder.model, 2)
     found["captured"] = captured[-1].captured
     found["seconds_of_the_training"] = bench.seconds(lambda: run(encoder.model, epochs))
     found["epochs"] = epochs
     found["ms_per_step"] = found["seconds_of_the_training"] / (5 * epochs) * 1000
-    module.GraphedStep = graphed  # type: ignore[attr-defined]
+    module.GraphedStep = graphed
     with on_cpu(bench) as cpu:
         expected = run(cpu, 2)
     found["smallest_cosine_with_plain"] = float((ours.class_weights * plain.class_weights).sum(axis=1).min())
@@ -392,7 +391,7 @@ def vpt(bench: Bench) -> dict[str, Any]:
             )
 
         run(1)
-        found[f"ms_per_step, {name}"] = bench.seconds(lambda run=run: run(3)) / 6 * 1000
+        found[f"ms_per_step, {name}"] = bench.seconds(functools.partial(run, 3)) / 6 * 1000
     return found
 
 

@@ -14,6 +14,7 @@ from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
 from promptsearch.evaluators.data.hub import find_cached, hub_reachable
 from promptsearch.evaluators.data.picture_features import LiveFeatures, PackFeatures, has_pack
+from promptsearch.evaluators.encoding.device import checked
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress
 from promptsearch.evaluators.encoding.model_spec import RN50_REPO, WEIGHT_FILES, ModelSpec, resolve_model
 from promptsearch.evaluators.evaluator import Evaluator, RatesFluency
@@ -116,6 +117,9 @@ def open_configured(
         spec, notes = _auto_model(config.dataset, cache, device, precision, here)
     else:
         spec = resolve_model(config.model, cache, weights=weights, device=device, precision=precision, here=here)
+    if spec.device == "mps":
+        spec, note = checked(spec, cache)
+        notes += [note] if note else []
     if spec.is_tiny:
         notes.append(TINY_NOTE)
     dataset = "cifar10" if config.dataset == "auto" else config.dataset

@@ -7,7 +7,7 @@ from typing import Any
 
 from promptsearch.config import FluencyConfig, WriterConfig
 from promptsearch.errors import InputError
-from promptsearch.evaluators.encoding.model_spec import resolve_device
+from promptsearch.evaluators.encoding.device import resolve_device
 from promptsearch.evaluators.fluency import Rater
 from promptsearch.lm.local import LocalModel
 from promptsearch.lm.locate import locate

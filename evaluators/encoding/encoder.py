@@ -56,7 +56,7 @@ def text_parts(texts: Sequence[str], device: str) -> list[Sequence[int]]:
 
     Sorted, so that texts which share a beginning fall into one call and its trie.
     """
-    size = PART[device]
+    size = PART["cpu" if device == "cpu" else "cuda"]
     if len(texts) < size:
         return [range(len(texts))]
     order = np.argsort(np.array(texts, dtype=object), kind="stable").tolist()
@@ -148,7 +148,7 @@ class Encoder:
                 self.progress(done, len(texts), "encoding prompts")
             yield rows, self.text_encoder.encode([texts[i] for i in rows])
             done += len(rows)
-        if done > PART[self.spec.device]:
+        if done > PART["cpu"]:
             self.progress(done, done, "encoding prompts")
 
     @functools.cached_property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import MODELS, Cache, digest_of, sha256_file
 from promptsearch.evaluators.data.hub import find_cached, go_offline, hub_reachable
+from promptsearch.evaluators.encoding.device import resolve_device
 
 TINY = MODELS / "tiny"
 RN50_REPO = "timm/resnet50_clip.openai"
@@ -74,7 +74,7 @@ def resolve_model(
         InputError: no such model, file, device or precision.
         PromptSearchError: weights that can be had neither here nor from the hub.
     """
-    device = resolve_device(device, here)
+    device = resolve_device(device, here, cache)
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
     if precision == "fp16" and device == "cpu":
@@ -82,27 +82,6 @@ def resolve_model(
     source, tag, file, about = _locate(spec, weights, cache)
     about["weights"] = _file_hash(file, cache) if file else None
     return ModelSpec(spec, source, tag, file, digest_of(about), device, precision)
-
-
-def resolve_device(device: str, here: bool = True) -> str:
-    """`auto`, `cpu` or `cuda` to the kind that will be used; torch is asked only where there may be a GPU."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {device}: choose from auto, cpu, cuda")
-    if not here and device != "auto":
-        return device
-    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if device == "cuda":
-        raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
-    return "cpu"
-
-
-def _may_have_gpu() -> bool:
-    return any(os.path.exists(p) for p in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")) or os.name == "nt"
 
 
 def _locate(spec: str, weights: Path | None, cache: Cache) -> tuple[str, str | None, Path | None, dict[str, Any]]:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -85,7 +86,11 @@ class Cluster:
 
     def device(self, wanted: str) -> str:
         """`auto`, `cpu` or `cuda` to what the workers of another cluster have; on this machine it is as given."""
-        if self.address == "local" or wanted not in ("auto", "cuda"):
+        if wanted == "mps":
+            raise InputError("--device mps: Ray's workers compute on CPUs or CUDA GPUs; use --device cpu")
+        if self.address == "local":
+            return "cpu" if wanted == "auto" and sys.platform == "darwin" else wanted
+        if wanted not in ("auto", "cuda"):
             return wanted
         if self._most("GPU") >= 1:
             return "cuda"
