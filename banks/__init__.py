@@ -1,4 +1,4 @@
-"""Banks: templates, the grammars that make them, and the ensembles that are searched for."""
+"""Banks of templates and phrases, grammars, and the prompt sets that are searched for."""
 
 from promptsearch.banks.bank import Bank
 from promptsearch.banks.grammar import Grammar

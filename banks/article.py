@@ -1,4 +1,4 @@
-"""Which English article a word takes."""
+"""Chooses the English article of a word."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 import unicodedata
 from functools import lru_cache
 
-# Spelled with a consonant or a digit and spoken with a vowel; then the other way round.  Both match lower case.
+# Words spelt with a consonant or digit but spoken with a vowel, and the reverse. Both match lower case.
 _AN = re.compile(r"hour|honest|honou?r|heir|8|1[18]\b|suv\b")
 _A = re.compile(
     r"eu|ewe|on(?:e|ce)(?![a-z])|ouija|ufo\b|usb\b|u-|uni(?!n|m|dent)|us[aeu]|ut[ie]|utopi|uk|ura[nl]|urin|ubiq"
 )
-# A letter on its own or an abbreviation without vowels is spelled out: "an X-ray", "an MP3 player", "a CRT screen".
+# Single letters and abbreviations without vowels are spoken letter by letter: "an X-ray", "an MP3 player".
 _SPELLED = re.compile(r"[A-Za-z]-|[B-DF-HJ-NP-TV-Z][B-DF-HJ-NP-TV-Z0-9]+(?![A-Za-z])")
 
 

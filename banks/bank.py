@@ -1,4 +1,4 @@
-"""A bank: a named, ordered, validated list of templates that remembers where each came from."""
+"""A bank: a named, ordered and validated list of templates that knows the line each came from."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from promptsearch.banks.grammar import Grammar
 from promptsearch.banks.template import Template, shorten, why_no_class_name
 from promptsearch.errors import InputError
 
-#: Expansions of a grammar that a bank lists; of a larger grammar it lists a sample of this size.
+#: Largest number of expansions of a grammar that a bank lists; of a larger grammar it lists a sample of this size.
 MAX_EXPANSIONS = 20_000
 _SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Distinct templates in order, with the grammar they came from and other names for the classes, if any.
+    """Distinct templates in order, with the grammar they were made from and other names for the classes, if any.
 
         bank = Bank.of("mine", ["a photo of a {}.", "a sketch of a {}."])
         for template in bank:
             print(template.fill("cat"))
 
     Attributes:
-        lines: for every template the line of `source` it came from, or None.
-        class_names: for a class name the names that may stand in for it.
-        sampled: the grammar has more than `MAX_EXPANSIONS` expansions and `templates` has a sample of them.
-        hash: SHA-256 in hexadecimal of templates, grammar and class names, not of name, source and lines.
+        name: Name of the bank.
+        templates: The templates.
+        lines: For each template its line in `source`, or None.
+        source: The file it was read from, if any.
+        grammar: The grammar, if there is one.
+        class_names: Alternative names by class name.
+        sampled: Whether `templates` is a sample, because the grammar has more than `MAX_EXPANSIONS` expansions.
+        hash: SHA-256 in hexadecimal of templates, grammar and class names (not of name, source and lines).
 
     Raises:
-        InputError: no template, a repeated one, a class name without alternatives.
+        InputError: There is no template, one is repeated, or a class name has no alternatives.
     """
 
     name: str
@@ -67,7 +71,7 @@ class Bank:
 
     @classmethod
     def of(cls, name: str, templates: Sequence[str]) -> Bank:
-        """A bank of these templates alone."""
+        """Make a bank of templates."""
         return cls(name, tuple(Template(t) for t in templates))
 
     @classmethod
@@ -80,9 +84,17 @@ class Bank:
         source: str | None = None,
         class_names: Mapping[str, tuple[str, ...]] | None = None,
     ) -> Bank:
-        """Plain templates (with their lines) and then what the grammar makes of its patterns (with theirs).
+        """Make a bank of plain templates followed by a grammar's expansions.
 
-        Up to `MAX_EXPANSIONS` choices are all expanded; of more, that many are drawn, always the same ones.
+        If the grammar has more than `MAX_EXPANSIONS` choices, a fixed random sample of them is used.
+
+        Args:
+            name: Name of the bank.
+            grammar: The grammar.
+            plain: Templates outside the grammar, with their lines.
+            pattern_lines: The line of each pattern.
+            source: The file.
+            class_names: Alternative names by class name.
         """
         sampled = grammar.size > MAX_EXPANSIONS
         if sampled:
@@ -106,7 +118,7 @@ class Bank:
         return hash(self.hash)
 
     def to_txt(self) -> str:
-        """The templates as a `.txt` bank: one a line, a leading `#` (or backslash) behind a backslash."""
+        """Return the templates as a `.txt` bank, one per line; a leading `#` or backslash is escaped by a backslash."""
         return "".join(f"\\{t}\n" if t.startswith(("#", "\\")) else f"{t}\n" for t in self.templates)
 
     def _content_hash(self) -> str:

@@ -1,4 +1,4 @@
-"""The formats of bank files: text with one template a line, bank trees (YAML, JSON), CLIP_benchmark's JSON."""
+"""Reads the formats of bank files: text with one template per line, YAML, JSON, and CLIP_benchmark's JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ KEYS = ("name", "templates", "patterns", "slots", "class_names")
 
 
 def from_txt(text: str, place: str, name: str, source: str) -> Bank:
-    """One template a line; blank lines and lines that begin with `#` are passed over, `\\#` begins a template."""
+    """Read a text bank with one template per line, skipping blank lines and comments.
+
+    A comment begins with `#`. A template that begins with `#` is written with a backslash before it.
+
+    Args:
+        text: Content of the file.
+        place: The file's name for messages.
+        name: Name of the bank.
+        source: The file.
+
+    Raises:
+        InputError: A template is invalid or repeated; the message names the line.
+    """
     found: list[tuple[str, int]] = []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip()
@@ -25,7 +37,18 @@ def from_txt(text: str, place: str, name: str, source: str) -> Bank:
 
 
 def from_tree(root: Node | None, place: str, name: str, source: str, key: str | None) -> Bank:
-    """A bank with `KEYS`, or CLIP_benchmark's lists of templates by data set, of which `key` picks one."""
+    """Read a bank from parsed YAML or JSON.
+
+    Args:
+        root: A mapping with the keys `KEYS`, or CLIP_benchmark's lists of templates by data set.
+        place: The file's name for messages.
+        name: Name of the bank, if the file does not give one.
+        source: The file.
+        key: The data set to choose from CLIP_benchmark's lists.
+
+    Raises:
+        InputError: Something is wrong; the message names the line.
+    """
     if root is None:
         raise _empty(place)
     if (lists := _benchmark(root, name)) is not None:
@@ -50,7 +73,18 @@ def from_tree(root: Node | None, place: str, name: str, source: str, key: str | 
 
 
 def collect(found: Iterable[tuple[object, int]], place: str) -> dict[Template, int]:
-    """Valid, distinct templates with their lines.  Raises InputError naming the line, or both lines of a repeat."""
+    """Check that templates are valid and distinct.
+
+    Args:
+        found: Texts with their lines.
+        place: The file's name for messages.
+
+    Returns:
+        The line of each template.
+
+    Raises:
+        InputError: A template is invalid or repeated; the message names the lines.
+    """
     lines: dict[Template, int] = {}
     for text, line in found:
         if reason := why_invalid(text):
@@ -86,7 +120,7 @@ def _grammar(tree: dict[str, Node], place: str) -> tuple[Grammar, list[int]]:
     words = {name: _items(node, place, f"slot [{name}]") for name, node in slots.items()}
     try:
         texts = [_text(n, place, "a pattern").strip() for n in patterns]
-        # A word that is no text goes in as it is: the grammar refuses it and says where it stands.
+        # A word that is not text is passed on, so that the grammar refuses it with its place.
         grammar = Grammar(texts, {name: [_raw(n) for n in items] for name, items in words.items()})
     except GrammarError as e:
         line: int
@@ -127,7 +161,7 @@ def _class_names(node: Node | None, place: str) -> dict[str, tuple[str, ...]]:
 
 
 def _benchmark(root: Node, name: str) -> dict[str, list[Node]] | None:
-    """CLIP_benchmark's lists by data set; its templates say {c}.  A file may also be one such list."""
+    """Return CLIP_benchmark's lists by data set, whose templates contain {c}, or None for another format."""
     tree = {name: root} if isinstance(root.value, list) else root.value
     if not isinstance(tree, dict) or any(k in KEYS for k in tree):
         return None
@@ -154,7 +188,7 @@ def _from_benchmark(lists: dict[str, list[Node]], place: str, name: str, source:
 
 
 def _raw(node: Node) -> Any:
-    """The text of a node; what is no text stays a node, which shows itself in messages."""
+    """Return the text of a node, or the node itself if it is not text, which messages then show."""
     return node.value if isinstance(node.value, str) else node
 
 

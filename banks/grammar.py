@@ -1,4 +1,4 @@
-"""A slot grammar: patterns such as `a [quality] photo of a {}[context].` and the words that each slot may take."""
+"""Slot grammars: patterns such as `a [quality] photo of a {}[context].` with a list of words for each slot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ _EDGE = "\x00"  # marks where a slot's word begins and ends; no pattern or word 
 
 
 class GrammarError(InputError):
-    """What is wrong with a grammar; `where` leads to it: ("patterns", 2), ("slots", "light", 0), ("slots", "light")."""
+    """A grammar is invalid.
+
+    Args:
+        message: What is wrong and what to do.
+        *where: The path to the place: ("patterns", 2), ("slots", "light", 0) or ("slots", "light").
+    """
 
     def __init__(self, message: str, *where: str | int) -> None:
         super().__init__(message)
@@ -30,17 +35,21 @@ class GrammarError(InputError):
 
 @dataclass(frozen=True, init=False)
 class Grammar:
-    """Patterns with slots; every choice of words makes a Template.
+    """Patterns with slots; each choice of words for the slots makes a Template.
 
         grammar = Grammar(["a [quality] photo of a {}."], {"quality": ("", "blurry", "old")})
         for template in grammar:
             print(template)  # a photo of a(n) {}. / a blurry photo of a(n) {}. / an old photo of a(n) {}.
 
-    Runs of spaces collapse and a space before "." or "," goes, so the empty word leaves no trace.  An article next
-    to a slot agrees with the word that follows; one before `{}` becomes "a(n)", to agree with the class name.
+    Repeated spaces and spaces before "." or "," are removed, so that an empty word leaves no trace. An article next to
+    a slot is adapted to the word that follows; one before `{}` becomes "a(n)", which is adapted to the class name.
+
+    Args:
+        patterns: The patterns.
+        slots: The words of each slot.
 
     Raises:
-        GrammarError: a slot that is not defined, not used or empty, a repeated word, bad brackets or braces.
+        GrammarError: A slot is undefined, unused or empty, a word is repeated, or brackets or braces are wrong.
     """
 
     patterns: tuple[str, ...]
@@ -83,29 +92,37 @@ class Grammar:
         return hash((self.patterns, tuple(sorted(self.slots.items()))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: {"patterns": [...], "slots": {name: [...]}}."""
+        """Return a JSON-serialisable dict {"patterns": [...], "slots": {name: [...]}}."""
         return {"patterns": list(self.patterns), "slots": {n: list(w) for n, w in self.slots.items()}}
 
     def slots_of(self, pattern_index: int) -> tuple[str, ...]:
-        """Names of the slots of a pattern, in the order of their first use.  Raises InputError for a bad index."""
+        """Return the names of a pattern's slots, in the order of their first use.
+
+        Raises:
+            InputError: There is no pattern with this index.
+        """
         if not 0 <= pattern_index < len(self.patterns):
             raise InputError(f"no pattern {pattern_index}; there are {len(self.patterns)}, counted from 0")
         return tuple(dict.fromkeys(_SLOT.findall(self.patterns[pattern_index])))
 
     def count(self, pattern_index: int) -> int:
-        """Number of choices that a pattern has."""
+        """Return the number of choices of a pattern."""
         return math.prod(len(self.slots[name]) for name in self.slots_of(pattern_index))
 
     @property
     def size(self) -> int:
-        """Number of choices over all patterns; different choices may make the same template."""
+        """Number of choices of all patterns; different choices may make the same template."""
         return sum(self.count(i) for i in range(len(self.patterns)))
 
     def expand(self, pattern_index: int, choice: Mapping[str, int]) -> Template:
-        """The template of a pattern and the index of a word for each of its slots (other slots are passed over).
+        """Make the template of a pattern and a choice of words.
+
+        Args:
+            pattern_index: Index of the pattern.
+            choice: Index of the word for each slot; other slots are ignored.
 
         Raises:
-            InputError: no such pattern or word, a slot without a choice.
+            InputError: The pattern or a word does not exist, or a slot has no choice.
         """
         words: dict[str, str] = {}
         for name in self.slots_of(pattern_index):
@@ -119,7 +136,7 @@ class Grammar:
         return (template for _, template in self.entries())
 
     def entries(self) -> Iterator[tuple[int, Template]]:
-        """(pattern index, template) of all distinct templates: pattern by pattern, the last slot fastest."""
+        """Yield (pattern index, template) of all distinct templates, pattern by pattern, the last slot fastest."""
         seen: set[Template] = set()
         for i, pattern in enumerate(self.patterns):
             names = self.slots_of(i)
@@ -130,20 +147,20 @@ class Grammar:
                     yield i, template
 
     def sample(self, rng: np.random.Generator, n: int) -> list[Template]:
-        """`n` distinct templates (all of them, shuffled, where there are fewer), every choice equally likely."""
+        """Draw `n` distinct templates (all of them, if there are fewer); every choice is equally likely."""
         return [template for _, template in self.sample_entries(rng, n)]
 
     def sample_entries(self, rng: np.random.Generator, n: int) -> list[tuple[int, Template]]:
-        """What `sample` draws, with the index of the pattern of each."""
+        """Draw templates like `sample`, and return each with the index of its pattern."""
         if n < 0:
-            raise InputError(f"a sample of {n}; ask for 0 or more")
-        if self.size <= 4 * n:  # drawing one by one would mostly repeat
+            raise InputError(f"a sample of {n} templates is not possible; ask for 0 or more")
+        if self.size <= 4 * n:  # single draws would mostly be repetitions
             every = list(self.entries())
             return [every[i] for i in rng.permutation(len(every))[:n]]
         counts = [self.count(i) for i in range(len(self.patterns))]
         shares = [c / self.size for c in counts]
         drawn: dict[Template, int] = {}
-        for _ in range(10 * n + 100):  # an end for grammars whose choices mostly make the same templates
+        for _ in range(10 * n + 100):  # bounded, because many choices may make the same template
             if len(drawn) == n:
                 break
             i = int(rng.choice(len(counts), p=shares)) if len(counts) > 1 else 0
@@ -160,7 +177,7 @@ def _expand(pattern: str, words: Mapping[str, str]) -> Template:
         if token.strip(_EDGE):
             tokens.append(edges + token)
             edges = ""
-        else:  # the empty word: its edge still counts for an article before it
+        else:  # an empty word, whose edge still matters for an article before it
             edges += token
     for i, (token, following) in enumerate(zip(tokens, tokens[1:], strict=False)):
         word = token.strip(_EDGE)

@@ -1,4 +1,4 @@
-"""Banks by name or by path."""
+"""Loads banks by name or from files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.plugins import Registry
 
-#: Longest line of a text or YAML file, in characters; JSON may be one long line.
+#: Longest line of a text or YAML file, in characters. JSON may be a single long line.
 MAX_LINE = 10_000
-#: Largest file of each format, in bytes.  YAML is parsed slowly.
+#: Largest file of each format, in bytes; smaller for YAML, because it is parsed slowly.
 MAX_BYTES = {".txt": 16_000_000, ".json": 16_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
 
 _BOM = b"\xef\xbb\xbf"
@@ -27,22 +27,24 @@ _BOM = b"\xef\xbb\xbf"
 
 BANKS = Registry("banks")
 
-#: Phrase banks that come with promptsearch, by the data set whose classes they are for.
+#: Built-in phrase banks, each named after the data set that it is for.
 PHRASE_BANKS = ("cifar10", "cifar100", "pacs")
 
 
 def builtin_banks() -> dict[str, str]:
-    """Names and descriptions of the banks that need no file: ours (banks/shipped.py) and those of other packages."""
+    """Return the descriptions of the built-in banks and of plug-ins' banks, by name."""
     return {name: _first_line(make) for name, make in BANKS.loaded().items()}
 
 
 def load_bank(spec: str | Path) -> Bank:
-    """The bank of this name (see `builtin_banks`), or of the file at this path.
+    """Load a bank.
 
-    Files: `.txt`, `.yaml`, `.yml` and `.json`; `file.json#cifar10` picks one data set of CLIP_benchmark's templates.
+    Args:
+        spec: A name (see `builtin_banks`), or the path of a `.txt`, `.yaml`, `.yml` or `.json` file. With
+            `file.json#cifar10` one data set of CLIP_benchmark's templates is chosen.
 
     Raises:
-        InputError: no such bank or file, or something wrong in it: "path:line: what is wrong: value; remedy".
+        InputError: The bank does not exist or is invalid: "path:line: what is wrong: value; remedy".
     """
     if isinstance(spec, str) and _is_name(spec) and spec in BANKS:
         return _checked(spec)
@@ -52,14 +54,17 @@ def load_bank(spec: str | Path) -> Bank:
 
 
 def load_phrases(spec: str | Path) -> PhraseBank:
-    """The phrase bank of this name (one of `PHRASE_BANKS`), or of the file at this path.
+    """Load a phrase bank.
 
-    Files: a `.yaml`, `.yml` or `.json` mapping with the key `phrases` (class to phrases); the JSON of CuPL (class to
-    sentences), of DCLIP (class to descriptors) and of CLIP_benchmark's prompts by class; `.txt` with lines of a class,
-    a tab and a phrase.
+    Files may be a `.yaml`, `.yml` or `.json` mapping with the key `phrases` (phrases by class), the JSON of CuPL
+    (sentences by class), DCLIP (descriptors by class) or CLIP_benchmark (prompts by class), or a `.txt` file with a
+    class, a tab and a phrase in each line.
+
+    Args:
+        spec: One of `PHRASE_BANKS`, or the path of a file.
 
     Raises:
-        InputError: no such bank or file, or something wrong in it: "path:line: what is wrong: value; remedy".
+        InputError: The bank does not exist or is invalid: "path:line: what is wrong: value; remedy".
     """
     if spec in PHRASE_BANKS and not os.path.exists(spec):
         file = f"{spec}.phrases.yaml"
@@ -71,18 +76,33 @@ def load_phrases(spec: str | Path) -> PhraseBank:
 
 
 def load_class_names(spec: str | Path) -> ClassNames:
-    """Names for a data set's classes from a file: one a line in the order of its classes, or `folder<TAB>name`.
+    """Read names for the classes of a data set from a file.
+
+    Args:
+        spec: Path of a file with one name per line in the order of the classes, or with lines `folder<TAB>name`.
 
     Raises:
-        InputError: no such file, a line that is no name, lines of both kinds.
+        InputError: The file does not exist, a line is not a name, or there are lines of both kinds.
     """
-    path, _, status = _find(str(spec), "write one class name a line")
+    path, _, status = _find(str(spec), "name a file with one class name per line")
     data, _ = read_bounded(path, status, (".txt", ".tsv"))
     return parse_class_names(_decoded(data, _shown(path)), _shown(path))
 
 
 def read_bounded(path: str, status: os.stat_result, suffixes: Sequence[str] = tuple(MAX_BYTES)) -> tuple[bytes, str]:
-    """The bytes and the suffix of a file that is regular and no larger than `MAX_BYTES`.  Raises InputError."""
+    """Read a file whose size is limited.
+
+    Args:
+        path: Path of the file.
+        status: Its status.
+        suffixes: Allowed suffixes.
+
+    Returns:
+        Content and suffix.
+
+    Raises:
+        InputError: It is not a regular file, has another suffix, or is larger than `MAX_BYTES`.
+    """
     shown = _shown(path)
     if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{shown}: is a directory; name a file in it")
@@ -103,7 +123,7 @@ def read_bounded(path: str, status: os.stat_result, suffixes: Sequence[str] = tu
 
 
 def _is_name(spec: str) -> bool:
-    """Whether a spec may be a bank's name: a file that is there, or has a suffix, is looked for as a file."""
+    """Return whether a spec may be the name of a bank; if it has a suffix or exists as a file, it is a file."""
     return spec in BANKS.built_in or (Path(spec).suffix.lower() not in MAX_BYTES and not os.path.exists(spec))
 
 
@@ -116,7 +136,7 @@ def _checked(name: str) -> Bank:
         made = make()
     except PromptSearchError:
         raise
-    except Exception as e:  # another's function may raise anything
+    except Exception as e:  # a plug-in may raise anything
         raise PromptSearchError(f"plug-in {name!r} (banks) failed ({type(e).__name__}: {e}); update its package") from e
     if not isinstance(made, Bank):
         raise PromptSearchError(f"plug-in {name!r} (banks) returned {shorten(made)}; it must return a Bank")
@@ -128,7 +148,7 @@ def _first_line(thing: object) -> str:
 
 
 def _find(spec: str, there: str) -> tuple[str, str | None, os.stat_result]:
-    """Path, key after `#`, and status; a file with `#` in its name comes first."""
+    """Return the path, the key after `#` and the file's status; a file whose name contains `#` has priority."""
     path, mark, key = spec.rpartition("#")
     for candidate, picked in ((spec, None), (path, key)) if mark else ((spec, None),):
         try:
@@ -150,7 +170,18 @@ def _shown(path: str) -> str:
 
 
 def parse_bank(data: bytes, suffix: str, place: str, name: str, key: str | None = None) -> Bank:
-    """A bank from a file's bytes; `place` is what messages call it.  Raises InputError."""
+    """Read a bank from the content of a file.
+
+    Args:
+        data: Content of the file.
+        suffix: Suffix of the file, which decides the format.
+        place: The file's name for messages.
+        name: Name of the bank, if the file does not give one.
+        key: The data set to choose from CLIP_benchmark's lists.
+
+    Raises:
+        InputError: The bank is invalid.
+    """
     text = _decoded(data, place)
     if suffix == ".json":
         return from_tree(parse_json(text, place), place, name, place, key)
@@ -163,7 +194,18 @@ def parse_bank(data: bytes, suffix: str, place: str, name: str, key: str | None 
 
 
 def parse_phrases(data: bytes, suffix: str, place: str, name: str, key: str | None = None) -> PhraseBank:
-    """A phrase bank from a file's bytes; `place` is what messages call it.  Raises InputError."""
+    """Read a phrase bank from the content of a file.
+
+    Args:
+        data: Content of the file.
+        suffix: Suffix of the file, which decides the format.
+        place: The file's name for messages.
+        name: Name of the bank, if the file does not give one.
+        key: The data set to choose, if the file has several.
+
+    Raises:
+        InputError: The bank is invalid.
+    """
     text = _decoded(data, place)
     if suffix == ".json":
         return phrases_from_tree(parse_json(text, place), place, name, key)

@@ -1,4 +1,4 @@
-"""YAML and JSON to one tree of nodes that know their lines."""
+"""Parses YAML and JSON to a tree of nodes with line numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from promptsearch.errors import InputError
 
 @dataclass(frozen=True)
 class Other:
-    """A scalar that is no string (number, null, true …), as it is written."""
+    """A scalar other than a string (number, null, true …), as it is written."""
 
     shown: str
 
@@ -26,13 +26,13 @@ Value = Union[str, Other, "list[Node]", "dict[str, Node]"]
 
 @dataclass(frozen=True, repr=False)
 class Node:
-    """A value and its line; in a mapping, the line of its key."""
+    """A value with its line; for a value in a mapping, the line of its key."""
 
     value: Value
     line: int
 
     def __repr__(self) -> str:
-        """The value for a message."""
+        """Return the value as messages show it."""
         if isinstance(self.value, str):
             return shorten(self.value)
         if isinstance(self.value, Other):
@@ -41,7 +41,7 @@ class Node:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them can stand for gigabytes."""
+    """A loader that refuses aliases, because a few lines of them can expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -52,10 +52,17 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, place: str) -> Node | None:
-    """The tree of one YAML document, None for an empty one.
+    """Parse a YAML document.
+
+    Args:
+        text: The document.
+        place: The file's name for messages.
+
+    Returns:
+        The tree, or None for an empty document.
 
     Raises:
-        InputError: broken syntax, an alias, a repeated key or one that is no string.
+        InputError: The syntax is broken, there is an alias, or a key is repeated or not a string.
     """
     try:
         root = yaml.compose(text, Loader=_Loader)
@@ -88,10 +95,14 @@ def _from_yaml(node: yaml.Node, place: str) -> Node:
 
 
 def parse_json(text: str, place: str) -> Node:
-    """The tree of one JSON document.
+    """Parse a JSON document.
+
+    Args:
+        text: The document.
+        place: The file's name for messages.
 
     Raises:
-        InputError: broken syntax, a repeated key.
+        InputError: The syntax is broken, or a key is repeated.
     """
     try:
         json.loads(text)
@@ -102,12 +113,12 @@ def parse_json(text: str, place: str) -> Node:
         raise InputError(f"{place}:{e.lineno}: broken JSON: {e.msg} (column {e.colno}); correct it") from e
     except RecursionError as e:
         raise InputError(f"{place}:1: nested too deeply; a bank is at most lists in a mapping") from e
-    except ValueError as e:  # an integer of thousands of digits
+    except ValueError as e:  # e.g. an integer with thousands of digits
         raise InputError(f"{place}:1: broken JSON: {shorten(str(e), 200)[1:-1]}; correct it") from e
 
 
 def _json_tokens(text: str) -> Iterator[tuple[str, int]]:
-    """(token, line) of a text that is known to be JSON, but for the commas and colons."""
+    """Yield (token, line) of valid JSON, without commas and colons."""
     line = 1
     for m in re.finditer(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]|[^][{}",:\s]+|\n', text):
         if m[0] == "\n":

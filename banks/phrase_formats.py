@@ -1,4 +1,4 @@
-"""The formats of phrase files: our own tree, CuPL's, DCLIP's and CLIP_benchmark's JSON, `class<TAB>phrase` lines."""
+"""Reads the formats of phrase files: promptsearch's own, JSON of CuPL, DCLIP and CLIP_benchmark, and text lines."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ from promptsearch.errors import InputError
 
 KEYS = ("name", "phrases")
 
-#: (phrases, line) of a class.
+#: The phrases of a class and the line of the class.
 _Class = tuple[list[str], int]
 
 
 def phrases_from_txt(text: str, place: str, name: str) -> PhraseBank:
-    """`class<TAB>phrase`, one a line; blank lines and lines that begin with `#` are passed over."""
+    """Read lines `class<TAB>phrase`, skipping blank lines and lines that begin with `#`.
+
+    Args:
+        text: Content of the file.
+        place: The file's name for messages.
+        name: Name of the bank.
+
+    Raises:
+        InputError: A line is invalid.
+    """
     found: dict[str, _Class] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         class_name, tab, phrase = (part.strip() for part in line.partition("\t"))
         if not class_name or not phrase:
-            raise InputError(f"{place}:{number}: no class and phrase: {shorten(line)}; write class, a tab, phrase")
+            raise InputError(f"{place}:{number}: not a class and a phrase: {shorten(line)}; separate them by a tab")
         if reason := why_no_phrase(phrase):
             raise InputError(f"{place}:{number}: {reason}")
         found.setdefault(class_name, ([], number))[0].append(phrase)
@@ -33,10 +42,19 @@ def phrases_from_txt(text: str, place: str, name: str) -> PhraseBank:
 
 
 def phrases_from_tree(root: Node | None, place: str, name: str, key: str | None = None) -> PhraseBank:
-    """A mapping with `KEYS`, or a published file: class to texts, or data set to class to prompts.
+    """Read a phrase bank from parsed YAML or JSON.
 
-    In a published file of whole sentences (most of them end with a full stop: CuPL) the others get one too; one of
-    fragments (DCLIP) is read as descriptors: "hen, which has a red comb".
+    In a published file of sentences (CuPL), sentences without a full stop get one. The texts of a published file of
+    fragments (DCLIP) become descriptors, as in "hen, which has a red comb".
+
+    Args:
+        root: A mapping with the keys `KEYS`, or a published file with texts by class, or prompts by data set and class.
+        place: The file's name for messages.
+        name: Name of the bank, if the file does not give one.
+        key: The data set to choose, if the file has several.
+
+    Raises:
+        InputError: Something is wrong; the message names the line.
     """
     tree = _mapping(root, place)
     if "phrases" in tree:
@@ -71,12 +89,12 @@ def phrases_from_tree(root: Node | None, place: str, name: str, key: str | None 
 
 
 def _stopped(text: str) -> str:
-    """A whole prompt, with the full stop that says so."""
+    """Return a complete prompt, with a full stop at the end if it has none."""
     return text if is_sentence(text) else f"{text}."
 
 
 def _which(descriptor: str) -> str:
-    """A descriptor as a relative clause, by the rule of DCLIP's code (Menon and Vondrick 2023)."""
+    """Turn a descriptor into a relative clause, by the rule of DCLIP's code (Menon and Vondrick 2023)."""
     if re.match(r"(an?|the|used)\b", descriptor, re.IGNORECASE):
         return f"which is {descriptor}"
     if re.match(r"(has|have|is|are|often|typically|usually|may|can)\b", descriptor, re.IGNORECASE):
@@ -85,7 +103,7 @@ def _which(descriptor: str) -> str:
 
 
 def _picked(tree: dict[str, Node], place: str, key: str | None) -> str:
-    """The data set that is meant, of those in a file."""
+    """Return the data set to use of those in a file."""
     if key is None:
         if len(tree) > 1:
             some = next(iter(tree))
@@ -97,7 +115,7 @@ def _picked(tree: dict[str, Node], place: str, key: str | None) -> str:
 
 
 def _texts(node: Node, place: str, class_name: str) -> _Class:
-    """The texts of a class: a list, or one alone."""
+    """Return the texts of a class, which may be a list or a single text, with the line of the class."""
     items = [node] if isinstance(node.value, str) else node.value
     if not isinstance(items, list):
         raise InputError(
@@ -131,15 +149,15 @@ def _bank(found: dict[str, _Class], place: str, name: str) -> PhraseBank:
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Names for the classes of a data set: by the folder (or number) that stands for a class, or in their order.
+    r"""Names for the classes of a data set, by the class's folder (or number) or in the order of the classes.
 
-        names = parse_class_names("n01440764\\ttench, Tinca tinca\\n", "names.txt")
+        names = parse_class_names("n01440764\ttench, Tinca tinca\n", "names.txt")
         print(names.of(["n01440764"]))  # (['tench'], {'tench': ('Tinca tinca',)})
 
     Attributes:
-        by_folder: for a class of the data set its names, the first is the one to use; None where `in_order` has them.
-        in_order: for each class, in the data set's order, its names.
-        place: the file, for messages.
+        by_folder: The names of each class by its folder, the preferred one first; None if `in_order` is used.
+        in_order: The names of each class, in the order of the classes.
+        place: The file's name for messages.
     """
 
     by_folder: dict[str, tuple[str, ...]] | None
@@ -147,10 +165,13 @@ class ClassNames:
     place: str
 
     def of(self, classes: Sequence[str]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
-        """The classes' names, and by name what else they are called.
+        """Return the preferred name of each class, and the alternative names by preferred name.
+
+        Args:
+            classes: The data set's classes.
 
         Raises:
-            InputError: a class without a name, names of another number of classes, one name for two classes.
+            InputError: A class has no name, the number of names is wrong, or two classes have the same name.
         """
         if self.by_folder is None:
             if len(self.in_order) != len(classes):
@@ -171,7 +192,17 @@ class ClassNames:
 
 
 def parse_class_names(text: str, place: str) -> ClassNames:
-    """Lines of `folder<TAB>name`, or one name a line; names with commas are split, the first is the class's name."""
+    """Read lines of `folder<TAB>name`, or one name per line.
+
+    Names separated by commas are alternatives; the first is the preferred one.
+
+    Args:
+        text: Content of the file.
+        place: The file's name for messages.
+
+    Raises:
+        InputError: A line is invalid.
+    """
     by_folder: dict[str, tuple[str, ...]] = {}
     in_order: list[tuple[str, ...]] = []
     for number, line in enumerate(text.split("\n"), start=1):

@@ -1,4 +1,4 @@
-"""What each class may be called or described by: phrases, and the banks that hold them."""
+"""Phrases, by which classes are named or described, and phrase banks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 from promptsearch.banks.template import Template, shorten, unprintable
 from promptsearch.errors import InputError
 
-#: Phrases that one class may have, and characters that one phrase may have.
+#: Largest number of phrases of a class, and of characters of a phrase.
 MAX_PHRASES, MAX_CHARACTERS = 1000, 500
 
 
 def is_sentence(phrase: str) -> bool:
-    """Whether a phrase is a whole sentence, by its full stop: it stands alone, whatever the template."""
+    """Return whether a phrase ends like a sentence; a sentence is used as the prompt itself, without a template."""
     return phrase.endswith((".", "!", "?"))
 
 
 def fill(template: Template, phrase: str) -> str:
-    """The prompt of a template and a phrase: the template filled with it, or the phrase alone if it is a sentence."""
+    """Return the prompt of a template and a phrase: the filled template, or the phrase alone if it is a sentence."""
     return phrase if is_sentence(phrase) else template.fill(phrase)
 
 
 def why_no_phrase(text: object) -> str | None:
-    """Why `text` is no phrase, as "what is wrong: value; remedy", or None when it is one."""
+    """Return why `text` is not a valid phrase, as "what is wrong: value; remedy", or None if it is."""
     if not isinstance(text, str):
         return f"a phrase must be text: {shorten(text)}; quote it"
     if not text.strip() or text != text.strip() or unprintable(text):
@@ -40,19 +40,20 @@ def why_no_phrase(text: object) -> str | None:
 
 @dataclass(frozen=True)
 class PhraseBank:
-    """For each class of a data set its phrases: names, names with a description, whole sentences.
+    """The phrases of a data set's classes: names, names with a description, or whole sentences.
 
         bank = PhraseBank("mine", {"cat": ("kitten", "cat, a pet that purrs"), "dog": ("puppy",)})
         print(bank.of_classes(["cat", "dog"])[0])  # ('cat', 'kitten', 'cat, a pet that purrs')
 
     Attributes:
-        phrases: for a class name its phrases, in order.
-        lines: for a class name the line of `source` where its phrases begin, if that is known.
-        source: the file they came from, or None.
-        hash: SHA-256 in hexadecimal of the phrases, not of name, source and lines.
+        name: Name of the bank.
+        phrases: Phrases by class name, in order.
+        lines: The line of `source` where the phrases of a class begin, if known, by class name.
+        source: The file they were read from, or None.
+        hash: SHA-256 in hexadecimal of the phrases (not of name, source and lines).
 
     Raises:
-        InputError: no class, a class without phrases or with too many, a phrase that is none, one of two classes.
+        InputError: There is no class, a class has no or too many phrases, or a phrase is invalid or in two classes.
     """
 
     name: str
@@ -95,14 +96,17 @@ class PhraseBank:
         return hash(self.hash)
 
     def fits(self, classes: Sequence[str]) -> bool:
-        """Whether these are the very classes that the bank has phrases for."""
+        """Return whether the bank has phrases for exactly these classes."""
         return {_same(name) for name in classes} == {_same(name) for name in self.phrases}
 
     def of_classes(self, classes: Sequence[str]) -> list[tuple[str, ...]]:
-        """For each class of a task its own name and then its phrases; a class that the bank lacks has its name alone.
+        """Return for each class its name followed by its phrases; a class without phrases has its name only.
+
+        Args:
+            classes: The task's class names.
 
         Raises:
-            InputError: phrases for a class that is not among these, or one that is the name of another class.
+            InputError: The bank has phrases for another class, or a phrase is the name of another class.
         """
         own = {_same(name): name for name in classes}
         for name, phrases in self.phrases.items():
@@ -126,21 +130,21 @@ class PhraseBank:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return a JSON-serialisable dict."""
         return {"name": self.name, "phrases": {name: list(phrases) for name, phrases in self.phrases.items()}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PhraseBank:
-        """What `to_dict` gave."""
+        """Make a phrase bank from the result of `to_dict`."""
         return cls(data["name"], {name: tuple(phrases) for name, phrases in data["phrases"].items()})
 
     def _place(self, name: str) -> str:
-        """Where a class stands, for the beginning of a message."""
+        """Return the place of a class for the beginning of a message."""
         if self.source is None:
             return f"phrase bank {shorten(self.name)}: "
         return f"{self.source}:{self.lines[name]}: " if name in self.lines else f"{self.source}: "
 
 
 def _same(text: str) -> str:
-    """Equal for phrases that are one but for case, underscores and spaces."""
+    """Normalise case, underscores and spaces, so that equivalent phrases are equal."""
     return " ".join(text.replace("_", " ").split()).casefold()

@@ -1,4 +1,4 @@
-"""A prompt ensemble as a value: the one thing that is searched for."""
+"""Prompt ensembles, the values that are searched for."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from promptsearch.errors import InputError
 
 _KEYS = ("templates", "weights", "class_names", "phrases")
 
-#: What one class is called or described by, with weights that add up to one; the largest first.
+#: The phrases of one class with weights that sum to 1, in descending order of weight.
 Phrases = tuple[tuple[str, float], ...]
 
 
 class PromptSet:
-    """(Weighted) templates × (weighted) phrases of each class, in one canonical order; equal contents are equal.
+    """An immutable prompt ensemble: (weighted) templates × (weighted) phrases of each class, in canonical order.
 
         prompts = PromptSet.of("a photo of a {}.").add("a sketch of a {}.")
         print(prompts.size, prompts.key, [t.fill("cat") for t in prompts.templates])
 
     Args:
-        templates: at least one; repeats are dropped, the rest is sorted.
-        weights: one finite positive number per template, in its order; a repeated template's weights add up.
-        class_names: the name to fill in for each class, in the order of the task's classes: one phrase each.
-        phrases: instead of that, for each class what it is called or described by: a mapping of phrases to positive
-            weights, or a list of phrases that count alike.
+        templates: At least one template; they are sorted, and repeated ones are merged.
+        weights: A positive number for each template, in the given order; weights of repeated templates are added.
+        class_names: One name for each class, in the order of the task's classes.
+        phrases: Instead of `class_names`, for each class a mapping from phrases to positive weights, or a list of
+            phrases with equal weights.
 
     Attributes:
-        phrases: for each class its phrases with their weights, or None: the task's own class names.
+        templates: The sorted templates.
+        weights: Their weights, or None if they are equal.
+        phrases: The phrases of each class with their weights; None for the task's own class names.
 
     Raises:
-        InputError: no template, an invalid one, weights, class names or phrases that do not fit.
+        InputError: There is no template, or a template, weight, class name or phrase is invalid.
     """
 
     __slots__ = ("_hash", "_key", "phrases", "templates", "weights")
@@ -72,12 +74,16 @@ class PromptSet:
 
     @classmethod
     def of(cls, *templates: str) -> PromptSet:
-        """The unweighted ensemble of these templates."""
+        """Make an unweighted ensemble of templates."""
         return cls(templates)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PromptSet:
-        """What `to_dict` gave.  Raises InputError for anything else."""
+        """Make a prompt set from the result of `to_dict`.
+
+        Raises:
+            InputError: The data has another form.
+        """
         if not isinstance(data, Mapping):
             raise InputError(f"a prompt set must be a mapping: {shorten(data)}; give its templates")
         for key in data:
@@ -90,11 +96,11 @@ class PromptSet:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> PromptSet:
-        """The set in a row of a result document, which has figures beside it."""
+        """Make the prompt set of a row of a result document, ignoring the row's figures."""
         return cls.from_dict({k: row[k] for k in _KEYS if k in row})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what is None is left out."""
+        """Return a JSON-serialisable dict without the attributes that are None."""
         data: dict[str, Any] = {"templates": [str(t) for t in self.templates]}
         if self.weights is not None:
             data["weights"] = list(self.weights)
@@ -106,27 +112,35 @@ class PromptSet:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The one phrase of every class, or None: where there are no phrases, or a class has several."""
+        """The phrase of each class, or None if there are no phrases or a class has several."""
         if self.phrases is None or any(len(of_class) > 1 for of_class in self.phrases):
             return None
         return tuple(phrase for ((phrase, _),) in self.phrases)
 
     def phrases_of(self, own: Sequence[str]) -> tuple[Phrases, ...]:
-        """For each class its phrases with their weights; where the set has none, the task's `own` names."""
+        """Return the phrases of each class with their weights; `own` are the task's names, used if there are none."""
         return self.phrases if self.phrases is not None else tuple(((name, 1.0),) for name in own)
 
     def texts(self, template: Template, own: Sequence[str]) -> list[list[str]]:
-        """For each class one template filled with its phrases; the task's `own` names where the set has none."""
+        """Fill a template with the phrases of each class.
+
+        Args:
+            template: The template.
+            own: The task's class names, used if the set has no phrases.
+
+        Returns:
+            The prompts of each class.
+        """
         if self.phrases is None:
             return [[template.fill(name)] for name in own]
         return [[fill(template, phrase) for phrase, _ in of_class] for of_class in self.phrases]
 
     def saying(self, phrases: Sequence[Mapping[str, float] | Sequence[str]] | None) -> PromptSet:
-        """The same templates with other phrases (None: the task's own class names)."""
+        """Return the same templates with other phrases; None for the task's own class names."""
         return self._make(self.templates, self.weights, _said(None, phrases))
 
     def saying_as(self, other: PromptSet) -> PromptSet:
-        """The same templates with the phrases of another set."""
+        """Return the same templates with the phrases of another set."""
         return self._make(self.templates, self.weights, other.phrases)
 
     @property
@@ -136,14 +150,14 @@ class PromptSet:
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits of the contents' SHA-256: the same in every process."""
+        """The first 16 hexadecimal digits of the content's SHA-256, which are the same in every process."""
         if self._key is None:
             canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
             object.__setattr__(self, "_key", hashlib.sha256(canonical.encode()).hexdigest()[:16])
         return self._key  # type: ignore[return-value]
 
     def add(self, template: str) -> PromptSet:
-        """With one more template, at the mean weight where there are weights; itself when that is in it already."""
+        """Return the set with one more template, which gets the mean weight; the set itself if it contains it."""
         template = Template(template)
         at = bisect_left(self.templates, template)
         if at < len(self.templates) and self.templates[at] == template:
@@ -154,7 +168,11 @@ class PromptSet:
         return self._make((*self.templates[:at], template, *self.templates[at:]), weights, self.phrases)
 
     def remove(self, template: str) -> PromptSet:
-        """Without one template.  Raises InputError when it is not in the set, or the only one in it."""
+        """Return the set without one template.
+
+        Raises:
+            InputError: The template is not in the set, or is the only one.
+        """
         at = self._at(template)
         if self.size == 1:
             raise InputError(f"the only template of a prompt set: {shorten(template)}; replace it instead")
@@ -164,7 +182,11 @@ class PromptSet:
         return self._make((*self.templates[:at], *self.templates[at + 1 :]), weights, self.phrases)
 
     def replace(self, old: str, new: str) -> PromptSet:
-        """With `new` in the place (and at the weight) of `old`.  Raises InputError when `old` is not in the set."""
+        """Return the set with `new` in the place of `old`, with the same weight.
+
+        Raises:
+            InputError: `old` is not in the set.
+        """
         at = self._at(old)
         return PromptSet(
             (*self.templates[:at], new, *self.templates[at + 1 :]), self.weights, phrases=_mappings(self.phrases)
@@ -190,7 +212,7 @@ class PromptSet:
     def _make(
         cls, templates: tuple[Template, ...], weights: tuple[float, ...] | None, phrases: tuple[Phrases, ...] | None
     ) -> PromptSet:
-        """From parts that are valid and sorted: searches make hundreds of thousands of sets this way."""
+        """Make a set from valid, sorted parts without checks, because searches make hundreds of thousands of sets."""
         made = cls.__new__(cls)
         made._set(templates, weights, phrases)
         return made
@@ -261,7 +283,7 @@ def _names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
 def _said(
     class_names: Sequence[str] | None, phrases: Sequence[Mapping[str, float] | Sequence[str]] | None
 ) -> tuple[Phrases, ...] | None:
-    """Phrases of each class, from names or from phrases."""
+    """Return the phrases of each class from class names or phrases."""
     if phrases is None:
         names = _names(class_names)
         return None if names is None else tuple(((name, 1.0),) for name in names)
@@ -273,7 +295,7 @@ def _said(
 
 
 def _weighted(of_class: Mapping[str, float] | Sequence[str]) -> Phrases:
-    """The phrases of one class in canonical order: the largest weight first, then by the alphabet."""
+    """Return the phrases of one class in canonical order: by descending weight, then alphabetically."""
     if isinstance(of_class, str) or not isinstance(of_class, (Mapping, Sequence)) or not of_class:
         raise InputError(f"phrases of a class must be a list or have weights: {shorten(of_class)}; give at least one")
     texts = list(of_class)
@@ -285,7 +307,7 @@ def _weighted(of_class: Mapping[str, float] | Sequence[str]) -> Phrases:
     given = list(of_class.values()) if isinstance(of_class, Mapping) else [1.0] * len(texts)
     numbers = _numbers(given, len(texts), "phrase")
     total = sum(numbers)
-    if abs(total - 1) < 1e-9:  # as they are: what was written is read back to the bit
+    if abs(total - 1) < 1e-9:  # keep saved weights unchanged to the last bit
         total = 1.0
     return tuple(sorted(((t, n / total) for t, n in zip(texts, numbers, strict=True)), key=lambda r: (-r[1], r[0])))
 

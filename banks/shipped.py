@@ -1,4 +1,7 @@
-"""The banks that come with promptsearch, each a function that plug-ins' banks are like."""
+"""The built-in banks, each a function without arguments, like the banks of plug-ins.
+
+The first line of a function's docstring is the bank's description in `promptsearch banks list`.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,32 @@ from promptsearch.banks.load import parse_bank
 from promptsearch.banks.template import Template
 from promptsearch.errors import PromptSearchError
 
-#: Sizes of the banks that open_clip has: importing it to count takes seconds.
+#: Sizes of the banks from open_clip, listed here because importing it takes seconds.
 OPEN_CLIP_SIZES = {"openai-imagenet": 80, "simple-imagenet": 7}
 
 
 def templates() -> Bank:
-    """hand-written sentences: media, quality, light, distance, framing, context, weather"""
+    """Hand-written templates: media, quality, light, distance, framing, context, weather."""
     return _file("templates", "templates.txt")
 
 
 def grammar() -> Bank:
-    """a slot grammar of quality, medium, determiner and context"""
+    """A slot grammar of quality, medium, determiner and context."""
     return _file("grammar", "grammar.yaml")
 
 
 def openai_cifar() -> Bank:
-    """the 18 templates that CLIP's authors wrote for CIFAR-10 and CIFAR-100"""
+    """The 18 templates of CLIP's authors for CIFAR-10 and CIFAR-100."""
     return _file("openai-cifar", "openai-cifar.txt")
 
 
 def openai_imagenet() -> Bank:
-    """the 80 templates of CLIP's ImageNet ensemble, from open_clip"""
+    """The 80 templates of CLIP's ImageNet ensemble, from open_clip."""
     return _open_clip("openai-imagenet", "OPENAI_IMAGENET_TEMPLATES")
 
 
 def simple_imagenet() -> Bank:
-    """the 7 templates of CLIP's small ImageNet ensemble, from open_clip"""
+    """The 7 templates of CLIP's small ImageNet ensemble, from open_clip."""
     return _open_clip("simple-imagenet", "SIMPLE_IMAGENET_TEMPLATES")
 
 

@@ -1,4 +1,4 @@
-"""A template: one line of text with exactly one `{}` where the class name goes."""
+"""Templates: lines of text with exactly one `{}` for the class name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from promptsearch.banks.article import article
 from promptsearch.errors import InputError
 
-#: Characters that a template may have.
+#: Largest number of characters of a template.
 MAX_LENGTH = 500
 
 _NAMED = re.compile(r"\{[^{}]+\}")
@@ -16,30 +16,30 @@ _AGREEING = re.compile(r"(?<!\w)(a)\((n)\)(?= +\{\})", re.IGNORECASE)
 
 
 def shorten(value: object, limit: int = 60) -> str:
-    """`value` for a message: quoted, printable, at most about `limit` characters of it."""
+    """Return a value for an error message: quoted, printable, and cut after `limit` characters."""
     text = value if isinstance(value, str) else repr(value)
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return repr(cut) if isinstance(value, str) else cut
 
 
 def unprintable(text: str) -> str | None:
-    """The first character of `text` that does not print (control, line end, lone surrogate …), as an escape."""
+    """Return the first unprintable character (control, line end, lone surrogate …) as an escape, or None."""
     return None if text.isprintable() else next(f"{c!r}" for c in text if not c.isprintable())
 
 
 def printable(value: object) -> str:
-    """A name as it is shown: in one line, and of what a terminal would obey a mark."""
+    """Return a value as one line of text in which control characters are replaced."""
     return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(value))
 
 
 def why_invalid(text: object) -> str | None:
-    """Why `text` is no template, as "what is wrong: value; remedy", or None when it is one."""
+    """Return why `text` is not a valid template, as "what is wrong: value; remedy", or None if it is."""
     if not isinstance(text, str):
         return f"a template must be text: {shorten(text)}; quote it"
     text = text.strip()
     shown = shorten(text)
     if not text:
-        return f"empty template: {shown}; write a sentence with {{}} in the class name's place"
+        return f"empty template: {shown}; write a sentence with {{}} for the class name"
     if len(text) > MAX_LENGTH:
         return f"template of {len(text)} characters: {shown}; shorten it to {MAX_LENGTH}"
     if character := unprintable(text):
@@ -58,7 +58,7 @@ def why_invalid(text: object) -> str | None:
 
 
 def why_no_class_name(name: object) -> str | None:
-    """Why `name` is no class name, as "what is wrong: value; remedy", or None when it is one."""
+    """Return why `name` is not a valid class name, as "what is wrong: value; remedy", or None if it is."""
     if not isinstance(name, str):
         return f"a class name must be text: {shorten(name)}; quote it"
     if not name.strip() or unprintable(name):
@@ -67,19 +67,24 @@ def why_no_class_name(name: object) -> str | None:
 
 
 class Template(str):
-    """An immutable string with exactly one `{}`; it is filled by replacement and never formatted.
+    """An immutable string with exactly one `{}`, which is replaced by the class name and never formatted.
 
         template = Template("a photo of a(n) {}.")
         for name in ("airplane", "cat"):
             print(template.fill(name))  # a photo of an airplane. / a photo of a cat.
 
+    Args:
+        text: The text; spaces at the ends are removed.
+
     Raises:
-        InputError: no `{}` or several, any other brace, not one printable line, more than 500 characters.
+        InputError: There is not exactly one `{}`, or another brace, or the text is not one printable line, or has more
+            than 500 characters.
     """
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Template:
+        """Validate the text; a Template is returned as it is."""
         if type(text) is cls:
             return text
         if reason := why_invalid(text):
@@ -90,12 +95,12 @@ class Template(str):
         return Template, (str(self),)
 
     def fill(self, class_name: str) -> str:
-        """The prompt for one class; "a(n) {}" becomes "an airplane" or "a cat", a plain "a {}" stays as it is."""
+        """Return the prompt for a class; "a(n) {}" becomes "an airplane" or "a cat", and "a {}" keeps its "a"."""
         text = str(self)
         if "(" in text:
             text = _AGREEING.sub(lambda m: m[1] + m[2] if article(class_name) == "an" else m[1], text, count=1)
         return text.replace("{}", class_name)
 
 
-#: The prompt that CLIP's users start from, and that every result is compared with.
+#: The usual hand-written prompt for CLIP, with which every result is compared.
 BASELINE = Template("a photo of a {}.")

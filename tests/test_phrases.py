@@ -111,7 +111,7 @@ def test_every_format_gives_the_same_kind_of_bank(tmp_path):
         ("a.yaml", "phrases:\n  cat: [kitten]\nslots: {}\n", "a.yaml:3: unknown key: 'slots'"),
         ("a.yaml", "", "a.yaml: no phrases in this file"),
         ("a.yaml", "phrases:\n  cat:\n    - a photo of a {}.\n", "a.yaml:3: brace in a phrase"),
-        ("a.txt", "cat kitten\n", "a.txt:1: no class and phrase"),
+        ("a.txt", "cat kitten\n", "a.txt:1: not a class and a phrase"),
         ("a.txt", "cat\t" + "x" * 501 + "\n", "a.txt:1: phrase of 501 characters"),
         ("cupl.json", '{"cat":\n ["A cat."], "dog": 3}', "cupl.json:2: phrases of class 'dog' must be a list: 3"),
         ("dclip.json", '["whiskers"]', "dclip.json:1: phrases must be a mapping"),
