@@ -11,7 +11,6 @@ with `--device cpu --model tiny --pictures 1200 --photos 600 --texts 800 --epoch
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import json
@@ -22,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,20 +157,19 @@ def texts(bench: Bench) -> dict[str, Any]:
     }
     found["times_open_clip"] = found["texts_per_s"] / found["open_clip_texts_per_s"]
     sample = some[:: max(1, len(some) // 64)]
-    with on_cpu(bench) as cpu:
-        found["largest_difference_from_the_cpu"] = float(
-            np.abs(TextEncoder(cpu, encoder.tokenizer).encode(sample) - own.encode(sample)).max()
-        )
+    right = TextEncoder(on_cpu(bench), encoder.tokenizer).encode(sample)
+    found["largest_difference_from_the_cpu"] = float(np.abs(right - own.encode(sample)).max())
     return found
 
 
-@contextlib.contextmanager
-def on_cpu(bench: Bench) -> Iterator[Any]:
+def on_cpu(bench: Bench) -> Any:
     """The same model in float32 on the CPU."""
     from promptsearch.evaluators import Cache, Encoder, resolve_model
 
-    cache = Cache(bench.home / "cpu")
-    yield Encoder(resolve_model(bench.model, cache, device="cpu"), cache).model
+    if "cpu" not in bench.encoders:
+        cache = Cache(bench.home / "cpu")
+        bench.encoders["cpu"] = Encoder(resolve_model(bench.model, cache, device="cpu"), cache)
+    return bench.encoders["cpu"].model
 
 
 def towers(bench: Bench) -> dict[str, Any]:
@@ -202,27 +200,48 @@ def towers(bench: Bench) -> dict[str, Any]:
             for tuned in (False, True) if bench.device == "cuda" else (False,):
                 name = f"{way}{', cudnn.benchmark' if tuned else ''}"
                 try:
-                    with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=tuned, allow_tf32=True):
+                    torch.backends.cudnn.benchmark = tuned
+                    with torch.inference_mode():
                         start = time.perf_counter()
                         tower._unit_vectors(pixels)
                         bench.wait()
                         found[f"seconds of the first batch, {precision}, {name}"] = time.perf_counter() - start
                         tower._unit_vectors(pixels)
-                        repeats = 8 if bench.device == "cuda" else 1
+                        repeats = 4 if bench.device == "cuda" else 1
 
                         def work(tower: Any = tower, pixels: Any = pixels, repeats: int = repeats) -> None:
                             for _ in range(repeats):
                                 tower._unit_vectors(pixels)
 
-                        rates[precision][name] = repeats * batch / bench.seconds(work, 3)
+                        rates[precision][name] = repeats * batch / bench.seconds(work, 2)
                 except RuntimeError as e:
                     found[f"failed: {precision}, {name}"] = str(e)[:300]
+                finally:
+                    torch.backends.cudnn.benchmark = False
         if (fused := bench.encoder(precision).picture_encoder._fused) is not None and hasattr(fused, "stem"):
             convs = [*fused.stem, *(c for b in fused.blocks for c in (b.conv1, b.conv2, b.conv3))]
             found[f"convolutions that cuDNN does not fuse, {precision}"] = sum(
                 not getattr(c, "fuses", True) for c in convs
             )
     return found
+
+
+def tower_rate(bench: Bench, encoder: Any) -> float:
+    """Pictures per second of the tower as it is used, on pictures that are on the device."""
+    import torch
+
+    own = encoder.picture_encoder
+    side = encoder.model.visual.image_size
+    side = side if isinstance(side, int) else side[0]
+    pixels = torch.randint(0, 256, (own.size, side, side, 3), dtype=torch.uint8, device=bench.device)
+
+    def work() -> None:
+        with torch.inference_mode():
+            for _ in range(8):
+                own._unit_vectors(pixels)
+
+    work()
+    return 8 * own.size / bench.seconds(work, 2)
 
 
 def pictures(bench: Bench) -> dict[str, Any]:
@@ -265,9 +284,9 @@ def pictures(bench: Bench) -> dict[str, Any]:
                 seconds.append(bench.seconds(work))
             mine[f"{precision}_seconds"] = seconds
             mine[f"{precision}_per_s"] = count / min(seconds)
-            tower = max(bench.result.get("towers", {}).get("pictures_per_s", {}).get(precision, {}).values(), default=0)
-            decode_rate = mine.get("processes_decode_per_s", mine["one_thread_decodes_per_s"])
-            mine[f"{precision}_bound"] = "decoding" if decode_rate < tower else "the tower"
+            mine[f"{precision}_tower_alone_per_s"] = tower = tower_rate(bench, encoder)
+            decoding = mine.get("processes_decode_per_s", mine["one_thread_decodes_per_s"])
+            mine[f"{precision}_bound"] = "decoding" if decoding < tower else "the tower"
         model, some = peer.model, [p.open() for p in stored[: min(count, 4 * BATCH if kind == "cifar" else BATCH)]]
 
         @torch.no_grad()
@@ -277,9 +296,9 @@ def pictures(bench: Bench) -> dict[str, Any]:
                 torch.nn.functional.normalize(model.encode_image(x), dim=-1).cpu()
 
         mine["open_clip_without_decoding_per_s"] = len(some) / bench.seconds(plain)
-        with on_cpu(bench) as cpu, torch.no_grad():
+        with torch.no_grad():
             x = torch.stack([peer.preprocess(p.open()) for p in few[:24]])
-            expected = torch.nn.functional.normalize(cpu.encode_image(x), dim=-1).numpy()
+            expected = torch.nn.functional.normalize(on_cpu(bench).encode_image(x), dim=-1).numpy()
         for precision in ("fp32", "bf16"):
             vectors = bench.encoder(precision).encode_pictures(few[:24])
             mine[f"{precision}_smallest_cosine_with_the_cpu"] = float((vectors * expected).sum(axis=1).min())
@@ -291,26 +310,30 @@ def job(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     folder, _ = data(bench, "cifar")
     common = ["beam", "--model", bench.model, "--dataset", str(folder), "--shots", "16", "--json"]
-    for turn in range(2):
+    for turn in range(3):
         env = {"PROMPTSEARCH_CACHE": str(bench.home / f"c{turn}"), "PROMPTSEARCH_HOME": str(bench.home / f"h{turn}")}
-        for kind, study in (("cold", "one"), ("cached", "two")):
+        own = turn < 2 or bench.device != "cuda"
+        for kind, study in (("cold", "one"), ("cached", "two")) if own else (("cold, plain layers", "one"),):
             args = [*common, "--device", bench.device, "--precision", "bf16", "--study", study]
-            seconds, phases = timed_command(args, env)
+            seconds, phases = timed_command(args, env, COMMAND if own else PLAIN)
             found.setdefault(f"{kind}_seconds", []).append(seconds)
             found[f"{kind}_phases"] = phases
     return found
 
 
-def timed_command(args: list[str], env: dict[str, str]) -> tuple[float, list[str]]:
+#: The command line, and the same with open_clip's own layers.
+COMMAND = "from promptsearch.cli import main; main()"
+PLAIN = f"import promptsearch.evaluators.encoding.fused_resnet as f; f._fused_convolutions = lambda _: False; {COMMAND}"
+
+
+def timed_command(args: list[str], env: dict[str, str], code: str) -> tuple[float, list[str]]:
     """Seconds of a command line, and when it said what."""
-    root = str(Path(__file__).parent)
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "promptsearch", "-v", *args],
+        [sys.executable, "-c", code, "-v", *args],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=root,
         env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
     )
     assert process.stderr is not None
@@ -357,8 +380,7 @@ def coop(bench: Bench) -> dict[str, Any]:
     found["epochs"] = epochs
     found["ms_per_step"] = found["seconds_of_the_training"] / (5 * epochs) * 1000
     module.GraphedStep = graphed
-    with on_cpu(bench) as cpu:
-        expected = run(cpu, 2)
+    expected = run(on_cpu(bench), 2)
     found["smallest_cosine_with_plain"] = float((ours.class_weights * plain.class_weights).sum(axis=1).min())
     found["smallest_cosine_with_the_cpu"] = float((ours.class_weights * expected.class_weights).sum(axis=1).min())
     found["largest_difference_of_losses_from_the_cpu"] = float(np.abs(np.subtract(ours.losses, expected.losses)).max())
@@ -395,7 +417,7 @@ def vpt(bench: Bench) -> dict[str, Any]:
     return found
 
 
-PARTS = {"texts": texts, "towers": towers, "pictures": pictures, "job": job, "coop": coop, "vpt": vpt}
+PARTS = {"texts": texts, "pictures": pictures, "job": job, "coop": coop, "vpt": vpt, "towers": towers}
 
 
 @click.command()
@@ -405,10 +427,19 @@ PARTS = {"texts": texts, "towers": towers, "pictures": pictures, "job": job, "co
 @click.option("--photos", default=3000, show_default=True, type=click.IntRange(100))
 @click.option("--texts", "lines", default=8000, show_default=True, type=click.IntRange(80))
 @click.option("--epochs", default=200, show_default=True, type=click.IntRange(2))
+@click.option("--limit", default=240.0, show_default=True, help="Seconds after which no other part is begun.")
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="These parts; all by default.")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
 def main(
-    model: str, device: str, count: int, photos: int, lines: int, epochs: int, only: tuple[str, ...], path: Path | None
+    model: str,
+    device: str,
+    count: int,
+    photos: int,
+    lines: int,
+    epochs: int,
+    limit: float,
+    only: tuple[str, ...],
+    path: Path | None,
 ) -> None:
     """What a GPU gains, part by part."""
     started = time.perf_counter()
@@ -430,7 +461,7 @@ def main(
             for dtype in (torch.float32, torch.bfloat16)
         }
         for name, part in PARTS.items():
-            if only and name not in only:
+            if (only and name not in only) or time.perf_counter() - started > limit:
                 continue
             start = time.perf_counter()
             try:

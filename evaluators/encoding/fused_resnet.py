@@ -241,14 +241,15 @@ def _fused_convolutions(device: str) -> bool:
     return device == "cpu" and has
 
 
-def agrees(fused: FusedResNet, visual: Any) -> bool:
-    """Whether the fused tower gives the vectors of the tower it was made from, on two pictures of noise."""
+def agrees(fused: FusedResNet, visual: Any, count: int = 2) -> bool:
+    """Whether the fused tower gives the vectors of the tower it was made from, on a batch of pictures of noise."""
     import torch
     import torch.nn.functional as F
 
     weight, side = visual.conv1.weight, visual.image_size
     size = (side, side) if isinstance(side, int) else tuple(side)
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(weight.device)
+    x = x.repeat(-(-count // 2), 1, 1, 1)[:count].contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         cosine = F.cosine_similarity(fused(x), visual(x).float(), dim=-1)
     return bool((cosine > AGREE).all())

@@ -198,12 +198,15 @@ class PictureEncoder:
         import torch
 
         x = self._halves.normalised(x.to(self.device)).contiguous(memory_format=torch.channels_last)
+        count = len(x)
+        if self.device == "cuda" and count < self.size:  # cuDNN plans, and may compile, for each size of a batch
+            x = torch.cat([x, x.new_zeros(self.size - count, *x.shape[1:])])
         if self._fused is not None:
             features = self._fused(x)
         else:
             with self._autocast():
                 features = self.model.encode_image(x)
-        return torch.nn.functional.normalize(features.float(), dim=-1)
+        return torch.nn.functional.normalize(features[:count].float(), dim=-1)
 
     @functools.cached_property
     def _fused(self) -> FusedResNet | None:
@@ -215,7 +218,9 @@ class PictureEncoder:
         if not can_fuse(self.model.visual, self.device):
             return None
         fused = FusedResNet(self.model.visual, getattr(torch, FUSED[self.precision]))
-        if self.device == "cuda" and not agrees(fused, self.model.visual):  # kernels differ from card to card
+        if self.device == "cuda" and not agrees(
+            fused, self.model.visual, self.size
+        ):  # kernels differ from card to card
             log.warning("cuDNN's fused convolutions give other vectors on this GPU: they are not used")
             return None
         return fused
