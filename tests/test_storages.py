@@ -83,7 +83,7 @@ def test_a_server_that_may_only_be_read(command, postgres: str) -> None:
 
 def test_a_folder_that_cannot_be_made(command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "cannot be made" in run(*command(tmp_path / "file" / "runs.db"), code=2).stderr
+    assert "cannot be created" in run(*command(tmp_path / "file" / "runs.db"), code=2).stderr
 
 
 def test_an_empty_file_becomes_a_storage(command, tmp_path: Path) -> None:

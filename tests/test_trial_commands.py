@@ -284,5 +284,5 @@ def test_a_run_without_a_trial_says_so(bank: str, db: Path) -> None:
     assert "no scored trial yet" in run("runs", "best", "empty", "--storage", db, code=2).stderr
     assert document("runs", "show", "empty", "--storage", db)["trials"] == 0
     assert document("runs", "export", "empty", "--storage", db)["trials"] == []
-    assert "holds no bank yet" in run("runs", "resume", "empty", "--storage", db, code=2).stderr
+    assert "has no stored bank yet" in run("runs", "resume", "empty", "--storage", db, code=2).stderr
     assert optuna.get_all_study_names(f"sqlite:///{db}") == ["r", "empty"]

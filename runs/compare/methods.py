@@ -1,4 +1,4 @@
-"""The methods that `promptsearch compare` sets side by side, by name."""
+"""The methods of `promptsearch compare`."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from promptsearch.search.proposal_search import WritingSearcher
 from promptsearch.search.proposers.language import LanguageModel
 from promptsearch.search.registry import own_options
 
-#: WaffleCLIP's (Roth et al. 2023) pairs of a descriptor of random words and one of random characters.
+#: WaffleCLIP's number of pairs of random-word and random-character descriptors (Roth et al. 2023).
 WAFFLE_PAIRS = 15
 
-#: Evaluations of a random search that has as many as beam search takes on a bank of some 270 templates.
+#: Evaluations of `random-10k`, about as many as beam search needs on a bank of 270 templates.
 MANY = 10_000
 
-#: Templates of the bank's that `coop-sample` ends in.
+#: Number of templates that `coop-sample` keeps.
 SAMPLED = 4
 
-#: Searchers that a language model can write for; with one they are methods of their own, evolve-lm and climb-lm.
+#: Searchers that can use a language model; with one they are the methods climb-lm and evolve-lm.
 WRITTEN_FOR = ("climb", "evolve")
 
 #: Options that cells of a comparison are known by, where they are more than the searcher's own.
@@ -52,14 +52,15 @@ COMPARED = {"climb": ClimbOptions}
 
 @dataclass
 class Found:
-    """What a method found on one draw.
+    """The result of a method on one draw.
 
     Attributes:
-        rows: its class weights and texts; behind the first, what was decoded from it.
-        evaluations: prompt sets scored on the few-shot pictures.
-        steps: of gradient descent.
-        usage: of a language model: calls, tokens read, tokens written.
-        tensors: what must be kept beside the class weights to classify by it.
+        rows: Class weights and texts; the rows after the first were decoded from it.
+        evaluations: Number of prompt sets scored on the support set.
+        steps: Number of steps of gradient descent.
+        usage: The language model's usage: calls, tokens read, tokens written.
+        support: Features of the support set under a visual prompt, else None.
+        tensors: What is needed besides the class weights to classify pictures.
     """
 
     rows: list[Row]
@@ -78,9 +79,13 @@ class Method:
         found = method.find(setting)
 
     Attributes:
-        options: all that its result depends on beside the draw, the model and the bank.
-        seeds: draws that it is run on at most; None for all.
-        prompts_pictures: whether it needs pictures, and changes them.
+        name: Name of the method.
+        about: What it does, in a few words.
+        find: Runs it on a draw.
+        readable: Whether its result consists of prompts that can be read.
+        options: All that its result depends on besides draw, model and bank.
+        seeds: Largest number of draws that it is run on; None for all.
+        prompts_pictures: Whether it changes pictures, and therefore needs them.
     """
 
     name: str
@@ -94,11 +99,11 @@ class Method:
 
 @dataclass(frozen=True)
 class Writer:
-    """A language model that methods search with.
+    """The language model of methods that use one.
 
     Attributes:
-        config: all that its answers depend on.
-        open: gives it; asked when the first such method runs.
+        config: All that its answers depend on.
+        open: Returns the model; called when the first such method runs.
     """
 
     config: WriterConfig
@@ -108,13 +113,13 @@ class Writer:
 def all_methods(
     bank: Bank, searchers: Mapping[str, Mapping[str, Any]], trials: int = 200, writer: Writer | None = None
 ) -> dict[str, Method]:
-    """Every method of this version, by name.
+    """Return all methods by name.
 
     Args:
-        bank: what is averaged, searched, sampled from and pulled to.
-        searchers: options of each searcher of the registry, without the seed.
-        trials: budget of those that go by trials.
-        writer: the language model of climb-lm and evolve-lm; without one they are not there.
+        bank: The bank that methods average, search and sample.
+        searchers: Options of each searcher, without the seed.
+        trials: Number of trials of searchers that go by trials.
+        writer: The language model of climb-lm and evolve-lm, which are left out without one.
     """
     from promptsearch.search.gradient import CoOpOptions, NamesOptions, PezOptions, SparseOptions, VptOptions
 
@@ -176,22 +181,28 @@ def all_methods(
 
 
 def choose_methods(known: Mapping[str, Method], spec: str) -> dict[str, Method]:
-    """Methods by a list such as "all", "beam,coop" or "all,pez:1,vpt:0" (at most so many draws; 0 leaves it out).
+    """Choose methods by a list such as "all", "beam,coop" or "all,pez:1,vpt:0".
+
+    A number after a colon is the largest number of draws; 0 leaves the method out.
+
+    Args:
+        known: All methods by name.
+        spec: The list.
 
     Raises:
-        InputError: an unknown method, a number that is none, nothing left.
+        InputError: A method is unknown, a number is invalid, or no method is left.
     """
     chosen: dict[str, Method] = {}
     for part in spec.replace(",", " ").split():
         name, colon, count = part.partition(":")
         if colon and not count.isdecimal():
-            raise InputError(f"--methods {part}: after the colon stands a number of draws, e.g. {name}:1")
+            raise InputError(f"--methods {part}: give a number of draws after the colon, e.g. {name}:1")
         if name == "all":
             names = list(known)
         elif name in known:
             names = [name]
         else:
-            raise InputError(f"--methods {name}: not known; choose from all, {', '.join(known)}")
+            raise InputError(f"--methods {name}: unknown method; choose from all, {', '.join(known)}")
         for n in names:
             chosen[n] = replace(known[n], seeds=int(count) if colon else None)
     chosen = {name: m for name, m in chosen.items() if m.seeds != 0}
@@ -206,7 +217,7 @@ def _fixed(name: str, about: str, prompt_set: PromptSet) -> Method:
 
 
 def _bank(name: str, about: str, spec: str) -> Method:
-    """A built-in bank averaged; read when it is first used."""
+    """Return the method that averages a built-in bank, which is loaded when it is first used."""
     return Method(
         name, about, lambda s: Found([set_row(s, "", PromptSet.of(*load_bank(spec).templates))]), options={"bank": spec}
     )
@@ -226,7 +237,7 @@ def _single(bank: Bank) -> Method:
 def _searched(
     name: str, command: str, bank: Bank, options: Mapping[str, Any], trials: int, writer: Writer | None = None
 ) -> Method:
-    """A searcher, with the pipeline's own search and choice on each draw."""
+    """Return the method that runs the pipeline's search and choice on each draw."""
     own = dict(options)
     if writer is not None:
         own = {k: v for k, v in own.items() if k != "proposer"} | writer.config.to_dict()
@@ -257,9 +268,10 @@ def _searched(
 
 
 def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options of every searcher in a comparison: its defaults, with those `given` that it has.
+    """Return the options of every searcher in a comparison, with the default objective and no language model.
 
-    A comparison goes by the default objective, and no language model takes part unless a method says so.
+    Args:
+        given: Options to use instead of the defaults, for searchers that have them.
     """
     found: dict[str, dict[str, Any]] = {}
     for name in SEARCHERS.loaded():
@@ -268,7 +280,7 @@ def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             found[name] = {**own, **given}
             continue
         defaults = asdict(COMPARED.get(name, SEARCHER_OPTIONS[name])())
-        if name == "evolve":  # what its prompts are depends on which language model is here
+        if name == "evolve":  # its prompts would depend on the language model available on this machine
             defaults |= {"proposer": "grammar", "generations": None}
         found[name] = {k: given.get(k, v) for k, v in defaults.items()}
         found[name] |= {"select": given.get("select"), "objective": given.get("objective", OBJECTIVE)}
@@ -285,7 +297,7 @@ def _learned(
 ) -> Method:
     def find(setting: Setting) -> Found:
         trained = train(setting)
-        # What is decoded by the other metric, and a mixture before it was sampled, are in the commands' own documents.
+        # Texts decoded by the other metric, and mixtures before sampling, are only shown by the methods' own commands.
         shown = [r for r in trained.others if r.readable or "cosine" in r.name]
         tensors = trained.learned.tensors if prompts_pictures else {}
         evaluations = 0 if readable or name != "pez" else trained.learned.steps
@@ -301,13 +313,19 @@ def _learned(
 
 
 def _waffle(setting: Setting) -> Found:
-    """WaffleCLIP's control: the same random descriptors for every class, new ones for every seed."""
+    """Run WaffleCLIP's control, with the same random descriptors for every class and new ones for every seed."""
     prompt_set = PromptSet.of(*random_templates(list(setting.tools.words.texts.values()), setting.task.seed))
     return Found([set_row(setting, "", prompt_set)])
 
 
 def random_templates(vocabulary: list[str], seed: int, pairs: int = WAFFLE_PAIRS) -> list[str]:
-    """`pairs` templates "a photo of a {}, which has WORD WORD." and as many with characters in place of the words."""
+    """Return templates "a photo of a {}, which has WORD WORD." with random words, and as many with random characters.
+
+    Args:
+        vocabulary: Words to choose from.
+        seed: Seed of the draw.
+        pairs: Number of templates of each kind.
+    """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 7]))
     words = sorted({w for w in vocabulary if w.isalpha() and w.islower() and 3 <= len(w) <= 10})
     made: dict[str, None] = {}
@@ -321,7 +339,7 @@ def random_templates(vocabulary: list[str], seed: int, pairs: int = WAFFLE_PAIRS
 
 
 def hash_of(prompt_set: PromptSet) -> str:
-    """Short and the same everywhere."""
+    """Return a short hash of a set's templates that is the same on every machine."""
     from promptsearch.evaluators.cache.store import digest_of
 
     return digest_of([str(t) for t in prompt_set.templates])[:12]

@@ -1,4 +1,4 @@
-"""The one way from a Searcher, an Evaluator and a record to an Outcome."""
+"""The loop that connects a searcher, an evaluator and a record."""
 
 from __future__ import annotations
 
@@ -28,21 +28,27 @@ def search(
     budget: Budget = Budget(),  # noqa: B008 (frozen)
     stopping: Callable[[], bool] = never,
 ) -> Outcome:
-    """Run a searcher until it ends or its budget is spent; with a record, from where it was left.
+    """Run a searcher until it ends or its budget is spent.
 
         outcome = search(BeamSearch(bank, get_objective("xent")), evaluator)
         print(outcome.winner)
 
-    A searcher depends on nothing but what it is told, so resuming is replaying: sets that are in the record are
-    answered from it, the others are scored, and trials that are already there are not written again.
+    A recorded run is resumed by replaying it: recorded sets get their recorded scores, others are scored, and recorded
+    trials are not written again.
 
     Args:
-        budget: for searchers whose every set is a trial; those that go by rounds have an end of their own.
-        stopping: asked between batches (or rounds) whether to stop.
+        searcher: Proposes sets.
+        evaluator: Scores them.
+        record: The run to resume and to record in; None to record nothing.
+        progress: Called after each batch or round.
+        budget: Limits for searchers that go by trials; those that go by rounds end by themselves.
+        stopping: Called between batches or rounds; the search stops if it returns True.
+
+    Returns:
+        The result of the search.
 
     Raises:
-        PromptSearchError: the record cannot be written, or does not hold what the same search proposes (it was
-            changed by something else), or nothing was scored.
+        PromptSearchError: The record cannot be written or does not fit the search, or nothing was scored.
     """
     prepare(searcher, evaluator)
     ended = "exhausted"
@@ -59,14 +65,14 @@ def search(
         if isinstance(record, MemoryRecord):
             record.add(told.items(), 0)
     if searcher.best is None:
-        raise PromptSearchError("the search ended before it scored anything; give it a larger budget")
+        raise PromptSearchError("the search ended before anything was scored; increase --trials or --timeout")
     best, score = searcher.best
     ranked = [(s, _plain(v)) for s, v in searcher.ranked(list(told.items()))]
     return Outcome((best, _plain(score)), ranked, evaluations, ended, curve)
 
 
 def _rising(searcher: Searcher, told: dict[PromptSet, Score]) -> list[tuple[int, Score]]:
-    """The best score after so many sets, wherever it became better."""
+    """Return (number of sets, best score) for each set that was better than all before it."""
     curve: list[tuple[int, Score]] = []
     best: tuple[PromptSet, Score] | None = None
     for n, row in enumerate(told.items(), start=1):
@@ -77,10 +83,14 @@ def _rising(searcher: Searcher, told: dict[PromptSet, Score]) -> list[tuple[int,
 
 
 def prepare(searcher: Searcher, evaluator: Evaluator) -> None:
-    """Have the evaluator compute the figures that the searcher's objective goes by, and name it the task's classes.
+    """Tell the evaluator which metrics the searcher's objective needs, and the searcher the task's class names.
+
+    Args:
+        searcher: The searcher.
+        evaluator: The evaluator.
 
     Raises:
-        InputError: they need labels and the pictures have none.
+        InputError: The objective needs labels and the pictures have none.
     """
     objective = searcher.objective
     if objective.labels and not evaluator.task.labelled:
@@ -91,15 +101,17 @@ def prepare(searcher: Searcher, evaluator: Evaluator) -> None:
 
 
 def writing_tools(evaluator: Evaluator, encoder: Encoder, **more: Any) -> Tools:
-    """What a writing searcher asks of the model that is prompted.
+    """Return the tools of a writing searcher that depend on the CLIP model.
 
     Args:
-        more: who writes, what that costs and where replies are kept (see `Tools`).
+        evaluator: Gives class weights.
+        encoder: Tells whether a text fits into the model's context.
+        **more: Other fields of `Tools`.
     """
     names = evaluator.task.class_names
 
     def vectors(sets: Sequence[PromptSet]) -> np.ndarray:
-        """(n, C D): all classes' unit weights behind one another, of unit length together."""
+        """Return (n, C D) vectors of unit length: the concatenated class weights of n sets."""
         return np.stack([evaluator.class_weights(s).reshape(-1) for s in sets]) / len(names) ** 0.5
 
     def fits(templates: Sequence[Template]) -> list[bool]:
@@ -141,8 +153,11 @@ def _by_rounds(
     progress: Progress,
     stopping: Callable[[], bool],
 ) -> tuple[dict[PromptSet, Score], list[tuple[int, Score]], str]:
-    """Searchers that record a part of each batch: (what was recorded, sets scored and the best after each round,
-    why it ended)."""
+    """Run a searcher that goes by rounds and records a part of each.
+
+    Returns:
+        The recorded sets and scores, (number of sets scored, best score) after each round, and why the search ended.
+    """
     recorded = record.trials() if record else []
     known = dict(recorded)
     written = evaluations = 0
@@ -163,8 +178,8 @@ def _by_rounds(
         for (s, _), (old, _) in zip(keep, recorded[written:], strict=False):
             if s != old:
                 raise PromptSearchError(
-                    f"trial {written} of run {record.name if record else ''!r} is not what this search proposes: "
-                    "the record was changed; begin anew with another --study"
+                    f"trial {written} of run {record.name if record else ''!r} is not the one that this search "
+                    "proposes, so the record was changed; start a new run with another --study"
                 )
         if record:
             record.add(keep[max(0, len(recorded) - written) :], step, evaluations)

@@ -1,4 +1,4 @@
-"""What the winner is worth on new pictures, said before the test split is opened."""
+"""Estimates the winner's accuracy on new pictures, before the test split is opened."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from promptsearch.runs.selection.rerun import Repeat
 from promptsearch.runs.selection.resampling import folds, refilled
 from promptsearch.runs.selection.select import Selected, Selection, vote
 
-#: Folds of a nested estimate: ten, or five where a fold holds so many pictures that ten would be no better.
+#: 10 folds, or 5 above 100 pictures.
 FOLDS, MANY = 10, 100
-#: Ways to estimate.
+#: Kinds of estimates.
 NESTED, OUT_OF_BAG = "nested", "out-of-bag"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Accuracy of choices, by search and all, on pictures that had no part in them.
+    """The estimated accuracy of search and choice on pictures that took no part in them.
 
     Attributes:
-        accuracy: on pictures outside, with the mid-P interval.
-        naive: the winner's accuracy on the very pictures it was chosen by.
-        against: the same pictures outside, compared with the hand-written prompt.
-        kept: for every template of the repeated winners, in how many of the folds (or resamplings) it was chosen.
-        folds: how many there were.
-        repeated: whether the search itself was repeated, or only the choice among what it found.
+        accuracy: Accuracy on the pictures outside, with its mid-P interval.
+        naive: The winner's accuracy on the pictures that it was chosen by.
+        against: Comparison with the hand-written prompt on the pictures outside.
+        kept: In how many folds (or resamplings) each template was chosen.
+        folds: Number of folds (or resamplings).
+        repeated: Whether the search was repeated, or only the choice among the sets found.
         way: `NESTED` or `OUT_OF_BAG`.
     """
 
@@ -44,14 +44,14 @@ class Estimate:
     way: str = NESTED
 
     def to_dict(self) -> dict[str, Any]:
-        """The `estimate` of a result document, without `kept`."""
+        """Return the `estimate` of a result document, without `kept`."""
         data: dict[str, Any] = {**self.accuracy.to_dict("accuracy"), "naive": round(self.naive, 6), "way": self.way}
         data |= {"folds": self.folds, "search_repeated": self.repeated}
         return data | {"against": {"baseline": "hand-written", **self.against.to_dict()}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Estimate:
-        """Read what `to_dict` gave."""
+        """Make an estimate from the result of `to_dict`."""
         accuracy, against = Interval.from_dict(data, "accuracy"), Paired.from_dict(data["against"])
         way = data.get("way", NESTED)
         return cls(accuracy, data["naive"], against, {}, data["folds"], data["search_repeated"], way)
@@ -61,9 +61,15 @@ Steps = Callable[[int, int, str], None]
 
 
 def judge(selection: Selection, repeat: Repeat, chosen: Selected, progress: Steps | None = None) -> Estimate:
-    """The estimate of a choice: by its own bags where it has some, else nested.
+    """Estimate the accuracy of a choice, out-of-bag if it was made by bagging, otherwise by nested cross-validation.
 
-    Class names are chosen after the vote, on all pictures: with other names in the bank the estimate is nested.
+    If the bank has other class names it is always nested, because they are chosen after the vote on all pictures.
+
+    Args:
+        selection: The selection method.
+        repeat: Repeats the search.
+        chosen: The chosen set.
+        progress: Called after each fold.
     """
     if chosen.bags and not selection.bank.class_names:
         return out_of_bag(selection, repeat, chosen)
@@ -71,9 +77,14 @@ def judge(selection: Selection, repeat: Repeat, chosen: Selected, progress: Step
 
 
 def out_of_bag(selection: Selection, repeat: Repeat, chosen: Selected) -> Estimate:
-    """Judge every picture by the vote of the resampled searches that had not seen it (Breiman 1996).
+    """Classify every picture by the vote of the resampled searches that did not use it (Breiman 1996).
 
-    Nothing is searched again.  The few pictures that every resampling has seen are left out.
+    No search is repeated. Pictures that all resamplings used are left out.
+
+    Args:
+        selection: The selection method.
+        repeat: Gives the evaluator.
+        chosen: The chosen set, with its resampled searches.
     """
     evaluator = repeat.evaluator
     support = evaluator.task.support
@@ -96,10 +107,15 @@ def out_of_bag(selection: Selection, repeat: Repeat, chosen: Selected) -> Estima
 
 
 def nested(selection: Selection, repeat: Repeat, naive: float, progress: Steps | None = None) -> Estimate:
-    """Repeat search and selection in every fold and judge by what is outside (Varma and Simon 2006).
+    """Repeat search and choice in every fold, and classify the pictures outside (Varma and Simon 2006).
 
-    No picture has a part in the choice that it judges; each choice is by as many pictures as the run's own, as many of
-    every class.
+    No picture is classified by a choice that used it, and each choice uses as many pictures of each class as the run.
+
+    Args:
+        selection: The selection method.
+        repeat: Repeats the search.
+        naive: The winner's accuracy on the pictures that it was chosen by.
+        progress: Called after each fold.
     """
     evaluator = repeat.evaluator
     support = evaluator.task.support

@@ -1,4 +1,4 @@
-"""A run that is kept in memory only, read like one in a study."""
+"""A run that is kept in memory only, with the interface of a stored run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promptsearch.runs.store.record import RunRecord, Trial
 
 @dataclass
 class MemoryRecord:
-    """What a `RunRecord` holds, without a storage: plain data that can be pickled.
+    """A run without a storage, which can be pickled.
 
     record = MemoryRecord("my-run", config, {"classes": ["cat", "dog"]})
     result = run_search(problem, bank, record)
@@ -30,32 +30,32 @@ class MemoryRecord:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The result document, once the run is finished."""
+        """The result document of a finished run."""
         found: dict[str, Any] | None = self.attributes.get("result")
         return found
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Keep the result document."""
+        """Store the result document."""
         self.attributes["result"] = result
 
     def get(self, key: str) -> Any:
-        """An attribute of the run, or None."""
+        """Return an attribute of the run, or None."""
         return self.attributes.get(key)
 
     def set(self, key: str, value: Any) -> None:
-        """Keep an attribute of the run."""
+        """Set an attribute of the run."""
         self.attributes[key] = value
 
     def attribute_names(self) -> Iterable[str]:
-        """The names of all attributes."""
+        """Return the names of all attributes."""
         return self.attributes.keys()
 
     def trials(self) -> list[tuple[PromptSet, Score]]:
-        """What was scored and recorded, in order."""
+        """Return the scored sets of all trials, in order."""
         return [(t.prompt_set, t.score) for t in self._trials if t.score is not None]
 
     def all_trials(self) -> list[Trial]:
-        """Every trial, by its number."""
+        """Return all trials in the order of their numbers."""
         return list(self._trials)
 
     def add(self, results: Iterable[tuple[PromptSet, Score]], step: int, evaluations: int | None = None) -> None:

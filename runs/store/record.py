@@ -1,4 +1,4 @@
-"""One run as an Optuna study: its configuration, its trials, its result."""
+"""Stores one run as an Optuna study: its configuration, trials and result."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 def now() -> str:
-    """The time, as records hold it: ISO 8601 in UTC, to the second."""
+    """Return the current time in the format of records: ISO 8601 in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A set in a run's record; without a score as long as some worker has it in hand."""
+    """A trial of a run; `score` is None while a worker is scoring it."""
 
     number: int
     trial_id: int
@@ -49,12 +49,16 @@ class Trial:
 
 
 class RunRecord:
-    """A study with what promptsearch keeps in it.
+    """A run that is stored in an Optuna study.
 
-    Study attributes: `config` (options and fingerprints: what must be the same to resume), `about` (what need not
-    be: names, versions, paths, the budget), `bank` (its templates), `start` (starting points), `result` (the final
-    document), `details` (predictions on the opened test split), `test_opened`.  Trial attributes: `prompt_set`,
-    `templates`, `step`, `worker`, `owner`, `evaluations` (searches by rounds) and the figures of the score.
+    Study attributes are `config` (options and fingerprints, which must be equal to resume), `about` (versions, names
+    and paths, which may differ), `bank` (its templates), `start` (starting points), `result` (the final document),
+    `details` (predictions on the opened test split) and `test_opened`. Trial attributes are `prompt_set`, `templates`,
+    `step`, `worker`, `owner`, `evaluations` (for searches by rounds) and the values of the score.
+
+    Args:
+        study: The study.
+        storage: Its storage.
     """
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
@@ -62,18 +66,24 @@ class RunRecord:
         self.storage = storage
         self.url = masked(str(storage.url))
         self.address = str(storage.url)
-        self.safe = -1  # the highest number known to be recorded
+        self.safe = -1  # highest number of a trial that is known to be recorded
         self._objective: Objective | None = None
-        self._seen: dict[int, Trial] = {}  # by number
-        self._counts: Counter[TrialState] | None = None  # by state, when they were seen
+        self._seen: dict[int, Trial] = {}  # trials by number, as last read or written
+        self._counts: Counter[TrialState] | None = None  # number of trials by state at that time
 
     @classmethod
     def open(cls, name: str, url: str | None, config: RunConfig, about: dict[str, Any]) -> RunRecord:
-        """Open the run of this name to go on with it, or begin it.
+        """Open a run to resume it, or create it.
+
+        Args:
+            name: Name of the run.
+            url: URL of the storage; by default the user's own.
+            config: The run's configuration.
+            about: Versions, names and paths to store with a new run.
 
         Raises:
-            InputError: there is a run of this name made with another configuration; the differences are named.
-            PromptSearchError: the storage cannot be written.
+            InputError: A run of this name has another configuration; the message names the differences.
+            PromptSearchError: The storage cannot be written.
         """
         import optuna
 
@@ -94,7 +104,7 @@ class RunRecord:
                 _name(study, [objective.figure, "fluency", "words"])
             log.info("run %s in %s", name, record.url)
             kept = study.user_attrs.get("config")
-            if kept is None:  # new, or killed before anything was recorded
+            if kept is None:  # the run is new, or was interrupted before anything was recorded
                 if study.get_trials(deepcopy=False, states=None) or study.user_attrs.keys() - {"about"}:
                     raise _not_ours(name, record.url)
                 study.set_user_attr("about", about)
@@ -102,13 +112,21 @@ class RunRecord:
             elif differences := _differences(kept, stored):
                 raise InputError(
                     f"run {name!r} was made with {'; '.join(differences)}; give the old value to resume it, "
-                    "--fork NEW to start from it under a new name, or another --study to begin anew"
+                    "--fork NEW to start a new run from its best sets, or another --study to start from scratch"
                 )
         return record
 
     @classmethod
     def load(cls, name: str, url: str | None = None) -> RunRecord:
-        """Open a run that exists.  Raises InputError naming those there are, or that it is none of promptsearch's."""
+        """Open an existing run.
+
+        Args:
+            name: Name of the run.
+            url: URL of the storage; by default the user's own.
+
+        Raises:
+            InputError: There is no run of this name, or it was not made by promptsearch.
+        """
         import optuna
 
         storage = open_storage(url, create=False)
@@ -118,76 +136,89 @@ class RunRecord:
             except KeyError as e:
                 names = optuna.get_all_study_names(storage)
                 hint = ", ".join(names[-5:]) or "none"
-                raise InputError(f"no run {name!r} in {masked(str(storage.url))}; the latest there: {hint}") from e
+                raise InputError(f"no run {name!r} in {masked(str(storage.url))}; the latest runs: {hint}") from e
             if "config" not in record.study.user_attrs:
                 raise _not_ours(name, record.url)
         return record
 
     @property
     def name(self) -> str:
+        """Name of the run."""
         return str(self.study.study_name)
 
     @property
     def config(self) -> RunConfig:
-        """What the run is: equal for the command that resumes it."""
+        """The run's configuration, which is equal for every command that resumes it."""
         return RunConfig.from_dict(self.study.user_attrs.get("config", {}))
 
     @property
     def about(self) -> dict[str, Any]:
+        """Versions, names and paths of the run."""
         return dict(self.study.user_attrs.get("about", {}))
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The final document, once the run is finished; None again where trials were added since."""
+        """The final document of a finished run; None if trials were added since."""
         result: dict[str, Any] | None = self.study.user_attrs.get("result")
         if result is None or result.get("run", {}).get("trials") in (None, len(self.trials())):
             return result
         return None
 
     def finish(self, result: dict[str, Any]) -> None:
+        """Store the final document."""
         self.set("result", result)
 
     def delete(self) -> None:
-        """Delete the run and its trials for good.  Raises PromptSearchError when the storage cannot be written."""
+        """Delete the run and its trials permanently.
+
+        Raises:
+            PromptSearchError: The storage cannot be written.
+        """
         import optuna
 
         with self.recording():
             optuna.delete_study(study_name=self.name, storage=self.storage)
 
     def set(self, key: str, value: Any) -> None:
-        """Keep a study attribute.  Raises PromptSearchError when the storage cannot be written."""
+        """Set a study attribute.
+
+        Raises:
+            PromptSearchError: The storage cannot be written.
+        """
         with self.recording():
             self.study.set_user_attr(key, value)
 
     def get(self, key: str) -> Any:
-        """A study attribute, or None."""
+        """Return a study attribute, or None."""
         return self.study.user_attrs.get(key)
 
     def attribute_names(self) -> Iterable[str]:
-        """The names of all study attributes."""
+        """Return the names of all study attributes."""
         return self.study.user_attrs.keys()
 
     def trials(self) -> list[tuple[PromptSet, Score]]:
-        """What was scored and recorded, in order."""
+        """Return the scored sets of all trials, in order."""
         return [(t.prompt_set, t.score) for t in self.all_trials() if t.score is not None]
 
     def all_trials(self, anew: bool = False) -> list[Trial]:
-        """Every trial by its number, those in hand among them; failed ones (retried under another number) are not.
+        """Return all trials in the order of their numbers, including running ones, without failed ones.
 
-        They are read where their numbers by state are not what this process saw or wrote last: trials only go forward
-        from one state to the next, so that equal numbers are the same trials.  Who has one in hand may change
-        without; `anew` reads in any case.
+        The trials are read again only if the number of trials in some state has changed since this process last read
+        or wrote them. That is enough, because the state of a trial only moves forward; only its owner may change.
+
+        Args:
+            anew: Whether to read them in any case.
         """
         with self.recording():
             now = rows.counts(self.storage, self.study._study_id)
             if anew or now != self._counts:
                 self._read()
-                self._counts = now  # of before: what changed since will be read the next time
+                self._counts = now  # counted before reading, so that later changes are noticed next time
         return [self._seen[number] for number in sorted(self._seen)]
 
     @property
     def numbers(self) -> frozenset[int]:
-        """The numbers of all trials that `all_trials` gave last, or that were written since."""
+        """The numbers of all trials that were last read, or written since."""
         return frozenset(self._seen)
 
     def _read(self) -> None:
@@ -219,11 +250,19 @@ class RunRecord:
                 self.safe = max(self.safe, t.number)
 
     def claim(self, new: Sequence[tuple[PromptSet, rows.NewTrial]], total: int) -> list[Trial]:
-        """Write trials in hand, or the first of them where there would be more than `total`; under the lock."""
+        """Write running trials; the caller must hold the storage's lock and have called `all_trials`.
+
+        Args:
+            new: The sets and their trials.
+            total: Largest number of trials in the run; if fewer are left, only the first ones are written.
+
+        Returns:
+            The trials that were written.
+        """
         from optuna.trial import TrialState
 
         counts = self._counts
-        assert counts is not None  # whoever claims has looked
+        assert counts is not None  # set by `all_trials`
         first = counts.total()
         room = max(0, total - (first - counts[TrialState.FAIL] - counts[TrialState.PRUNED]))
         new = new[:room]
@@ -239,7 +278,7 @@ class RunRecord:
         return trials
 
     def complete(self, scored: Sequence[tuple[Trial, Score]]) -> None:
-        """Write the scores of trials in hand, all at once; a trial that was given to another is left to it."""
+        """Finish running trials with their scores in one transaction, except those that another worker has taken."""
         from optuna.trial import TrialState
 
         done = {t.trial_id: (self.values_of(t.prompt_set, score), score.to_dict()) for t, score in scored}
@@ -254,7 +293,13 @@ class RunRecord:
             self._counts[TrialState.COMPLETE] += len(ours)
 
     def add(self, results: Iterable[tuple[PromptSet, Score]], step: int, evaluations: int) -> None:
-        """Record scored sets as complete trials, with how many sets the search had scored by then."""
+        """Record scored sets as finished trials.
+
+        Args:
+            results: The sets and their scores.
+            step: Number of the round.
+            evaluations: Number of sets that the search had scored by then.
+        """
         new = [
             rows.NewTrial({**_attrs(s, step), **v.to_dict(), "evaluations": evaluations}, values=self.values_of(s, v))
             for s, v in results
@@ -267,21 +312,21 @@ class RunRecord:
         self.safe = max(self.safe, *(number for _, number in written))
 
     def value_of(self, score: Score) -> float:
-        """What Optuna compares the study's trials by."""
+        """Return the value by which Optuna compares trials."""
         if self._objective is None:
             self._objective = get_objective(self.config.search.objective)
         return float(getattr(score, self._objective.figure))
 
     def values_of(self, prompt_set: PromptSet, score: Score) -> list[float]:
-        """What Optuna keeps of a trial: with several aims also fluency and the number of words."""
+        """Return the values of a trial: the objective's and, with several aims, fluency and number of words."""
         if len(self.study.directions) == 1:
             return [self.value_of(score)]
-        assert score.fluency is not None  # several aims have fluency among them
+        assert score.fluency is not None  # fluency is one of several aims
         return [self.value_of(score), score.fluency, words(prompt_set)]
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Turns what the database says into one line that names the last trial which is safe."""
+        """Turn errors of the database into a PromptSearchError that names the last recorded trial."""
         import optuna
         import sqlalchemy.exc
 
@@ -289,14 +334,14 @@ class RunRecord:
             yield
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as e:
             last = self._last_safe()
-            safe = f"trial {last} is the last that is safe" if last >= 0 else "no trial was recorded yet"
+            safe = f"trial {last} is the last recorded one" if last >= 0 else "no trial was recorded yet"
             raise PromptSearchError(
-                f"run {self.name!r} cannot be recorded in {self.url} ({reason_of(e)}); {safe}: "
-                "put that right, and the same command again resumes"
+                f"run {self.name!r} cannot be recorded in {self.url} ({reason_of(e)}); {safe}; "
+                "solve the problem and run the same command again to resume"
             ) from e
 
     def _last_safe(self) -> int:
-        """The highest number among the finished trials, as far as it can be read."""
+        """Return the highest number of a finished trial, as far as it can be read."""
         import optuna
         import sqlalchemy.exc
 
@@ -307,11 +352,11 @@ class RunRecord:
 
 
 def _name(study: optuna.Study, figures: list[str]) -> None:
-    """What the values of its trials are, for the plots of Optuna and of its dashboard."""
+    """Name the values of a study's trials, for the plots of Optuna and its dashboard."""
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental
+        warnings.simplefilter("ignore")  # Optuna warns that this function is experimental
         study.set_metric_names(figures)
 
 
@@ -320,7 +365,7 @@ def _attrs(prompt_set: PromptSet, step: int) -> dict[str, Any]:
 
 
 def _score(attrs: Mapping[str, Any]) -> Score:
-    """The figures that this version knows; others that an attribute names are passed over."""
+    """Return the score stored in a trial's attributes, ignoring fields that this version does not know."""
     return Score(**{f.name: attrs[f.name] for f in dataclasses.fields(Score) if f.name in attrs})
 
 
@@ -337,7 +382,8 @@ def _readable(url: str) -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as e:
         raise PromptSearchError(
-            f"--storage {url} cannot be used ({reason_of(e)}); put that right, or name another, e.g. sqlite:///runs.db"
+            f"--storage {url} cannot be used ({reason_of(e)}); solve the problem, or name another, e.g. "
+            "sqlite:///runs.db"
         ) from e
 
 

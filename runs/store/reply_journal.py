@@ -1,4 +1,4 @@
-"""What was replied at each step of a run, kept in its study."""
+"""Stores a language model's replies in the run's study."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ PREFIX = "replies "
 
 
 class StudyJournal:
-    """Raw replies by step, as study attributes "replies WORKER.TOLD", each written once.
+    """The raw replies of each step, as study attributes "replies WORKER.TRIALS" that are written once.
 
-    journal = StudyJournal(record)
-    journal.put("0.24", {"replies": [["a dark photo of a {}."]]})
+        journal = StudyJournal(record)
+        journal.put("0.24", {"replies": [["a dark photo of a {}."]]})
+
+    Args:
+        record: The run.
     """
 
     def __init__(self, record: Record) -> None:
@@ -24,11 +27,14 @@ class StudyJournal:
         }
 
     def get(self, key: str) -> Any:
+        """Return what was stored for a step, or None."""
         return self._kept.get(key)
 
     def put(self, key: str, value: Any) -> None:
+        """Store the replies of a step."""
         self._record.set(PREFIX + key, value)
         self._kept[key] = value
 
     def keys(self) -> Iterable[str]:
+        """Return the steps with stored replies."""
         return self._kept.keys()

@@ -1,4 +1,4 @@
-"""A run's bank as a study stores it."""
+"""Stores a run's bank in its study, and restores it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from promptsearch.search import SEARCHERS, Space
 
 
 def bank_to_dict(bank: Bank) -> dict[str, Any]:
-    """A bank as plain data: its templates, or its grammar and the templates beside it."""
+    """Return a bank as a JSON-serialisable dict: its templates, or its grammar and the templates outside it."""
     data: dict[str, Any] = {"name": bank.name, "class_names": {k: list(v) for k, v in bank.class_names.items()}}
     if bank.grammar is None:
         return {**data, "templates": [str(t) for t in bank.templates]}
@@ -20,7 +20,11 @@ def bank_to_dict(bank: Bank) -> dict[str, Any]:
 
 
 def bank_from_dict(data: Mapping[str, Any]) -> Bank:
-    """What `bank_to_dict` gave.  Raises InputError for anything else."""
+    """Make a bank from the result of `bank_to_dict`.
+
+    Raises:
+        InputError: The data is invalid.
+    """
     class_names = {k: tuple(v) for k, v in data["class_names"].items()}
     plain: dict[Template, int | None] = {Template(t): None for t in data["templates"]}
     if "grammar" not in data:
@@ -30,20 +34,26 @@ def bank_from_dict(data: Mapping[str, Any]) -> Bank:
 
 
 def restore_bank(record: RunRecord) -> Bank:
-    """The bank of a run, so that any machine can go on with it.
+    """Restore the bank of a run, so that any machine can resume it.
+
+    Args:
+        record: The run.
 
     Raises:
-        InputError: this version makes another bank of what is stored, or has no such searcher.
+        InputError: This version makes a different bank of the stored data, or does not know the searcher.
     """
     config, kept = record.config, record.get("bank")
     if config.command not in SEARCHERS:
         raise InputError(
-            f"run {record.name!r} was made by {config.command}, which is no searcher of this version; "
-            f"go on with it by its own command, `promptsearch {config.command} … --study {record.name}`"
+            f"run {record.name!r} was made by {config.command}, which is not a searcher of this version; "
+            f"resume it with its own command, `promptsearch {config.command} … --study {record.name}`"
         )
     if kept is None:
-        raise InputError(f"run {record.name!r} holds no bank yet; give its own command again")
+        raise InputError(f"run {record.name!r} has no stored bank yet; run its own command again")
     bank = bank_from_dict(kept)
     if config.bank is None or bank.hash != config.bank.hash:
-        raise InputError(f"run {record.name!r}: its bank {bank.name!r} cannot be made again by this version")
+        raise InputError(
+            f"run {record.name!r}: this version makes a different bank of {bank.name!r}; resume it with the version of "
+            "promptsearch that made it"
+        )
     return bank
