@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E402
+import signal
+import threading
+
+# Ctrl-C while this is imported ends the process as it ends any other; there is nobody yet to say it in a line.
+_INTERRUPT = signal.getsignal(signal.SIGINT)
+if (_MAIN_THREAD := threading.current_thread() is threading.main_thread()) and callable(_INTERRUPT):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import contextlib
+import errno
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -23,6 +34,7 @@ from promptsearch.commands.examples import example
 from promptsearch.commands.explore import explore
 from promptsearch.commands.export import export
 from promptsearch.commands.features import features
+from promptsearch.commands.last_line import after_interrupt, describe, give_up_stdout, write_anything
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
@@ -55,6 +67,19 @@ class _Group(click.Group):
             with formatter.section(section):
                 formatter.write_dl([(f"{command.name:10}", line) for command, line in lines.items()])
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """The whole command line, from its first argument to what is left to be written at its end."""
+        try:
+            write_anything()
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            _interrupted()
+        except Exception as e:
+            _last_line(e)
+
     def invoke(self, ctx: click.Context) -> Any:
         warnings.showwarning = _one_line_warning
         try:
@@ -69,8 +94,29 @@ class _Group(click.Group):
 
             raise (_WrongInput if isinstance(e, InputError) else click.ClickException)(printable(e)) from e
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command again resumes", err=True)
-            sys.exit(130)
+            _interrupted()
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except Exception as e:
+            _last_line(e)
+
+
+def _interrupted() -> NoReturn:
+    with contextlib.suppress(OSError):
+        click.echo("interrupted; the same command again resumes", err=True)
+    sys.exit(130)
+
+
+def _last_line(error: Exception) -> NoReturn:
+    """What nobody foresaw, in a line: a library's error, a full disk, Ctrl-C that an import made another error of."""
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        raise error  # whoever read the output has read enough; click ends quietly
+    if after_interrupt(error):
+        _interrupted()
+    with contextlib.suppress(OSError):
+        click.echo(f"Error: {describe(error)}", err=True)
+    give_up_stdout()
+    sys.exit(1)
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -156,6 +202,9 @@ SECTIONS: dict[str, dict[click.Command, str]] = {
 for section in SECTIONS.values():
     for command in section:
         main.add_command(command)
+
+if _MAIN_THREAD and callable(_INTERRUPT):
+    signal.signal(signal.SIGINT, _INTERRUPT)
 
 
 if __name__ == "__main__":
