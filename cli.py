@@ -80,6 +80,13 @@ class _Group(click.Group):
         except Exception as e:
             _last_line(e)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """As click's, which would say "Aborted!" of Ctrl-C here."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            _interrupted()
+
     def invoke(self, ctx: click.Context) -> Any:
         warnings.showwarning = _one_line_warning
         try:

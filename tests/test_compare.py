@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from optuna.trial import TrialState
 from promptsearch import plugins
 from promptsearch.cli import main
 from promptsearch.config import RunConfig
+from promptsearch.evaluators.cache.store import read_block
 from promptsearch.evaluators.stats.intervals import crossed_interval
 from promptsearch.runs import RunRecord
 from promptsearch.runs.compare.cells import Cell, Cells
@@ -350,3 +352,47 @@ def test_intervals_over_draws_and_pictures_cover() -> None:
     assert one.value == 0.5 and one.high - one.low == pytest.approx(
         2 * 1.96 * np.std([0, 1, 1, 0], ddof=1) / 2, rel=1e-3
     )
+
+
+def _flip(data: bytes) -> bytes:
+    """One bit of a weight."""
+    return data[:-5] + bytes([data[-5] ^ 0x40]) + data[-4:]
+
+
+DAMAGE = {
+    "a flipped bit": _flip,
+    "a flipped bit of the header": lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:],
+    "a flipped length": lambda data: bytes([data[0] ^ 0xFF]) + data[1:],
+    "truncated": lambda data: data[: len(data) // 2],
+    "truncated in the header": lambda data: data[:20],
+    "empty": lambda data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "longer": lambda data: data + b"x",
+    "a web page": lambda data: b"<!doctype html><html></html>",
+    "no checksum": lambda data: __import__("safetensors.numpy").numpy.save({"row 0": np.eye(4, 8, dtype=np.float32)}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_cell_is_computed_again(made: list[str], tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    args = [*made, "--methods", "single,random", "--shots", "1", "--seeds", "1"]
+    first = document(args)
+    files = sorted((tmp_path / "home" / "learnt").rglob("*.safetensors"))
+    assert len(files) == 4
+    before = read_block(files[0]).arrays
+    files[0].write_bytes(damage(files[0].read_bytes()))
+    again = run([*args, "--json"])
+    assert "is computed again" in again.stderr and str(files[0]) in again.stderr
+    assert timeless(json.loads(again.stdout)) == timeless(first)
+    after = read_block(files[0]).arrays
+    assert after.keys() == before.keys() and all(np.array_equal(after[k], before[k]) for k in before)
+    assert "computed again" not in run([*args, "--json"]).stderr
+
+
+def test_the_file_of_another_cell_is_not_taken_for_it(made: list[str], tmp_path: Path) -> None:
+    args = [*made, "--methods", "single,random", "--shots", "1", "--seeds", "1"]
+    first = document(args)
+    one, other, *_ = sorted((tmp_path / "home" / "learnt").rglob("*.safetensors"))
+    one.write_bytes(other.read_bytes())
+    again = run([*args, "--json"])
+    assert "it holds another cell" in again.stderr and timeless(json.loads(again.stdout)) == timeless(first)

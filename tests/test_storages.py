@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from trial_runs import PROBLEM, document, prepare, recorded, run, start
+from trial_runs import DROP, PROBLEM, document, prepare, recorded, run, start
 
 from promptsearch.runs import default_storage, open_storage
 
@@ -44,11 +44,6 @@ def test_urls_that_are_none(command, tmp_path: Path) -> None:
         assert "sqlite:///runs.db" in run(*command(url), code=2).stderr
 
 
-#: Root may write what its permissions forbid; a process without DAC_OVERRIDE and DAC_READ_SEARCH may not, like
-#: everybody else. What is dropped here is gone from the program that is executed next.
-DROP_CAPABILITIES = "import ctypes; [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]"
-
-
 def test_a_file_that_may_only_be_read_can_be_listed_and_not_written(command, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     db = folder / "runs.db"
@@ -57,14 +52,14 @@ def test_a_file_that_may_only_be_read_can_be_listed_and_not_written(command, tmp
         file.chmod(0o444)
     folder.chmod(0o555)
     try:
-        process = start(*command(db, 8), first=DROP_CAPABILITIES)
+        process = start(*command(db, 8), first=DROP)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 1 and "readonly" in err.replace("-", "").replace(" ", ""), err
         assert len(err.strip().splitlines()) == 1 and not out
         page = tmp_path / "report.html"
         others = (["report", "r", "-o", page], ["export", "r", "--to", "bank"])
         for args in (["runs", "list"], ["runs", "best", "r"], *others):
-            reading = start(*args, "--storage", db, first=DROP_CAPABILITIES)
+            reading = start(*args, "--storage", db, first=DROP)
             out, err = reading.communicate(timeout=60)
             assert reading.returncode == 0 and out and not err, (args, err)
     finally:

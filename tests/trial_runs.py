@@ -59,6 +59,11 @@ FIRST = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL)"
 COMMAND = "os.execv(sys.executable, [sys.executable, '-m', 'promptsearch', *sys.argv[1:]])"
 
 
+#: Root may write what its permissions forbid; a process without DAC_OVERRIDE and DAC_READ_SEARCH may not, like
+#: everybody else. What is dropped here is gone from the program that is executed next.
+DROP = "import ctypes; [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]"
+
+
 def start(*args: object, first: str = "pass", **env: str) -> subprocess.Popen[str]:
     """A command in a process of its own, which runs the code `first` before."""
     path = os.pathsep.join(p for p in sys.path if p)

@@ -110,14 +110,21 @@ def read_block(path: Path) -> Block:
     return Block(arrays, about["key"], about["meta"], path)
 
 
-def write_block(folder: Path, key: dict[str, Any], arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> Path:
-    """Write one block atomically; the file's name is the hash of its content.
+def write_block(
+    folder: Path,
+    key: dict[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    meta: dict[str, Any],
+    name: str | None = None,
+) -> Path:
+    """Write one block atomically, with a checksum that `read_block` verifies.
 
     Args:
         folder: Folder to write to, created if needed.
         key: Key of the shelf.
         arrays: Arrays by name.
         meta: Further JSON-serialisable data.
+        name: The file's name; by default the hash of its content.
 
     Returns:
         The file.
@@ -133,7 +140,7 @@ def write_block(folder: Path, key: dict[str, Any], arrays: Mapping[str, np.ndarr
     checksum = _checksum(arrays, about)
     data = save({k: np.asarray(v, order="C") for k, v in arrays.items()}, {"promptsearch": about, "checksum": checksum})
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{checksum[:24]}.safetensors"
+    target = folder / (name or f"{checksum[:24]}.safetensors")
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as f:

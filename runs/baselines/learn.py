@@ -50,7 +50,7 @@ def run_training(
         file: where what was learnt is written (safetensors).
         rate: rates the texts that were decoded, if a language model is to.
         progress: told of what takes long.
-        again: whether to train a finished run again where `file` is gone.
+        again: whether to train a finished run again where `file` is gone or damaged.
 
     Returns:
         The result, which is recorded too.
@@ -62,7 +62,7 @@ def run_training(
 
     started = time.perf_counter()
     known = record.result
-    if known is not None and not (again and not file.exists()):
+    if known is not None and not (again and not _whole(file)):
         return RunResult.from_dict(known)
     config = record.config
     task = problem.task(config.search.shots, config.search.seed)
@@ -85,6 +85,17 @@ def run_training(
         result = RunResult.from_dict(known)
     checkpoint.remove()
     return result
+
+
+def _whole(file: Path) -> bool:
+    """Return whether what was learnt is still there as it was written."""
+    from promptsearch.search.gradient import Learned
+
+    try:
+        Learned.load(file)
+    except InputError:
+        return False
+    return True
 
 
 def test_learnt(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
-from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.evaluators.cache.store import CacheWarning, digest_of, read_block, write_block
 from promptsearch.runs.store.heartbeat import Heartbeat, retry_stale
 from promptsearch.runs.store.process_id import is_dead, this_process
 from promptsearch.runs.store.record import RunRecord
@@ -59,6 +57,7 @@ class Cells:
     the storage's lock before it computes it. The cell of a process that died is computed again (a training resumes from
     its checkpoint): at once if the process was on this machine, otherwise when its heartbeat has stopped. Machines that
     share a comparison should share `folder` too; otherwise each computes the cells whose arrays it does not have.
+    A file whose checksum does not match is deleted with a warning, and its cell computed again.
 
     Args:
         record: The comparison's study; None in a worker that only computes.
@@ -68,6 +67,7 @@ class Cells:
     def __init__(self, record: RunRecord | None, folder: Path) -> None:
         self._record, self.folder = record, folder
         self._heartbeat = None if record is None else Heartbeat(record.storage)
+        self._verified: dict[Path, tuple[int, int]] = {}  # when it was written, its size
 
     @property
     def record(self) -> RunRecord:
@@ -87,7 +87,7 @@ class Cells:
         with self.record.recording():
             trials = self.record.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         found = {t.user_attrs["key"]: t.user_attrs["figures"] for t in trials if "key" in t.user_attrs}
-        return {key: figures for key, figures in found.items() if self._file(key).exists()}
+        return {key: figures for key, figures in found.items() if self._whole(self._file(key))}
 
     def count(self) -> int:
         """Return the number of finished cells in the study, including those of earlier comparisons."""
@@ -112,7 +112,7 @@ class Cells:
             trials = record.study.get_trials(deepcopy=False, states=states)
             for t in (t for t in trials if t.user_attrs.get("key") == cell.key):
                 if t.state == TrialState.COMPLETE:
-                    if self._file(cell.key).exists():
+                    if self._whole(self._file(cell.key)):
                         return None
                     continue
                 owner = t.user_attrs["owner"] if t.state == TrialState.RUNNING else None  # waiting trials have no owner
@@ -162,10 +162,17 @@ class Cells:
         return True
 
     def arrays(self, cell: Cell) -> dict[str, np.ndarray]:
-        """Return the arrays of a finished cell."""
-        from safetensors.numpy import load_file
+        """Return the arrays of a finished cell.
 
-        return load_file(self._file(cell.key))
+        Raises:
+            PromptSearchError: Their file is gone, or damaged.
+        """
+        arrays = self._read(self._file(cell.key))
+        if arrays is None:
+            raise PromptSearchError(
+                f"{self.folder}: what {cell} learnt is gone; give the same command again, which computes it again"
+            )
+        return arrays
 
     def keep_predictions(self, cell: Cell, predictions: np.ndarray) -> None:
         """Store a cell's predictions (n,) on the test pictures, for methods whose predictions are slow to compute.
@@ -177,10 +184,8 @@ class Cells:
 
     def predictions(self, cell: Cell) -> np.ndarray | None:
         """Return the predictions stored for the cell's current arrays, or None."""
-        from safetensors.numpy import load_file
-
-        file = self._predictions(cell)
-        return load_file(file)["predictions"] if file.exists() else None
+        arrays = self._read(self._predictions(cell))
+        return None if arrays is None else arrays["predictions"]
 
     def checkpoint(self, cell: Cell) -> Path:
         """Return the file in which a training of this cell saves its state."""
@@ -192,20 +197,38 @@ class Cells:
     def _predictions(self, cell: Cell) -> Path:
         return self._file(cell.key).with_suffix(".test")
 
-    def _write(self, file: Path, cell: Cell, arrays: dict[str, np.ndarray]) -> None:
-        from safetensors.numpy import save
-
-        temporary = None
+    def _whole(self, file: Path) -> bool:
+        """Whether a file is there and what was written; each is read once as long as it is not written again."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder)
-            with os.fdopen(handle, "wb") as f:
-                f.write(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-            os.replace(temporary, file)
+            stat = file.stat()
+        except OSError:
+            return False
+        now = (stat.st_mtime_ns, stat.st_size)
+        if self._verified.get(file) != now:
+            if self._read(file) is None:
+                return False
+            self._verified[file] = now
+        return True
+
+    def _read(self, file: Path) -> dict[str, np.ndarray] | None:
+        """The arrays of a file, or None where there is none or it is damaged; that one is deleted."""
+        try:
+            block = read_block(file)
+            if digest_of(block.key)[:16] != file.stem:
+                raise ValueError("it holds another cell")
+            return block.arrays
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, OSError, RuntimeError) as e:
+            message = f"{file}: {e}; what the comparison learnt there is computed again"
+            warnings.warn(message, CacheWarning, stacklevel=3)
+            file.unlink(missing_ok=True)
+            return None
+
+    def _write(self, file: Path, cell: Cell, arrays: dict[str, np.ndarray]) -> None:
+        try:
+            write_block(self.folder, asdict(cell), arrays, {}, file.name)
         except OSError as e:
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
             raise PromptSearchError(
                 f"{self.folder}: the result of {cell} cannot be written ({e.strerror or e}); "
                 "free some space, or set PROMPTSEARCH_HOME, and run the same command again"

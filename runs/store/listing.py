@@ -38,4 +38,3 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
         row["test"] = result["winner"]["test"]["accuracy"] if result and "winner" in result else None
         rows.append(row)
     return rows
-

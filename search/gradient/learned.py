@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,13 +42,15 @@ class Learned:
         Raises:
             InputError: The file cannot be written.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         meta = {"losses": self.losses, "steps": self.steps, "about": {**self.about, **(about or {})}}
-        arrays = {"class_weights": self.class_weights, **self.tensors}
+        arrays = {k: np.ascontiguousarray(v) for k, v in {"class_weights": self.class_weights, **self.tensors}.items()}
+        header = json.dumps(meta)
+        data = save(arrays, {"promptsearch": header, "checksum": _checksum(arrays, header)})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, {"promptsearch": json.dumps(meta)})
+            path.write_bytes(data)
         except OSError as e:
             raise InputError(f"--save {path}: cannot be written ({e.strerror or e})") from e
 
@@ -55,19 +59,35 @@ class Learned:
         """Read a file written by `save`.
 
         Raises:
-            InputError: The file does not exist or was not written by `save`.
+            InputError: The file does not exist, is damaged or was not written by `save`.
         """
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, "np") as f:
-                meta = json.loads((f.metadata() or {})["promptsearch"])
+                header = f.metadata() or {}
+                meta = json.loads(header["promptsearch"])
                 tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  (no mapping)
+            if header.get("checksum") not in (
+                None,
+                _checksum(tensors, header["promptsearch"]),
+            ):  # None: earlier versions
+                raise InputError(f"{path}: is damaged (its checksum does not match); delete it and train again")
             return cls(tensors.pop("class_weights"), tensors, meta["losses"], meta["steps"], meta["about"])
         except FileNotFoundError as e:
             raise InputError(f"{path}: no such file") from e
-        except (SafetensorError, OSError, KeyError, ValueError) as e:
+        except InputError:
+            raise
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
             raise InputError(f"{path}: does not contain a learnt prompt; use a file written with --save") from e
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], header: str) -> str:
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def score_weights(

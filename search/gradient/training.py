@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,20 +112,33 @@ class Checkpoint:
             return None
         try:
             state = torch.load(self.path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as e:
+        except Exception as e:  # a damaged file may raise anything that the unpickler and its classes raise
             raise PromptSearchError(f"checkpoint {self.path} is damaged; delete it to start again") from e
         if not isinstance(state, dict) or state.get("key") != self.key:
             raise InputError(f"checkpoint {self.path} is of a training with other options; delete it to start again")
         return state
 
     def save(self, **state: Any) -> None:
-        """Replace the file by one with this state."""
+        """Replace the file by one with this state.
+
+        Raises:
+            PromptSearchError: The file cannot be written; the one before it is left as it was.
+        """
         import torch
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        torch.save({"key": self.key, **state}, part)
-        os.replace(part, self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"key": self.key, **state}, part)
+            os.replace(part, self.path)
+        except (OSError, RuntimeError) as e:  # torch's own writer raises the latter where a disk is full
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e).splitlines()[0][:200]
+            raise PromptSearchError(
+                f"checkpoint {self.path} cannot be written ({reason}); make room there, or set PROMPTSEARCH_HOME, "
+                "and give the same command again: it goes on from the last checkpoint"
+            ) from e
 
     def remove(self) -> None:
         """Delete the file if it exists."""
