@@ -77,6 +77,8 @@ class _Group(click.Group):
                 sys.stdout.flush()
         except KeyboardInterrupt:
             _interrupted()
+        except (click.exceptions.Exit, click.ClickException, click.Abort):  # of `standalone_mode=False`
+            raise
         except Exception as e:
             _last_line(e)
 

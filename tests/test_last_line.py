@@ -50,7 +50,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("encoding", "command"),
-    [("latin-1", "show"), ("cp1252", "list"), ("ascii", "best"), ("ascii", "list --json"), ("cp932", "show --json")],
+    [
+        ("latin-1", "show"),
+        ("cp1252", "list"),
+        ("ascii", "best"),
+        ("latin-1", "list --json"),
+        ("cp932", "show --json --quiet"),
+    ],
 )
 def test_what_an_encoding_lacks_is_replaced(kept: Path, command: str, encoding: str) -> None:
     name, *json_option = command.split()
