@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import io
+import json
+import logging
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +37,19 @@ _POLICY = (
 )
 
 
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",  # the address has the token in it
+    "X-Content-Type-Options": "nosniff",
+}
+#: Seconds that open connections have after Ctrl-C.
+GRACE = 1
+
+log = logging.getLogger(__name__)
+
+
 def bind(port: int) -> socket.socket:
     """Open a listening socket on the loopback interface.
 
@@ -56,25 +74,32 @@ def bind(port: int) -> socket.socket:
     return sock
 
 
-def build_app(explorer: Explorer, bank: Bank, heading: str, picture: Picture | None = None) -> Starlette:
+def build_app(
+    explorer: Explorer, bank: Bank, heading: str, picture: Picture | None = None, token: str = ""
+) -> Starlette:
     """Build the web application: the page, its scripts, the scoring endpoint and the pictures.
+
+    Only the page itself may use it: a request that a page of another origin makes is refused, and so is one without
+    the token.
 
     Args:
         explorer: Scores what is typed.
         bank: Bank whose templates the page lists.
         heading: Model, data set and draw in one line.
         picture: Returns a training picture by its index, or None if only features are available.
+        token: First part of every path, which nobody else can guess; by default there is none.
 
     Returns:
-        A Starlette application.
+        A Starlette application; `app.state.computing` counts the questions that are being computed.
     """
     import jinja2
     from plotly.offline import get_plotlyjs
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, JSONResponse, Response
-    from starlette.routing import Route
+    from starlette.routing import Mount, Route
 
     folder = resources.files("promptsearch.reports") / "page"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -89,66 +114,152 @@ def build_app(explorer: Explorer, bank: Bank, heading: str, picture: Picture | N
     )
     scripts = {"explore.js": (folder / "explore.js").read_text("utf-8"), "plotly.js": get_plotlyjs()}
 
-    def page(request: Request) -> Response:
-        return HTMLResponse(html, headers={"Content-Security-Policy": _POLICY})
+    async def page(request: Request) -> Response:
+        return HTMLResponse(html)
 
-    def script(request: Request) -> Response:
-        return Response(scripts[request.url.path.strip("/")], media_type="text/javascript")
+    async def script(request: Request) -> Response:
+        return Response(scripts[request.url.path.rpartition("/")[2]], media_type="text/javascript")
 
-    def templates(request: Request) -> Response:
+    async def templates(request: Request) -> Response:
         return JSONResponse({"templates": [str(t) for t in bank.templates[:LISTED]], "all": len(bank)})
 
     async def look(request: Request) -> Response:
-        from starlette.concurrency import run_in_threadpool
-
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return JSONResponse({"error": "send application/json"}, status_code=415)
         try:
             asked = await _question(request)
-            return JSONResponse(await run_in_threadpool(explorer.look, **asked))
+            app.state.computing += 1
+            try:
+                return JSONResponse(await _in_thread(lambda: explorer.look(**asked)))
+            finally:
+                app.state.computing -= 1
+        except _NotJSON as e:
+            return JSONResponse({"error": str(e)}, status_code=400)
         except PromptSearchError as e:
             return JSONResponse({"error": str(e)}, status_code=422)
+        except ClientDisconnect:
+            return Response(status_code=400)  # there is nobody to read it
 
-    def one_picture(request: Request) -> Response:
-        try:
+    async def one_picture(request: Request) -> Response:
+        def png() -> bytes:
             if picture is None:
                 raise InputError("this data set has features but no pictures")
             buffer = io.BytesIO()
             picture(request.path_params["index"]).save(buffer, "PNG")
+            return buffer.getvalue()
+
+        try:
+            data = await _in_thread(png)
         except PromptSearchError as e:
             return JSONResponse({"error": str(e)}, status_code=404)
-        return Response(buffer.getvalue(), media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+        except (LookupError, OverflowError, ValueError):
+            return JSONResponse({"error": "there is no such picture"}, status_code=404)
+        return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
-    return Starlette(
-        routes=[
-            Route("/", page),
-            Route("/explore.js", script),
-            Route("/plotly.js", script),
-            Route("/bank", templates),
-            Route("/look", look, methods=["POST"]),
-            Route("/picture/{index:int}", one_picture),
-        ],
+    async def failed(request: Request, error: Exception) -> Response:
+        log.debug("%s", request.url.path, exc_info=error)
+        return JSONResponse({"error": f"unexpected {type(error).__name__}: {str(error)[:300]}"}, status_code=500)
+
+    routes = [
+        Route("/", page),
+        Route("/explore.js", script),
+        Route("/plotly.js", script),
+        Route("/bank", templates),
+        Route("/look", look, methods=["POST"]),
+        Route("/picture/{index:int}", one_picture),
+    ]
+    app = Starlette(
+        routes=[Mount(f"/{token}", routes=routes)] if token else routes,
         # Refuse other Host headers: they come from pages that point their own name at this address (DNS rebinding).
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(_SameOrigin)],
+        exception_handlers={Exception: failed},
     )
+    app.state.computing = 0
+    return app
+
+
+class _NotJSON(Exception):
+    """A request whose body is no JSON."""
+
+
+class _SameOrigin:
+    """Middleware that refuses what a page of another origin asks, and forbids browsers to hand answers to one."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        from starlette.datastructures import Headers, MutableHeaders
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] != "http":  # there is no web socket here
+            return
+
+        async def guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        headers = Headers(scope=scope)
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        visited = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"  # a link that was followed
+        if origin not in (None, f"http://{headers.get('host')}") or (
+            site not in ("same-origin", "none") and not visited
+        ):
+            await PlainTextResponse("pages of other origins may not use this", 403)(scope, receive, guarded)
+            return
+        await self.app(scope, receive, guarded)
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """Return what `work` returns, run in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: Exception | None) -> None:
+        if future.done():  # the client has left
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except Exception as e:  # raised where the result is waited for
+            failure = e
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future
 
 
 async def _question(request: Request) -> dict[str, Sequence[str]]:
     """Read a request of the form {"templates": [...], "against": [...]}.
 
     Raises:
+        _NotJSON: The body is not JSON, or is nested too deeply.
         InputError: The request is too large or has another form.
     """
-    body = b""
+    body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > ASKED:
             raise InputError(f"the request is larger than {ASKED} bytes; enter fewer templates")
-    import json
-
     try:
-        data = json.loads(body)
+        data = json.loads(bytes(body))
     except ValueError as e:
-        raise InputError(f"the request is not JSON: {e}") from e
-    if not isinstance(data, dict) or not all(isinstance(v, list) for v in data.values()) or "templates" not in data:
+        raise _NotJSON(f"the request is not JSON: {e}") from e
+    except RecursionError as e:
+        raise _NotJSON("the request is nested too deeply") from e
+    if (
+        not isinstance(data, dict)
+        or "templates" not in data
+        or not all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in data.values())
+    ):
         raise InputError(
             'send {"templates": [...]}, and "against": [...] to compare with other prompts than the hand-written one'
         )
@@ -156,7 +267,12 @@ async def _question(request: Request) -> dict[str, Sequence[str]]:
 
 
 def make_server(app: Starlette) -> Any:
-    """Return a uvicorn server; its `run(sockets=[bind(port)])` serves until `should_exit` is set or Ctrl-C."""
+    """Return a uvicorn server; its `run(sockets=[bind(port)])` serves until `should_exit` is set or Ctrl-C.
+
+    It says nothing of requests that are malformed or cut off, and waits `GRACE` seconds for those that are open.
+    """
     import uvicorn
 
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE)
+    )

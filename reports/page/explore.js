@@ -72,7 +72,7 @@
       change.textContent = `${found.names[before]} → ${found.names[after]}`;
       if (pictures) {
         const image = document.createElement("img");
-        image.src = `/picture/${index}`;
+        image.src = `picture/${index}`;
         image.alt = `training picture ${index}: ${found.names[truth]}`;
         caption.append(name, change);
         box.append(image, caption);
@@ -92,7 +92,7 @@
       return;
     }
     try {
-      const answer = await fetch("/look", {
+      const answer = await fetch("look", {
         method: "POST", headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ templates: typed(), against }),
       });
@@ -150,7 +150,7 @@
   try {
     if (location.hash.length > 1) prompts.value = decodeURIComponent(location.hash.slice(1));
   } catch (e) { /* not a link that this page made */ }
-  fetch("/bank").then((a) => a.json()).then((bank) => {
+  fetch("bank").then((a) => a.json()).then((bank) => {
     list(bank.templates, bank.all);
     get("filter").addEventListener("input", () => list(bank.templates, bank.all));
   });
