@@ -315,7 +315,7 @@ def job(bench: Bench) -> dict[str, Any]:
         own = turn < 2 or bench.device != "cuda"
         for kind, study in (("cold", "one"), ("cached", "two")) if own else (("cold, plain layers", "one"),):
             args = [*common, "--device", bench.device, "--precision", "bf16", "--study", study]
-            seconds, phases = timed_command(args, env, COMMAND if own else PLAIN)
+            seconds, phases = timed_command(args, env, COMMAND if own else PLAIN, bench.home)
             found.setdefault(f"{kind}_seconds", []).append(seconds)
             found[f"{kind}_phases"] = phases
     return found
@@ -326,7 +326,7 @@ COMMAND = "from promptsearch.cli import main; main()"
 PLAIN = f"import promptsearch.evaluators.encoding.fused_resnet as f; f._fused_convolutions = lambda _: False; {COMMAND}"
 
 
-def timed_command(args: list[str], env: dict[str, str], code: str) -> tuple[float, list[str]]:
+def timed_command(args: list[str], env: dict[str, str], code: str, folder: Path) -> tuple[float, list[str]]:
     """Seconds of a command line, and when it said what."""
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -334,6 +334,7 @@ def timed_command(args: list[str], env: dict[str, str], code: str) -> tuple[floa
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=folder,
         env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
     )
     assert process.stderr is not None
