@@ -1,4 +1,4 @@
-"""`promptsearch explore`: prompts tried by hand, on a page of this machine's own."""
+"""The command `promptsearch explore`, which serves a local web page for trying prompts."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from typing import Any
 import click
 
 from promptsearch.commands import complete
+from promptsearch.commands.examples import example
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import pictures_option, problem_options, refuse_idle_pictures
 
 
-@click.command()
+@click.command(epilog=example("promptsearch explore --model tiny --dataset cifar10-dark"))
 @click.option(
     "--bank",
     "bank_spec",
     default="templates",
     show_default=True,
     shell_complete=complete.banks,
-    help="A bank to pick from: a file, or the name of a built-in one (`promptsearch banks list`).",
+    help="Bank listed on the page: a file, or a built-in bank (see `promptsearch banks list`).",
 )
 @problem_options
 @click.option("--shots", type=int, default=16, show_default=True, help="Labelled pictures per class.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draw.")
 @click.option(
     "--held-out",
     type=click.IntRange(0),
     default=500,
     show_default=True,
-    help="Training pictures besides the few shots, to look at.",
+    help="Number of other training pictures to measure the accuracy on.",
 )
 @pictures_option
 @click.option(
@@ -40,10 +41,10 @@ from promptsearch.commands.options import pictures_option, problem_options, refu
     metavar="PORT",
     default=8765,
     show_default=True,
-    help="0 takes any free one.",
+    help="Port of the page; 0 picks a free one.",
 )
 @click.option("--open", "launch", is_flag=True, help="Open the page in a browser.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@click.option("--quiet", is_flag=True, help="Show no progress and no notes.")
 @verbose_option
 def explore(
     bank_spec: str,
@@ -55,9 +56,10 @@ def explore(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Type prompts on a local page and see at once what they change: accuracy, classes, the pictures that flip.
+    """Serve a local web page on which you type prompts and see at once how well they classify.
 
-    The page answers on 127.0.0.1 only, at an address that holds a secret, until Ctrl-C.  It never opens the test split.
+    The page is served on 127.0.0.1 only, at an address that contains a secret, until Ctrl-C. The test split is never
+    opened.
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar
@@ -87,7 +89,7 @@ def explore(
         if not quiet:
             for note in problem.notes:
                 click.echo(note, err=True)
-        click.echo(f"{address} (Ctrl-C ends it)")
+        click.echo(f"{address} (press Ctrl-C to stop)")
         if launch:
             click.launch(address)
         app = build_app(explorer, bank, heading, picture, token)
@@ -97,6 +99,6 @@ def explore(
             pass
         finally:
             problem.encoder.close()
-    if app.state.computing:  # nobody waits for it any more, and the interpreter cannot end beside it
+    if app.state.computing:  # nobody waits for the result, and the interpreter cannot end beside the computation
         sys.stdout.flush()
         os._exit(0)

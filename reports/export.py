@@ -15,6 +15,9 @@ from promptsearch.evaluators.data.corruptions import split_condition
 #: Values of `promptsearch export --to`.
 FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python")
 
+#: Most prompts of one class, counting repetitions, in a file for CLIP_benchmark.
+MOST_REPEATED = 400
+
 #: The transformers checkpoint with the same weights as each open_clip model.
 _CHECKPOINTS = {
     "ViT-B-32:openai": "openai/clip-vit-base-patch32",
@@ -51,17 +54,33 @@ class Winner:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The class names put into the templates: the prompt set's if it has its own, else the data set's."""
-        return self.prompt_set.class_names or self.classes
+        """One name for each class: the first phrase of the prompt set if it has its own, else the data set's name."""
+        return tuple(phrases[0][0] for phrases in self.prompt_set.phrases_of(self.classes))
 
     @property
-    def prompts(self) -> list[list[str]]:
-        """The prompts of each class: its name put into every template."""
-        return [[t.fill(n) for t in self.prompt_set.templates] for n in self.class_names]
+    def prompts(self) -> list[list[tuple[str, float]]]:
+        """The prompts of each class with their shares: each of its phrases put into every template."""
+        total = sum(w for _, w in _templates(self.prompt_set))
+        shares: list[dict[str, float]] = [{} for _ in self.classes]
+        for template, weight in _templates(self.prompt_set):
+            texts = self.prompt_set.texts(template, self.classes)
+            for c, phrases in enumerate(self.prompt_set.phrases_of(self.classes)):
+                for text, (_, share) in zip(texts[c], phrases, strict=True):  # a sentence is the same in every template
+                    shares[c][text] = shares[c].get(text, 0.0) + weight * share / total
+        return [list(of_class.items()) for of_class in shares]
 
-    def plain(self, template: Template) -> bool:
-        """Return whether filling the template only replaces `{}`, without choosing between "a" and "an"."""
-        return all(template.fill(n) == template.replace("{}", n) for n in self.class_names)
+    @property
+    def several(self) -> bool:
+        """Whether a class has several phrases."""
+        return self.prompt_set.phrases is not None and self.prompt_set.class_names is None
+
+    @property
+    def simple(self) -> bool:
+        """Whether each class has one name and filling only replaces `{}`, without choosing between "a" and "an"."""
+        return not self.several and all(
+            self.prompt_set.texts(t, self.classes) == [[t.replace("{}", name)] for name in self.class_names]
+            for t in self.prompt_set.templates
+        )
 
 
 def to_bank(winner: Winner) -> str:
@@ -72,7 +91,8 @@ def to_bank(winner: Winner) -> str:
 def to_clip_benchmark(winner: Winner, key: str | None = None) -> str:
     """Return JSON for CLIP_benchmark's `--custom_template_file`.
 
-    It lists the templates, or the prompts of each class if the run chose class names.
+    It lists the templates, or the prompts of each class if the run chose phrases. CLIP_benchmark counts all prompts
+    alike: a prompt is repeated as often as its weight says.
 
     Args:
         winner: What to export.
@@ -82,14 +102,14 @@ def to_clip_benchmark(winner: Winner, key: str | None = None) -> str:
         JSON text.
 
     Raises:
-        InputError: The set is weighted, which CLIP_benchmark cannot express.
+        InputError: The weights cannot be expressed by a few repetitions.
     """
-    _unweighted(winner, "clip-benchmark")
     templates: list[str] | dict[str, list[str]]
-    if winner.prompt_set.class_names is None and all(winner.plain(t) for t in winner.prompt_set.templates):
-        templates = [t.replace("{}", "{c}") for t in winner.prompt_set.templates]
+    if winner.prompt_set.phrases is None and winner.simple:
+        templates = _repeated([(t.replace("{}", "{c}"), w) for t, w in _templates(winner.prompt_set)], winner)
     else:
-        templates = dict(zip(winner.classes, winner.prompts, strict=True))
+        prompts = zip(winner.classes, winner.prompts, strict=True)
+        templates = {name: _repeated(of_class, winner) for name, of_class in prompts}
     name = key or Path(split_condition(winner.dataset)[0]).name
     return json.dumps({name: templates}, indent=2, ensure_ascii=False) + "\n"
 
@@ -127,15 +147,13 @@ def to_python(winner: Winner) -> str:
 
     The script imports promptsearch only to find the embedded model `tiny`.
     """
-    plain = all(winner.plain(t) for t in winner.prompt_set.templates)
-    if plain:
+    if winner.simple:
         prompts = (
-            f"TEMPLATES = {_lines([str(t) for t in winner.prompt_set.templates])}\n"
-            'PROMPTS = [[t.replace("{}", name) for t in TEMPLATES] for name in CLASS_NAMES]'
+            f"TEMPLATES = {_lines([(str(t), w) for t, w in _templates(winner.prompt_set)])}\n"
+            'PROMPTS = [[(t.replace("{}", name), w) for t, w in TEMPLATES] for name in CLASS_NAMES]'
         )
     else:
-        prompts = f"PROMPTS = {_lines(winner.prompts)}"
-    weights = winner.prompt_set.weights or (1.0,) * winner.prompt_set.size
+        prompts = f"PROMPTS = {_lines([[(text, round(w, 6)) for text, w in p] for p in winner.prompts])}"
     imports, model, create = _open_clip_model(winner)
     return _PYTHON.format(
         head=_head(winner, "open_clip_torch"),
@@ -144,7 +162,6 @@ def to_python(winner: Winner) -> str:
         create=create,
         class_names=_lines(list(winner.class_names)),
         prompts=prompts,
-        weights=list(weights),
     )
 
 
@@ -152,14 +169,20 @@ def to_transformers(winner: Winner) -> str:
     """Return a script that classifies pictures with transformers' zero-shot-image-classification pipeline.
 
     Raises:
-        InputError: The set has several templates, or one with an article that depends on the class name ("a(n) {}").
+        InputError: The set has several templates, several phrases for a class, or an article that depends on the class
+            name ("a(n) {}").
     """
+    if winner.several:
+        raise InputError(
+            f"run {winner.study!r}: transformers takes one name for each class, but the winner has several phrases; "
+            "export it --to python"
+        )
     if winner.prompt_set.size > 1:
         raise InputError(
             f"run {winner.study!r}: transformers takes one template, but the winner has several; export it --to python"
         )
     (template,) = winner.prompt_set.templates
-    if not winner.plain(template):
+    if not winner.simple:
         raise InputError(
             f"run {winner.study!r}: transformers cannot choose between 'a' and 'an', as {str(template)!r} requires; "
             "export it --to python"
@@ -188,12 +211,22 @@ def write(file: Path, data: str | bytes) -> None:
         raise InputError(f"{file}: cannot be written ({e.strerror or e}); name another file") from e
 
 
-def _unweighted(winner: Winner, form: str) -> None:
-    if winner.prompt_set.weights is not None:
-        raise InputError(
-            f"run {winner.study!r}: the winner's templates are weighted, which {form} does not support; export it "
-            "--to python or --to open-clip, or search with --select none"
-        )
+def _templates(prompt_set: PromptSet) -> list[tuple[Template, float]]:
+    """The templates with their weights."""
+    return list(zip(prompt_set.templates, prompt_set.weights or (1.0,) * prompt_set.size, strict=True))
+
+
+def _repeated(prompts: Sequence[tuple[str, float]], winner: Winner) -> list[str]:
+    """Each prompt as often as its weight says, if at most `MOST_REPEATED` prompts say it exactly."""
+    least = min(w for _, w in prompts)
+    for times in range(1, MOST_REPEATED + 1):
+        counts = [w / least * times for _, w in prompts]
+        if all(abs(n - round(n)) < 1e-6 * n for n in counts) and sum(counts) <= MOST_REPEATED + 0.5:
+            return [text for (text, _), n in zip(prompts, counts, strict=True) for _ in range(round(n))]
+    raise InputError(
+        f"run {winner.study!r}: the winner's prompts have weights that clip-benchmark does not support; export it "
+        "--to python or --to open-clip, or search with --select none"
+    )
 
 
 def _lines(items: Sequence[Any]) -> str:
@@ -235,8 +268,8 @@ from PIL import Image
 
 MODEL = {model}
 CLASS_NAMES = {class_names}
+# For each class its prompts and how much each counts.
 {prompts}
-WEIGHTS = {weights}
 
 
 @torch.inference_mode()
@@ -246,11 +279,11 @@ def classify(paths):
     model, _, preprocess = open_clip.create_model_and_transforms(MODEL{create})
     model.eval()
     tokenizer = open_clip.get_tokenizer(MODEL)
-    weights = torch.tensor(WEIGHTS)
     classes = []
     for prompts in PROMPTS:
-        vectors = model.encode_text(tokenizer(prompts), normalize=True)  # (T, D)
-        classes.append(torch.nn.functional.normalize(weights @ vectors, dim=0))
+        texts, weights = zip(*prompts)
+        vectors = model.encode_text(tokenizer(list(texts)), normalize=True)  # (T, D)
+        classes.append(torch.nn.functional.normalize(torch.tensor(weights) @ vectors, dim=0))
     classifier = torch.stack(classes, dim=1)  # (D, C)
     for path in paths:
         picture = preprocess(Image.open(path).convert("RGB")).unsqueeze(0)

@@ -15,7 +15,7 @@ from promptsearch.banks import printable
 from promptsearch.evaluators.cache.store import digest_of
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
-from promptsearch.reports.table import by_weight, p_value, verdicts
+from promptsearch.reports.table import by_weight, p_value, phrase_lines, verdicts
 from promptsearch.reports.view import Opened, RunView, figure
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
     winner, result = view.winner(), view.result
     templates = by_weight(winner) if view.readable else []
     shown = templates[:HEADING]
-    names = winner.get("class_names") if view.readable else None
+    classes = view.about.get("classes") or []
+    said = phrase_lines(winner, classes) if view.readable and classes else []
     slug = f"run-{digest_of(view.name)[:10]}"
     flips: list[dict[str, Any]] = []
     why = None
@@ -128,7 +129,7 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
         "glance": _glance(view, winner),
         "templates": [_heading(t, w) for t, w in shown],
         "more": len(templates) - len(shown),
-        "class_names": ", ".join(names) if names else None,
+        "phrases": [printable(line) for line in said],
         "tiles": _tiles(view, winner),
         "verdicts": verdicts(result) if result is not None else [],
         "rows": _rows(view) if result is not None else [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -11,6 +12,8 @@ from rich.table import Table
 
 #: Largest number of templates shown of one set; a larger set is cut to two and "and n more".
 SHOWN = 12
+#: Largest number of classes whose phrases are shown.
+CLASSES = 20
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
@@ -31,6 +34,13 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         markup=False,
     )
     console.print(_table(result))
+    if "phrases" in result["winner"]:
+        said = phrase_lines(result["winner"], result["classes"])
+        console.print("What the winner says of the classes:", highlight=False)
+        for line in said[:CLASSES]:
+            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        if len(said) > CLASSES:
+            console.print(f"  … and {len(said) - CLASSES} more classes (--json has all)\n", highlight=False)
     for line in verdicts(result):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if front := result.get("front"):
@@ -173,7 +183,26 @@ def _prompts(row: dict[str, Any]) -> str:
         lines = lines[:2] + [f"… and {len(templates) - 2} more"]
     if names := row.get("class_names"):
         lines.append(f"[dim]classes: {escape(', '.join(names))}[/dim]")
+    elif phrases := row.get("phrases"):
+        lines.append(f"[dim]with {sum(map(len, phrases))} phrases for {len(phrases)} classes[/dim]")
     return "\n".join(lines)
+
+
+def phrase_lines(row: dict[str, Any], classes: Sequence[str]) -> list[str]:
+    """Return a line for each class whose phrases are not just its own name, e.g. "cat: 0.60 × kitten, 0.40 × cat".
+
+    Args:
+        row: A saved prompt set, with `phrases`, `class_names` or neither.
+        classes: The data set's class names.
+    """
+    said = row.get("phrases") or [{name: 1.0} for name in row.get("class_names") or classes]
+    lines = []
+    for own, phrases in zip(classes, said, strict=True):
+        if list(phrases) == [own]:
+            continue
+        by_share = sorted(phrases.items(), key=lambda r: (-r[1], r[0]))
+        lines.append(f"{own}: {', '.join(p if len(phrases) == 1 else f'{w:.2f} × {p}' for p, w in by_share)}")
+    return lines
 
 
 def by_weight(row: dict[str, Any]) -> list[tuple[str, float | None]]:
