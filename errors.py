@@ -15,19 +15,19 @@ class PromptSearchError(Exception):
 
 
 class Interrupted(PromptSearchError):
-    """A search was stopped by whoever runs it; the same call goes on with it.  The command line exits with 130.
+    """A search was interrupted, and the same call resumes it. The command line exits with code 130.
 
     Attributes:
-        run: name of the run.
-        done: trials recorded so far.
-        total: trials asked for, if that is known.
+        run: Name of the run.
+        done: Number of trials recorded so far.
+        total: Total number of trials of the run, if known.
     """
 
     def __init__(self, run: str, done: int, total: int | None = None) -> None:
         self.run, self.done, self.total = run, done, total
         of = f" of {total}" if total is not None else ""
         super().__init__(
-            f"interrupted after {done}{of} trials of run {run}; the same command again resumes, "
+            f"interrupted after {done}{of} trials of run {run}; to resume, run the same command again "
             f"or: promptsearch runs resume {run}"
         )
 

@@ -1,4 +1,4 @@
-"""Language models: local ones through transformers, and servers that speak OpenAI's protocol."""
+"""Language models: local ones with transformers, and servers with OpenAI's API."""
 
 from promptsearch.lm.local import LocalModel
 from promptsearch.lm.locate import EMBEDDED, ModelPlace, locate

@@ -1,4 +1,4 @@
-"""Bounds of time and size on what a server answers: whatever it sends, a call ends."""
+"""Limits on the time and size of a server's answers, so that every call ends."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: Bytes that are read of an answer, and of an error.
+#: Largest number of bytes read of an answer, and of an error.
 MOST, MOST_OF_ERROR = 1 << 20, 1 << 16
 
 
 class Passing(Exception):
-    """A failure that may pass; `after` is the seconds that the server asks to wait."""
+    """A temporary failure, after which the call is tried again.
+
+    Attributes:
+        after: Seconds that the server asks to wait, if it does.
+    """
 
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
@@ -23,34 +27,42 @@ class Passing(Exception):
 
 
 def within(seconds: float, call: Callable[[], bytes]) -> bytes:
-    """What a call gives, waited for so long at most: a server may send even its headers byte by byte."""
+    """Return the result of a call, waiting a limited time even if the server sends its headers byte by byte.
+
+    Args:
+        seconds: The time limit.
+        call: The call.
+
+    Raises:
+        Passing: There is no result in time.
+    """
     future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
 
     def work() -> None:
         try:
             future.set_result(call())
-        except BaseException as e:  # raised where the answer is waited for
+        except BaseException as e:  # raised again in the thread that waits for the answer
             future.set_exception(e)
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        return future.result(seconds + min(5.0, seconds))  # the client's own bounds are the first to tell
+        return future.result(seconds + min(5.0, seconds))  # later than the client's own timeout, which tells more
     except concurrent.futures.TimeoutError as e:
         raise Passing(f"no answer within {seconds:g} s") from e
 
 
 def bound_errors(timeout: float) -> Callable[[Any], None]:
-    """A hook of the HTTP client, which reads the body of an error whole: let that body have an end.
+    """Return a hook that limits the body of an error, which the HTTP client would otherwise read completely.
 
     Args:
-        timeout: seconds for the body.
+        timeout: Seconds for the body.
     """
 
     def bound(response: Any) -> None:
         if response.status_code < 300:
             return
-        http = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or what openai has in its place
-        response.headers.pop("content-encoding", None)  # not asked for
+        http = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or what openai uses in its place
+        response.headers.pop("content-encoding", None)  # it was not requested
 
         class Bounded(http.SyncByteStream):  # type: ignore[name-defined]
             def __iter__(self) -> Iterator[bytes]:
@@ -70,7 +82,16 @@ def bound_errors(timeout: float) -> Callable[[Any], None]:
 
 
 def read_body(response: Any, deadline: float, timeout: float) -> bytes:
-    """The whole body, unless it does not end."""
+    """Read the whole body of a response, up to limits of size and time.
+
+    Args:
+        response: The response.
+        deadline: When to stop, by `time.monotonic()`.
+        timeout: The time limit in seconds, for the message.
+
+    Raises:
+        Passing: A limit is exceeded.
+    """
     raw = bytearray()
     for chunk in response.iter_bytes():
         raw += chunk
@@ -82,7 +103,7 @@ def read_body(response: Any, deadline: float, timeout: float) -> bytes:
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds that Retry-After asks for, given in seconds or as a date."""
+    """Return the seconds to wait by the header Retry-After, which has seconds or a date, or None."""
     value = headers.get("retry-after")
     if value is None:
         return None

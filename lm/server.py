@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible server: Ollama, vLLM, llama.cpp, `transformers serve` and the like."""
+"""Language models on OpenAI-compatible servers: Ollama, vLLM, llama.cpp, `transformers serve` and others."""
 
 from __future__ import annotations
 
@@ -22,34 +22,36 @@ from promptsearch.lm.locate import check_drawing
 from promptsearch.lm.server_reply import PARAMETERS, SHOWN, Complaint, NoAnswer, Written, read_answer, read_complaint
 
 APIS = ("chat", "completions")
-#: Variable that the key is read from, unless another is named.
+#: Default environment variable of the API key.
 KEY = "OPENAI_API_KEY"
-#: Tokens that an answer may have unless told otherwise; a conversation's may think first.
+#: Default limits on the tokens of an answer; larger for conversations, in which the model may reason first.
 ANSWER, THOUGHTS = 48, 512
-#: Answers cut off before there was a whole one, after which a model is not asked any more.
+#: Number of truncated answers, without a complete one, after which the model is not asked any more.
 CUT_MOST = 3
-#: Longest wait between two tries, in seconds, whatever a server asks for.
+#: Longest wait between two attempts in seconds, whatever the server asks for.
 PATIENCE = 60.0
+#: Ends the messages of failures after which a run can go on.
+RESUME = "run the same command again to resume from the recorded trials"
 
 
 @dataclass(frozen=True)
 class ServerPlace:
-    """Where a server is and how it is asked.
+    """The address of a server and how to use it.
 
     Attributes:
-        url: up to and with /v1.
-        model: what the server calls it.
-        api: "chat" for conversations, "completions" for models that only go on with a text.
-        key_env: environment variable that holds the key; where none is named, OPENAI_API_KEY if it is set.
-        timeout: seconds for one call, from the first byte sent to the last one read.
-        tries: of each call, while the server fails in ways that may pass.
-        concurrency: calls at a time.
-        wait: seconds before the second try; doubled before each further one.
-        tokens: that an answer may have, thoughts among them; by default 512, and 48 for completions.
-        omit: parameters that are not sent: names out of `PARAMETERS`.
+        url: URL of the API, usually ending in /v1.
+        model: Name of the model on the server.
+        api: "chat" for conversations, "completions" for models that only complete text.
+        key_env: Environment variable with the API key; by default OPENAI_API_KEY, if it is set.
+        timeout: Time limit of a call in seconds, from the first byte sent to the last byte read.
+        tries: Number of attempts for each call, if failures may be temporary.
+        concurrency: Number of parallel calls.
+        wait: Seconds before the second attempt; doubled before each further one.
+        tokens: Largest number of tokens in an answer, including reasoning; by default 512, or 48 for completions.
+        omit: Names out of `PARAMETERS` that are not sent.
 
     Raises:
-        InputError: an address that is none, a key in it, a named variable that is not set, an unknown parameter.
+        InputError: The URL is invalid or contains a key, `key_env` is not set, or another value is invalid.
     """
 
     url: str
@@ -71,7 +73,7 @@ class ServerPlace:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"--lm-url {self.url}: not an http(s) address; write e.g. http://127.0.0.1:11434/v1")
         if parts.username or parts.password or parts.query:
-            raise InputError("--lm-url: no key, password or query in the address; set the key in OPENAI_API_KEY")
+            raise InputError("--lm-url: must not contain a key, password or query; set the key in OPENAI_API_KEY")
         if self.api not in APIS:
             raise InputError(f"--lm-api {self.api}: choose from {', '.join(APIS)}")
         if self.key_env is not None and not os.environ.get(self.key_env):
@@ -83,7 +85,7 @@ class ServerPlace:
             ("--lm-tokens", self.limit, 1),
         ):
             if not least <= value < float("inf"):
-                raise InputError(f"{option} {value}: must be above 0, and finite")
+                raise InputError(f"{option} {value}: must be above 0 and finite")
 
         for name in self.omit:
             if name not in PARAMETERS:
@@ -91,30 +93,36 @@ class ServerPlace:
 
     @property
     def limit(self) -> int:
-        """Tokens that an answer may have."""
+        """The largest number of tokens in an answer."""
         return self.tokens if self.tokens is not None else THOUGHTS if self.api == "chat" else ANSWER
 
     @property
     def key(self) -> str | None:
+        """The API key, if there is one."""
         return os.environ.get(self.key_env or KEY) or None
 
 
 class ServerWarning(PromptSearchWarning):
-    """A server is asked in another way than was wanted."""
+    """A request is sent to the server without a parameter that it does not support."""
 
 
 class _AskAgain(Exception):
-    """The request was changed, so that it is no second try of the same."""
+    """The request was changed, so that sending it again does not count as another attempt."""
 
 
 class ServerModel:
-    """Asks a server for one answer per prompt, a few calls at a time, again where it fails in passing.
+    """A language model on a server, called for several prompts in parallel, with retries after temporary failures.
 
         model = ServerModel(ServerPlace("http://127.0.0.1:11434/v1", "llama3.2"))
         print(model.write([[{"role": "user", "content": "Shorten: a dark photo of a {}."}]], seed=0))
 
+    Args:
+        place: The server.
+        temperature: Sampling temperature.
+        top_p: Probability mass from which tokens are sampled.
+
     Raises:
-        InputError: the openai package is missing; a temperature or a top-p that is none.
+        InputError: The openai package is not installed, or the temperature or top-p is invalid.
     """
 
     def __init__(self, place: ServerPlace, *, temperature: float = 1.0, top_p: float = 0.95) -> None:
@@ -135,28 +143,38 @@ class ServerModel:
             api_key=place.key or "none",
             timeout=place.timeout,
             max_retries=0,
-            # A compressed error of some bytes may unpack into gigabytes, which the client would read whole.
+            # A few compressed bytes can expand to gigabytes, which the client would read completely.
             default_headers={"Accept-Encoding": "identity"},
             http_client=openai.DefaultHttpxClient(event_hooks={"response": [bound_errors(place.timeout)]}),
         )
 
     @property
     def chats(self) -> bool:
+        """Whether prompts are conversations."""
         return self.place.api == "chat"
 
     @property
     def usage(self) -> Counter[str]:
+        """Number of calls, and of tokens read and written."""
         return self._usage
 
     def fits(self, prompt: Any) -> bool:
-        return True  # only the server knows
+        """Return True."""
+        return True  # only the server knows its context length
 
     def write(self, prompts: Sequence[Any], seed: int) -> list[str]:
-        """One answer per prompt; of an answer that was cut off while the model thought, the thought.
+        """Write one answer per prompt.
+
+        Args:
+            prompts: Conversations, or texts to complete.
+            seed: Seed that is sent to the server.
+
+        Returns:
+            The answers; of an answer that was truncated during reasoning, the reasoning.
 
         Raises:
-            PromptSearchError: the server does not answer, or not in OpenAI's form, however often it is asked; or every
-                answer is cut off.
+            PromptSearchError: The server does not answer or not in OpenAI's format, after all attempts, or every answer
+                was truncated.
         """
         answers: list[str] = [""] * len(prompts)
         left = iter(range(len(prompts)))
@@ -174,7 +192,7 @@ class ServerModel:
                 except BaseException as e:
                     failed.append(e)
 
-        # Daemons: a server that hangs must not keep the process from ending.
+        # Daemon threads, so that a server that hangs cannot keep the process from ending.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self.place.concurrency, len(prompts)))]
         for t in threads:
             t.start()
@@ -185,9 +203,9 @@ class ServerModel:
         if not self._whole and self._cut >= CUT_MOST:
             at = "the server's own limit" if "max_tokens" in self._omitted else f"{self.place.limit} tokens"
             raise PromptSearchError(
-                f"--lm-url {self.place.url}: all {self._cut} answers were cut off at {at}, most likely while the "
-                "model thought (finish_reason length); raise --lm-tokens, or turn its thinking off at the server: the "
-                "trials so far are kept, and the same command again resumes"
+                f"--lm-url {self.place.url}: all {self._cut} answers were cut off at {at}, most likely during the "
+                "model's reasoning (finish_reason length); increase --lm-tokens or turn reasoning off on the server, "
+                f"and {RESUME}"
             )
         return answers
 
@@ -202,18 +220,17 @@ class ServerModel:
                 left = self.place.tries - attempt
                 pause = wait if e.after is None else e.after
                 if not left or failed or pause > PATIENCE * left:
-                    asked = f"{attempt} times" if attempt > 1 else "and was asked once"
-                    later = f", and asks to wait {pause:.0f} s" if left and pause > PATIENCE * left else ""
+                    asked = f"{attempt} attempts" if attempt > 1 else "1 attempt"
+                    later = f", and the server asks to wait {pause:.0f} s" if left and pause > PATIENCE * left else ""
                     raise PromptSearchError(
-                        f"--lm-url {self.place.url}: {e}, {asked}{later}; the trials so far are kept: "
-                        "see to the server, and the same command again resumes"
+                        f"--lm-url {self.place.url}: {e} ({asked}{later}); check the server and {RESUME}"
                     ) from e
                 self._count({"tries that failed": 1})
                 time.sleep(min(PATIENCE, pause))
                 wait, attempt = 2 * wait, attempt + 1
 
     def _body(self, prompt: Any, seed: int) -> dict[str, Any]:
-        """What is sent, without what the server does not take."""
+        """Return the body of a request, without the parameters that the server does not support."""
         place = self.place
         wanted: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p, "seed": seed}
         wanted |= {"max_tokens": place.limit} | ({} if self.chats else {"stop": ["\n"]})
@@ -234,7 +251,7 @@ class ServerModel:
         return answer.text
 
     def _call(self, body: dict[str, Any]) -> bytes:
-        """The body of the answer to one request."""
+        """Send a request and return the body of the response."""
         openai, place = self._openai, self.place
         create = self._client.chat.completions if self.chats else self._client.completions
         deadline = time.monotonic() + place.timeout
@@ -253,30 +270,31 @@ class ServerModel:
             cause = e.__cause__ or e
             if "CERTIFICATE_VERIFY_FAILED" in str(cause) or isinstance(cause, ssl.SSLCertVerificationError):
                 raise PromptSearchError(
-                    f"--lm-url {place.url}: its certificate is not one that this machine trusts ({first_line(cause)}); "
-                    "check the address, or set SSL_CERT_FILE to the certificate of who signed it"
+                    f"--lm-url {place.url}: this machine does not trust its certificate ({first_line(cause)}); check "
+                    "the address, or set SSL_CERT_FILE to the certificate of its issuer"
                 ) from e
             raise Passing(f"no connection ({first_line(cause)})") from e
         except Passing:
             raise
-        except Exception as e:  # the transport's own errors while a body is read: httpx, h11, ssl
+        except Exception as e:  # errors of the transport while a body is read (httpx, h11, ssl)
             raise Passing(f"the connection was cut ({type(e).__name__})") from e
 
     def _refused(self, complaint: Complaint, status: int, after: float | None, body: dict[str, Any]) -> None:
-        """Raise what a complaint calls for, unless it may pass.
+        """Raise the error for a complaint, unless the failure may be temporary.
 
         Args:
-            status: of the answer, or the code in a body of status 200.
-            after: seconds that the server asks to wait.
-            body: what was sent.
+            complaint: The server's complaint.
+            status: Status of the response, or the error code in a body with status 200.
+            after: Seconds that the server asks to wait.
+            body: The request.
         """
         place, said = self.place, complaint.message[:SHOWN]
         if self._give_up(complaint, status, body):
             raise _AskAgain
         if status == 501 or (status in (200, 402, 429, 500) and after is None and complaint.lasts()):
             raise PromptSearchError(
-                f"--lm-url {place.url}: it answers {status} ({said}), which no further try would mend; the trials so "
-                "far are kept: see to that, and the same command again resumes"
+                f"--lm-url {place.url}: it answers {status} ({said}), which another attempt would not change; solve "
+                f"the problem and {RESUME}"
             )
         if status == 200 or status in (408, 409, 425, 429) or status >= 500:
             return
@@ -284,33 +302,34 @@ class ServerModel:
             name = place.key_env or KEY
             missing = f"set the key in {name}, or name its variable with --lm-key-env"
             remedy = f"check the key in {name}" if place.key else missing
-            raise InputError(f"--lm-url {place.url}: it wants an API key ({status}: {said}); {remedy}")
+            raise InputError(f"--lm-url {place.url}: it requires an API key ({status}: {said}); {remedy}")
         if status in (404, 405):
             raise InputError(
                 f"--lm-url {place.url}: {status} for the model {place.model!r} ({said}); "
                 "check the address (it usually ends in /v1), --lm-model and --lm-api"
             )
         raise PromptSearchError(
-            f"--lm-url {place.url}: it refuses the request with {status} ({said}); check --lm-model and --lm-api, "
+            f"--lm-url {place.url}: it rejects the request with {status} ({said}); check --lm-model and --lm-api, "
             "or leave a parameter out with --lm-omit"
         )
 
     def _give_up(self, complaint: Complaint, status: int, body: dict[str, Any]) -> bool:
-        """Whether the request is another from now on: without the parameter that was named, or with its new name."""
+        """Drop or rename the parameter that the server rejects; return whether the request has changed."""
         sent = {"max_tokens" if k == "max_completion_tokens" else k for k in body} & PARAMETERS.keys()
         name = complaint.refuses(sent, status)
         if name is None:
             return False
         with self._lock:
             now = self._limit if name == "max_tokens" else name
-            if name in self._omitted or now not in body:  # another call was told the same in the meantime
+            if name in self._omitted or now not in body:  # another call has dropped or renamed it meanwhile
                 return True
             if now == "max_tokens" and self.chats:
                 self._limit = "max_completion_tokens"
                 return True
             self._omitted.add(name)
         message = (
-            f"--lm-url {self.place.url}: it does not take {name} ({complaint.message[:SHOWN]}); left out from now on"
+            f"--lm-url {self.place.url}: it does not support {name} ({complaint.message[:SHOWN]}), which is no longer "
+            "sent"
         )
         warnings.warn(message, ServerWarning, stacklevel=2)
         return True

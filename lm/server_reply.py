@@ -1,4 +1,4 @@
-"""What a server of OpenAI's protocol answered: the text that was written, or what it complains of."""
+"""Reads the responses of OpenAI-compatible servers: the written text, or a complaint."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Values of finish_reason that say that an answer has no end: OpenAI's, and those of servers that translate others'.
+#: Values of finish_reason for a truncated answer: OpenAI's, and those of servers that translate other APIs.
 CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens")
-#: Marks a thought that was cut off; search/reply_parser.py takes what follows for no answer.
+#: Marks truncated reasoning; search/reply_parser.py does not read what follows as an answer.
 THOUGHT = "<think>"
-#: Characters of a complaint that are shown.
+#: Largest number of characters shown of a complaint.
 SHOWN = 200
 
-#: How servers spell the parameters that a request may do without, in the order in which they are given up.
+#: Spellings of the parameters that can be dropped, in the order in which they are dropped.
 PARAMETERS = {
     "seed": r"(?:random_)?seed",
     "stop": r"stop(?:_?sequences?)?",
@@ -24,14 +24,14 @@ PARAMETERS = {
     "max_tokens": r"(?:max(?:imum)?[_ ]?(?:completion|output|new)?[_ ]?tokens|num_predict)",
 }
 _NAMED = {k: re.compile(rf"(?<![A-Za-z0-9]){v}(?![A-Za-z0-9])", re.IGNORECASE) for k, v in PARAMETERS.items()}
-#: "stop" is a word of its own in many a sentence: it counts where it is quoted, or a list of names.
+#: "stop" is also an ordinary word, so it only counts if it is quoted or in a list of names.
 _NAMED["stop"] = re.compile(r"""[`'"\[. ]stop(?:_?sequences?)?[`'"\]]|: stop\b|\bstop_?sequences?\b""", re.IGNORECASE)
 _REFUSES = re.compile(
     r"unsupported|not[ _]support|unknown|unrecogni[sz]ed|unexpected|invalid|extra|not (?:permitted|allowed|accepted)"
     r"|cannot|drop_params|deprecated|only (?:the )?default",
     re.IGNORECASE,
 )
-#: What no waiting mends, whatever the status is.
+#: Complaints about lasting problems, whatever the status.
 _LASTING = re.compile(
     r"insufficient[ _](?:quota|balance|credit|funds)|billing|credit balance|out of credits|payment"
     r"|maximum context|context[ _](?:length|size|window)|prompt is too long"
@@ -43,7 +43,7 @@ _RETRY = re.compile(r"\b(?:retry|try again) (?:in|after)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Written:
-    """An answer: its text, whether it was cut off before its end, and the tokens that it cost."""
+    """An answer: its text, whether it was truncated, and the tokens read and written."""
 
     text: str
     cut: bool = False
@@ -53,17 +53,19 @@ class Written:
 
 @dataclass(frozen=True)
 class Complaint:
-    """What a server says is wrong: its own message on one line, and the code and the parameter where it names them."""
+    """A server's complaint: its message on one line, and the code and the parameter if it names them."""
 
     message: str
     code: int | None = None
     parameter: str = ""
 
     def refuses(self, sent: Collection[str], status: int) -> str | None:
-        """The one of the parameters `sent` that the server does not take and that is given up first, or None.
+        """Return the parameter to drop because the server rejects it, or None.
 
         Args:
-            status: of the answer; beside 400 and 422 a complaint must say that something is not supported.
+            sent: The parameters that were sent.
+            status: Status of the response; unless it is 400 or 422, the complaint must say that something is not
+                supported.
         """
         if status not in (200, 400, 422, 500, 501):
             return None
@@ -76,12 +78,16 @@ class Complaint:
         return None
 
     def lasts(self) -> bool:
-        """Whether it cannot pass by itself: no credit, no such model, a prompt that is too long."""
+        """Whether the problem is lasting, e.g. no credit, an unknown model, or a prompt that is too long."""
         return bool(_LASTING.search(self.message)) and not _RETRY.search(self.message)
 
 
 class NoAnswer(Exception):
-    """JSON that is no answer; `complaint` is what the server says in it, if it says anything."""
+    """The response does not contain an answer.
+
+    Attributes:
+        complaint: The server's complaint, if the response contains one.
+    """
 
     def __init__(self, message: str, complaint: Complaint | None = None) -> None:
         super().__init__(message)
@@ -89,14 +95,14 @@ class NoAnswer(Exception):
 
 
 def read_answer(raw: bytes, chats: bool) -> Written:
-    """The answer in a body of status 200.
+    """Read the answer in a body with status 200.
 
     Args:
-        raw: the body.
-        chats: whether it is one of a conversation, or goes on with a text.
+        raw: The body.
+        chats: Whether the answer belongs to a conversation, or completes a text.
 
     Raises:
-        NoAnswer: it is not JSON, not in OpenAI's form, or an error.
+        NoAnswer: The body is not JSON, not in OpenAI's format, or an error.
     """
     try:
         data = json.loads(raw)
@@ -130,9 +136,9 @@ def _no_answer(data: Any, choice: Any = None) -> NoAnswer:
 
 
 def _unfinished(text: str, chats: bool) -> str:
-    """What is left of an answer that was cut off: of a text its whole lines; of a conversation a thought, no answer.
+    """Return what can be used of a truncated answer: the complete lines of a text, or reasoning in a conversation.
 
-    Some models think without a mark for where they begin, so that nothing tells a long answer from a thought.
+    A truncated answer in a conversation counts as reasoning, because some models do not mark where reasoning begins.
     """
     if chats:
         return text if text.lstrip().startswith(THOUGHT) else THOUGHT + text
@@ -141,7 +147,7 @@ def _unfinished(text: str, chats: bool) -> str:
 
 
 def _text(content: Any) -> str:
-    """The answer's text, given whole or in parts; parts that think or refuse are left out."""
+    """Return the text of an answer, which may come in parts, without reasoning and refusals."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [content]
@@ -165,17 +171,17 @@ def _count(value: Any) -> int:
 
 
 def read_complaint(raw: bytes, key: str | None = None) -> Complaint:
-    """What a body with an error's status says.
+    """Read the complaint in the body of an error.
 
     Args:
-        raw: the body, or the beginning of it.
-        key: the key that was sent, which is not shown where a server repeats it.
+        raw: The body, or its beginning.
+        key: The API key, which is hidden if the server repeats it.
     """
     try:
         complaint = _complaint(json.loads(raw), anything=True)
     except (ValueError, RecursionError):
         complaint = None
-    if complaint is None:  # no JSON, or JSON without a word of text
+    if complaint is None:  # not JSON, or JSON without text
         page = raw.lstrip()[:1] == b"<"
         complaint = Complaint(one_line("an HTML page" if page else raw[:2000].decode("utf-8", "replace")))
     if key and key in complaint.message:
@@ -183,16 +189,17 @@ def read_complaint(raw: bytes, key: str | None = None) -> Complaint:
     return complaint
 
 
-#: Where servers put their words, and their numbers.
+#: Keys under which servers put messages, and codes.
 _WORDS = ("error", "errors", "detail", "message", "msg", "error_msg", "error_description", "description", "title")
 _CODES = ("code", "status", "status_code", "error_code")
 
 
 def _complaint(data: Any, anything: bool = False) -> Complaint | None:
-    """What a document complains of, or None where it has no error in it.
+    """Return the complaint in a JSON document, or None if it contains no error.
 
     Args:
-        anything: take any text for a complaint: the status said already that it is one.
+        data: The document.
+        anything: Whether any text counts as a complaint, because the status is already an error.
     """
     if isinstance(data, list) and data:
         data = data[0]
@@ -224,7 +231,7 @@ def _status(value: Any) -> int | None:
 
 
 def _words(value: Any, depth: int) -> str:
-    """The first text of a complaint, whatever it is wrapped in; with the place where pydantic gives one."""
+    """Return the first text in a nested complaint, with the place if pydantic gives one."""
     if isinstance(value, str):
         return value
     if depth == 0:
@@ -236,13 +243,13 @@ def _words(value: Any, depth: int) -> str:
     text = next((t for k in _WORDS if (t := _words(value.get(k), depth - 1))), "")
     if isinstance(place := value.get("loc"), list):
         text = f"{'.'.join(str(p) for p in place[:6])}: {text}"
-    metadata = value.get("metadata")  # of a router: what the server behind it said
+    metadata = value.get("metadata")  # a router puts the message of the server behind it here
     if isinstance(metadata, Mapping) and isinstance(raw := metadata.get("raw"), str):
         text = f"{text}: {raw}"
     return text
 
 
 def one_line(text: str) -> str:
-    """A stranger's text as a terminal may show it: printable, on one line, with an end."""
+    """Return untrusted text as one printable line of limited length."""
     clean = "".join(c if c.isprintable() else " " for c in text[:2000])
     return " ".join(clean.split()) or "without a reason"

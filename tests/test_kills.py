@@ -50,7 +50,7 @@ def test_ctrl_c_ends_after_the_trial_in_hand_and_says_how_to_resume(bank: str, t
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
     assert out == "" and "Traceback" not in err
-    assert "of 5000 trials of run r; the same command again resumes, or: promptsearch runs resume r" in err
+    assert "of 5000 trials of run r; to resume, run the same command again or: promptsearch runs resume r" in err
     done = len(recorded("r", db))
     assert 3 <= done < 5000 and f"interrupted after {done} of" in err
     assert document(*args, done + 2, "--ensemble", "3")["run"]["trials"] == done + 2
@@ -72,7 +72,7 @@ def test_ctrl_c_in_a_worker_and_in_a_beam(bank: str, tmp_path: Path) -> None:
     wait_for_trials(tmp_path / "beam.db", 30, beam)
     beam.send_signal(signal.SIGINT)
     _, err = beam.communicate(timeout=60)
-    assert beam.returncode == 130 and "the same command again resumes" in err and "Traceback" not in err
+    assert beam.returncode == 130 and "run the same command again" in err and "Traceback" not in err
 
 
 def test_a_file_that_may_not_grow_stops_the_run_and_nothing_is_lost(bank: str, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def check_stopped(process: subprocess.Popen[str], err: str, db: Path) -> None:
     assert process.returncode == 1, err
     errors = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and "Traceback" not in err, err
-    assert "cannot be recorded" in errors[0] and "the same command again resumes" in errors[0]
+    assert "cannot be recorded" in errors[0] and "run the same command again to resume" in errors[0]
     safe = int(errors[0].partition("; trial ")[2].split()[0])
     numbers = [n for n, _, _ in recorded("r", db)]
     assert numbers == list(range(safe + 1)), (safe, numbers)
