@@ -25,7 +25,7 @@ from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, TooLongError, open_problem, resolve_model
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
-from promptsearch.evaluators.encoding.encoder import BATCH
+from promptsearch.evaluators.encoding.picture_encoder import BATCH
 from promptsearch.evaluators.encoding.ray_cluster import Cluster, Crew
 from promptsearch.evaluators.encoding.ray_encoder import PIECE, EncodingWorker, RemoteEncoder
 
