@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ class ProblemConfig:
         picture_column: name of the image column, if it cannot be inferred.
         label_column: name of the label column, if it cannot be inferred.
         pictures: data set that a feature pack was made from, for methods that need the pictures themselves.
+        class_names: names for the data set's classes, in their order, or a file of them; None for its own.
     """
 
     model: str = "auto"
@@ -28,6 +29,7 @@ class ProblemConfig:
     picture_column: str | None = None
     label_column: str | None = None
     pictures: str | None = None
+    class_names: str | Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

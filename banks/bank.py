@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from promptsearch.banks.grammar import Grammar
+from promptsearch.banks.phrases import PhraseBank
 from promptsearch.banks.template import Template, shorten, why_no_class_name
 from promptsearch.errors import InputError
 
@@ -32,7 +34,8 @@ class Bank:
         grammar: The grammar, if there is one.
         class_names: Alternative names by class name.
         sampled: Whether `templates` is a sample, because the grammar has more than `MAX_EXPANSIONS` expansions.
-        hash: SHA-256 in hexadecimal of templates, grammar and class names (not of name, source and lines).
+        phrases: Phrases for the classes, chosen for the templates that a search finds.
+        hash: SHA-256 in hexadecimal of templates, grammar, class names and phrases (not of name, source and lines).
 
     Raises:
         InputError: There is no template, one is repeated, or a class name has no alternatives.
@@ -45,6 +48,7 @@ class Bank:
     grammar: Grammar | None = None
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sampled: bool = False
+    phrases: PhraseBank | None = None
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,9 +126,11 @@ class Bank:
         return "".join(f"\\{t}\n" if t.startswith(("#", "\\")) else f"{t}\n" for t in self.templates)
 
     def _content_hash(self) -> str:
-        content = {
+        content: dict[str, Any] = {
             "templates": [str(t) for t in self.templates],
             "grammar": None if self.grammar is None else self.grammar.to_dict(),
             "class_names": {name: list(others) for name, others in self.class_names.items()},
         }
+        if self.phrases is not None:
+            content["phrases"] = self.phrases.hash
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -36,6 +36,10 @@ METHODS = (
 )
 
 
+#: The built-in phrase banks, listed here because `promptsearch.banks` imports YAML.
+PHRASE_BANKS = ("cifar10", "cifar100", "pacs")
+
+
 def words(*names: str) -> Completer:
     """Return a completer for fixed words."""
 
@@ -51,6 +55,16 @@ def words_or_folder(*names: str) -> Completer:
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
         return fixed(ctx, param, incomplete) or [CompletionItem(incomplete, type="dir")]
+
+    return offer
+
+
+def words_or_file(*names: str) -> Completer:
+    """Return a completer for fixed words, or else files."""
+    fixed = words(*names)
+
+    def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
+        return fixed(ctx, param, incomplete) or [CompletionItem(incomplete, type="file")]
 
     return offer
 

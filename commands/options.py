@@ -84,7 +84,12 @@ out_option = click.option(
 
 def problem_options(f: F) -> F:
     """Add the options for the model and the data set."""
-    return _apply([model_options, picture_options], f)
+    names = click.option(
+        "--class-names",
+        type=click.Path(dir_okay=False),
+        help="File of names for the classes: one a line in their order, or folder, a tab, name.",
+    )
+    return _apply([model_options, picture_options, names], f)
 
 
 def model_options(f: F) -> F:
@@ -172,7 +177,32 @@ def refuse_idle_pictures(pictures: str | None, *problems: Problem) -> None:
 def run_options(f: F) -> F:
     """Add the options for the draw, the storage and a forked run."""
     fork = click.option("--fork", help="Name of a new run that starts from the best sets of the run --study.")
-    return _apply([draw_options, fork], f)
+    return _apply([draw_options, phrase_options, fork], f)
+
+
+def phrase_options(f: F) -> F:
+    """Add the options for the phrases of the classes."""
+    return _apply(
+        [
+            click.option(
+                "--phrases",
+                default="auto",
+                show_default=True,
+                shell_complete=complete.words_or_file("auto", "none", *complete.PHRASE_BANKS),
+                help=(
+                    "What each class may be called or described by: a file, a built-in bank"
+                    f" ({', '.join(complete.PHRASE_BANKS)}), or none; auto takes the built-in bank"
+                    " of the data set's classes."
+                ),
+            ),
+            click.option(
+                "--move-phrases",
+                is_flag=True,
+                help="Let the searcher change the phrase of one class at a time, instead of choosing them afterwards.",
+            ),
+        ],
+        f,
+    )
 
 
 def draw_options(f: F) -> F:

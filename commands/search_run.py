@@ -33,7 +33,7 @@ def search_command(
     from promptsearch.commands.lm_options import language_tools
     from promptsearch.evaluators import open_configured
     from promptsearch.runs import Budget, Watch, check_search, open_run, run_search
-    from promptsearch.runs.open_run import keep_budget
+    from promptsearch.runs.open_run import keep_budget, with_phrases
 
     bank = load_bank(options.pop("bank_spec"))
     start: list[PromptSet] = []
@@ -55,6 +55,7 @@ def search_command(
     quiet = options["quiet"] or options["as_json"]
     with progress_bar(quiet) as progress:
         problem = open_configured(opened, machine_config(options), progress=progress)
+        bank = with_phrases(bank, options["phrases"], problem, moved=options["move_phrases"])
         kept = {k: options[k] for k in ("storage", "study", "fork")}
         record = open_run(problem, bank, search, opened=opened, start=start, **kept)
         keep_budget(record, budget.trials)
@@ -89,6 +90,7 @@ def problem_config(options: Mapping[str, Any]) -> ProblemConfig:
     names = ("model", "dataset", "precision", "picture_column", "label_column")
     weights, pictures = options.get("weights"), options.get("pictures")
     of = {k: options[k] for k in names}
+    of["class_names"] = options.get("class_names")
     return ProblemConfig(**of, weights=None if weights is None else str(weights), pictures=pictures)
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from promptsearch.banks import PromptSet, Template
+from promptsearch.banks import BASELINE, PromptSet, Template
+from promptsearch.banks.phrases import fill
 from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.encoding.encoder import TooLongError
 from promptsearch.evaluators.score import Score
 from promptsearch.evaluators.scoring.metrics import NEED_LABELS
+from promptsearch.evaluators.scoring.phrase_table import PhraseTable, fit_scale
 from promptsearch.evaluators.scoring.template_table import TemplateTable
 from promptsearch.evaluators.task import Split, Task
 
@@ -50,7 +52,8 @@ class Evaluator:
         fluency: RatesFluency | None = None,
     ) -> None:
         self.task = task
-        self.logit_scale = logit_scale
+        self.logit_scale = self.model_scale = logit_scale
+        self._fitted = False
         self._text_vectors = text_vectors
         self._rows: dict[_Row, int] = {}
         self._table = TemplateTable(task.support.features, task.support.labels, logit_scale, memory)
@@ -79,6 +82,52 @@ class Evaluator:
             at = np.unique(np.linspace(0, len(templates) - 1, min(CONSENSUS, len(templates))).astype(int))
             rows = self._index([PromptSet.of(templates[i]) for i in at])
             self._consensus = self._table.consensus([row for (row,) in rows])
+
+    def fit_scale(self) -> None:
+        """From now on go by the logit scale that fits the hand-written prompt to the few labels (`fit_scale`).
+
+        The model's own scale, `model_scale`, is too sharp where the model is often wrong.  Without labels it stays.
+        """
+        if not self.task.labelled:
+            return
+        weights = self.class_weights(PromptSet.of(BASELINE))
+        support = self.task.support
+        self.logit_scale = fit_scale(support.features @ weights.T, support.labels, self.model_scale)
+        self._table.rescale(self.logit_scale)
+        self._fitted = True
+
+    def phrase_table(self, templates: Sequence[Template], phrases: Sequence[Sequence[str]]) -> PhraseTable:
+        """Templates filled with every phrase of every class, beside the support set.
+
+        Args:
+            templates: the first one must take every phrase; another one that makes a phrase too long for the model is
+                left out.
+            phrases: those of each class.
+
+        Returns:
+            The table, whose `templates` are those that are in it.
+
+        Raises:
+            InputError: a phrase is too long for the model; it is named.
+        """
+        flat = [phrase for of_class in phrases for phrase in of_class]
+        vectors: dict[Template, np.ndarray] = {}
+        for t in templates:
+            try:
+                vectors[t] = self._text_vectors([fill(t, phrase) for phrase in flat])
+            except TooLongError as e:
+                if vectors:
+                    continue
+                phrase = next(phrase for phrase in flat if fill(t, phrase) == e.text)
+                raise InputError(
+                    f"phrase {phrase!r} as {e.text!r} has {e.tokens} tokens and the model reads {e.limit}; "
+                    "shorten the phrase"
+                ) from e
+        owner = np.repeat(np.arange(len(phrases)), [len(of_class) for of_class in phrases])
+        support = self.task.support
+        return PhraseTable(
+            np.stack(list(vectors.values())), owner, support.features, support.labels, templates=tuple(vectors)
+        )
 
     def score(self, sets: Sequence[PromptSet]) -> list[Score]:
         """Scores on the support set, in the order of `sets`."""
@@ -120,6 +169,8 @@ class Evaluator:
             of_picture = np.empty_like(self._consensus)
             of_picture[self._table.order] = self._consensus
             other._consensus = of_picture[at][other._table.order]
+        if self._fitted:
+            other.fit_scale()
         return other
 
     def score_on(self, sets: Sequence[PromptSet], split: Split) -> list[Score]:
@@ -140,7 +191,7 @@ class Evaluator:
         return self.predictions(prompt_set, split) == split.labels
 
     def losses(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
-        """(N,) cross-entropy of every picture of a split, in nats at the model's logit scale."""
+        """(N,) cross-entropy of every picture of a split, in nats at `logit_scale`."""
         logits = self.logit_scale * (split.features @ self.class_weights(prompt_set).T)  # (N, C)
         top = logits.max(axis=1)
         true = logits[np.arange(len(logits)), split.labels]
@@ -157,10 +208,6 @@ class Evaluator:
         """The very texts that are encoded: one list of class prompts per template, each class's phrases in turn."""
         own = self.task.class_names
         return [[p for of_class in prompt_set.texts(t, own) for p in of_class] for t in prompt_set.templates]
-
-    def text_vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, D) unit vectors of any texts.  Raises TooLongError where the model cannot read one."""
-        return self._text_vectors(texts)
 
     def _encode(self, rows: Iterable[_Row], texts: Sequence[str]) -> np.ndarray:
         try:

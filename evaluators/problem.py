@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from promptsearch.banks import load_class_names
 from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import Cache, default_cache
+from promptsearch.evaluators.cache.store import Cache, default_cache, digest_of
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
 from promptsearch.evaluators.data.hub import find_cached, hub_reachable
@@ -38,19 +40,43 @@ class Problem:
     cache: Cache
     notes: list[str] = field(default_factory=list)
     memory: int | None = None
+    other_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def task(self, shots: int, seed: int, unlabelled: int | None = None) -> Task:
         """Draw a few-shot problem; with no shots, one of so many unlabelled pictures."""
         return Task.build(self.source, shots, seed, unlabelled)
 
+    def call_classes(self, names: str | Sequence[str]) -> None:
+        """Call the classes by other names than the data set's.
+
+        Args:
+            names: one for each class, in order, or a file of them (see `load_class_names`); what else the file calls a
+                class is in `other_names` then.
+
+        Raises:
+            InputError: the names do not fit the classes.
+        """
+        own = self.source.class_names
+        if isinstance(names, str):
+            called, self.other_names = load_class_names(names).of(own)
+        else:
+            called = list(names)
+            if len(called) != len(own):
+                raise InputError(f"{len(called)} class names for {len(own)} classes; give one for each")
+        self.source.class_names = tuple(called)
+        # Runs with other names are other runs; features are stored by the pictures and do not change.
+        self.source.fingerprint = digest_of([self.source.fingerprint, called])
+
     def evaluator(self, task: Task, fluency: RatesFluency | None = None) -> Evaluator:
-        """Scores prompt sets on a task's pictures.
+        """Scores prompt sets on a task's pictures, at the logit scale that fits the few labels.
 
         Args:
             task: the drawn pictures.
             fluency: rates prompt sets, if their scores are to have a fluency.
         """
-        return Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale, self.memory, fluency)
+        evaluator = Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale, self.memory, fluency)
+        evaluator.fit_scale()
+        return evaluator
 
 
 def open_problem(
@@ -133,7 +159,10 @@ def open_configured(
     notes += source.notes
     log.info("model %s (%s, %s), fingerprint %s", spec.name, spec.device, spec.precision, spec.fingerprint[:16])
     log.info("pictures: %s, %s, %d classes", source.name, source.origin, len(source.class_names))
-    return Problem(encoder, source, cache, notes, machine.memory)
+    problem = Problem(encoder, source, cache, notes, machine.memory)
+    if config.class_names is not None:
+        problem.call_classes(config.class_names)
+    return problem
 
 
 def open_pictures(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy and mean cross-entropy (nats, at the model's logit scale) of one PromptSet on one set of pictures.
+    """Accuracy and mean cross-entropy (nats, at the evaluator's logit scale) of one PromptSet on one set of pictures.
 
     Both are nan where the pictures have no labels.  The other figures (see `evaluators.scoring.metrics`)
     are None unless an objective asked for them.

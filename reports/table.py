@@ -109,6 +109,12 @@ def verdicts(result: dict[str, Any]) -> list[str]:
             every = "resampling" if result["estimate"].get("way") == "out-of-bag" else "fold"
             line += f" {stable} of its {len(kept)} templates were chosen again in every {every}."
         lines.append(line)
+    if "refused" in selection:
+        gain = result["estimate"]["gain"]["xent"]
+        lines.append(
+            "The hand-written prompt was kept: what was chosen first did worse on pictures that it was not chosen by "
+            f"(cross-entropy {-gain:+.3f} nats a picture)."
+        )
     if estimate := result.get("estimate"):
         how = "search and choice" if estimate["search_repeated"] else "the choice only, which flatters it,"
         how += f" repeated in {estimate['folds']} folds"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptsearch import __version__
-from promptsearch.banks import Bank, PromptSet
+from promptsearch.banks import PHRASE_BANKS, Bank, PhraseBank, PromptSet, load_phrases
 from promptsearch.config import BankId, MachineConfig, ProblemConfig, RunConfig, SearchConfig
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Problem, Progress, Score, no_progress, open_configured
@@ -33,6 +33,38 @@ def resolved(config: SearchConfig) -> SearchConfig:
     named = None if config.select == "auto" else config.select
     select = choose_selection(named, config.shots, objective, config.fluency is not None)
     return replace(config, objective=objective, select=select)
+
+
+def with_phrases(bank: Bank, spec: str, problem: Problem, *, moved: bool = False) -> Bank:
+    """The bank with phrases for the problem's classes.
+
+    Args:
+        bank: the templates.
+        spec: "auto" for the built-in phrases whose classes are the problem's, "none", or a phrase bank or file.
+        problem: names the classes, and perhaps what else they are called.
+        moved: whether the searcher moves the phrases of one class at a time, as it does a bank's own `class_names`;
+            otherwise they are chosen for the templates that it finds.
+
+    Raises:
+        InputError: no such phrases, or phrases that do not fit the classes.
+    """
+    classes, found = problem.source.class_names, None
+    if spec == "auto":
+        found = next((b for b in map(load_phrases, PHRASE_BANKS) if b.fits(classes)), None)
+    elif spec != "none":
+        found = load_phrases(spec)
+    if problem.other_names:
+        given = {} if found is None else dict(zip(classes, found.of_classes(classes), strict=True))
+        every = {n: (*problem.other_names.get(n, ()), *given.get(n, ())) for n in classes}
+        name = "class names" if found is None else found.name
+        found = PhraseBank(name, {n: phrases for n, phrases in every.items() if phrases})
+    if found is None:
+        return bank
+    phrases = found.of_classes(classes)
+    if moved:
+        others = {own: tuple(p for p in said if p != own) for own, said in zip(classes, phrases, strict=True)}
+        return replace(bank, class_names={own: said for own, said in others.items() if said} | bank.class_names)
+    return replace(bank, phrases=found)
 
 
 def check_search(config: SearchConfig, bank: Bank) -> SearchConfig:
@@ -72,6 +104,8 @@ def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str,
     about: dict[str, Any] = {"version": __version__, "started": now(), "pictures": problem.source.origin}
     if opened is not None:
         about["opened"] = {**asdict(opened), "model": problem.encoder.spec.name}
+        if opened.class_names is not None:  # the names themselves: their file may be another one day
+            about["opened"]["class_names"] = list(problem.source.class_names)
     return {**about, "classes": list(problem.source.class_names)}
 
 

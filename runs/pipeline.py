@@ -10,7 +10,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from promptsearch import __version__
@@ -181,6 +181,7 @@ def run_search(
     baselines = standard_baselines(bank, searcher, job.evaluator)
     selection, repeat, chosen = choose_winner(job, searcher, outcome)
     expected = estimate_accuracy(job, selection, repeat, chosen) if estimate else None
+    chosen, expected = guard(selection, job.evaluator, chosen, expected)
     test, opened, choices = open_test(record, job.evaluator.task, chosen.prompt_set.key, watch.progress)
     rows = [test_row(job.evaluator, s, test, name=name) for name, s in baselines.items()]
     result = RunResult(
@@ -293,6 +294,23 @@ def estimate_accuracy(job: Job, selection: Selection, repeat: Repeat, chosen: Se
     return judge(selection, repeat, chosen, job.watch.progress)
 
 
+def guard(
+    selection: Selection, evaluator: Evaluator, chosen: Selected, expected: Estimate | None
+) -> tuple[Selected, Estimate | None]:
+    """What was chosen, or the hand-written prompt where choosing does worse than that on pictures outside.
+
+    A search must not make things worse: few pictures of many classes may mislead it, whatever it scores on them.
+
+    Returns:
+        What is kept, and the estimate of its accuracy.
+    """
+    if expected is None or not expected.worse or selection.method == "none":
+        return chosen, expected
+    plain, score = selection.baseline(evaluator)
+    kept = replace(chosen, prompt_set=plain, score=score, shares={}, refused=chosen.prompt_set)
+    return kept, expected.of_hand_written(score.accuracy)
+
+
 def open_test(record: Record, task: Task, choice: str, progress: Progress) -> tuple[Split, int, int]:
     """Open the test split for what was chosen, and record it.
 
@@ -361,7 +379,7 @@ def describe_choice(chosen: Selected, expected: Estimate | None) -> Choice:
     templates = chosen.prompt_set.templates
     shares = tuple(chosen.shares.get(t) for t in templates) if chosen.shares else None
     kept = None if expected is None else tuple(expected.kept.get(t, 0) for t in templates)
-    return Choice(chosen.method, chosen.tried, chosen.scored, shares, kept)
+    return Choice(chosen.method, chosen.tried, chosen.scored, shares, kept, chosen.refused)
 
 
 def runners_up(outcome: Outcome, winner: PromptSet) -> tuple[Row, ...]:

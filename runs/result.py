@@ -98,6 +98,7 @@ class Choice:
         scored: those of them that were scored for the choice alone.
         shares: probability (or weight) of each template of the winner, where the method gives one.
         kept: in how many folds each template of the winner was chosen again.
+        refused: what was chosen first, where the hand-written prompt did better on pictures outside and was kept.
     """
 
     method: str = "none"
@@ -105,18 +106,21 @@ class Choice:
     scored: int = 0
     shares: tuple[float | None, ...] | None = None
     kept: tuple[int, ...] | None = None
+    refused: PromptSet | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The `selection` of the JSON document."""
         shares = None if self.shares is None else list(self.shares)
-        data = {"method": self.method, "tried": self.tried, "scored": self.scored, "shares": shares}
+        data: dict[str, Any] = {"method": self.method, "tried": self.tried, "scored": self.scored, "shares": shares}
+        data |= {} if self.refused is None else {"refused": self.refused.to_dict()}
         return data if self.kept is None else {**data, "kept": list(self.kept)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Choice:
         """Read what `to_dict` gave."""
         shares, kept = _tuple(data.get("shares")), _tuple(data.get("kept"))
-        return cls(data.get("method", "none"), data.get("tried", 0), data.get("scored", 0), shares, kept)
+        refused = PromptSet.from_dict(data["refused"]) if data.get("refused") else None
+        return cls(data.get("method", "none"), data.get("tried", 0), data.get("scored", 0), shares, kept, refused)
 
 
 @dataclass(frozen=True)

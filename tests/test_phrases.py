@@ -9,6 +9,7 @@ import pytest
 
 from promptsearch.banks import PHRASE_BANKS, PhraseBank, PromptSet, Template, load_class_names, load_phrases
 from promptsearch.banks.phrases import fill, is_sentence
+from promptsearch.commands import complete
 from promptsearch.errors import InputError
 
 CLASSES = ("cat", "dog")
@@ -80,6 +81,10 @@ def test_built_in_banks_begin_with_the_data_sets_own_names(name):
     assert all(phrases[0] == own for own, phrases in bank.phrases.items())
     assert bank.fits(list(bank.phrases)) and min(map(len, bank.phrases.values())) >= 10
     assert PhraseBank.from_dict(bank.to_dict()).hash == bank.hash
+
+
+def test_the_shell_offers_the_built_in_banks():
+    assert complete.PHRASE_BANKS == PHRASE_BANKS
 
 
 def test_every_format_gives_the_same_kind_of_bank(tmp_path):

@@ -109,6 +109,11 @@ class TemplateTable:
             other._logits = self._logits[: self.size, :, own[other.order]]
         return other
 
+    def rescale(self, logit_scale: float) -> None:
+        """Multiply cosines with another scale from now on."""
+        self.logit_scale = np.float32(logit_scale)
+        self._losses = Losses(self.labels, logit_scale)
+
     @property
     def kept(self) -> bool:
         """Whether the per-template logits are stored; otherwise they are computed again each time."""

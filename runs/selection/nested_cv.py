@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from promptsearch.banks import BASELINE, PromptSet, Template
-from promptsearch.evaluators import Interval, mid_p
+from promptsearch.evaluators import Evaluator, Interval, Split, mid_p
 from promptsearch.evaluators.stats.paired import Paired, compare_paired
 from promptsearch.runs.selection.rerun import Repeat
 from promptsearch.runs.selection.resampling import folds, refilled
@@ -33,6 +33,8 @@ class Estimate:
         folds: Number of folds (or resamplings).
         repeated: Whether the search was repeated, or only the choice among the sets found.
         way: `NESTED` or `OUT_OF_BAG`.
+        gain: How much smaller its cross-entropy is than the hand-written prompt's on the pictures outside, in nats per
+            picture, and the standard error of that; None in studies of earlier versions.
     """
 
     accuracy: Interval
@@ -42,19 +44,44 @@ class Estimate:
     folds: int
     repeated: bool
     way: str = NESTED
+    gain: tuple[float, float] | None = None
+
+    @property
+    def worse(self) -> bool:
+        """Whether the choice does worse than the hand-written prompt by more than a standard error of cross-entropy.
+
+        Accuracy on a few pictures would be too coarse a judge: at one shot it would refuse most choices that are
+        better.
+        """
+        return self.gain is not None and self.gain[0] < -self.gain[1]
+
+    def of_hand_written(self, naive: float) -> Estimate:
+        """The estimate of the hand-written prompt, from the same pictures outside.
+
+        Args:
+            naive: its accuracy on the few-shot pictures.
+        """
+        n = self.against.pictures
+        if n is None or self.against.gained is None or self.against.lost is None:  # read from an older study
+            return self
+        hits = round(self.accuracy.value * n) - self.against.gained + self.against.lost
+        return replace(self, accuracy=mid_p(hits, n), naive=naive, kept={})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `estimate` of a result document, without `kept`."""
         data: dict[str, Any] = {**self.accuracy.to_dict("accuracy"), "naive": round(self.naive, 6), "way": self.way}
         data |= {"folds": self.folds, "search_repeated": self.repeated}
+        if self.gain is not None:
+            data["gain"] = {"xent": round(self.gain[0], 6), "error": round(self.gain[1], 6)}
         return data | {"against": {"baseline": "hand-written", **self.against.to_dict()}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Estimate:
         """Make an estimate from the result of `to_dict`."""
         accuracy, against = Interval.from_dict(data, "accuracy"), Paired.from_dict(data["against"])
-        way = data.get("way", NESTED)
-        return cls(accuracy, data["naive"], against, {}, data["folds"], data["search_repeated"], way)
+        way, gain = data.get("way", NESTED), data.get("gain")
+        gained = None if gain is None else (gain["xent"], gain["error"])
+        return cls(accuracy, data["naive"], against, {}, data["folds"], data["search_repeated"], way, gained)
 
 
 Steps = Callable[[int, int, str], None]
@@ -63,7 +90,7 @@ Steps = Callable[[int, int, str], None]
 def judge(selection: Selection, repeat: Repeat, chosen: Selected, progress: Steps | None = None) -> Estimate:
     """Estimate the accuracy of a choice, out-of-bag if it was made by bagging, otherwise by nested cross-validation.
 
-    If the bank has other class names it is always nested, because they are chosen after the vote on all pictures.
+    If the bank has other names or phrases for classes it is always nested, because they are chosen after the vote on all pictures.
 
     Args:
         selection: The selection method.
@@ -71,7 +98,7 @@ def judge(selection: Selection, repeat: Repeat, chosen: Selected, progress: Step
         chosen: The chosen set.
         progress: Called after each fold.
     """
-    if chosen.bags and not selection.bank.class_names:
+    if chosen.bags and not selection.bank.class_names and selection.bank.phrases is None:
         return out_of_bag(selection, repeat, chosen)
     return nested(selection, repeat, chosen.score.accuracy, progress)
 
@@ -92,10 +119,11 @@ def out_of_bag(selection: Selection, repeat: Repeat, chosen: Selected) -> Estima
     for b, (outside, _) in enumerate(chosen.bags):
         unseen[outside, b] = True
     judged = np.flatnonzero(unseen.any(axis=1))
-    hits = np.zeros(len(judged), bool)
+    hits, gained = np.zeros(len(judged), bool), np.zeros(len(judged))
     for i, picture in enumerate(judged):
-        winners = [chosen.bags[b][1] for b in np.flatnonzero(unseen[picture])]
-        hits[i] = evaluator.hits(vote(winners, evaluator).prompt_set, support.part(np.array([picture])))[0]
+        winner = vote([chosen.bags[b][1] for b in np.flatnonzero(unseen[picture])], evaluator).prompt_set
+        alone = support.part(np.array([picture]))
+        hits[i], gained[i] = evaluator.hits(winner, alone)[0], _gained(evaluator, winner, alone)[0]
     theirs = evaluator.hits(PromptSet.of(BASELINE), support.part(judged))
     kept: dict[Template, int] = {}
     for t in (t for _, winner in chosen.bags for t in winner.templates):
@@ -103,7 +131,9 @@ def out_of_bag(selection: Selection, repeat: Repeat, chosen: Selected) -> Estima
     accuracy = mid_p(int(hits.sum()), len(hits))
     against = compare_paired(hits, theirs, selection.seed)
     repeated = repeat.fresh is not None
-    return Estimate(accuracy, chosen.score.accuracy, against, kept, len(chosen.bags), repeated, OUT_OF_BAG)
+    return Estimate(
+        accuracy, chosen.score.accuracy, against, kept, len(chosen.bags), repeated, OUT_OF_BAG, _mean(gained)
+    )
 
 
 def nested(selection: Selection, repeat: Repeat, naive: float, progress: Steps | None = None) -> Estimate:
@@ -122,6 +152,7 @@ def nested(selection: Selection, repeat: Repeat, naive: float, progress: Steps |
     parts = folds(support.labels, FOLDS if len(support) <= MANY else FOLDS // 2, selection.seed)
     hits = np.zeros(len(support), bool)
     theirs = np.zeros(len(support), bool)
+    gained = np.zeros(len(support))
     kept: dict[Template, int] = {}
     for i, drawn in enumerate(parts):
         inside, outside = refilled(drawn, support.labels, selection.seed)
@@ -131,10 +162,21 @@ def nested(selection: Selection, repeat: Repeat, naive: float, progress: Steps |
         judged = support.part(outside)
         hits[outside] = evaluator.hits(chosen, judged)
         theirs[outside] = evaluator.hits(PromptSet.of(BASELINE), judged)
+        gained[outside] = _gained(evaluator, chosen, judged)
         for t in chosen.templates:
             kept[t] = kept.get(t, 0) + 1
         if progress is not None:
             progress(i + 1, len(parts), "repeating the search")
     accuracy = mid_p(int(hits.sum()), len(hits))
     against = compare_paired(hits, theirs, selection.seed)
-    return Estimate(accuracy, naive, against, kept, len(parts), repeat.fresh is not None)
+    return Estimate(accuracy, naive, against, kept, len(parts), repeat.fresh is not None, gain=_mean(gained))
+
+
+def _gained(evaluator: Evaluator, prompt_set: PromptSet, pictures: Split) -> np.ndarray:
+    """(n,) how much smaller its cross-entropy is than the hand-written prompt's, for every picture."""
+    return evaluator.losses(PromptSet.of(BASELINE), pictures) - evaluator.losses(prompt_set, pictures)
+
+
+def _mean(gained: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error."""
+    return float(gained.mean()), float(gained.std(ddof=1) / len(gained) ** 0.5) if len(gained) > 1 else 0.0

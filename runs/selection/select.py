@@ -12,6 +12,7 @@ from promptsearch.banks import BASELINE, Bank, PromptSet, Template
 from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Score
+from promptsearch.runs.selection.phrase_choice import choose_phrases, rounded
 from promptsearch.runs.selection.rename_classes import rename
 from promptsearch.runs.selection.rerun import WHOLE, Found, Repeat
 from promptsearch.runs.selection.resampling import Part, bootstraps, folds
@@ -22,7 +23,9 @@ from promptsearch.search.objective import Plugged
 #: Prior probability of the hand-written prompt; all other templates share the rest equally.
 BASELINE_SHARE = 0.2
 #: Largest number of templates in a weighted ensemble, and smallest share of one of them.
-MOST, LEAST = 12, 0.01
+MOST, LEAST = 3, 0.05
+#: Largest number of templates of an ensemble weighted by ZPE, which weights all of them nearly alike.
+MOST_ZPE = 12
 #: Number of searches of `bagged` and `bootstrap`, and of folds and repeats of `cv`.
 BAGS, FOLDS, REPEATS = 20, 5, 2
 #: Number of best sets of one size among which the most fluent is chosen.
@@ -43,6 +46,7 @@ class Selected:
             of the resampled searches whose winner contains it (`bagged`).
         tried: Number of sets that were compared, or of searches that were repeated.
         scored: Number of these sets that were not scored by the search.
+        refused: What was chosen first, if the hand-written prompt was kept instead.
         bags: For `bagged`, the pictures outside and the winner of each resampled search.
     """
 
@@ -53,6 +57,7 @@ class Selected:
     tried: int = 0
     scored: int = 0
     bags: tuple[tuple[np.ndarray, PromptSet], ...] = ()
+    refused: PromptSet | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Selection:
             raise InputError(f"--select {self.method}: choose from {', '.join(SELECTIONS)}")
 
     def choose(self, evaluator: Evaluator, found: Found, repeat: Repeat | None = None) -> Selected:
-        """Choose the winner; if the bank has other names for classes, they are chosen for the winner too.
+        """Choose the winner; if the bank has other names or phrases for classes, they are chosen for the winner too.
 
         Args:
             evaluator: Scores sets on the pictures of the search.
@@ -93,9 +98,13 @@ class Selection:
             repeat: Repeats the search, for methods that need it.
         """
         chosen = SELECTIONS[self.method](self, evaluator, found, repeat)
-        if not self.bank.class_names or not evaluator.task.labelled or self.method == "none":
+        if not evaluator.task.labelled or self.method == "none":
             return chosen
-        named = rename(chosen.prompt_set, evaluator, self.names(evaluator), self.loss)
+        named = chosen.prompt_set
+        if self.bank.class_names:
+            named = rename(named, evaluator, self.names(evaluator), self.loss)
+        if self.bank.phrases is not None:
+            named = choose_phrases(named, evaluator, self.bank.phrases)
         return replace(chosen, prompt_set=named, score=evaluator.score([named])[0])
 
     def names(self, evaluator: Evaluator) -> Names:
@@ -206,7 +215,7 @@ def _zpe(selection: Selection, evaluator: Evaluator, found: Found, repeat: Repea
     singles = selection.singles(found)
     scores = np.array([s.zpe for s in evaluator.score(singles)], float)
     mass = np.exp(scores - scores.max())
-    return _weighted(zip(singles, mass.tolist(), strict=True), evaluator, "zpe", len(singles), 0.0)
+    return _weighted(zip(singles, mass.tolist(), strict=True), evaluator, "zpe", len(singles), MOST_ZPE, 0.0)
 
 
 def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Method:
@@ -280,7 +289,12 @@ def _repeated(repeat: Repeat, evaluator: Evaluator, inside: np.ndarray) -> tuple
 
 
 def _weighted(
-    masses: Iterable[tuple[PromptSet, float]], evaluator: Evaluator, method: str, tried: int, least: float = LEAST
+    masses: Iterable[tuple[PromptSet, float]],
+    evaluator: Evaluator,
+    method: str,
+    tried: int,
+    most: int = MOST,
+    least: float = LEAST,
 ) -> Selected:
     """Return the ensemble of the templates with the largest shares, weighted by them.
 
@@ -290,6 +304,7 @@ def _weighted(
         evaluator: Scores the ensemble.
         method: Name of the method.
         tried: Number of sets or searches compared.
+        most: Largest number of templates.
         least: Smallest share of a template.
     """
     shares: dict[Template, float] = {}
@@ -300,8 +315,8 @@ def _weighted(
             shares[t] = shares.get(t, 0.0) + mass / prompt_set.size
     total = sum(shares.values())
     ordered = sorted(((w / total, t) for t, w in shares.items()), key=lambda r: (-r[0], r[1]))
-    kept = [(w, t) for w, t in ordered[:MOST] if w >= least] or ordered[:1]
-    weights = _rounded([w for w, _ in kept])
+    kept = [(w, t) for w, t in ordered[:most] if w >= least] or ordered[:1]
+    weights = rounded([w for w, _ in kept]) if least else _rounded([w for w, _ in kept])
     templates = [t for _, t in kept]
     phrases = max(said, key=said.__getitem__)
     prompt_set = PromptSet(

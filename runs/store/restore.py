@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from promptsearch.banks import Bank, Grammar, Template
+from promptsearch.banks import Bank, Grammar, PhraseBank, Template
 from promptsearch.errors import InputError
 from promptsearch.runs.store.record import RunRecord
 from promptsearch.search import SEARCHERS, Space
@@ -14,6 +15,8 @@ from promptsearch.search import SEARCHERS, Space
 def bank_to_dict(bank: Bank) -> dict[str, Any]:
     """Return a bank as a JSON-serialisable dict: its templates, or its grammar and the templates outside it."""
     data: dict[str, Any] = {"name": bank.name, "class_names": {k: list(v) for k, v in bank.class_names.items()}}
+    if bank.phrases is not None:
+        data["phrases"] = bank.phrases.to_dict()
     if bank.grammar is None:
         return {**data, "templates": [str(t) for t in bank.templates]}
     return {**data, "templates": [str(t) for t in Space(bank).plain], "grammar": bank.grammar.to_dict()}
@@ -26,11 +29,12 @@ def bank_from_dict(data: Mapping[str, Any]) -> Bank:
         InputError: The data is invalid.
     """
     class_names = {k: tuple(v) for k, v in data["class_names"].items()}
+    phrases = PhraseBank.from_dict(data["phrases"]) if "phrases" in data else None
     plain: dict[Template, int | None] = {Template(t): None for t in data["templates"]}
     if "grammar" not in data:
-        return Bank(data["name"], tuple(plain), class_names=class_names)
+        return Bank(data["name"], tuple(plain), class_names=class_names, phrases=phrases)
     grammar = Grammar(data["grammar"]["patterns"], data["grammar"]["slots"])
-    return Bank.expanded(data["name"], grammar, plain, class_names=class_names)
+    return replace(Bank.expanded(data["name"], grammar, plain, class_names=class_names), phrases=phrases)
 
 
 def restore_bank(record: RunRecord) -> Bank:

@@ -1,0 +1,218 @@
+"""Phrases of all classes on one set of pictures: what each is worth, and which mixture of them fits the labels.
+
+The class weight of class c is  w_c = normalise(sum_t a_t sum_p b_cp v_tp)  over templates t with weights a and the
+class's phrases p with weights b; v are unit text vectors.  A change to one class changes one column of the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from promptsearch.banks import Template
+
+#: Floats of working memory for columns of logits that are tried at a time.
+COLUMN_FLOATS = 1_000_000
+
+#: Most steps of `PhraseTable.mix`, and the gain in nats below which it stops.
+STEPS, GAIN = 80, 1e-3
+
+#: Bounds of a fitted logit scale, relative to the model's, and how many values between them are tried.
+SCALES, TRIED = (0.05, 2.0), 40
+
+#: A fitted scale is log-normal around this share of the model's, with this standard deviation of its logarithm.
+SHARE, SPREAD = 0.5, 0.7
+
+#: Smallest logarithm of a weight, so that none becomes exactly zero.
+LEAST_LOG = -40.0
+
+
+def fit_scale(cosines: np.ndarray, labels: np.ndarray, model_scale: float) -> float:
+    """Return the logit scale that fits few labels best, with a prior around half of the model's own.
+
+    A zero-shot model's own scale is far too sharp for its errors: cross-entropy at that scale rewards prompts that
+    flatten the logits.
+
+    Args:
+        cosines: (N, C) of pictures and class weights.
+        labels: (N,) class indices.
+        model_scale: The model's logit scale.
+
+    Returns:
+        The scale of the largest posterior probability among `TRIED` values.
+    """
+    scales = model_scale * np.geomspace(*SCALES, TRIED)
+    true = cosines[np.arange(len(labels)), labels]
+    logs = [s * true.sum() - _logsumexp(s * cosines).sum() for s in scales]
+    prior = -(np.log(scales / (SHARE * model_scale)) ** 2) / (2 * SPREAD**2)
+    return float(scales[int(np.argmax(np.asarray(logs) + prior))])
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Weights of templates and phrases.
+
+    Attributes:
+        templates: (T,) weights that add up to one.
+        phrases: (P,) weights that add up to one within each class.
+        weights: (C, D) unit class weights.
+    """
+
+    templates: np.ndarray
+    phrases: np.ndarray
+    weights: np.ndarray
+
+
+class PhraseTable:
+    """Unit text vectors of all phrases in some templates, beside the pictures that they are to classify.
+
+        table = PhraseTable(vectors, owner, features, labels)
+        scale = fit_scale(features @ table.class_weights(a, b).T, labels, model_scale)
+        found = table.mix(log_prior_of_templates, log_prior_of_phrases, scale, temper=0.5)
+
+    Args:
+        vectors: (T, P, D) unit text vectors.
+        owner: (P,) class of each phrase.
+        features: (N, D) unit vectors of the pictures.
+        labels: (N,) class indices.
+        templates: The T templates, for whoever asks.
+    """
+
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        owner: np.ndarray,
+        features: np.ndarray,
+        labels: np.ndarray,
+        templates: Sequence[Template] = (),
+    ) -> None:
+        self.vectors, self.owner, self.features, self.labels = vectors, owner, features, labels
+        self.templates = tuple(templates)
+        self.classes = int(owner.max()) + 1
+        self._begins = np.flatnonzero(np.diff(owner, prepend=-1))  # phrases of a class are behind one another
+        self._one_hot = np.eye(self.classes, dtype=np.float32)[labels]  # (N, C)
+
+    def class_weights(self, templates: np.ndarray, phrases: np.ndarray) -> np.ndarray:
+        """Return the (C, D) unit class weights for weights of templates (T,) and of phrases (P,)."""
+        return _unit(self._summed(templates, phrases))[0]
+
+    def losses_alone(self, templates: np.ndarray, weights: np.ndarray, scale: float) -> np.ndarray:
+        """Return what each phrase is worth if it alone stands for its class and the other classes stay as they are.
+
+        Args:
+            templates: (T,) weights of the templates.
+            weights: (C, D) unit class weights.
+            scale: The logit scale.
+
+        Returns:
+            (P,) mean cross-entropy in nats.
+        """
+        said = _unit(np.tensordot(templates.astype(np.float32), self.vectors, axes=1))[0]  # (P, D)
+        logits = np.float32(scale) * (self.features @ weights.T)  # (N, C)
+        true = logits[np.arange(len(logits)), self.labels]
+        top = logits.max(axis=1)
+        shares = np.exp(logits - top[:, None])
+        total = shares.sum(axis=1)
+        losses = np.empty(len(said))
+        step = max(1, COLUMN_FLOATS // max(1, len(logits)))
+        for c, begin in enumerate(self._begins):
+            end = self._begins[c + 1] if c + 1 < self.classes else len(self.owner)
+            rest = np.maximum(total - shares[:, c], 1e-30)  # (N,) what the other classes add to the partition function
+            own = np.flatnonzero(self.labels == c)
+            others = true.sum(dtype=np.float64) - true[own].sum(dtype=np.float64)
+            for at in range(begin, end, step):
+                # One product for all phrases of the class: their columns of the logits.
+                columns = np.float32(scale) * (said[at : min(at + step, end)] @ self.features.T)  # (p, N)
+                gained = columns[:, own].sum(axis=1, dtype=np.float64)
+                columns -= top
+                np.exp(columns, out=columns)
+                columns += rest
+                np.log(columns, out=columns)
+                losses[at : at + len(columns)] = columns.sum(axis=1, dtype=np.float64) - gained
+            losses[begin:end] += top.sum(dtype=np.float64) - others
+        return losses / len(self.labels)
+
+    def mix(
+        self, template_prior: np.ndarray, phrase_prior: np.ndarray, scale: float, *, temper: float, refit: float = 0.0
+    ) -> Mixture:
+        """Return the weights of templates and phrases with the largest tempered posterior probability.
+
+        They maximise
+        temper * log-likelihood - KL(template weights | prior) - sum_c KL(weights of class c | prior):
+        phrases are averaged where few pictures cannot tell, and chosen where many can.  Weights are multiplied by the
+        exponential of the gradient (Kivinen and Warmuth 1997), with a step that is halved until the objective grows:
+        the same numbers always give the same weights.
+
+        Args:
+            template_prior: (T,) logarithms of the templates' prior probabilities.
+            phrase_prior: (P,) logarithms of the phrases', within each class.
+            scale: The logit scale.
+            temper: What the evidence is multiplied by; below one where the model's probabilities are too sure.
+            refit: The model's own scale, to fit the scale anew (`fit_scale`) every few steps; 0 for none of it.
+        """
+        a, b = np.exp(template_prior), np.exp(phrase_prior)
+        step, last = 1.0, self._objective(a, b, template_prior, phrase_prior, scale, temper)
+        for i in range(STEPS):
+            to_a, to_b = self._gradients(a, b, scale)
+            up_a = temper * to_a - (np.log(a) - template_prior)
+            up_b = temper * to_b - (np.log(b) - phrase_prior)
+            for _ in range(8):
+                new_a = _softmax(np.log(a) + step * up_a, np.zeros(1, np.intp))
+                new_b = _softmax(np.log(b) + step * up_b, self._begins)
+                value = self._objective(new_a, new_b, template_prior, phrase_prior, scale, temper)
+                if value > last:
+                    break
+                step /= 2
+            else:
+                break
+            gain, last, a, b, step = value - last, value, new_a, new_b, 1.5 * step
+            if refit and i % 5 == 4:
+                scale = fit_scale(self.features @ self.class_weights(a, b).T, self.labels, refit)
+                last = self._objective(a, b, template_prior, phrase_prior, scale, temper)
+            if gain < GAIN:
+                break
+        return Mixture(a, b, self.class_weights(a, b))
+
+    def _summed(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(C, D) weighted sums of text vectors, not normalised."""
+        said = np.tensordot(a.astype(np.float32), self.vectors, axes=1)  # (P, D)
+        return np.asarray(np.add.reduceat(said * b.astype(np.float32)[:, None], self._begins, axis=0))
+
+    def _objective(
+        self, a: np.ndarray, b: np.ndarray, prior_a: np.ndarray, prior_b: np.ndarray, scale: float, temper: float
+    ) -> float:
+        logits = scale * (self.features @ self.class_weights(a, b).T)
+        likelihood = (logits[np.arange(len(logits)), self.labels] - _logsumexp(logits)).sum(dtype=np.float64)
+        divergence = (a * (np.log(a) - prior_a)).sum() + (b * (np.log(b) - prior_b)).sum()
+        return float(temper * likelihood - divergence)
+
+    def _gradients(self, a: np.ndarray, b: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """(T,) and (P,) derivatives of the log-likelihood by the weights."""
+        weights, norms = _unit(self._summed(a, b))
+        logits = scale * (self.features @ weights.T)  # (N, C)
+        chances = np.exp(logits - _logsumexp(logits)[:, None])
+        pull = scale * ((self._one_hot - chances).T @ self.features)  # (C, D) by the class weights
+        pull = (pull - (pull * weights).sum(axis=1, keepdims=True) * weights) / norms  # and by what they are made of
+        along = np.einsum("tpd,pd->tp", self.vectors, pull[self.owner]).astype(np.float64)  # (T, P)
+        return along @ b, a @ along
+
+
+def _unit(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of unit length, and the lengths that they had (n, 1)."""
+    norms = np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    return x / norms, norms
+
+
+def _logsumexp(logits: np.ndarray) -> np.ndarray:
+    top = logits.max(axis=1)
+    return np.asarray(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top)
+
+
+def _softmax(logs: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """Weights of logarithms, adding up to one within each group that begins at one of these positions."""
+    sizes = np.diff(begins, append=len(logs))
+    logs = np.maximum(logs - np.repeat(np.maximum.reduceat(logs, begins), sizes), LEAST_LOG)
+    weights = np.exp(logs)
+    return np.asarray(weights / np.repeat(np.add.reduceat(weights, begins), sizes))

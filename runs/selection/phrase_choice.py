@@ -1,0 +1,148 @@
+"""Chooses the phrases of each class for the templates that were chosen: few, weighted, readable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from promptsearch.banks import BASELINE, PhraseBank, PromptSet
+from promptsearch.evaluators import Evaluator
+from promptsearch.evaluators.scoring.phrase_table import Mixture, PhraseTable
+
+#: Prior probability of the class's own name, and of the hand-written template; the others share the rest equally.
+OWN, HAND_WRITTEN = 0.5, 0.5
+#: What the evidence is multiplied by: the model's probabilities, even at a fitted scale, are no independent draws.
+TEMPER = 0.5
+#: Most templates, most phrases of a class, the smallest weight of either, and what weights are multiples of.
+TEMPLATES, PHRASES, LEAST, UNIT = 3, 3, 0.05, 0.05
+#: Smallest gain in cosine for which a class takes one more phrase, or another one.
+WORTH = 1e-4
+
+
+def choose_phrases(chosen: PromptSet, evaluator: Evaluator, bank: PhraseBank) -> PromptSet:
+    """Return the chosen templates, and the hand-written one, with the phrases of the bank that fit the pictures.
+
+    First templates and phrases are mixed by their posterior probability (`PhraseTable.mix`).  Then the templates with
+    the largest weights are kept, and for each class the `PHRASES` phrases, or fewer, whose weighted sum is nearest to
+    the class's mixture, in the metric of the pictures: what they say of the pictures is what the mixture says.
+
+    Args:
+        chosen: The templates, chosen with the classes' own names.
+        evaluator: Has the labelled pictures and encodes texts.
+        bank: Has the phrases.
+
+    Raises:
+        InputError: A class of the phrases is not in the task, or a text is too long for the model.
+    """
+    phrases = bank.of_classes(evaluator.task.class_names)
+    table = evaluator.phrase_table([BASELINE, *(t for t in chosen.templates if t != BASELINE)], phrases)
+    templates, owner = table.templates, table.owner
+    found = table.mix(
+        _log_prior(len(templates), HAND_WRITTEN),
+        np.concatenate([_log_prior(len(of_class), OWN) for of_class in phrases]),
+        evaluator.logit_scale,
+        temper=TEMPER,
+        refit=evaluator.model_scale,
+    )
+    shares = _few_templates(found.templates)
+    said = few_phrases(found, table, shares, [np.flatnonzero(owner == c) for c in range(len(phrases))])
+    kept = [(t, w) for t, w in zip(templates, shares, strict=True) if w]
+    prompt_set = PromptSet([t for t, _ in kept], None if len(kept) == 1 else [w for _, w in kept])
+    flat = [phrase for of_class in phrases for phrase in of_class]
+    named = [{flat[p]: w for p, w in of_class.items()} for of_class in said]
+    if all(list(n) == [own] for n, own in zip(named, evaluator.task.class_names, strict=True)):
+        return prompt_set
+    return prompt_set.saying(named)
+
+
+def _log_prior(n: int, first: float) -> np.ndarray:
+    """(n,) logarithms of prior probabilities: of the first one, and of the others that share the rest."""
+    if n == 1:
+        return np.zeros(1)
+    return np.log([first, *[(1 - first) / (n - 1)] * (n - 1)])
+
+
+def _few_templates(weights: np.ndarray) -> list[float]:
+    """The largest weights, as `rounded` gives them; the others are 0."""
+    order = np.argsort(-weights, kind="stable")[:TEMPLATES]
+    kept = [int(i) for i in order if weights[i] >= LEAST * weights[order].sum()]
+    shares = [0.0] * len(weights)
+    for i, w in zip(kept, rounded([float(weights[i]) for i in kept]), strict=True):
+        shares[i] = w
+    return shares
+
+
+def few_phrases(
+    found: Mixture, table: PhraseTable, templates: Sequence[float], members: Sequence[np.ndarray]
+) -> list[dict[int, float]]:
+    """Return for each class the few phrases nearest to its mixture, with their weights.
+
+    Args:
+        found: The mixture.
+        table: The phrases' vectors and the pictures.
+        templates: (T,) weights of the templates that are kept.
+        members: For each class the places of its phrases.
+    """
+    said = np.tensordot(np.asarray(templates, np.float32), table.vectors, axes=1).astype(np.float64)  # (P, D)
+    d = said.shape[1]
+    # Half of the metric is what the pictures see of a difference, half is plain distance: few pictures span little.
+    metric = table.features.T.astype(np.float64) @ table.features / len(table.features) + np.eye(d) / d  # (D, D)
+    chosen = []
+    for c, at in enumerate(members):
+        within = said[at] @ metric  # (p, D)
+        places, weights = nearest(within @ said[at].T, within @ found.weights[c].astype(np.float64))
+        chosen.append({int(at[p]): w for p, w in zip(places, rounded(weights), strict=True)})
+    return chosen
+
+
+def nearest(gram: np.ndarray, target: np.ndarray) -> tuple[list[int], list[float]]:
+    """Return up to `PHRASES` vectors whose positive combination has the largest cosine with a target, greedily.
+
+    One vector is added, or one of them replaced, as long as the cosine grows by `WORTH`.
+
+    Args:
+        gram: (p, p) products of the vectors.
+        target: (p,) their products with the target.
+
+    Returns:
+        Places of the vectors, and their weights, none below `LEAST` of the sum.
+    """
+    first = int(np.argmax(target / np.sqrt(np.diag(gram))))
+    places, weights = [first], [1.0]
+    best = float(target[first] / np.sqrt(gram[first, first]))
+    while True:
+        bases = [places] if len(places) < PHRASES else [[*places[:i], *places[i + 1 :]] for i in range(len(places))]
+        found = max((_with_one_more(gram, target, base) for base in bases), key=lambda f: f[0])
+        if found[0] <= best + WORTH * abs(best):
+            return places, weights
+        best, places, weights = found
+
+
+def _with_one_more(gram: np.ndarray, target: np.ndarray, base: list[int]) -> tuple[float, list[int], list[float]]:
+    """The best combination of some vectors and one more: (cosine times the target's length, places, weights)."""
+    k, p = len(base) + 1, len(target)
+    at = np.empty((p, k), np.intp)
+    at[:, :-1], at[:, -1] = base, np.arange(p)
+    blocks = gram[at[:, :, None], at[:, None, :]] + 1e-9 * np.eye(k)  # (p, k, k)
+    weights = np.linalg.solve(blocks, target[at][..., None])[..., 0]  # (p, k)
+    length = np.sqrt(np.maximum(np.einsum("pi,pij,pj->p", weights, blocks, weights), 1e-30))
+    cosine = (weights * target[at]).sum(axis=1) / length
+    share = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
+    cosine[(share < LEAST).any(axis=1) | np.isin(np.arange(p), base)] = -np.inf
+    i = int(np.argmax(cosine))
+    return float(cosine[i]), at[i].tolist(), weights[i].tolist()
+
+
+def rounded(weights: Sequence[float]) -> list[float]:
+    """Return weights as multiples of `UNIT` that add up to one, none below `LEAST`: what is printed is what is used."""
+    total, parts = sum(weights), round(1 / UNIT)
+    exact = [w / total * parts for w in weights]
+    counts = [max(round(LEAST * parts), int(x)) for x in exact]
+    while sum(counts) < parts:
+        i = max(range(len(counts)), key=lambda j: exact[j] - counts[j])
+        counts[i] += 1
+    while sum(counts) > parts:
+        i = max(range(len(counts)), key=lambda j: counts[j] - exact[j] if counts[j] > 1 else -np.inf)
+        counts[i] -= 1
+    return [round(n / parts, 2) for n in counts]
