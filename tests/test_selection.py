@@ -323,7 +323,9 @@ def test_unknown_methods_are_refused() -> None:
 @pytest.fixture
 def made(tmp_path: Path) -> list[str]:
     templates = [Template(f"wording {i} of a {{}}.") for i in range(9)]
-    make_problem(tmp_path / "cache", templates)
+    # What evolution makes of the words of these and of the hand-written prompt has to be in the cache, too.
+    mixed = [Template("wording photo of a {}."), *(Template(f"a {i} of a {{}}.") for i in range(9))]
+    make_problem(tmp_path / "cache", [*templates, *mixed])
     bank = tmp_path / "bank.txt"
     bank.write_text("".join(f"{t}\n" for t in templates))
     return ["--model", "tiny", "--dataset", "made", "--bank", str(bank), "--storage", str(tmp_path / "runs.db")]

@@ -90,7 +90,8 @@ Steps = Callable[[int, int, str], None]
 def judge(selection: Selection, repeat: Repeat, chosen: Selected, progress: Steps | None = None) -> Estimate:
     """Estimate the accuracy of a choice, out-of-bag if it was made by bagging, otherwise by nested cross-validation.
 
-    If the bank has other names or phrases for classes it is always nested, because they are chosen after the vote on all pictures.
+    If the bank has other names or phrases for classes it is always nested, because they are chosen after the vote on
+    all pictures.
 
     Args:
         selection: The selection method.
