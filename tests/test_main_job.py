@@ -54,7 +54,7 @@ def test_the_document_keeps_its_contract(small_bank: str) -> None:
     assert set(keys.split()) <= doc.keys()
     assert (doc["model"], doc["dataset"], doc["shots"], doc["seed"]) == ("tiny", "cifar10-dark", 4, 0)
     assert {"study", "storage"} <= doc["run"].keys()
-    assert doc["winner"].keys() - {"weights"} == {"templates", "support", "test"}
+    assert doc["winner"].keys() - {"weights", "phrases"} == {"templates", "support", "test"}
     assert {"selection", "estimate", "test_opened"} <= doc.keys()
     assert doc["winner"]["support"].keys() == {"accuracy", "xent"}
     assert doc["winner"]["test"]["low"] < doc["winner"]["test"]["accuracy"] < doc["winner"]["test"]["high"]
