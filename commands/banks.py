@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from promptsearch.banks import Bank, builtin_banks, load_bank
+from promptsearch.banks import PHRASE_BANKS, Bank, PhraseBank, builtin_banks, load_bank, load_phrases
 from promptsearch.banks.shipped import OPEN_CLIP_SIZES
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
@@ -30,7 +30,10 @@ def list_banks(as_json: bool) -> None:
         except PromptSearchError as e:  # a broken plug-in must not hide the other banks
             click.echo(f"Warning: {e}", err=True)
             continue
-        rows.append({"name": name, "size": size, "description": description})
+        rows.append({"name": name, "kind": "templates", "size": size, "description": description})
+    for name in PHRASE_BANKS:
+        about = f"phrases for the classes of {name}: names, kinds, one-line descriptions"
+        rows.append({"name": name, "kind": "phrases", "size": len(load_phrases(name)), "description": about})
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -44,10 +47,13 @@ def list_banks(as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(min=0), help="Show at most this many templates.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with line numbers.")
 def show(bank: str, limit: int | None, as_json: bool) -> None:
-    """Show the templates of BANK, a file or a built-in bank.
+    """Show the templates of BANK, a file or a built-in bank, or the phrases of a built-in phrase bank.
 
     Without --json the output can be used as a bank file.
     """
+    if bank in PHRASE_BANKS:
+        _show_phrases(load_phrases(bank), limit, as_json)
+        return
     loaded = load_bank(bank)
     if as_json:
         click.echo(json.dumps(_document(loaded, limit), indent=2))
@@ -69,9 +75,28 @@ def show(bank: str, limit: int | None, as_json: bool) -> None:
 
 @banks.command(epilog=example("promptsearch banks check my-templates.txt"))
 @click.argument("file")
-def check(file: str) -> None:
+@click.option("--phrases", is_flag=True, help="FILE holds phrases of classes (see --phrases of the searches).")
+def check(file: str, phrases: bool) -> None:
     """Check that FILE is a valid bank, and show its size and hash or the first error."""
-    click.echo(f"ok: {_summary(load_bank(file))}")
+    click.echo(f"ok: {_phrase_summary(load_phrases(file)) if phrases else _summary(load_bank(file))}")
+
+
+def _show_phrases(bank: PhraseBank, limit: int | None, as_json: bool) -> None:
+    if as_json:
+        document = {**bank.to_dict(), "hash": bank.hash, "size": len(bank)}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"# {_phrase_summary(bank)}")
+    lines = [f"{name}\t{phrase}" for name, phrases in bank.phrases.items() for phrase in phrases]
+    for line in lines[:limit]:
+        click.echo(line)
+    if limit is not None and limit < len(lines):
+        click.echo(f"# and {len(lines) - limit} more")
+
+
+def _phrase_summary(bank: PhraseBank) -> str:
+    classes = f"{len(bank.phrases)} class{'es' if len(bank.phrases) != 1 else ''}"
+    return f"phrase bank {bank.name}, {_count(len(bank), 'phrase')} for {classes}, hash {bank.hash[:16]}"
 
 
 def _summary(bank: Bank) -> str:

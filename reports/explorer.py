@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from promptsearch.banks import BASELINE, PromptSet
+from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Problem, Split, Task, paired_difference, wilson
 from promptsearch.runs.details import build_details, confusion_matrix
@@ -42,12 +43,20 @@ class Explorer:
         self.held_out = _left(problem, self.task, held_out, seed)
         self._lock = threading.Lock()
 
-    def look(self, templates: Sequence[str], against: Sequence[str] = (BASELINE,)) -> dict[str, Any]:
+    def look(
+        self,
+        templates: Sequence[str],
+        against: Sequence[str] = (BASELINE,),
+        phrases: Mapping[str, Sequence[str]] | None = None,
+        against_phrases: Mapping[str, Sequence[str]] | None = None,
+    ) -> dict[str, Any]:
         """Score one ensemble and compare it with another.
 
         Args:
             templates: The ensemble to score.
             against: The ensemble to compare it with.
+            phrases: For some classes the phrases to use instead of their names; several count alike.
+            against_phrases: The same for the ensemble to compare it with.
 
         Returns:
             A JSON-serialisable dict with the scores on the support set (`support`, `support_against`), the held-out
@@ -55,10 +64,11 @@ class Explorer:
             each class (`classes`) and the pictures whose prediction changes (`flips`).
 
         Raises:
-            InputError: There is no template, there are more than `MOST`, or one is invalid.
+            InputError: There is no template, there are more than `MOST`, one is invalid, or phrases are for a class
+                that the data set does not have.
         """
         started = time.perf_counter()
-        ours, theirs = _ensemble(templates), _ensemble(against)
+        ours, theirs = self._said(_ensemble(templates), phrases), self._said(_ensemble(against), against_phrases)
         with self._lock:  # an Evaluator grows with every new template
             score, old = self.evaluator.score([ours, theirs])
             found: dict[str, Any] = {
@@ -84,6 +94,16 @@ class Explorer:
         found["names"] = details["classes"]
         found["milliseconds"] = round(1000 * (time.perf_counter() - started), 1)
         return found
+
+    def _said(self, prompts: PromptSet, phrases: Mapping[str, Sequence[str]] | None) -> PromptSet:
+        """The ensemble with phrases for some classes."""
+        given = {name: phrases[name] for name in phrases or {} if phrases and phrases[name]}
+        names = self.task.class_names
+        if unknown := next((name for name in given if name not in names), None):
+            raise InputError(f"no class {shorten(unknown)}; there are {', '.join(names[:10])}")
+        if any(len(of_class) > MOST for of_class in given.values()):
+            raise InputError(f"enter at most {MOST} phrases for a class")
+        return prompts.saying([given.get(name, [name]) for name in names]) if given else prompts
 
 
 def _ensemble(templates: Sequence[str]) -> PromptSet:

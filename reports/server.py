@@ -10,7 +10,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -237,8 +237,8 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
     return await future
 
 
-async def _question(request: Request) -> dict[str, Sequence[str]]:
-    """Read a request of the form {"templates": [...], "against": [...]}.
+async def _question(request: Request) -> dict[str, Any]:
+    """Read a request of the form {"templates": [...], "against": [...], "phrases": {class: [...]}}.
 
     Raises:
         _NotJSON: The body is not JSON, or is nested too deeply.
@@ -258,12 +258,22 @@ async def _question(request: Request) -> dict[str, Sequence[str]]:
     if (
         not isinstance(data, dict)
         or "templates" not in data
-        or not all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in data.values())
+        or not all(_texts(data[k]) for k in ("templates", "against") if k in data)
+        or not all(_phrases(data[k]) for k in ("phrases", "against_phrases") if k in data)
     ):
         raise InputError(
-            'send {"templates": [...]}, and "against": [...] to compare with other prompts than the hand-written one'
+            'send {"templates": [...]}, "against": [...] to compare with other prompts than the hand-written one, and '
+            '"phrases": {"class": [...]} for classes that are called otherwise'
         )
-    return {k: v for k, v in data.items() if k in ("templates", "against")}
+    return {k: v for k, v in data.items() if k in ("templates", "against", "phrases", "against_phrases")}
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(t, str) for t in value)
+
+
+def _phrases(value: object) -> bool:
+    return isinstance(value, dict) and all(_texts(v) for v in value.values())
 
 
 def make_server(app: Starlette) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from promptsearch.banks import load_bank
+from promptsearch.banks import PHRASE_BANKS, load_bank, load_phrases
 from promptsearch.commands.banks import banks
 from promptsearch.errors import InputError
 
@@ -27,6 +27,7 @@ def test_list_names_all_banks() -> None:
         "openai-cifar",
         "openai-imagenet",
         "simple-imagenet",
+        *PHRASE_BANKS,
     ]
     rows = {r["name"]: r["size"] for r in json.loads(run("list", "--json").stdout)}
     assert rows["templates"] == len(load_bank("templates")) and rows["openai-imagenet"] == 80
@@ -66,3 +67,17 @@ def test_check_says_ok_or_what_is_wrong(tmp_path: Path) -> None:
     result = run("check", str(path))
     assert isinstance(result.exception, InputError) and f"{path}:2: no {{}}" in str(result.exception)
     assert result.stdout == ""
+
+
+def test_built_in_phrases_are_listed_and_shown_as_a_file_of_phrases(tmp_path: Path) -> None:
+    rows = json.loads(run("list", "--json").output)
+    sizes = {r["name"]: r["size"] for r in rows if r["kind"] == "phrases"}
+    assert sizes.keys() == {"cifar10", "cifar100", "pacs"}
+    shown = run("show", "pacs").output
+    assert shown.startswith("# phrase bank pacs, ") and "house\tcottage\n" in shown
+    file = tmp_path / "mine.txt"
+    file.write_text(shown)
+    assert load_phrases(file).hash == load_phrases("pacs").hash
+    assert run("check", "--phrases", str(file)).output.startswith(f"ok: phrase bank mine, {sizes['pacs']} phrases for 7")
+    assert json.loads(run("show", "pacs", "--json").output)["size"] == sizes["pacs"]
+    assert run("show", "pacs", "--limit", "2").output.endswith(f"# and {sizes['pacs'] - 2} more\n")

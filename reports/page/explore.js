@@ -3,13 +3,17 @@
   const get = (id) => document.getElementById(id), root = document.documentElement;
   const prompts = get("prompts"), pictures = document.body.dataset.pictures === "yes";
   const HAND = ["a photo of a {}."];
-  let against = HAND, last = null, timer = 0, question = 0;
+  let against = HAND, againstPhrases = {}, last = null, timer = 0, question = 0;
 
   const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const percent = (x, digits) => (100 * x).toFixed(digits) + " %";
   const signed = (x) => (x >= 0 ? "+" : "−") + Math.abs(100 * x).toFixed(2);
   const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const typed = () => prompts.value.split("\n").map((line) => line.trim()).filter(Boolean);
+
+  const phrases = () => Object.fromEntries(get("phrases").value.split("\n").map((line) => line.split(":"))
+    .filter(([name, ...rest]) => name.trim() && rest.join(":").trim())
+    .map(([name, ...rest]) => [name.trim(), rest.join(":").split("|").map((p) => p.trim()).filter(Boolean)]));
 
   function say(id, text, sign) {
     get(id).textContent = text;
@@ -94,7 +98,7 @@
     try {
       const answer = await fetch("look", {
         method: "POST", headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ templates: typed(), against }),
+        body: JSON.stringify({ templates: typed(), against, phrases: phrases(), against_phrases: againstPhrases }),
       });
       const found = await answer.json();
       if (mine !== question) return;
@@ -144,9 +148,10 @@
   paint(wanted.matches ? "dark" : "light");
   wanted.addEventListener("change", (e) => paint(e.matches ? "dark" : "light"));
   get("theme").addEventListener("click", () => paint(root.dataset.theme === "dark" ? "light" : "dark"));
-  get("pin").addEventListener("click", () => { if (typed().length) { against = typed(); ask(); } });
-  get("unpin").addEventListener("click", () => { against = HAND; ask(); });
+  get("pin").addEventListener("click", () => { if (typed().length) { against = typed(); againstPhrases = phrases(); ask(); } });
+  get("unpin").addEventListener("click", () => { against = HAND; againstPhrases = {}; ask(); });
   prompts.addEventListener("input", soon);
+  get("phrases").addEventListener("input", soon);
   try {
     if (location.hash.length > 1) prompts.value = decodeURIComponent(location.hash.slice(1));
   } catch (e) { /* not a link that this page made */ }
