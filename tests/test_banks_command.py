@@ -78,6 +78,7 @@ def test_built_in_phrases_are_listed_and_shown_as_a_file_of_phrases(tmp_path: Pa
     file = tmp_path / "mine.txt"
     file.write_text(shown)
     assert load_phrases(file).hash == load_phrases("pacs").hash
-    assert run("check", "--phrases", str(file)).output.startswith(f"ok: phrase bank mine, {sizes['pacs']} phrases for 7")
+    checked = run("check", "--phrases", str(file)).output
+    assert checked.startswith(f"ok: phrase bank mine, {sizes['pacs']} phrases for 7")
     assert json.loads(run("show", "pacs", "--json").output)["size"] == sizes["pacs"]
     assert run("show", "pacs", "--limit", "2").output.endswith(f"# and {sizes['pacs'] - 2} more\n")
