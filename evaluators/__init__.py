@@ -1,4 +1,4 @@
-"""Evaluators: tasks, encoders, and the scores of PromptSets.  Nothing here imports torch before it is needed."""
+"""Tasks, encoders, and the evaluator that scores PromptSets; torch is only imported when it is needed."""
 
 from promptsearch.evaluators.cache.store import Cache, CacheWarning, default_cache
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, TooLongError, no_progress

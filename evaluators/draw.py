@@ -1,4 +1,4 @@
-"""Seeded few-shot draws: the same classes, shots and seed give the same pictures on every machine."""
+"""Seeded few-shot draws, which are the same on every machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ MOST_VALIDATION = 4  # per class: the field's protocol validates on min(shots, 4
 
 @dataclass(frozen=True)
 class Draw:
-    """Indices into the labels, sorted by class, within a class in the order drawn.  The two never overlap."""
+    """A draw of pictures, sorted by class, and within a class in the order drawn.
+
+    Attributes:
+        support: Indices of the pictures to learn from.
+        validation: Indices of other pictures for validation.
+    """
 
     support: np.ndarray
     validation: np.ndarray
@@ -23,25 +28,29 @@ class Draw:
 def draw(
     labels: np.ndarray, shots: int, seed: int, *, class_names: Sequence[str], validation: int | None = None
 ) -> Draw:
-    """Draw `shots` pictures of every class, and `validation` others (default: min(shots, 4)).
+    """Draw labelled pictures of every class.
 
-    Every class is shuffled by a generator of its own; the support set is the beginning, validation the end
-    (backwards).  So a draw of more shots contains each draw of fewer with the same seed, both parts of it.
+    Each class is shuffled by its own generator. The support set is taken from the beginning and validation from the
+    end, so that with the same seed a draw with more shots contains both parts of one with fewer.
 
     Args:
         labels: (N,) class indices.
+        shots: Number of pictures per class in the support set.
+        seed: Seed of the draw.
+        class_names: The C class names.
+        validation: Number of other pictures per class; by default min(shots, 4).
 
     Raises:
-        InputError: shots below 1, a negative seed or validation, more than there are of some class.
-        PromptSearchError: a class without any picture.
+        InputError: A number is out of range, or a class has too few pictures.
+        PromptSearchError: A class has no picture.
     """
     if shots < 1:
         raise InputError(f"--shots {shots}: at least 1 picture per class is needed")
     if seed < 0:
-        raise InputError(f"--seed {seed}: a seed is 0 or larger")
+        raise InputError(f"--seed {seed}: must be 0 or larger")
     held_out = min(shots, MOST_VALIDATION) if validation is None else validation
     if held_out < 0:
-        raise InputError(f"validation {held_out}: the number of validation pictures per class is 0 or larger")
+        raise InputError(f"validation {held_out}: the number of validation pictures per class must be 0 or larger")
     of_class = [np.flatnonzero(np.asarray(labels) == c) for c in range(len(class_names))]
     _enough(of_class, shots, held_out, class_names, fixed=validation is not None)
     orders = [np.random.default_rng([seed, c]).permutation(members) for c, members in enumerate(of_class)]
@@ -52,15 +61,23 @@ def draw(
 
 
 def draw_unlabelled(pictures: int, count: int, seed: int) -> np.ndarray:
-    """`count` of so many pictures, drawn by seed alone: a draw of more contains each draw of fewer.
+    """Draw pictures without looking at labels; with the same seed a larger draw contains a smaller one.
+
+    Args:
+        pictures: Number of pictures to draw from.
+        count: Number of pictures to draw.
+        seed: Seed of the draw.
+
+    Returns:
+        (count,) indices.
 
     Raises:
-        InputError: a count below 1 or above what there are, a negative seed.
+        InputError: `count` or `seed` is out of range.
     """
     if not 1 <= count <= pictures:
         raise InputError(f"--unlabelled {count}: there are {pictures} training pictures; choose from 1 to {pictures}")
     if seed < 0:
-        raise InputError(f"--seed {seed}: a seed is 0 or larger")
+        raise InputError(f"--seed {seed}: must be 0 or larger")
     return np.random.default_rng([seed]).permutation(pictures)[:count]
 
 

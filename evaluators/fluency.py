@@ -1,4 +1,4 @@
-"""How likely a language model holds a prompt to be: what keeps prompts intelligible."""
+"""The fluency of prompts: their log-likelihood under a language model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from promptsearch.banks.prompt_set import Phrases
 from promptsearch.evaluators.cache.store import Cache
 from promptsearch.evaluators.cache.vector_cache import TextCache
 
-#: Gives (n, 2) for n texts: the natural log-likelihood, and how many tokens that is the sum over.
+#: Returns (n, 2) for n texts: the log-likelihood in nats, and the number of tokens it sums over.
 LogLikelihood = Callable[[Sequence[str]], np.ndarray]
 
 
@@ -21,27 +21,32 @@ class Rater:
     """A language model that rates prompts.
 
     Attributes:
-        log_likelihood: gives (n, 2) for n texts: log-likelihood in nats, and number of tokens.
-        key: what its figures depend on, for the cache.
+        log_likelihood: Returns (n, 2) for n texts: log-likelihood in nats, and number of tokens.
+        key: All that its values depend on, as key of the cache.
     """
 
     log_likelihood: LogLikelihood
     key: Mapping[str, str]
 
 
-#: What the classes are called (None: their own names) and a template that is filled with it.
+#: The phrases of the classes (None for their own names) and a template to fill with them.
 Filling = tuple["tuple[Phrases, ...] | None", Template]
 
 
 class Fluency:
-    """Mean log-likelihood per token, in nats, of a set's prompts filled with the class names; larger is more fluent.
+    """Computes the fluency of prompt sets: the mean log-likelihood per token, in nats; larger is more fluent.
 
         fluency = Fluency(model.log_likelihood, cache, {"lm": model.fingerprint}, ["cat", "dog"])
         print(fluency([PromptSet.of("a photo of a {}."), PromptSet.of("a a photo {} of")]))
 
-    Each prompt counts alike: the mean over classes and templates of (log-likelihood / tokens).  What was rated before
-    is in the cache, and then the language model is not loaded; a template's own mean is kept in memory, so that a set
-    of known templates costs an addition for each.
+    It is the mean over classes and templates of (log-likelihood / tokens) of the prompts. Rated texts are cached, so
+    that the language model is only loaded for new ones, and the mean of each template is kept in memory.
+
+    Args:
+        log_likelihood: Returns (n, 2) for n texts: log-likelihood in nats, and number of tokens.
+        cache: The cache on disk.
+        key: All that the language model's values depend on.
+        names: The class names.
     """
 
     def __init__(self, log_likelihood: LogLikelihood, cache: Cache, key: dict[str, str], names: Sequence[str]) -> None:
@@ -51,7 +56,7 @@ class Fluency:
         self._means: dict[tuple[Phrases, ...] | None, dict[Template, float]] = {}
 
     def __call__(self, sets: Sequence[PromptSet]) -> list[float]:
-        """One number per set; new texts are rated together."""
+        """Return the fluency of each set; new texts are rated together."""
         means = [self._means.setdefault(s.phrases, {}) for s in sets]
         new = dict.fromkeys(
             (s.phrases, t) for s, known in zip(sets, means, strict=True) for t in s.templates if t not in known
@@ -61,7 +66,7 @@ class Fluency:
         return [sum(known[t] for t in s.templates) / s.size for s, known in zip(sets, means, strict=True)]
 
     def _rate(self, texts: Mapping[Filling, Sequence[str]]) -> None:
-        """Rate filled templates, all together."""
+        """Rate filled templates together."""
         every = list(dict.fromkeys(text for filled in texts.values() for text in filled))
         if not every:
             return
@@ -71,5 +76,5 @@ class Fluency:
             self._means[phrases][template] = float(np.mean([per_token[text] for text in filled]))
 
     def close(self) -> None:
-        """Write what is not yet in the cache as one block."""
+        """Merge small blocks of the cache."""
         self._known.compact()

@@ -1,4 +1,4 @@
-"""From what a user names to a model and its pictures; what `auto` stands for is decided here."""
+"""Opens a model and a data set by name, and decides what `auto` stands for."""
 
 from __future__ import annotations
 

@@ -283,11 +283,11 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
     too_much = lambda x: torch.empty(10**15)  # noqa: E731  (the allocator's own words)
     encoder.picture_encoder._fused = encoder.model.encode_image = too_much
     with pytest.raises(
-        PromptSearchError, match="cpu ran out of memory with 5 pictures at a time: lower --encode-batch"
+        PromptSearchError, match="cpu ran out of memory with 5 pictures at a time; use a smaller --encode-batch"
     ):
         encoder.encode_pictures(pictures(7))
     encoder.model.ln_final.forward = too_much
-    with pytest.raises(PromptSearchError, match="ran out of memory with 320 text prefixes.*lower --encode-batch"):
+    with pytest.raises(PromptSearchError, match="ran out of memory with 320 text prefixes.*a smaller --encode-batch"):
         encoder.encode_texts(["a cat"])
     with pytest.raises(InputError, match="--encode-batch 0: must be at least 1"):
         Encoder(resolve_model("tiny", cache), cache, batch=0)

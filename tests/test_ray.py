@@ -138,7 +138,7 @@ def test_a_search_on_the_cluster_is_the_search_of_one_process(
 def test_another_model_under_the_same_name_is_refused() -> None:
     told = {"device": "cpu", "precision": "fp32", "batch": None, "threads": torch.get_num_threads()}
     worker = EncodingWorker(("tiny", None), "0" * 32, **told, version=__version__)
-    with pytest.raises(PromptSearchError, match="tiny is another model on .*give all machines the same weights"):
+    with pytest.raises(PromptSearchError, match="tiny is a different model on .*give all machines the same weights"):
         worker.ready()
     worker = EncodingWorker(("tiny", None), "", **told, version="0.0.1")
     with pytest.raises(PromptSearchError, match="has promptsearch .*, this is 0.0.1; install the same"):
@@ -218,7 +218,7 @@ def test_a_stored_picture_brings_its_bytes(tmp_path: Path) -> None:
 def test_what_is_no_address(address: str) -> None:
     result = CliRunner().invoke(main, ["beam", f"--ray={address}"])
     assert result.exit_code == 2 and result.output.count("\n") == 1
-    assert f"--ray {address}: no address of a Ray cluster" in result.output and "--ray=local" in result.output
+    assert f"--ray {address}: not the address of a Ray cluster" in result.output and "--ray=local" in result.output
 
 
 def alone(*args: str, code: str = "from promptsearch.cli import main; main()") -> subprocess.CompletedProcess[str]:

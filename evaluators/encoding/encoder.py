@@ -1,4 +1,4 @@
-"""Texts and pictures to unit vectors, by any model that open_clip can make; loaded when first needed."""
+"""Encodes texts and pictures to unit vectors with an open_clip model, which is loaded when it is first needed."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from promptsearch.evaluators.encoding.picture_encoder import PictureEncoder
     from promptsearch.evaluators.encoding.text_encoder import TextEncoder
 
-#: Told how much of a long work is done: (done, total, what).
+#: Called during long work with (done, total, description).
 Progress = Callable[[int, int, str], None]
 
-#: Text prefixes per forward pass, for each picture of `--encode-batch`.
+#: Number of text prefixes in a forward pass for each picture of `--encode-batch`.
 PREFIXES = 64
 
-#: Texts encoded between two writes to the cache: some seconds' work on a CPU, a third of one on a GPU.
+#: Number of texts encoded between two writes to the cache: seconds of work on a CPU, a third of a second on a GPU.
 PART = {"cpu": 2000, "cuda": 16384}
 
 log = logging.getLogger(__name__)
 
 
 def no_progress(done: int, total: int, what: str) -> None:
-    """The Progress that says nothing."""
+    """Report no progress."""
 
 
 class TooLongError(InputError):
-    """A text has more tokens than the model's text tower reads."""
+    """A text has more tokens than the model's context length."""
 
     def __init__(self, text: str, tokens: int, limit: int) -> None:
         super().__init__(f"the prompt {text!r} has {tokens} tokens and the model reads {limit}; shorten its template")
@@ -52,9 +52,14 @@ class TooLongError(InputError):
 
 
 def text_parts(texts: Sequence[str], device: str) -> list[Sequence[int]]:
-    """Positions of the texts that are encoded, and kept, together.
+    """Split texts into parts that are encoded and cached together, sorted so that common prefixes are in one part.
 
-    Sorted, so that texts which share a beginning fall into one call and its trie.
+    Args:
+        texts: The texts.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The positions of the texts of each part.
     """
     size = PART["cpu" if device == "cpu" else "cuda"]
     if len(texts) < size:
@@ -64,17 +69,22 @@ def text_parts(texts: Sequence[str], device: str) -> list[Sequence[int]]:
 
 
 class Encoder:
-    """Encodes texts and pictures with one model, texts through the cache.
+    """Encodes texts and pictures with one model; text vectors are cached.
 
         encoder = Encoder(resolve_model("tiny", cache), cache)
         encoder.encode_texts(["a photo of a cat."])       # (1, D) float32, unit length
         encoder.encode_pictures([Image.open("cat.png")])  # (1, D)
 
     Args:
-        batch: pictures computed at a time, and 64 times as many text prefixes (default: by the device).
+        spec: The model.
+        cache: The cache of vectors.
+        progress: Called during long work.
+        batch: Number of pictures in a forward pass, and 64 times as many text prefixes; by default it depends on the
+            device.
 
     Raises:
-        PromptSearchError: the weights do not fit the architecture, are damaged, or are a pickle that runs code.
+        InputError: `batch` is below 1.
+        PromptSearchError: The weights do not fit the architecture, are damaged, or are a pickle that runs code.
     """
 
     def __init__(
@@ -93,6 +103,7 @@ class Encoder:
 
     @property
     def loaded(self) -> bool:
+        """Whether the model was loaded."""
         return self._model is not None
 
     @property
@@ -102,7 +113,7 @@ class Encoder:
 
     @functools.cached_property
     def info(self) -> dict[str, Any]:
-        """logit_scale, embed_dim and context_length, remembered so that cached runs need no torch."""
+        """Name, logit scale, embedding size and context length, which are cached so that cached runs need no torch."""
         key = {"model": self.spec.fingerprint}
         if block := self._cache.get("models", key):
             return block.meta
@@ -111,7 +122,7 @@ class Encoder:
         return info
 
     def measure(self) -> dict[str, Any]:
-        """What `info` remembers, asked of the model."""
+        """Measure `info` on the model."""
         return {
             "name": self.spec.name,
             "logit_scale": float(self.model.logit_scale.exp()),
@@ -120,16 +131,16 @@ class Encoder:
         }
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, D) float32 unit vectors, equal to open_clip's `encode_text` normalised; each text encoded once ever."""
+        """Encode texts to unit vectors (n, D), float32, equal to open_clip's normalised `encode_text`, with caching."""
         return self._texts.lookup_parts(texts, self._encode_new_texts)
 
     def fits(self, texts: Sequence[str]) -> bool:
-        """Whether the model reads all of these texts whole; the tokenizer is asked once about each, ever."""
+        """Return whether all texts fit into the model's context length; the answers are cached."""
         unknown = [t for t, known in zip(texts, self._texts.holds(texts), strict=True) if not known]
         return not unknown or bool(self._excess.lookup(unknown, self._count_excess).max() <= 0)
 
     def _count_excess(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, 1): by how many tokens each text is too long for the model, or 0."""
+        """Return the number of tokens by which each text is too long (n, 1), or 0."""
         excess = np.zeros((len(texts), 1), np.float32)
         for i, text in enumerate(texts):
             try:
@@ -139,7 +150,7 @@ class Encoder:
         return excess
 
     def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
-        """Positions and vectors of parts of the texts, as they are done."""
+        """Encode texts in parts, and yield (positions, vectors) of each part."""
         log.info("encoding %d texts that are not in the cache", len(texts))
         self.refuse_too_long(texts)
         done = 0
@@ -160,33 +171,47 @@ class Encoder:
         return TextEncoder(self.model, self.tokenizer, nodes=nodes)
 
     def refuse_too_long(self, texts: Sequence[str]) -> None:
-        """A tokenizer cuts a long text without a word; what is cut off could be the class name."""
+        """Check that no text is too long; tokenizers truncate silently, which could cut off the class name.
+
+        Raises:
+            TooLongError: A text is too long.
+        """
         if not texts:
             return
         encode, limit = getattr(self.tokenizer, "encode", None), getattr(self.tokenizer, "context_length", None)
         if encode is None or limit is None:
             return
         for text in texts:
-            # No token is shorter than a character: only long texts need to be counted.
+            # A token has at least one character, so only long texts need to be tokenized.
             if len(text) + 2 > limit and (tokens := len(encode(text)) + 2) > limit:
                 raise TooLongError(text, tokens, limit)
 
     def encode_blocks(
         self, blocks: Iterable[Iterable[Image | StoredPicture]], told: Callable[[int], None] = lambda done: None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Number and vectors of each block of pictures as it is done, not always in order: what is worth keeping.
+        """Encode blocks of pictures.
 
         Args:
-            told: how many pictures are done.
+            blocks: The blocks.
+            told: Called with the number of pictures done.
+
+        Yields:
+            (number of the block, vectors (n, D)) as blocks finish, not always in order.
         """
         known = list(blocks)
         return self.picture_encoder.encode_blocks(known, told) if known else iter(())  # without pictures, no model
 
     def encode_pictures(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
-        """(n, D) float32 unit vectors of a stream of RGB pictures; decoding and preprocessing overlap the model.
+        """Encode RGB pictures, decoding and preprocessing some while the model computes others.
+
+        Args:
+            pictures: n pictures.
+
+        Returns:
+            (n, D) float32 unit vectors.
 
         Raises:
-            PromptSearchError: the model gives infinities or NaN, with the picture's place; or memory ran out.
+            PromptSearchError: A vector is not finite (the message names the picture), or memory ran out.
         """
         return self.picture_encoder.encode(pictures)
 
@@ -200,34 +225,35 @@ class Encoder:
 
     @property
     def model(self) -> Any:
-        """The open_clip model, in eval mode, on its device."""
+        """The open_clip model, in eval mode on its device."""
         if self._model is None:
             self._load()
         return self._model
 
     @property
     def preprocess(self) -> Any:
-        """open_clip's transform of one PIL picture to (3, H, W)."""
+        """open_clip's transform from a PIL picture to (3, H, W)."""
         if self._model is None:
             self._load()
         return self._preprocess
 
     @functools.cached_property
     def tokenizer(self) -> Any:
+        """The model's tokenizer."""
         import open_clip
 
         with _quiet():
             return open_clip.get_tokenizer(self.spec.source)
 
     def close(self) -> None:
-        """Write what is not yet in the cache."""
+        """Merge small blocks of the cache."""
         self._texts.compact()
         self._excess.compact()
 
     def _load(self) -> None:
         import torch
 
-        # Whoever asks first may be in inference mode; gradient baselines need ordinary tensors all the same.
+        # The first caller may be in inference mode, but gradient baselines need ordinary tensors.
         with torch.inference_mode(False):
             self._load_ordinary()
 
@@ -241,7 +267,7 @@ class Encoder:
                 model, preprocess = _create(spec)
         except (InputError, PromptSearchError):
             raise
-        except Exception as e:  # torch, safetensors and pickle raise many kinds: all say that the weights are bad
+        except Exception as e:  # torch, safetensors and pickle raise many types of errors for bad weights
             raise PromptSearchError(_why_unloadable(spec, e)) from e
         model.eval().requires_grad_(False).to(spec.device)
         model.visual.to(memory_format=torch.channels_last)
@@ -273,17 +299,17 @@ def _create(spec: ModelSpec) -> tuple[Any, Any]:
 
 
 def _why_unloadable(spec: ModelSpec, error: Exception) -> str:
-    """One line about weights that would not load, with the remedy."""
+    """Return why weights cannot be loaded, with the remedy, in one line."""
     text = str(error)
     where = f"weights {spec.weights}"
     if "Weights only load failed" in text or "UnpicklingError" in type(error).__name__:
         return (
-            f"{where}: refused, not a plain state dict: it is damaged or a pickle that would run code; "
+            f"{where}: refused, because it is not a plain state dict but damaged, or a pickle that would run code; "
             "convert it to safetensors on a machine that trusts it"
         )
     if "size mismatch" in text:
         first = text[text.index("size mismatch") :].splitlines()[0].strip()
-        return f"{where} do not fit {spec.source}: {first}; name the architecture they belong to with --model"
+        return f"{where} do not fit {spec.source}: {first}; name their architecture with --model"
     if "Missing key" in text or "Unexpected key" in text:
         lines = [line.strip() for line in text.splitlines() if "key(s)" in line]
         return f"{where} do not fit {spec.source}: {lines[0][:200]}; name the architecture with --model"
@@ -292,7 +318,7 @@ def _why_unloadable(spec: ModelSpec, error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip logs and warns on the root logger about what is ordinary here."""
+    """Silence open_clip's logs and warnings about ordinary events."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""open_clip's ModifiedResNet with batch norms, ReLUs and additions folded into oneDNN's or cuDNN's convolutions."""
+"""open_clip's ModifiedResNet with batch norms, ReLUs and residuals fused into oneDNN's or cuDNN's convolutions."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ if TYPE_CHECKING:
     import torch
 
 
-#: Cosine above which two vectors of a picture are the same to rounding, in bfloat16 too.
+#: Cosine above which two vectors of a picture are equal up to rounding, also in bfloat16.
 AGREE = 0.999
 
 
 class FusedResNet:
-    """A ModifiedResNet's features (N, D), equal to its own forward to rounding.
+    """Computes the features (N, D) of a ModifiedResNet, equal to its own up to rounding.
 
         visual = model.visual  # of an open_clip RN50, in eval mode
         fast = FusedResNet(visual, torch.float32)
         fast(pixels)           # (N, D), as visual(pixels)
 
-    A convolution, the batch norm after it, the residual that is added and the ReLU are one pass over memory instead of
-    four.  The attention pooling asks one question per picture, so keys and values are never computed for all 50 places:
-    q.(Wk x) is (Wk' q).x, and the weighted mean of Wv x is Wv of the weighted mean of x.
+    Convolution, batch norm, residual and ReLU take one pass over memory instead of four. Attention pooling has a single
+    query per picture, so keys and values need not be computed for all 50 positions: q.(Wk x) = (Wk' q).x, and the
+    weighted mean of Wv x is Wv of the weighted mean of x.
 
     Args:
-        dtype: of weights and activations in the convolutions; the pooling is in float32.
-        differentiable: by its input.  The batch norms stay folded; ReLUs and residuals are operations of their own,
-            for the fused ones have no gradient.
+        visual: The picture tower of an open_clip model, in eval mode.
+        dtype: Data type of the convolutions; the pooling is in float32.
+        differentiable: Whether the features are differentiable in the pictures. Only batch norms are fused then,
+            because fused ReLUs and residuals have no gradient.
     """
 
     def __init__(self, visual: Any, dtype: torch.dtype, differentiable: bool = False) -> None:
@@ -42,6 +43,7 @@ class FusedResNet:
         self.pool = _Pool(visual.attnpool)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the features (N, D) of preprocessed pictures (N, 3, H, W)."""
         import torch
         import torch.nn.functional as F
 
@@ -55,7 +57,7 @@ class FusedResNet:
 
 
 class _Conv:
-    """A convolution without bias, the batch norm after it, and perhaps a residual and a ReLU."""
+    """A convolution without bias followed by a batch norm, and optionally a residual and a ReLU."""
 
     def __init__(self, conv: Any, norm: Any, dtype: torch.dtype) -> None:
         import torch
@@ -78,7 +80,7 @@ class _Conv:
         )
 
     def pack(self, x: torch.Tensor) -> None:
-        """The weights in the order that oneDNN wants for inputs of this shape; others are reordered at each call."""
+        """Reorder the weights as oneDNN needs them for inputs of this shape, which saves doing it at each call."""
         import torch
 
         if not self.packed:
@@ -88,7 +90,7 @@ class _Conv:
             self.packed = True
 
     def added_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """relu(residual + conv(x)), written over the residual."""
+        """Compute relu(residual + conv(x)) in place of the residual."""
         import torch
 
         self.pack(x)
@@ -98,7 +100,7 @@ class _Conv:
 
 
 class _TorchConv(_Conv):
-    """The same in torch's own operations, which have gradients."""
+    """The same with torch's own operations, which have gradients."""
 
     def __call__(self, x: torch.Tensor, after: str = "relu") -> torch.Tensor:
         import torch.nn.functional as F
@@ -113,9 +115,9 @@ class _TorchConv(_Conv):
 
 
 class _CudnnConv(_TorchConv):
-    """The same with cuDNN's fused convolutions where it has one for these shapes, in torch's operations elsewhere."""
+    """The same with cuDNN's fused convolutions if it has one for these shapes, otherwise with torch's operations."""
 
-    #: What is added where there is no residual: one buffer for all layers, as large as the largest of their outputs.
+    #: Zeros to add if there is no residual; one buffer for all layers, as large as their largest output.
     nothing: dict[torch.dtype, torch.Tensor] = {}
 
     def __init__(self, conv: Any, norm: Any, dtype: torch.dtype) -> None:
@@ -124,7 +126,7 @@ class _CudnnConv(_TorchConv):
 
     def __call__(self, x: torch.Tensor, after: str = "relu") -> torch.Tensor:
         if after == "relu" and self.fuses:
-            # cuDNN reads what is added even if its factor is 0, so it must not be uninitialised memory.
+            # cuDNN reads the added tensor even if its factor is 0, so it must be initialised.
             found = self._fused(x, self._nothing(x), 0.0)
             if found is not None:
                 return found
@@ -136,7 +138,7 @@ class _CudnnConv(_TorchConv):
         return super().added_to(residual, x)
 
     def _fused(self, x: torch.Tensor, added: torch.Tensor, factor: float) -> torch.Tensor | None:
-        """relu(conv(x) + factor * added), or None where cuDNN has no engine for it."""
+        """Compute relu(conv(x) + factor * added), or return None if cuDNN has no engine for it."""
         import torch
 
         try:
@@ -150,7 +152,7 @@ class _CudnnConv(_TorchConv):
             return None
 
     def _nothing(self, x: torch.Tensor) -> torch.Tensor:
-        """Zeros of the shape of this convolution's output, channels last."""
+        """Return zeros of the shape of this convolution's output, channels last."""
         import torch
 
         (n, _, *sides), channels = x.shape, self.weight.shape[0]
@@ -204,7 +206,7 @@ class _Pool:
         n, _, width = x.shape
         size = width // self.heads
         q = F.linear(x[:, 0], *self.q).view(n, self.heads, size) * size**-0.5
-        # The keys' bias adds the same to every place's score and falls out of the softmax.
+        # The keys' bias adds the same value to all scores and cancels in the softmax.
         asked = torch.einsum("nhs,hsw->nhw", q, self.k[0].view(self.heads, size, width))
         weight = (asked @ x.transpose(1, 2)).softmax(dim=-1)  # (N, H, 1 + HW)
         mean = weight @ x  # (N, H, W)
@@ -215,7 +217,7 @@ class _Pool:
 
 
 def can_fuse(visual: Any, device: str) -> bool:
-    """Whether `FusedResNet` computes what this visual tower does on this device; types are compared exactly."""
+    """Return whether `FusedResNet` supports this picture tower on this device; types are compared exactly."""
     import torch
     from open_clip.modified_resnet import AttentionPool2d, Bottleneck, ModifiedResNet
     from torch import nn
@@ -232,7 +234,7 @@ def can_fuse(visual: Any, device: str) -> bool:
 
 
 def _fused_convolutions(device: str) -> bool:
-    """Whether torch has convolutions here that add and take the ReLU in the same pass."""
+    """Return whether torch has fused convolutions (with residual and ReLU) for this device."""
     import torch
 
     if device == "cuda":
@@ -242,7 +244,7 @@ def _fused_convolutions(device: str) -> bool:
 
 
 def agrees(fused: FusedResNet, visual: Any, count: int = 2) -> bool:
-    """Whether the fused tower gives the vectors of the tower it was made from, on a batch of pictures of noise."""
+    """Return whether the fused tower and the original one give the same vectors for pictures of noise."""
     import torch
     import torch.nn.functional as F
 
@@ -256,7 +258,12 @@ def agrees(fused: FusedResNet, visual: Any, count: int = 2) -> bool:
 
 
 def differentiable_tower(model: Any, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Preprocessed pictures (N, 3, H, W) to a model's features (N, D), differentiable by the pictures."""
+    """Return a function from preprocessed pictures (N, 3, H, W) to a model's features (N, D), differentiable in them.
+
+    Args:
+        model: An open_clip model.
+        device: Its device.
+    """
     import torch
 
     if can_fuse(model.visual, device):

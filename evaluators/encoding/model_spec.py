@@ -1,4 +1,4 @@
-"""Which model is meant: a name, a hub id, a folder or a weights file, found without importing torch."""
+"""Finds a model by its name, hub id, folder or weights file, without importing torch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ RN50_REPO = "timm/resnet50_clip.openai"
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 PRECISIONS = ("fp32", "bf16", "fp16")
 REMEDIES = (
-    "give weights you have with --weights FILE or --model local-dir:FOLDER, name a mirror in HF_ENDPOINT, "
-    "or take the embedded one with --model tiny"
+    "give local weights with --weights FILE or --model local-dir:FOLDER, set HF_ENDPOINT to a mirror, "
+    "or use the embedded model with --model tiny"
 )
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model and where its weights are; `fingerprint` changes whenever its features may.
+    """A model, and how to load it.
 
-    `source` is what open_clip is asked for: (name, tag) of a built-in architecture, or a `local-dir:`/`hf-hub:` name.
+    `fingerprint` changes whenever the model's features may change. `source` is the name for open_clip: a built-in
+    architecture (with `tag`), or a `local-dir:` or `hf-hub:` name.
     """
 
     name: str
@@ -40,16 +41,17 @@ class ModelSpec:
 
     @property
     def is_tiny(self) -> bool:
+        """Whether it is the embedded model `tiny`."""
         return self.source == f"local-dir:{TINY}"
 
     @property
     def text_key(self) -> dict[str, str]:
-        """Cache key of text vectors: always float32."""
+        """Cache key of text vectors, which are always float32."""
         return {"model": self.fingerprint, "device": self.device, "dtype": "fp32"}
 
     @property
     def picture_key(self) -> dict[str, str]:
-        """Cache key of picture vectors, whose dtype is the precision asked for."""
+        """Cache key of picture vectors, which depend on the precision."""
         return {"model": self.fingerprint, "device": self.device, "dtype": self.precision}
 
 
@@ -62,35 +64,38 @@ def resolve_model(
     precision: str = "fp32",
     here: bool = True,
 ) -> ModelSpec:
-    """Find a model's weights (downloading them if need be) and fingerprint it; the model itself is not loaded.
+    """Find a model's weights, downloading them if needed, and compute its fingerprint without loading it.
 
     Args:
         spec: `tiny`, an open_clip architecture (`RN50` means OpenAI's weights), `NAME:PRETRAINED` (`NAME:random`
             for a random initialisation), `hf-hub:OWNER/NAME` or `local-dir:PATH`.
-        weights: a safetensors file or a state dict for the architecture `spec`.
-        here: whether it is to run on this machine, so that `device` must be one of its own.
+        cache: The cache, which remembers hashes of weights files.
+        weights: A safetensors file or a state dict for the architecture `spec`.
+        device: "auto", "cpu" or "cuda".
+        precision: "fp32", "bf16" or "fp16", for pictures.
+        here: Whether the model runs on this machine, so that the device must exist here.
 
     Raises:
-        InputError: no such model, file, device or precision.
-        PromptSearchError: weights that can be had neither here nor from the hub.
+        InputError: The model, file, device or precision does not exist.
+        PromptSearchError: The weights are not on this machine and cannot be downloaded.
     """
     device = resolve_device(device, here, cache)
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
     if precision == "fp16" and device == "cpu":
-        raise InputError("--precision fp16 on a CPU is slower than fp32 and less exact; use fp32 or bf16")
+        raise InputError("--precision fp16 is slower and less exact than fp32 on a CPU; use fp32 or bf16")
     source, tag, file, about = _locate(spec, weights, cache)
     about["weights"] = _file_hash(file, cache) if file else None
     return ModelSpec(spec, source, tag, file, digest_of(about), device, precision)
 
 
 def _locate(spec: str, weights: Path | None, cache: Cache) -> tuple[str, str | None, Path | None, dict[str, Any]]:
-    """(open_clip name, tag, weights file, what the fingerprint is made of beside the weights)."""
+    """Return open_clip's name, tag and weights file of a model, and what its fingerprint depends on besides weights."""
     if spec == "tiny":
         spec = f"local-dir:{TINY}"
     if spec.startswith(("local-dir:", "hf-hub:")):
         if weights is not None:
-            raise InputError(f"--weights cannot be combined with --model {spec}, which brings its own; leave one out")
+            raise InputError(f"--weights cannot be combined with --model {spec}, which has its own; leave one out")
         return _locate_folder(spec) if spec.startswith("local-dir:") else _locate_hub(spec)
     name, _, tag = spec.partition(":")
     if weights is not None:
@@ -98,7 +103,7 @@ def _locate(spec: str, weights: Path | None, cache: Cache) -> tuple[str, str | N
             raise InputError(f"--weights {weights} and the tag {tag!r} of --model {spec} exclude each other")
         if not weights.is_file():
             raise InputError(f"--weights {weights}: no such file")
-        # Weights in a file carry no activation: RN50 means OpenAI's, which need QuickGELU.
+        # A file of weights does not say which activation it needs. RN50 means OpenAI's weights, which need QuickGELU.
         name = "RN50-quickgelu" if name == "RN50" else name
         return name, None, weights.resolve(), {"architecture": name}
     if tag == "random":
@@ -117,9 +122,9 @@ def _locate_folder(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
     try:
         model_config = json.loads(config.read_text("utf-8"))
         if not isinstance(model_config, dict) or "model_cfg" not in model_config:
-            raise InputError(f"{config}: has no model_cfg; save the model in open_clip's own form")
+            raise InputError(f"{config}: has no model_cfg; save the model in open_clip's format")
     except FileNotFoundError as e:
-        raise InputError(f"--model {spec}: {config} is missing; save the model in open_clip's own form") from e
+        raise InputError(f"--model {spec}: {config} is missing; save the model in open_clip's format") from e
     except (ValueError, OSError) as e:
         raise InputError(f"{config}: not readable as JSON ({e})") from e
     for file in WEIGHT_FILES:
@@ -140,7 +145,7 @@ def _locate_hub(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
         try:
             config = Path(hf_hub_download(repo, "open_clip_config.json"))
             found = Path(download_pretrained_from_hf(repo))
-        except Exception as e:  # the hub's client raises many kinds; all mean that the model cannot be had
+        except Exception as e:  # the hub's client raises many types of errors; each means that the download failed
             raise PromptSearchError(f"--model {spec} cannot be downloaded ({_first_line(e)}); {REMEDIES}") from e
     else:
         _offline_unless_reachable()
@@ -172,7 +177,7 @@ def _download_tag(name: str, tag: str, cache: Cache) -> Path:
         _offline_unless_reachable()
     try:
         path = Path(open_clip.download_pretrained(config))
-    except Exception as e:  # as above: any failure of the client means that the weights cannot be had
+    except Exception as e:  # as above, any error means that the download failed
         raise PromptSearchError(f"--model {name}:{tag} cannot be downloaded ({_first_line(e)}); {REMEDIES}") from e
     cache.add("model-files", key, {}, {"path": str(path)})
     return path
@@ -185,7 +190,7 @@ def _need_hub(what: str) -> None:
 
 
 def _offline_unless_reachable() -> None:
-    """Cached files must not cost the client's retries where there is no network."""
+    """Switch the hub's client to offline mode if the hub cannot be reached, which saves its retries."""
     if not hub_reachable()[0]:
         go_offline()
 
@@ -195,7 +200,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _file_hash(path: Path, cache: Cache) -> str:
-    """sha256 of a weights file, remembered by its path, size and time of change."""
+    """Return the SHA-256 of a weights file, which is cached by path, size and modification time."""
     stat = path.stat()
     key = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     if stat.st_size < 1 << 25:

@@ -1,4 +1,4 @@
-"""Pictures to unit vectors through an open_clip model: decoded ahead, copied while it computes, its layers fused."""
+"""Encodes pictures with an open_clip model, decoding and copying ahead and with fused layers."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
     from promptsearch.evaluators.encoding.fused_resnet import FusedResNet
 
-#: Pictures per forward pass: on a CPU larger batches fall out of the caches.
+#: Number of pictures in a forward pass; larger batches do not fit into a CPU's caches.
 BATCH = {"cpu": 8, "cuda": 256}
 
-#: Precisions in which a ResNet's layers are fused, by torch's names.
+#: Precisions in which a ResNet's layers are fused, with torch's names.
 FUSED = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-#: Batches of pictures that a GPU may be behind.
+#: Largest number of batches waiting for a GPU.
 BEHIND = 4
 
 log = logging.getLogger(__name__)
 
 
 class PictureEncoder:
-    """Pictures to unit vectors with the weights of an open_clip model.
+    """Encodes pictures to unit vectors with an open_clip model.
 
         encoder = PictureEncoder(model, preprocess, "cpu")
         encoder.encode([Image.open("cat.png")])  # (1, D) float32
 
     Args:
-        model: in eval mode, on the device.
+        model: The model, in eval mode on its device.
         preprocess: open_clip's transform of a picture.
-        device: cpu, cuda or mps.
-        precision: fp32, bf16 or fp16.
-        batch: pictures computed at a time (default: by the device).
+        device: "cpu", "cuda" or "mps".
+        precision: "fp32", "bf16" or "fp16".
+        batch: Number of pictures in a forward pass; by default it depends on the device.
     """
 
     def __init__(
@@ -65,12 +65,14 @@ class PictureEncoder:
     def encode_blocks(
         self, blocks: Sequence[Iterable[Image | StoredPicture]], told: Callable[[int], None] = lambda done: None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Number and vectors of each block of pictures as it is done, not always in order: what is worth keeping.
-
-        Many stored pictures, given as sequences of sequences, are decoded by a process for each core.
+        """Encode blocks of pictures; many stored pictures, given as sequences, are decoded by one process per core.
 
         Args:
-            told: how many pictures are done.
+            blocks: The blocks.
+            told: Called with the number of pictures done.
+
+        Yields:
+            (number of the block, vectors (n, D)) as blocks finish, not always in order.
         """
         done = 0
 
@@ -96,7 +98,7 @@ class PictureEncoder:
                 yield n, self._vectors(counted_batches(loaded, pictures), pictures.__getitem__)
 
     def _loaded(self, blocks: Sequence[Iterable[Image | StoredPicture]]) -> Iterator[torch.Tensor] | None:
-        """Batches of each of these blocks from processes that prepare them; None where that does not pay."""
+        """Return batches of all blocks, prepared by processes, or None if that would not be faster."""
         sized = [b for b in blocks if isinstance(b, Sequence) and len(b) > 0 and isinstance(b[0], StoredPicture)]
         if len(sized) < len(blocks):
             return None
@@ -119,10 +121,16 @@ class PictureEncoder:
         return batches()
 
     def encode(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
-        """(n, D) float32 unit vectors of a stream of RGB pictures; decoding and preprocessing overlap the model.
+        """Encode RGB pictures, decoding and preprocessing some while the model computes others.
+
+        Args:
+            pictures: n pictures.
+
+        Returns:
+            (n, D) float32 unit vectors.
 
         Raises:
-            PromptSearchError: the model gives infinities or NaN, with the picture's place; or memory ran out.
+            PromptSearchError: A vector is not finite (the message names the picture), or memory ran out.
         """
         places: list[str] = []
         threads = 1 if self.device == "cpu" else 8
@@ -130,10 +138,10 @@ class PictureEncoder:
         return self._vectors((self._sent(x) for x in batches), places.__getitem__)
 
     def _vectors(self, batches: Iterable[torch.Tensor], source: Callable[[int], str | StoredPicture]) -> np.ndarray:
-        """(n, D) unit vectors of batches (n, H, W, 3) on the device; `source` names a picture in a message."""
+        """Encode batches on the device to unit vectors (n, D); `source` returns a picture's name for messages."""
         import torch
 
-        rows = []  # stay on the device: copying each batch back would wait for it
+        rows = []  # stay on the device, because copying each batch back would wait for it
         try:
             with torch.inference_mode():
                 for x in batches:
@@ -144,7 +152,7 @@ class PictureEncoder:
             if not out_of_memory(e):
                 raise
             raise PromptSearchError(
-                f"{self.device} ran out of memory with {self.size} pictures at a time: lower --encode-batch"
+                f"{self.device} ran out of memory with {self.size} pictures at a time; use a smaller --encode-batch"
             ) from e
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
@@ -156,7 +164,7 @@ class PictureEncoder:
         return vectors
 
     def _none(self) -> torch.Tensor:
-        """(0, D)."""
+        """Return no vectors, as an array (0, D)."""
         import torch
 
         side = self.model.visual.image_size
@@ -164,7 +172,7 @@ class PictureEncoder:
         return self._unit_vectors(torch.zeros(1, 3, *size))[:0]
 
     def _sent(self, x: torch.Tensor) -> torch.Tensor:
-        """A batch on the device, without waiting for it: copied while the device computes what came before."""
+        """Copy a batch to the device while the device computes earlier ones."""
         if self.device != "cuda":
             return x.to(self.device)
         import torch
@@ -183,7 +191,7 @@ class PictureEncoder:
         return torch.cuda.Stream()
 
     def _throttle(self) -> None:
-        """Let the device be at most some batches behind: pictures that wait for it take its memory."""
+        """Wait if too many batches are waiting for the device, because they take its memory."""
         if self.device != "cuda":
             return
         import torch
@@ -194,7 +202,7 @@ class PictureEncoder:
             self._launched.popleft().synchronize()
 
     def _unit_vectors(self, x: torch.Tensor) -> torch.Tensor:
-        """Unit vectors (n, D) of pictures (n, H, W, 3) in bytes, or preprocessed (n, 3, H, W), on the device."""
+        """Encode pictures on the device, bytes (n, H, W, 3) or preprocessed (n, 3, H, W), to unit vectors (n, D)."""
         import torch
 
         x = self._halves.normalised(x.to(self.device)).contiguous(memory_format=torch.channels_last)
@@ -210,7 +218,7 @@ class PictureEncoder:
 
     @functools.cached_property
     def _fused(self) -> FusedResNet | None:
-        """The visual tower with fused layers, where it can be; made from the model when pictures are first encoded."""
+        """The picture tower with fused layers, or None if it is not supported."""
         import torch
 
         from promptsearch.evaluators.encoding.fused_resnet import FusedResNet, agrees, can_fuse
@@ -235,7 +243,7 @@ class PictureEncoder:
 
 
 def _noting(pictures: Iterable[Image | StoredPicture], places: list[str]) -> Iterator[Image | StoredPicture]:
-    """The pictures, while what each is called in a message is noted."""
+    """Yield pictures, and append the name of each for messages to `places`."""
     for i, picture in enumerate(pictures):
         places.append(picture.where if isinstance(picture, StoredPicture) else f"picture {i} of those given")
         yield picture

@@ -1,6 +1,6 @@
-"""Pictures decoded, resized and cropped ahead of the model: by threads, or by a process for each core.
+"""Decodes, resizes and crops pictures ahead of the model, by threads or by one process per core.
 
-What a process hands over is bytes, a quarter of the floats that a model reads: they are normalised where the model is.
+Processes return bytes, which take a quarter of the memory of floats and are normalised on the model's device.
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-#: Pictures that a process prepares at a time: few enough that the first ones come soon.
+#: Number of pictures that a process prepares at a time, small enough that the first ones are ready soon.
 CHUNK = 64
 
-#: Fewer pictures than this are not worth starting processes for, which takes some tenths of a second.
+#: Processes are only started for at least this many pictures, because starting them takes tenths of a second.
 MANY = 512
 
-#: Chunks that each process may be ahead.
+#: Number of chunks that each process may be ahead of the model.
 AHEAD = 2
 
 
 class Preprocessing:
-    """open_clip's transform of a picture in two halves, with the same result as the whole, to the bit.
+    """open_clip's transform of a picture, split in two steps with the same result to the last bit.
 
         halves = Preprocessing(preprocess)
         pixels = halves.pixels(picture)                                # (H, W, 3) uint8
         halves.normalised(torch.from_numpy(pixels)[None])              # (1, 3, H, W) float32, as preprocess(picture)
 
-    Where the transform does not end as open_clip's do, `pixels` is the whole of it and `normalised` leaves it alone.
+    If the transform does not end like open_clip's, `pixels` applies all of it, and `normalised` does nothing.
+
+    Args:
+        transform: The transform.
     """
 
     def __init__(self, transform: Any) -> None:
@@ -54,20 +57,20 @@ class Preprocessing:
         self._on: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # by device
 
     def pixels(self, picture: Image | StoredPicture) -> NDArray[Any]:
-        """(H, W, 3) uint8: decoded, resized and cropped; (3, H, W) float32 where the transform does not split."""
+        """Decode, resize and crop a picture to (H, W, 3) uint8; to (3, H, W) float32 if the transform is not split."""
         x: Any = picture.open() if isinstance(picture, StoredPicture) else picture
         for step in self._steps:
             x = step(x)
         return np.array(x)  # PIL's own memory is read-only
 
     def normalised(self, x: torch.Tensor) -> torch.Tensor:
-        """What the model reads (N, 3, H, W), of a batch of what `pixels` gives, on its device."""
+        """Normalise a batch of results of `pixels` to model inputs (N, 3, H, W), on the batch's device."""
         import torch
 
         if self._scale is None or x.dtype != torch.uint8:
             return x
         name = str(x.device)
-        if name not in self._on:  # made once: making a tensor on a device waits for it
+        if name not in self._on:  # cached, because creating a tensor on a device waits for it
             mean, std = (torch.tensor(v, dtype=torch.float32, device=x.device)[:, None, None] for v in self._scale)
             self._on[name] = mean, std
         mean, std = self._on[name]
@@ -77,7 +80,14 @@ class Preprocessing:
 def by_threads(
     pictures: Iterable[Image | StoredPicture], halves: Preprocessing, size: int, threads: int
 ) -> Iterator[torch.Tensor]:
-    """Batches (B, H, W, 3) of a stream, prepared up to two batches ahead by threads of this process."""
+    """Yield batches (B, H, W, 3) of pictures, prepared up to two batches ahead by threads.
+
+    Args:
+        pictures: The pictures.
+        halves: The transform.
+        size: Number of pictures in a batch.
+        threads: Number of threads.
+    """
     import torch
 
     waiting: deque[Future[NDArray[Any]]] = deque()
@@ -95,19 +105,20 @@ def by_threads(
 
 
 def processes_for(count: int, chunk: int, pixels: int) -> int:
-    """How many processes are to prepare so many pictures; 0 where threads of this one do it as well.
+    """Return how many processes should prepare pictures; 0 if threads are as fast.
 
     Args:
-        chunk: pictures that a process prepares at a time.
-        pixels: bytes of one of them.
+        count: Number of pictures.
+        chunk: Number of pictures that a process prepares at a time.
+        pixels: Size of one prepared picture in bytes.
     """
-    # Only a fork starts at once, and needs no `if __name__ == "__main__"` of the user's; Macs cannot fork with threads.
+    # Forking is fast and needs no `if __name__ == "__main__"` in the user's script, but does not work on macOS.
     if count < MANY or not sys.platform.startswith("linux"):
         return 0
     workers = min(cores(), count // (2 * chunk))
     if workers < 2:
         return 0
-    try:  # they hand over in shared memory, of which containers have 64 MB unless told otherwise
+    try:  # processes return pictures in shared memory, which is limited to 64 MB in containers by default
         free = shutil.disk_usage("/dev/shm").free
     except OSError:
         return 0
@@ -115,15 +126,15 @@ def processes_for(count: int, chunk: int, pixels: int) -> int:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # Macs and Windows do not say
+    except AttributeError:  # not available on macOS and Windows
         return os.cpu_count() or 1
 
 
 class _Chunks:
-    """What torch's DataLoader asks for a chunk: the pictures of some blocks, numbered through."""
+    """A data set for torch's DataLoader whose items are chunks of pictures."""
 
     def __init__(self, blocks: Sequence[Sequence[StoredPicture]], halves: Preprocessing) -> None:
         self._blocks, self._halves = blocks, halves
@@ -135,24 +146,34 @@ class _Chunks:
         try:
             pictures = self._blocks[block][part]
             return torch.from_numpy(np.stack([self._halves.pixels(p) for p in pictures]))
-        except PromptSearchError as e:  # DataLoader would put the whole traceback into its message
+        except PromptSearchError as e:  # returned, because DataLoader would put the traceback into its message
             return e
 
 
 def by_processes(
     blocks: Sequence[Sequence[StoredPicture]], halves: Preprocessing, chunk: int, workers: int, pinned: bool
 ) -> Iterator[torch.Tensor]:
-    """Chunks (at most `chunk`, H, W, 3) of each block in order, prepared ahead by processes.
+    """Yield the chunks of each block in order, prepared ahead by processes.
+
+    Args:
+        blocks: Blocks of pictures.
+        halves: The transform.
+        chunk: Largest number of pictures in a chunk.
+        workers: Number of processes.
+        pinned: Whether chunks are in pinned memory, for a GPU.
+
+    Yields:
+        Chunks (n, H, W, 3).
 
     Raises:
-        PromptSearchError: a picture cannot be decoded, or a process was killed.
+        PromptSearchError: A picture cannot be decoded, or a process was killed.
     """
     import torch
     from torch.utils.data import DataLoader
 
     parts = [(n, slice(at, at + chunk)) for n, block in enumerate(blocks) for at in range(0, len(block), chunk)]
     loader: DataLoader[Any] = DataLoader(
-        _Chunks(blocks, halves),  # type: ignore[arg-type]  # all that it needs
+        _Chunks(blocks, halves),  # type: ignore[arg-type]  # has the method that DataLoader needs
         sampler=parts,
         batch_size=None,
         num_workers=workers,
@@ -160,7 +181,7 @@ def by_processes(
         pin_memory=pinned,
         multiprocessing_context="fork",
         worker_init_fn=_yielding,
-        generator=torch.Generator(),  # it draws a seed: not from everybody's generator
+        generator=torch.Generator(),  # DataLoader draws a seed, which must not change the global generator
     )
     try:
         for found in loader:
@@ -171,11 +192,11 @@ def by_processes(
         if "DataLoader worker" not in str(e):
             raise
         raise PromptSearchError(
-            "a process that decodes pictures was killed, perhaps because memory ran out: "
-            "lower --encode-batch, or give the machine more memory (containers: --shm-size)"
+            "a process that decodes pictures was killed, perhaps because memory ran out; "
+            "use a smaller --encode-batch, or more memory (in containers --shm-size)"
         ) from e
 
 
 def _yielding(worker: int) -> None:
-    """Other programs, and the model's own threads, come first."""
+    """Lower a worker's priority below that of other programs and the model's threads."""
     os.nice(5)

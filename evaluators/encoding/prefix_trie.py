@@ -1,4 +1,4 @@
-"""The trie of token prefixes: what a causal text tower has to compute once, and which node attends to which."""
+"""The trie of token prefixes, each of which a causal text tower computes once, and attention between its nodes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ Bools = NDArray[np.bool_]
 
 
 def prefix_order(ids: Ints, lengths: Ints) -> tuple[Ints, Ints]:
-    """Rows in lexicographic order, and how many tokens each shares with the row before it in that order.
+    """Sort token sequences, and count the tokens that each shares with its predecessor.
 
-    Only `ids[i, :lengths[i]]` of row i counts; a prefix sorts before its extensions.  Returns the order (n,) and the
-    shared lengths (n,) along it, 0 first.  The rows s to e of the order have `lengths[s]` plus the sum of
-    `lengths - shared` of the rows after s as their number of distinct prefixes.
+    The rows s to e of the order have `lengths[s]` plus the sum of `lengths - shared` of the rows after s distinct
+    prefixes.
+
+    Args:
+        ids: (n, L) token ids; only `ids[i, :lengths[i]]` of row i are used.
+        lengths: (n,) lengths.
+
+    Returns:
+        The lexicographic order (n,), in which a prefix precedes its extensions, and the number of shared tokens (n,)
+        along it.
     """
     width = int(lengths.max(initial=0))
     if len(ids) == 0 or width == 0:
@@ -31,7 +38,7 @@ def prefix_order(ids: Ints, lengths: Ints) -> tuple[Ints, Ints]:
 
 @dataclass(frozen=True)
 class Trie:
-    """The distinct prefixes of token sequences in depth-first order: parents first, each subtree without a gap.
+    """The distinct prefixes of token sequences in depth-first order: parents first, each subtree contiguous.
 
     >>> trie = Trie.build(np.array([[1, 5, 9], [1, 6, 9], [1, 5, 0]]), np.array([3, 3, 2]))
     >>> trie.token.tolist(), trie.parent.tolist(), trie.leaf.tolist()
@@ -41,12 +48,17 @@ class Trie:
     token: Ints  # (M,) the last token of each prefix
     depth: Ints  # (M,) its position in the sequence, from 0
     parent: Ints  # (M,) the prefix without its last token, -1 for none
-    end: Ints  # (M,) one past the last descendant: u is v or above v exactly where u <= v < end[u]
+    end: Ints  # (M,) one past the last descendant: u is v or an ancestor of v if and only if u <= v < end[u]
     leaf: Ints  # (n,) the node of each whole sequence
 
     @classmethod
     def build(cls, ids: Ints, lengths: Ints) -> Trie:
-        """The trie of `ids[i, :lengths[i]]` over all rows; ids (n, L), lengths (n,), each of 1 to L."""
+        """Build the trie of token sequences.
+
+        Args:
+            ids: (n, L) token ids; only `ids[i, :lengths[i]]` of row i are used.
+            lengths: (n,) lengths from 1 to L.
+        """
         ids, lengths = np.asarray(ids, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
         order, shared = prefix_order(ids, lengths)
         ids, lengths = ids[order, : int(lengths.max(initial=0))], lengths[order]
@@ -68,9 +80,9 @@ class Trie:
 class AttentionBlocks:
     """Attention over a trie as dense attention in blocks of neighbouring nodes.
 
-    Every ancestor of a node lies in the node's own block of the depth-first order or above the block's first node:
-    an ancestor before the block has a subtree without a gap, which holds the first node too.  So the keys of a block
-    of B nodes are the at most `depth` ancestors of its first node and the B nodes themselves, most of them used.
+    Every ancestor of a node is in the node's block of the depth-first order, or is an ancestor of the block's first
+    node, because subtrees are contiguous. The keys of a block of B nodes are therefore the ancestors of its first node
+    and the B nodes themselves.
     """
 
     query: Ints  # (blocks, B) nodes in order; the last node fills the last block
@@ -79,7 +91,7 @@ class AttentionBlocks:
 
     @classmethod
     def build(cls, trie: Trie, size: int) -> AttentionBlocks:
-        """Blocks of `size` nodes, or one block with all of them where the trie is smaller."""
+        """Build blocks of `size` nodes, or a single block if the trie is smaller."""
         size = min(size, len(trie))
         own = np.arange(-(-len(trie) // size) * size).reshape(-1, size)  # (blocks, B)
         above = trie.parent[own[:, 0]]
@@ -96,7 +108,7 @@ class AttentionBlocks:
 
 
 def _ends(depth: Ints, parent: Ints) -> Ints:
-    """One past the last descendant of each node (M,): subtree sizes, summed from the deepest level up."""
+    """Return one past the last descendant of each node (M,), from subtree sizes summed level by level."""
     size = np.ones(len(depth), dtype=np.int64)
     for level in range(int(depth.max(initial=0)), 0, -1):
         nodes = np.flatnonzero(depth == level)

@@ -1,4 +1,4 @@
-"""A Ray cluster: where it is, what it has, and a crew of workers that hold their state and may die."""
+"""Connects to a Ray cluster and runs work on a crew of stateful workers, any of which may die."""
 
 from __future__ import annotations
 
@@ -19,56 +19,56 @@ from promptsearch.evaluators.scoring.template_table import available_cores
 
 K = TypeVar("K")
 
-#: One piece of work: what it is called, the worker's method, and its arguments.
+#: A job: its key, the worker's method, and the arguments.
 Job = tuple[K, str, tuple[Any, ...]]
 
-#: Times that Ray restarts a worker and runs its piece again, and that a piece goes to yet another worker.
+#: Number of times that Ray restarts a worker and its job, and that a job is given to another worker.
 RETRIES = 3
 
-#: Pieces that a worker has in hand: one at work, one waiting.
+#: Number of jobs that a worker has: one running, one waiting.
 DEPTH = 2
 
-#: Seconds until at least one worker must have begun.
+#: Seconds within which at least one worker must have started.
 PATIENCE = 300.0
 
 _ADDRESS = re.compile(r"(?:(?P<client>ray)://)?(?P<host>[\w.-]+)(?::(?P<port>\d{1,5}))?")
 _REMEDY = "start one there with `ray start --head`, or give --ray no address for a cluster on this machine"
 
-#: How HTTP/2 begins, which gRPC and so Ray speaks: the preface and an empty settings frame.
+#: The beginning of HTTP/2, on which gRPC and Ray are based: the preface and an empty settings frame.
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 
 log = logging.getLogger(__name__)
 
 
 def check_address(address: str) -> str:
-    """`local`, `auto`, `HOST:PORT` or `ray://HOST[:PORT]`, as it was given.
+    """Check the address of a Ray cluster, and return it.
 
     Raises:
-        InputError: it is none of them.
+        InputError: It is not `local`, `auto`, `HOST:PORT` or `ray://HOST[:PORT]`.
     """
     match = _ADDRESS.fullmatch(address)
     if address in ("local", "auto") or (match and (match["client"] or match["port"])):
         return address
     raise InputError(
-        f"--ray {address}: no address of a Ray cluster (auto, HOST:PORT or ray://HOST:PORT); "
-        "for one on this machine write --ray=local"
+        f"--ray {address}: not the address of a Ray cluster (auto, HOST:PORT or ray://HOST:PORT); "
+        "to start one on this machine write --ray=local"
     )
 
 
 class Cluster:
-    """A Ray cluster, reached when it is first needed; one of this process's own ends with it.
+    """A Ray cluster, to which this process connects when it is first needed.
 
         cluster = Cluster("local")
         crew = cluster.crew(Worker, "cpu", threads=1)
         cluster.stop()
 
     Args:
-        address: `local` starts one on this machine, `auto` finds one that runs on it, `HOST:PORT` is one that this
-            machine belongs to, `ray://HOST:PORT` one elsewhere.
+        address: `local` starts a cluster on this machine that ends with this process, `auto` finds one that runs on it,
+            `HOST:PORT` is one that this machine belongs to, and `ray://HOST:PORT` one elsewhere.
 
     Raises:
-        InputError: no such address.
-        PromptSearchError: Ray is not installed, or nothing answers at the address.
+        InputError: The address is invalid.
+        PromptSearchError: Ray is not installed, or no cluster answers at the address.
     """
 
     def __init__(self, address: str) -> None:
@@ -79,13 +79,13 @@ class Cluster:
 
     @property
     def ray(self) -> Any:
-        """The module, connected."""
+        """The module `ray`, connected to the cluster."""
         if self._ray is None:
             self._ray = self._connect()
         return self._ray
 
     def device(self, wanted: str) -> str:
-        """`auto`, `cpu` or `cuda` to what the workers of another cluster have; on this machine it is as given."""
+        """Resolve `auto`, `cpu` or `cuda` to what the cluster's workers have; a cluster on this machine keeps it."""
         if wanted == "mps":
             raise InputError("--device mps: Ray's workers compute on CPUs or CUDA GPUs; use --device cpu")
         if self.address == "local":
@@ -99,15 +99,18 @@ class Cluster:
         return "cpu"
 
     def crew(self, worker: type, device: str, threads: int, *args: Any) -> Crew:
-        """As many workers as there is room for: one per GPU, or one per `threads` cores.
+        """Start as many workers as the cluster has room for: one per GPU, or one per `threads` cores.
 
-        The same crew for the same arguments; another one takes the place of the last.
+        The same arguments return the same crew; other arguments replace it.
 
         Args:
-            worker: a class with a method `ready`; each worker is `worker(*args)`.
+            worker: A class with a method `ready`; each worker is `worker(*args)`.
+            device: "cpu" or "cuda".
+            threads: Threads of each worker.
+            *args: Arguments of the class.
 
         Raises:
-            PromptSearchError: there is room for none.
+            PromptSearchError: The cluster has no room for a worker.
         """
         key = (worker, device, threads, *args)
         if self._crew is not None:
@@ -118,9 +121,9 @@ class Cluster:
         kind, each = ("GPU", 1) if device == "cuda" else ("CPU", threads)
         count = sum(int(node.get(kind, 0) // each) for node in self._nodes())
         if not count:
-            wants = "a GPU" if kind == "GPU" else f"{threads} cores, as many as one process here uses threads,"
+            wants = "a GPU" if kind == "GPU" else f"{threads} cores (the threads of a process here)"
             raise PromptSearchError(
-                f"--ray {self.address}: a worker wants {wants} and no machine of the cluster has that "
+                f"--ray {self.address}: a worker needs {wants}, and no machine of the cluster has that "
                 f"(the largest has {self._most(kind):g}); "
                 + ("use --device cpu" if kind == "GPU" else "set OMP_NUM_THREADS to fewer")
             )
@@ -131,7 +134,7 @@ class Cluster:
         return self._crew[1]
 
     def stop(self) -> None:
-        """Let the workers go and leave the cluster; one that was started here ends."""
+        """Stop the workers and disconnect; a cluster that was started here ends."""
         if self._crew is not None:
             self._crew[1].dismiss()
             self._crew = None
@@ -146,7 +149,7 @@ class Cluster:
         return max((node.get(kind, 0) for node in self._nodes()), default=0)
 
     def _connect(self) -> Any:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report home
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray must not send usage statistics
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15 unless told: beside other work nothing would move
         os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # a busy machine is no broken one
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns about a change to come
@@ -174,7 +177,7 @@ class Cluster:
             reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
             remedy = "pip install 'ray[client]'" if isinstance(e, ImportError) else _REMEDY
             if client and not isinstance(e, ImportError):
-                remedy = "what answers there may want the head's ~/.ray/auth_token: copy it to this machine"
+                remedy = "if the cluster requires a token, copy the head's ~/.ray/auth_token to this machine"
             if self.address == "local":
                 remedy = "try again when the machine is less busy, or leave --ray out"
             raise PromptSearchError(f"--ray {self.address}: cannot be reached ({reason}); {remedy}") from e
@@ -200,14 +203,14 @@ class Cluster:
 
 
 def _has_token() -> bool:
-    """Whether there is a token that Ray would find: clusters are guarded by one."""
+    """Return whether there is a token for clusters that require one, where Ray looks for it."""
     if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         return True
     return (Path.home() / ".ray" / "auth_token").is_file()
 
 
 class Crew:
-    """Workers that take pieces of work as they become free; Ray restarts one that dies and runs its piece again.
+    """Workers that take jobs as they become free; Ray restarts a worker that dies and runs its job again.
 
     for key, result in crew.run((n, "square", (n,)) for n in range(100)):
         print(key, result)
@@ -221,10 +224,13 @@ class Crew:
         self._starting = {worker.ready.remote(): worker for worker in workers}
 
     def run(self, jobs: Iterator[Job[K]]) -> Iterator[tuple[K, Any]]:
-        """What the jobs give, as they are done; jobs are asked for only when a worker is free for them.
+        """Run jobs, and yield their results as they finish; a job is only taken when a worker is free for it.
+
+        Args:
+            jobs: The jobs.
 
         Raises:
-            PromptSearchError: as the worker raised it; no worker is left or begins.
+            PromptSearchError: A worker raised it, or no worker is left or starts.
         """
         again: deque[tuple[Job[K], int]] = deque()
         pending: dict[Any, tuple[Any, Job[K], int]] = {}
@@ -249,12 +255,12 @@ class Crew:
                     return
                 if not self._load and not self._starting:
                     raise PromptSearchError(
-                        f"--ray {self._address}: every worker died ({self._why}); the same command again goes on"
+                        f"--ray {self._address}: every worker died ({self._why}); run the same command again to resume"
                     )
                 if not self._load and time.monotonic() - began > PATIENCE:
                     raise PromptSearchError(
-                        f"--ray {self._address}: no worker began within {PATIENCE:.0f} s; "
-                        "see with `ray status` whether the cluster is busy"
+                        f"--ray {self._address}: no worker started within {PATIENCE:.0f} s; "
+                        "check with `ray status` whether the cluster is busy"
                     )
                 done, _ = self._ray.wait([*pending, *self._starting], num_returns=1, timeout=5)
                 for ref in done:
@@ -270,7 +276,7 @@ class Crew:
                         self._load[worker] -= 1
                     try:
                         alive, result = self._result(ref)
-                    except PromptSearchError as e:  # raised when what the others have in hand is kept
+                    except PromptSearchError as e:  # raised after the other workers' results were yielded
                         failed, more = failed or e, False
                         again.clear()
                         continue
@@ -280,22 +286,22 @@ class Crew:
                     self._lose(worker)
                     if tries >= RETRIES:
                         raise PromptSearchError(
-                            f"--ray {self._address}: one piece of the work killed {tries + 1} workers "
-                            f"({result}); look for memory that runs out in Ray's logs"
+                            f"--ray {self._address}: {tries + 1} workers died on the same job ({result}); check Ray's "
+                            "logs for a lack of memory"
                         )
                     if failed is None:
                         again.append((job, tries + 1))
-        finally:  # of a caller that goes on after an error
+        finally:  # the caller may use the crew again after an error
             for worker, _, _ in pending.values():
                 if worker in self._load:
                     self._load[worker] -= 1
 
     def call(self, method: str, *args: Any) -> Any:
-        """One method of any worker."""
+        """Call a method of any worker and return its result."""
         return next(self.run(iter([(None, method, args)])))[1]
 
     def dismiss(self) -> None:
-        """Let all workers go, and what they hold."""
+        """Stop all workers."""
         for worker in self.workers:
             self._ray.kill(worker)
         self.workers, self._load, self._starting = [], {}, {}
@@ -305,12 +311,12 @@ class Crew:
         self.workers = [w for w in self.workers if w is not worker]
 
     def _free(self) -> Any:
-        """The worker with the least in hand, if it can take more."""
+        """Return the worker with the fewest jobs, or None if all are busy."""
         worker = min(self._load, key=self._load.__getitem__, default=None)
         return worker if worker is not None and self._load[worker] < DEPTH else None
 
     def _result(self, ref: Any) -> tuple[bool, Any]:
-        """(True, what the worker gave) or (False, why it is gone for good)."""
+        """Return (True, the result), or (False, the reason) if the worker has died for good."""
         errors = self._ray.exceptions
         try:
             return True, self._ray.get(ref)
@@ -330,30 +336,30 @@ def _last_line(error: BaseException) -> str:
 
 
 def one_process_threads() -> int:
-    """Threads that torch would use in this process: the last bits of a batch depend on their number."""
+    """Return the number of threads that torch uses in a process; the last bits of a batch depend on it."""
     import torch
 
     return torch.get_num_threads()
 
 
-#: The clusters of this process by address.
+#: This process's clusters by address.
 _clusters: dict[str, Cluster] = {}
 
 
 def cluster_at(address: str) -> Cluster:
-    """The one cluster of this process with this address: problems that use it share its workers."""
+    """Return this process's cluster at an address; problems that use it share its workers."""
     return _clusters.setdefault(address, Cluster(address))
 
 
 def stop_clusters() -> None:
-    """End the clusters that were started here, and leave the others."""
+    """Stop the clusters that were started here, and disconnect from the others."""
     while _clusters:
         _clusters.popitem()[1].stop()
 
 
 @contextlib.contextmanager
 def _logs_kept() -> Iterator[None]:
-    """Ray sets the handlers and levels of Python's root logger its own way."""
+    """Restore the handlers and levels of Python's root logger, which Ray changes."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

@@ -1,4 +1,4 @@
-"""Encoding on many machines: the model opened once by each worker of a Ray cluster, the same bits as in one process."""
+"""Encodes on the workers of a Ray cluster, each with its own model, with the same bits as in one process."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from promptsearch.evaluators.encoding.ray_cluster import Cluster, Crew, Job, one
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Batches of pictures in one piece of work.
+#: Number of batches of pictures in a job.
 PIECE = {"cpu": 2, "cuda": 4}
 
-#: Fewer texts than this are not shared out.
+#: Fewer texts than this are encoded by a single worker.
 SHARE = 64
 
 log = logging.getLogger(__name__)
 
 
 class EncodingWorker:
-    """Opens the model that it is told of, and encodes what it is sent.
+    """A Ray worker that opens a model, and encodes pictures and texts.
 
     worker = EncodingWorker(("tiny", None), spec.fingerprint, "cpu", "fp32", None, 1, __version__)
     worker.pictures(some_pictures)  # (n, D)
@@ -54,10 +54,14 @@ class EncodingWorker:
         self._opened: Encoder | None = None
 
     def ready(self) -> dict[str, Any]:
-        """Open the model; who this is.
+        """Open the model.
+
+        Returns:
+            The worker's machine and versions.
 
         Raises:
-            InputError, PromptSearchError: the model cannot be had there, or is another one there.
+            InputError: The model does not exist on the worker's machine.
+            PromptSearchError: It cannot be loaded, or differs from that of the command's machine.
         """
         import os
         import platform
@@ -66,15 +70,15 @@ class EncodingWorker:
         return {"host": platform.node(), "pid": os.getpid()}
 
     def info(self) -> dict[str, Any]:
-        """As `Encoder.info`, from the model itself."""
+        """Return `Encoder.info`, measured on the model."""
         return self._encoder.measure()
 
     def pictures(self, pictures: list[Image | StoredPicture]) -> np.ndarray:
-        """(n, D) unit vectors."""
+        """Encode pictures to unit vectors (n, D)."""
         return self._encoder.encode_pictures(pictures)
 
     def texts(self, texts: list[str], share: int, shares: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (m,) and unit vectors (m, D) of every `shares`-th chunk of these distinct texts."""
+        """Encode every `shares`-th chunk of distinct texts; return positions (m,) and unit vectors (m, D)."""
         encoder = self._encoder
         encoder.refuse_too_long(texts)
         if shares == 1:
@@ -96,8 +100,8 @@ class EncodingWorker:
             here = platform.node()
             if self._version != __version__:
                 raise PromptSearchError(
-                    f"the worker on {here} has promptsearch {__version__}, this is {self._version}; "
-                    "install the same version everywhere"
+                    f"the worker on {here} has promptsearch {__version__}, but this machine has {self._version}; "
+                    "install the same version on all machines"
                 )
             torch.set_num_threads(self._threads)
             cache = default_cache()
@@ -105,7 +109,7 @@ class EncodingWorker:
             spec = resolve_model(name, cache, weights=weights, device=self._device, precision=self._precision)
             if spec.fingerprint != self._fingerprint:
                 raise PromptSearchError(
-                    f"--model {name} is another model on {here}: its fingerprint there is {spec.fingerprint}, here "
+                    f"--model {name} is a different model on {here}: its fingerprint there is {spec.fingerprint}, here "
                     f"{self._fingerprint}; give all machines the same weights"
                 )
             self._opened = Encoder(spec, cache, batch=self._batch)
@@ -113,14 +117,15 @@ class EncodingWorker:
 
 
 class RemoteEncoder(Encoder):
-    """An Encoder whose work is done by the workers of a Ray cluster; what they finish is in the cache at once.
+    """An Encoder that works on a Ray cluster; results are cached as soon as they arrive.
 
         cluster = Cluster("local")
         encoder = RemoteEncoder(resolve_model("tiny", cache), cache, cluster)
         encoder.encode_texts(["a photo of a cat."])  # the bits that Encoder gives
         encoder.close()
 
-    The pieces are cut where `Encoder` cuts its batches, and workers use as many threads as this process would.
+    Jobs consist of the same batches that `Encoder` makes, and workers use as many threads as this process would, so
+    that the vectors have the same bits.
     """
 
     def __init__(
@@ -136,19 +141,21 @@ class RemoteEncoder(Encoder):
 
     @property
     def crew(self) -> Crew:
-        """The workers, started when they are first needed."""
+        """Return the workers, which are started when they are first needed."""
         self.progress(0, 0, "starting Ray workers")
         spec, threads = self.spec, one_process_threads()
         args = (asked(spec), spec.fingerprint, spec.device, spec.precision, self.batch, threads, __version__)
         return self._cluster.crew(EncodingWorker, spec.device, threads, *args)
 
     def encode_pictures(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
+        """Encode RGB pictures to unit vectors (n, D), float32."""
         return next(self.encode_blocks([pictures]))[1]
 
     def encode_blocks(
         self, blocks: Iterable[Iterable[Image | StoredPicture]], told: Callable[[int], None] = lambda done: None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        left: dict[int, int] = {}  # pieces of a block that are not done
+        """Encode blocks of pictures, and yield (number of the block, vectors) as blocks finish, in any order."""
+        left: dict[int, int] = {}  # number of unfinished jobs of each block
         found: dict[int, dict[int, np.ndarray]] = {}
         empty = []
 
@@ -176,10 +183,12 @@ class RemoteEncoder(Encoder):
             yield n, np.zeros((0, self.info["embed_dim"]), np.float32)
 
     def close(self) -> None:
+        """Merge small blocks of the cache, and leave the cluster."""
         super().close()
         self._cluster.stop()
 
     def measure(self) -> dict[str, Any]:
+        """Measure `info` on a worker's model."""
         return {**self.crew.call("info"), "name": self.spec.name}
 
     def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
@@ -205,14 +214,14 @@ class RemoteEncoder(Encoder):
 
         if self.spec.device == "cuda" and not torch.cuda.is_available():
             raise PromptSearchError(
-                "the model is wanted here, not only on Ray's workers, and torch sees no GPU here; "
-                "use --device cpu, or run this where there is a GPU"
+                "this needs the model on this machine, not only on Ray's workers, and torch finds no GPU here; "
+                "use --device cpu, or run it on a machine with a GPU"
             )
         super()._load()
 
 
 def asked(spec: ModelSpec) -> tuple[str, Path | None]:
-    """What `resolve_model` is to be given on another machine to find the same model, and its weights file."""
+    """Return the arguments with which `resolve_model` finds the same model on another machine."""
     if spec.is_tiny:
         return "tiny", None
     if ":" in spec.source:

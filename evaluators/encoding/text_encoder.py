@@ -1,8 +1,8 @@
-"""Texts to unit vectors through an open_clip model, each distinct token prefix computed once per layer.
+"""Encodes texts with an open_clip model, computing each distinct token prefix once per layer.
 
-In a causal text tower a position depends on the tokens up to it only.  So nothing after the pooled token matters,
-two texts share everything up to where they part, and a batch of texts is a trie of token prefixes: one row per node
-in every layer norm, projection and MLP, and attention from each node to its ancestors.
+In a causal text tower a position depends only on the tokens up to it. Tokens after the pooled one do not matter, and
+texts with the same beginning share its computation. A batch of texts therefore becomes a trie of token prefixes, with
+one row per node in every layer norm, projection and MLP, and attention from each node to its ancestors.
 """
 
 from __future__ import annotations
@@ -24,20 +24,27 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-NODES = {"cpu": 2048, "cuda": 32768}  # per chunk: on a CPU the MLP's hidden rows of a chunk stay in the cache
-TEXTS = 16384  # tokenized at a time
+NODES = {"cpu": 2048, "cuda": 32768}  # trie nodes per chunk; on a CPU the MLP's hidden rows then fit into the cache
+TEXTS = 16384  # number of texts tokenized at a time
 PLAIN_BATCH = 64
 
 
 class TextEncoder:
-    """Texts to unit vectors with the weights, precision and device of an open_clip model.
+    """Encodes texts to unit vectors with the weights, precision and device of an open_clip model.
 
     >>> encoder = TextEncoder(model, open_clip.get_tokenizer("RN50"))
     >>> encoder.encode(["a photo of a cat.", "a photo of a car."]).shape
     (2, 1024)
 
-    `shared` tells whether prefixes are shared; where they cannot be, the model's own `encode_text` is used and
-    `why_plain` gives the reason.  `nodes` bounds the trie nodes computed at a time, and so the memory.
+    If prefixes cannot be shared, the model's own `encode_text` is used; `shared` tells which, and `why_plain` why.
+
+    Args:
+        model: The open_clip model.
+        tokenizer: The model's tokenizer.
+        nodes: Largest number of trie nodes computed at a time, which limits the memory.
+
+    Raises:
+        InputError: `nodes` is below 1.
     """
 
     def __init__(self, model: Any, tokenizer: Callable[[list[str]], Any], *, nodes: int | None = None) -> None:
@@ -52,14 +59,21 @@ class TextEncoder:
 
     @property
     def shared(self) -> bool:
-        """Whether each distinct prefix is computed once; otherwise `why_plain` says why not."""
+        """Whether each distinct prefix is computed once; if not, `why_plain` says why."""
         return self._tower is not None
 
     def encode(self, texts: Sequence[str]) -> Floats:
-        """Unit vectors (n, D) of the texts, in their order; equal texts are encoded once.
+        """Encode texts; equal texts are encoded once.
 
-        They equal `F.normalize(model.encode_text(tokenizer(texts)))` to rounding.  Raises InputError where a text is
-        not a string or the tokenizer does not fit the model, PromptSearchError where a vector is not finite.
+        Args:
+            texts: n texts.
+
+        Returns:
+            (n, D) unit vectors, equal to `F.normalize(model.encode_text(tokenizer(texts)))` up to rounding.
+
+        Raises:
+            InputError: A text is not a string, or the tokenizer does not fit the model.
+            PromptSearchError: A vector is not finite, or memory ran out.
         """
         import torch
 
@@ -92,9 +106,12 @@ class TextEncoder:
         return out
 
     def chunks(self, texts: Sequence[str]) -> list[Ints]:
-        """Rows of at most `TEXTS` distinct texts that `encode` computes together.
+        """Return the indices of the texts that `encode` computes together, chunk by chunk.
 
-        Each chunk given to `encode` alone makes one call of the model with the same input, so the same bits.
+        A chunk that is encoded alone gives the same bits, because the model gets the same input.
+
+        Args:
+            texts: At most `TEXTS` distinct texts.
         """
         rows = np.array(sorted(range(len(texts)), key=lambda i: texts[i].lower()), dtype=np.int64)
         if self._tower is None:
@@ -103,27 +120,31 @@ class TextEncoder:
         return [rows[chunk] for chunk in _chunks(ids, lengths, self._budget())]
 
     def trie(self, texts: Sequence[str]) -> Trie:
-        """The prefixes of these texts: what `encode` computes for them, apart from its chunks' common prefixes.
+        """Return the trie of the texts' prefixes, which `encode` computes in chunks.
 
-        Raises InputError where prefixes are not shared.
+        Args:
+            texts: The texts.
+
+        Raises:
+            InputError: Prefixes are not shared.
         """
         if self._tower is None:
             raise InputError(f"the model has no trie of prefixes: {self.why_plain}")
         return Trie.build(*self._tokens(self._tower, list(texts)))
 
     def _tokens(self, tower: Tower, texts: list[str]) -> tuple[Ints, Ints]:
-        """Token ids (n, L) and how many of each text's tokens matter (n,), those up to the pooled one."""
+        """Return token ids (n, L), and the number (n,) of each text's tokens up to the pooled one."""
         ids = np.asarray(self.tokenizer(texts), dtype=np.int64)
         tower.check(ids)
         return ids, tower.pooled_position(ids) + 1
 
     def _culprit(self, texts: list[str], vectors: Floats) -> str:
-        """The first text that is not finite on its own: it spoils the texts of its attention block too."""
+        """Return the text whose vector is not finite; it makes other texts of its attention block not finite too."""
         bad = [text for text, vector in zip(texts, vectors, strict=True) if not np.isfinite(vector).all()]
         return next((text for text in bad if not np.isfinite(self._vectors([text])).all()), bad[0])
 
     def _vectors(self, texts: list[str]) -> Floats:
-        """Unit vectors (n, D) of distinct texts."""
+        """Encode distinct texts to unit vectors (n, D)."""
         import torch
 
         device = next(self.model.parameters()).device
@@ -135,13 +156,13 @@ class TextEncoder:
             ids, lengths = self._tokens(self._tower, texts)
             chunks = list(_chunks(ids, lengths, nodes))
             parts = [self._tower.features(Trie.build(ids[rows], lengths[rows]), device) for rows in chunks]
-            vectors = _unit(torch.cat(parts))  # only here does the host wait for the device
+            vectors = _unit(torch.cat(parts))  # the first time that the host waits for the device
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             raise PromptSearchError(
-                f"{device} ran out of memory with {nodes} text prefixes at a time: "
-                "lower --encode-batch (nodes of a TextEncoder is 64 times that)"
+                f"{device} ran out of memory with {nodes} text prefixes at a time; "
+                "use a smaller --encode-batch (nodes of a TextEncoder is 64 times that)"
             ) from error
         out = np.empty_like(vectors)
         out[np.concatenate(chunks)] = vectors
@@ -152,14 +173,14 @@ class TextEncoder:
         return self.nodes or NODES["cpu" if device.type == "cpu" else "cuda"]
 
     def _plain(self, texts: list[str], device: torch.device) -> torch.Tensor:
-        """The model's own encoding (n, D), every text padded to the full context."""
+        """Encode texts with the model's own `encode_text` (n, D)."""
         import torch
 
         features = self.model.encode_text(torch.as_tensor(self.tokenizer(texts), device=device))
         if getattr(features, "ndim", None) != 2:
             raise InputError(
-                f"the encode_text of this {type(self.model).__name__} does not give one vector per text; "
-                "choose a model whose text tower pools and gives no tokens"
+                f"the encode_text of this {type(self.model).__name__} does not return one vector per text; "
+                "use another model"
             )
         return features
 
@@ -171,7 +192,7 @@ def _unit(features: torch.Tensor) -> Floats:
 
 
 def _chunks(ids: Ints, lengths: Ints, nodes: int) -> Iterator[Ints]:
-    """Rows in runs of about equal size whose tries have at most `nodes` nodes, or one text where that is longer."""
+    """Split sorted rows into chunks of about equal size whose tries have at most `nodes` nodes."""
     order, shared = prefix_order(ids, lengths)
     lengths = lengths[order]
     total = np.cumsum(lengths - shared)  # distinct prefixes of the rows so far
@@ -179,7 +200,7 @@ def _chunks(ids: Ints, lengths: Ints, nodes: int) -> Iterator[Ints]:
     target = min(nodes, -(-int(total[-1]) // count) + int(lengths.max()))
     start = 0
     while start < len(order):
-        before = total[start] - lengths[start]  # a chunk computes the whole path of its first row
+        before = total[start] - lengths[start]  # a chunk computes all prefixes of its first row
         stop = max(start + 1, int(np.searchsorted(total, before + target, side="right")))
         yield order[start:stop]
         start = stop

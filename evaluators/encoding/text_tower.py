@@ -1,4 +1,4 @@
-"""The causal text tower of an open_clip model, run on the nodes of a trie of token prefixes instead of on texts."""
+"""Runs the causal text tower of an open_clip model on the nodes of a trie of token prefixes."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ from promptsearch.evaluators.encoding.prefix_trie import AttentionBlocks, Ints, 
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 32  # nodes per attention block: 24 to 32 was fastest of 8 to 128, about 5% of a layer's time
+BLOCK = 32  # nodes per attention block; 24 to 32 were fastest of 8 to 128
 
 
 @dataclass(frozen=True)
 class Tower:
-    """The text half of an open_clip model whose structure is known, run on the nodes of a trie."""
+    """The text tower of an open_clip model of known structure, run on the nodes of a trie."""
 
-    module: Any  # a CLIP or a TextTransformer: they name their parts alike
+    module: Any  # a CLIP or a TextTransformer, whose parts have the same names
     pool: str  # first, last, argmax or eos, as in open_clip's text_global_pool
     eos: int | None
 
     def check(self, ids: Ints) -> None:
-        """Raises InputError where these token ids (n, L) cannot come from this tower's tokenizer."""
+        """Check that token ids (n, L) can come from the model's tokenizer.
+
+        Raises:
+            InputError: They have another length, or an id is too large.
+        """
         context, vocabulary = self.module.context_length, self.module.token_embedding.num_embeddings
         if ids.ndim != 2 or ids.shape[1] != context:
             raise InputError(
-                f"the tokenizer gives token ids of shape {ids.shape}, the text tower takes {context} per text: "
+                f"the tokenizer gives token ids of shape {ids.shape}, but the text tower needs {context} per text; "
                 "use the model's own tokenizer (open_clip.get_tokenizer) with its context length"
             )
         if ids.min() < 0 or ids.max() >= vocabulary:
             raise InputError(
-                f"the tokenizer gives the token {ids.max()}, the text tower knows {vocabulary}: "
+                f"the tokenizer gives the token {ids.max()}, but the text tower has only {vocabulary} tokens; "
                 "use the model's own tokenizer (open_clip.get_tokenizer)"
             )
 
     def pooled_position(self, ids: Ints) -> Ints:
-        """The position (n,) whose output is the text's vector: text_global_pool of open_clip."""
+        """Return the position (n,) whose output becomes the text's vector, like open_clip's text_global_pool."""
         if self.pool == "argmax":
             return ids.argmax(axis=1)
         if self.pool == "eos":
@@ -49,7 +53,7 @@ class Tower:
         return np.full(len(ids), 0 if self.pool == "first" else ids.shape[1] - 1)
 
     def features(self, trie: Trie, device: torch.device) -> torch.Tensor:
-        """What encode_text gives (n, D), before normalisation, for each leaf of the trie."""
+        """Compute the result of encode_text (n, D), before normalisation, for each leaf of the trie."""
         from torch import nn
 
         module, blocks = self.module, self.module.transformer.resblocks
@@ -60,11 +64,11 @@ class Tower:
         x = self._embed(_send(pair // context, device), _send(pair % context, device))  # (U, W)
         for i, block in enumerate(blocks):
             qkv = _qkv(block.attn, block.ln_1(x))  # (M, 3, H, W/H)
-            if i == 0:  # so far a node is a token at a position, and many nodes are the same one
+            if i == 0:  # before attention, nodes with the same token at the same position are equal
                 nodes = _send(spread, device)
                 x, qkv = x[nodes], qkv[nodes]
             mixed = attend(block.attn, qkv)  # (M, W)
-            if i == len(blocks) - 1:  # nobody attends to the last layer's outputs: the leaves are enough
+            if i == len(blocks) - 1:  # after the last layer's attention only the leaves are needed
                 leaves = _send(leaf, device)
                 x, mixed = x[leaves], mixed[leaves]
             mixed = _linear(mixed, block.attn.out_proj.weight, block.attn.out_proj.bias)
@@ -84,7 +88,7 @@ class Tower:
 
 
 class _Attend:
-    """Attention of each node of one trie to its ancestors and itself, the same in every layer."""
+    """Attention of each node of a trie to its ancestors and itself; the mask is the same in every layer."""
 
     def __init__(self, trie: Trie, device: torch.device, dtype: torch.dtype) -> None:
         import torch
@@ -97,7 +101,7 @@ class _Attend:
         self.mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, -torch.inf)
 
     def __call__(self, attn: Any, qkv: torch.Tensor) -> torch.Tensor:
-        """Queries, keys and values (M, 3, H, W/H) to the input of out_proj (M, W)."""
+        """Compute the input of out_proj (M, W) from queries, keys and values (M, 3, H, W/H)."""
         import torch.nn.functional as F
 
         _, _, heads, size = qkv.shape
@@ -114,7 +118,7 @@ class _Attend:
 
 
 def _qkv(attn: Any, x: torch.Tensor) -> torch.Tensor:
-    """Queries, keys and values (M, 3, H, W/H) of node rows (M, W)."""
+    """Compute queries, keys and values (M, 3, H, W/H) of nodes (M, W)."""
     import torch
 
     qkv = _linear(x, attn.in_proj_weight, attn.in_proj_bias).view(len(x), 3, attn.num_heads, -1)
@@ -125,7 +129,7 @@ def _qkv(attn: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _mlp(mlp: Any, x: torch.Tensor) -> torch.Tensor:
-    """The block's MLP on node rows (M, W), as its own forward does it."""
+    """Apply a block's MLP to nodes (M, W)."""
     from torch import nn
 
     fused = type(mlp.gelu) is nn.GELU
@@ -138,10 +142,10 @@ def _mlp(mlp: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gelu: str | None = None) -> torch.Tensor:
-    """F.linear, then F.gelu with the given approximation.
+    """Compute F.linear followed by F.gelu with the given approximation.
 
-    In float32 on an x86 CPU both in one call of oneDNN, which torch itself uses for bfloat16: a tenth to a fifth
-    faster than MKL for these shapes, and a third with the GELU.
+    In float32 on an x86 CPU both are one call of oneDNN, which torch itself only uses for bfloat16. For these shapes it
+    is 10 to 20 % faster than MKL, and a third with the GELU.
     """
     import torch
     import torch.nn.functional as F
@@ -165,7 +169,7 @@ def _onednn(device: str, *dtypes: torch.dtype) -> bool:
 
 
 def _send(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """To the device without waiting for it."""
+    """Copy an array to the device without waiting for the copy."""
     import torch
 
     tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -173,9 +177,12 @@ def _send(array: NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 def recognise(model: Any) -> Tower | str:
-    """The model's causal text tower, or the reason why prefixes cannot be shared in it.
+    """Return the model's causal text tower, or the reason why prefixes cannot be shared.
 
-    Types are compared exactly: a subclass, a wrapper or a quantised layer may compute something else.
+    Types are compared exactly, because a subclass, a wrapper or a quantised layer may compute something else.
+
+    Args:
+        model: An open_clip model.
     """
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transformer import TextTransformer, Transformer
@@ -216,7 +223,7 @@ def _causal(mask: torch.Tensor | None) -> bool:
 
 
 def _acting_by_row() -> set[type]:
-    """The modules that treat each row of their input alone."""
+    """Return the types of modules that process each row of their input independently."""
     from open_clip.transformer import LayerNorm, LayerNormFp32, LayerScale, QuickGELU
     from torch import nn
     from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -226,7 +233,7 @@ def _acting_by_row() -> set[type]:
 
 
 def _unknown(block: Any, known: set[type]) -> str | None:
-    """What in this residual block is not known to be computed row by row, apart from its plain attention."""
+    """Return what in a residual block, apart from attention, is not known to process rows independently, or None."""
     from open_clip.transformer import Attention, CustomResidualAttentionBlock, ResidualAttentionBlock
     from torch import nn
 

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Words remembered before the memory is emptied and begins anew.
+#: Number of remembered words after which all are forgotten.
 WORDS = 1 << 20
 
 
 class WordTokenizer:
-    """Token ids of texts, equal to those of an open_clip `SimpleTokenizer`.
+    """Tokenizes like an open_clip `SimpleTokenizer`, but each word only once.
 
         fast = WordTokenizer(open_clip.get_tokenizer("RN50"))
         fast(["a photo of a cat."])  # (1, 77) int64
 
-    The tokenizer never joins characters across white space, and its cleaning leaves printable ASCII without `&` as it
-    is, apart from case and white space.  So the tokens of such a text are those of its words, one after the other, and
-    a word is tokenized once.  Any other text is given to the tokenizer whole.
+    The tokenizer never joins characters across white space, and cleaning does not change printable ASCII without `&`
+    except for case and white space. The tokens of such a text are therefore the tokens of its words. All other texts
+    are tokenized by the original tokenizer.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -29,7 +29,7 @@ class WordTokenizer:
         self.context_length = int(tokenizer.context_length)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of one text, without start and end, however long it is."""
+        """Return the token ids of a text of any length, without start and end token."""
         if not text.isascii() or not text.isprintable() or "&" in text:
             return self._tokenizer.encode(text)
         ids: list[int] = []
@@ -43,7 +43,7 @@ class WordTokenizer:
         return ids
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n, context length) ids with start and end, padded with zeros; a text that is too long is cut off."""
+        """Return ids (n, context length) with start and end token, padded with zeros; long texts are truncated."""
         start, end, most = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id, self.context_length
         rows = [[start, *self.encode(text)[: most - 2], end] for text in texts]
         lengths = np.array([len(row) for row in rows], np.intp)
@@ -53,10 +53,10 @@ class WordTokenizer:
 
 
 def remembering(tokenizer: Any) -> Any:
-    """A tokenizer that gives the same ids faster where it is open_clip's own, else the tokenizer itself."""
+    """Return a tokenizer that gives the same ids faster, or the tokenizer itself if it is not open_clip's own."""
     from open_clip.tokenizer import SimpleTokenizer
 
     if type(tokenizer) is not SimpleTokenizer or tokenizer.reduction_fn is not None or not tokenizer.context_length:
         return tokenizer
-    # Other ways of cleaning (SigLIP's) drop punctuation.
+    # Other kinds of cleaning (SigLIP's) remove punctuation.
     return WordTokenizer(tokenizer) if tokenizer.clean_fn.__name__ == "_clean_lower" else tokenizer
