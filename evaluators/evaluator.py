@@ -1,4 +1,4 @@
-"""A batch of PromptSets to a batch of Scores on one Task."""
+"""The evaluator, which scores PromptSets on a task."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from promptsearch.evaluators.scoring.phrase_table import PhraseTable, fit_scale
 from promptsearch.evaluators.scoring.template_table import TemplateTable
 from promptsearch.evaluators.task import Split, Task
 
-#: Gives unit vectors (n, D) for n texts.
+#: Returns unit vectors (n, D) of n texts.
 TextVectors = Callable[[Sequence[str]], np.ndarray]
 
-#: Gives each of n prompt sets its fluency: mean log-likelihood per token, in nats.
+#: Returns the fluency of each prompt set: mean log-likelihood per token, in nats.
 RatesFluency = Callable[[Sequence[PromptSet]], list[float]]
 
-#: Templates whose consensus "agreement" is measured against, at most.
+#: Largest number of templates whose consensus the metric "agreement" uses.
 CONSENSUS = 256
 
-#: Texts encoded in one call: enough to share prefixes, and their vectors (200 MB with RN50) never all in memory.
+#: Number of texts encoded in a call: enough to share prefixes, and few enough for memory (200 MB with RN50).
 TEXTS = 50_000
 
-#: A template and what the classes are called; None stands for the task's own names.
+#: A template and the phrases of the classes; None for the task's own class names.
 _Row = tuple[Template, "tuple[Phrases, ...] | None"]
 
 
@@ -63,13 +63,14 @@ class Evaluator:
         self.evaluations = 0
 
     def require(self, figures: Iterable[str], templates: Sequence[Template] = ()) -> None:
-        """Have `score` compute further figures of `STATISTICS` too.
+        """Let `score` compute further metrics.
 
         Args:
-            templates: whose consensus is meant by "agreement"; of more than `CONSENSUS` evenly spaced ones are taken.
+            figures: Names of metrics in `STATISTICS`.
+            templates: The templates whose consensus "agreement" uses, at most `CONSENSUS` evenly spaced ones.
 
         Raises:
-            InputError: a figure that needs labels where there are none, or a consensus without templates.
+            InputError: A metric needs labels and there are none, or "agreement" has no templates.
         """
         for figure in figures:
             if not self.task.labelled and figure in NEED_LABELS:
@@ -130,7 +131,14 @@ class Evaluator:
         )
 
     def score(self, sets: Sequence[PromptSet]) -> list[Score]:
-        """Scores on the support set, in the order of `sets`."""
+        """Score sets on the support set.
+
+        Args:
+            sets: The sets.
+
+        Returns:
+            One score per set.
+        """
         self.evaluations += len(sets)
         rows = self._index(sets)
         scores: list[Score | None] = [None] * len(sets)
@@ -156,10 +164,10 @@ class Evaluator:
         return [dataclasses.replace(v, fluency=f) for v, f in rated]  # type: ignore[type-var, misc]
 
     def part(self, at: np.ndarray) -> Evaluator:
-        """An evaluator on a part of the support set, from what is known of it: a search is repeated without encoding.
+        """Return an evaluator on a part of the support set that reuses all encoded texts.
 
         Args:
-            at: (n,) positions in the support set, some of them several times, perhaps.
+            at: (n,) positions in the support set; they may repeat.
         """
         other = copy.copy(self)
         other.task = dataclasses.replace(self.task, support=self.task.support.part(at), _test=_no_test)
@@ -183,11 +191,11 @@ class Evaluator:
         return scores
 
     def predictions(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
-        """(N,) class index that the ensemble gives each picture of a split."""
+        """Return the predicted class index (N,) of each picture of a split."""
         return (split.features @ self.class_weights(prompt_set).T).argmax(axis=1)
 
     def hits(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
-        """(N,) bool: which pictures of a split the ensemble classifies rightly."""
+        """Return whether each picture of a split is classified correctly, (N,) bool."""
         return self.predictions(prompt_set, split) == split.labels
 
     def losses(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
@@ -198,7 +206,7 @@ class Evaluator:
         return np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - true
 
     def class_weights(self, prompt_set: PromptSet) -> np.ndarray:
-        """(C, D) unit class weights: mean of the templates' unit text vectors, normalised (open_clip's rule)."""
+        """Return the unit class weights (C, D): the normalised mean of the templates' unit text vectors."""
         rows = self._index([prompt_set])[0]
         w = np.ones(len(rows)) if prompt_set.weights is None else np.asarray(prompt_set.weights)
         mean = np.tensordot(w.astype(np.float64), self._table.vectors(rows).astype(np.float64), axes=1)  # (C, D)
@@ -230,7 +238,7 @@ class Evaluator:
             ) from e
 
     def _class_vectors(self, rows: Sequence[_Row]) -> np.ndarray:
-        """(T, C, D): for each row and class the weighted sum of its phrases' unit text vectors."""
+        """Return for each row and class the weighted sum of the phrases' unit text vectors, (T, C, D)."""
         classes = len(self.task.class_names)
         said = [_set_of(t, phrases) for t, phrases in rows]
         by_class = [of_class for s in said for of_class in s.texts(s.templates[0], self.task.class_names)]
@@ -244,7 +252,7 @@ class Evaluator:
         return summed.reshape(len(rows), classes, -1)
 
     def _index(self, sets: Sequence[PromptSet]) -> list[list[int]]:
-        """Rows of the table for every set; templates not met before are encoded first, `TEXTS` texts in a call."""
+        """Return the rows of the table for every set, after encoding new templates, `TEXTS` texts in a call."""
         fresh: dict[_Row, None] = {}
         keys: list[list[_Row]] = [[(t, s.phrases) for t in s.templates] for s in sets]
         for row in (row for rows in keys for row in rows):
@@ -263,4 +271,4 @@ def _set_of(template: Template, phrases: tuple[Phrases, ...] | None) -> PromptSe
 
 
 def _no_test() -> Split:
-    raise PromptSearchError("a part of a support set has no test split; open that of the whole task")
+    raise PromptSearchError("a part of a support set has no test split; open the test split of the whole task")

@@ -1,4 +1,4 @@
-"""Score: the figures of one PromptSet on one set of pictures."""
+"""The score of a PromptSet on a set of pictures."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy and mean cross-entropy (nats, at the evaluator's logit scale) of one PromptSet on one set of pictures.
+    """The metrics of a PromptSet on a set of pictures.
 
-    Both are nan where the pictures have no labels.  The other figures (see `evaluators.scoring.metrics`)
-    are None unless an objective asked for them.
+    Accuracy and mean cross-entropy (in nats, at the evaluator's logit scale) are nan for pictures without labels. The
+    other metrics (see `evaluators.scoring.metrics`) are None unless an objective needs them.
     """
 
     accuracy: float = math.nan
@@ -25,6 +25,6 @@ class Score:
     agreement: float | None = None
 
     def to_dict(self) -> dict[str, float]:
-        """The figures that there are."""
+        """Return the metrics that are neither None nor nan."""
         figures = ((name, getattr(self, name)) for name in self.__slots__)
         return {name: v for name, v in figures if v is not None and not math.isnan(v)}

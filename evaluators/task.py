@@ -1,4 +1,4 @@
-"""The pictures and labels of one few-shot problem, with the test split kept shut until it is opened once."""
+"""A few-shot task: the drawn pictures and labels, and a test split that can be opened once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import numpy as np
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.draw import draw, draw_unlabelled
 
-#: The label of a picture whose label nobody may read.
+#: The label of a picture that is used without its label.
 UNLABELLED = -1
 
 
 @dataclass(frozen=True)
 class Split:
-    """Unit picture vectors (N, D), labels (N,) and indices (N,) into the data set's own split."""
+    """Pictures of a split.
+
+    Attributes:
+        features: (N, D) unit vectors of the pictures.
+        labels: (N,) class indices.
+        indices: (N,) indices in the data set's split.
+    """
 
     features: np.ndarray
     labels: np.ndarray
@@ -27,21 +33,21 @@ class Split:
         return len(self.labels)
 
     def part(self, at: np.ndarray) -> Split:
-        """The pictures at these positions, some of them several times, perhaps."""
+        """Return the pictures at some positions, which may repeat."""
         return Split(self.features[at], self.labels[at], self.indices[at])
 
 
 class FeatureSource(Protocol):
-    """Where a task's pictures come from: a feature pack, or pictures and a model."""
+    """The source of a task's features: a feature pack, or pictures and a model."""
 
     name: str
     class_names: tuple[str, ...]
 
     def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """(labels, indices into the data set's split) of all pictures there are in "train" or "test"."""
+        """Return the labels of all pictures of "train" or "test", and their indices in the data set's split."""
 
     def features(self, split: str, positions: np.ndarray) -> np.ndarray:
-        """(n, D) unit vectors of the pictures at these positions of what `labels` lists."""
+        """Return the unit vectors (n, D) of pictures by their positions in the result of `labels`."""
 
 
 @dataclass
@@ -59,13 +65,16 @@ class Task:
 
     @classmethod
     def build(cls, source: FeatureSource, shots: int, seed: int, unlabelled: int | None = None) -> Task:
-        """Draw `shots` pictures per class (and min(shots, 4) more for validation) and fetch their features.
+        """Draw a task, and get the features of its pictures.
 
         Args:
-            unlabelled: with no shots, how many pictures to draw without a look at their labels.
+            source: The source of features.
+            shots: Labelled pictures per class; min(shots, 4) more per class are drawn for validation.
+            seed: Seed of the draw.
+            unlabelled: If `shots` is 0, number of pictures to draw without their labels.
 
         Raises:
-            InputError: fewer pictures than asked for, a class without any.
+            InputError: There are too few pictures.
         """
         labels, indices = source.labels("train")
         if shots == 0 and unlabelled is not None:
@@ -88,14 +97,14 @@ class Task:
 
     @property
     def labelled(self) -> bool:
-        """Whether the pictures that are searched on have labels (with no shots they have none)."""
+        """Whether the pictures of the support set have labels."""
         return self.shots > 0
 
     def open_test(self) -> Split:
-        """Open the test split.  Call it once, when the winner is chosen.
+        """Open the test split; call this once, after the winner was chosen.
 
         Raises:
-            PromptSearchError: it was opened before in this task.
+            PromptSearchError: The test split of this task was opened before.
         """
         if self.test_opened:
             raise PromptSearchError("the test split of this task was opened before; build a new task to open it again")

@@ -11,13 +11,17 @@ from promptsearch.plugins import Registry
 
 
 class ScoreLike(Protocol):
-    """A Score: these figures, and those that an objective needs."""
+    """A Score: accuracy and cross-entropy, and the metrics that an objective needs."""
 
     @property
-    def accuracy(self) -> float: ...
+    def accuracy(self) -> float:
+        """Share of pictures classified correctly."""
+        ...
 
     @property
-    def xent(self) -> float: ...
+    def xent(self) -> float:
+        """Mean cross-entropy in nats."""
+        ...
 
 
 #: Values that every Score with labels has; all others are computed only for an objective that needs them.

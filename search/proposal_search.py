@@ -1,4 +1,4 @@
-"""Searchers whose sets are written by a proposer: what evolution and climbing with a language model share."""
+"""The base class of searchers whose templates are written by a proposer: evolution, and climbing with an LM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from promptsearch.search.reply_parser import SEEN, TOKENS, ProposalFilter, witho
 from promptsearch.search.searcher import Told
 from promptsearch.search.trial_searcher import TrialSearcher
 
-#: Characters of a reply that are read and kept: far more than an answer has, thinking aloud included.
+#: Largest number of characters of a reply that are stored, much more than an answer with reasoning has.
 KEPT = 20_000
 
 #: A scored set.
@@ -30,33 +30,40 @@ Scored = tuple[PromptSet, ScoreLike]
 
 
 class Journal(Protocol):
-    """Keeps what was replied at each step, so that a resumed run does not ask again."""
+    """Stores the replies of each step, so that a resumed run does not ask again."""
 
-    def get(self, key: str) -> Any: ...
+    def get(self, key: str) -> Any:
+        """Return what was stored for a step, or None."""
+        ...
 
-    def put(self, key: str, value: Any) -> None: ...
+    def put(self, key: str, value: Any) -> None:
+        """Store the replies of a step."""
+        ...
 
-    def keys(self) -> Iterable[str]: ...
+    def keys(self) -> Iterable[str]:
+        """Return the steps with stored replies."""
+        ...
 
 
 class Memory(dict[str, Any]):
-    """The journal of a run that is not kept."""
+    """A journal in memory."""
 
     def put(self, key: str, value: Any) -> None:
+        """Store the replies of a step."""
         self[key] = value
 
 
 @dataclass
 class Tools:
-    """What a writing searcher is handed by whoever runs it.
+    """What a writing searcher needs from outside.
 
     Attributes:
-        proposer: writes the templates; without one, the bank's own slots and words do.
-        class_names: those of the task, which no template may name.
-        vectors: for n sets, (n, D) unit text vectors of the model that is prompted, for crowding.
-        fits: for templates, whether the model that is prompted can read them.
-        journal: where replies are kept.
-        usage: what the proposer has cost so far.
+        proposer: Writes templates; None for random edits from the bank.
+        class_names: The task's class names, which templates must not contain.
+        vectors: Returns unit text vectors (n, D) of n sets by the CLIP model, for crowding.
+        fits: Returns whether each template fits into the CLIP model's context.
+        journal: Stores replies.
+        usage: Returns the proposer's usage so far.
     """
 
     proposer: Proposer | None = None
@@ -69,7 +76,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class View:
-    """What a step's requests are made from: what was known when `told` trials had been told."""
+    """What the searcher knew when `told` trials had been told, from which a step's requests are made."""
 
     told: int = 0
     best: tuple[Scored, ...] = ()
@@ -79,7 +86,14 @@ class View:
 
 @dataclass(frozen=True)
 class Wish:
-    """A set that is wanted: `ready`, or `around` a template that is to be written."""
+    """A set to propose: one that is `ready`, or one that needs a template to be written.
+
+    Attributes:
+        request: The request for a template.
+        ready: A complete set.
+        around: The set to which the template is added, or in which it replaces `old`; None for the template alone.
+        old: The template to replace.
+    """
 
     request: Request | None = None
     ready: PromptSet | None = None
@@ -87,20 +101,20 @@ class Wish:
     old: Template | None = None
 
     def made_with(self, template: Template) -> PromptSet:
-        """The set with the written template in it."""
+        """Return the set with the written template."""
         if self.around is None:
             return PromptSet.of(template)
         return self.around.add(template) if self.old is None else self.around.replace(self.old, template)
 
 
 class WritingSearcher(TrialSearcher):
-    """Asks a proposer for templates a batch ahead, filters them, and fills up with sets of the bank.
+    """Asks a proposer for templates one batch ahead, filters them, and fills up the batch with sets of the bank.
 
-    The requests of a step are made from what was known one step before, so that a language model writes them while the
-    batch before is scored.  Replies are kept in the journal under that step: a resumed run reads them there.
+    The requests of a step use what was known one step before, so that a language model can write while the previous
+    batch is scored. Replies are stored in the journal, from which a resumed run reads them.
     """
 
-    #: Times that a step asks for more where replies were no use.
+    #: Number of further requests in a step after replies that cannot be used.
     retries = 2
 
     def __init__(self, *args: Any, **kw: Any) -> None:
@@ -115,7 +129,7 @@ class WritingSearcher(TrialSearcher):
         self._spent: Counter[str] = Counter()
 
     def equip(self, tools: Tools) -> None:
-        """Take what whoever runs this hands over; before anything is told."""
+        """Set the tools, before the first `tell`."""
         self.tools = tools
         self._proposer = tools.proposer or self._proposer
         self._filter = ProposalFilter(tools.class_names)
@@ -135,17 +149,17 @@ class WritingSearcher(TrialSearcher):
         return {} if origin is None else {"origin": origin}
 
     def reported(self) -> dict[str, Any]:
-        """What the proposals of this run came to: {"proposed", "repaired", "rejected": {reason: n}, "usage": …}."""
+        """Return the counts of this run's proposals: {"proposed", "repaired", "rejected": {reason: n}, "usage": …}."""
         journal = self.tools.journal
         return total_of([journal.get(key) for key in list(journal.keys())])
 
     @abstractmethod
     def _look(self, news: Sequence[Scored]) -> View:
-        """The view after `news` were told."""
+        """Return the view after `news` was told."""
 
     @abstractmethod
     def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
-        """What to ask for; empty where nothing can be, and the bank is drawn from."""
+        """Return what to ask for; if empty, sets are drawn from the bank."""
 
     def _propose(self, taken: set[PromptSet]) -> list[PromptSet]:
         view = self._ahead[0] if self._ahead is not None else self._view
@@ -283,7 +297,7 @@ class WritingSearcher(TrialSearcher):
 
 
 def total_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The counts and the usage of all steps of a journal."""
+    """Return the total counts and usage of all steps of a journal."""
     counts: Counter[str] = Counter()
     usage: Counter[str] = Counter()
     for step in steps:

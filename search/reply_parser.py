@@ -1,6 +1,6 @@
-"""What becomes of a raw reply: a template, or the reason why it is none.
+"""Reads templates out of a language model's raw replies.
 
-Replies are data from a stranger: they are cut, cleaned and checked here, and never formatted or evaluated.
+Replies are untrusted: they are truncated, cleaned and checked here, and never formatted or evaluated.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from promptsearch.banks import Template
 from promptsearch.banks.template import why_invalid
 from promptsearch.search.proposers.prompts import LABELS
 
-#: Characters of a reply that are looked at, and lines.
+#: Largest number of characters and lines of a reply that are read.
 READ, LINES = 4000, 40
-#: Characters that a proposed template may have.
+#: Largest number of characters of a proposed template.
 MOST = 160
 
 EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER, CUT = (
@@ -46,14 +46,20 @@ _ODD_PLACE = re.compile(rf"\{{\{{[^{{}}]{{0,30}}\}}\}}|\{{[^{{}}]{{1,30}}\}}|[\[
 
 @dataclass(frozen=True)
 class Verdict:
-    """A template, or why there is none; `repaired` where it did not stand so in the reply."""
+    """A template, or the reason why there is none.
+
+    Attributes:
+        template: The template, or None.
+        reason: Why there is none.
+        repaired: Whether the template was changed to make it valid.
+    """
 
     template: Template | None
     reason: str = ""
     repaired: bool = False
 
 
-#: How models mark where a thought begins and ends: tags, brackets, and the channels of gpt-oss.
+#: The marks by which models delimit reasoning: tags, brackets, and the channels of gpt-oss.
 _WORD = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad|inner_monologue)"
 _BEGINS = re.compile(
     rf"<{_WORD}>|\[{_WORD}\]|◁think▷|<\|begin_of_thought\|>|<unused94>|<\|START_THINKING\|>"
@@ -68,7 +74,7 @@ _ENDS = re.compile(
 
 
 def without_thoughts(reply: str) -> str | None:
-    """What a model answered after it had thought aloud; None where the reply was cut off before any answer."""
+    """Return the answer in a reply without reasoning, or None if the reply was truncated before the answer."""
     ends = list(_ENDS.finditer(reply))
     answer = reply[ends[-1].end() :] if ends else reply
     begins = _BEGINS.search(answer)
@@ -78,13 +84,16 @@ def without_thoughts(reply: str) -> str | None:
 
 
 class ProposalFilter:
-    """Reads templates out of raw replies, by rules that do not depend on who wrote them.
+    """Reads templates out of raw replies, by the same rules for every proposer.
 
         read = ProposalFilter(class_names=["cat", "dog"]).read
         print(read('1. "a photo of a {object}."').template)  # a photo of a {}.
         print(read("a photo of a {} and a dog").reason)      # names a class
 
-    A reply may have several lines; the first that holds a template counts.
+    The first line that contains a template counts.
+
+    Args:
+        class_names: Class names, which a template must not contain.
     """
 
     def __init__(self, class_names: Sequence[str] = ()) -> None:
@@ -92,7 +101,7 @@ class ProposalFilter:
         self._named = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?:s|es)?(?!\w)", re.IGNORECASE) if words else None
 
     def read(self, reply: str) -> Verdict:
-        """The template in a reply, or the reason why it has none."""
+        """Return the template in a reply, or the reason why there is none."""
         first: Verdict | None = None
         answer = without_thoughts(reply)
         if answer is None:
@@ -129,7 +138,7 @@ class ProposalFilter:
 
 
 def _clean(line: str) -> str:
-    """Without bullets, labels and quotes around it, and with single spaces."""
+    """Remove bullets, labels, surrounding quotes and repeated spaces."""
     text = " ".join(line.split())
     while True:
         before = text

@@ -1,4 +1,4 @@
-"""Proposers: they write new templates on request; a language model, or edits drawn from a bank."""
+"""Proposers, which write new templates on request: a language model, or random edits from a bank."""
 
 from promptsearch.plugins import Registry
 from promptsearch.search.proposers.request import KINDS, MUTATIONS, Proposer, Request

@@ -1,4 +1,4 @@
-"""The proposer without a language model: edits drawn from the slots and words of a bank."""
+"""The proposer without a language model, which makes random edits with the slots and words of a bank."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from promptsearch.banks import Template
 from promptsearch.search.proposers.request import Request
 from promptsearch.search.space import Space
 
-#: Templates of a large bank that words are taken from.
+#: Largest number of templates whose words are used.
 READ = 5000
 
 
 class GrammarProposer:
-    """Answers every kind of request by a random edit: what language models are compared with.
+    """Answers every kind of request by a random edit, as a baseline for language models.
 
         proposer = GrammarProposer(Space(bank))
         print(proposer.propose([Request("paraphrase", ("a photo of a {}.",))], seed=0))
 
-    A template of the bank's grammar has one slot changed.  Another one has a word changed for one that the bank has
-    behind the same word, or the part before or behind its `{}` changed for that of a template of the bank.  A
-    crossover joins the part before `{}` of one parent and the part behind it of the other.
+    In a template of the bank's grammar one slot is changed. In another template a word is replaced by one that follows
+    the same word somewhere in the bank, or the part before or after `{}` by that of a template of the bank. A crossover
+    joins the part before `{}` of one parent and the part after it of the other.
+
+    Args:
+        space: The space of sets.
     """
 
     def __init__(self, space: Space) -> None:
@@ -38,6 +41,7 @@ class GrammarProposer:
         self._behind = {w: sorted(others) for w, others in behind.items()}
 
     def propose(self, requests: Sequence[Request], seed: int) -> list[str]:
+        """Return one template per request."""
         return [self._answer(r, np.random.default_rng([seed, i])) for i, r in enumerate(requests)]
 
     def _answer(self, request: Request, rng: np.random.Generator) -> str:
