@@ -174,14 +174,19 @@ def open_pictures(
     label_column: str | None = None,
     pictures: str | None = None,
 ) -> PackFeatures | LiveFeatures:
-    """The pictures of a data set for an encoder: its feature pack where there is one.
+    """Open the features of a data set for an encoder, from a feature pack if there is one.
 
     Args:
-        pictures: where a pack's pictures lie.
+        encoder: The encoder.
+        dataset: Name of the data set, as in `ProblemConfig`.
+        cache: The cache of features.
+        picture_column: Image column, if it cannot be inferred.
+        label_column: Label column, if it cannot be inferred.
+        pictures: The data set that a feature pack was made from, for methods that need the pictures.
 
     Raises:
-        InputError: no such data set, column, condition.
-        PromptSearchError: a data set that is neither here nor to be had.
+        InputError: The data set, a column or a condition does not exist.
+        PromptSearchError: The data set is not on this machine and cannot be downloaded.
     """
     if has_pack(encoder.spec, dataset, cache):
         pack = PackFeatures(encoder.spec, dataset, cache)

@@ -254,7 +254,7 @@ def _without_system(messages: list[dict[str, str]], tokenizer: Any) -> list[dict
 
 
 def _hush() -> None:
-    """transformers draws bars and warns about what is ordinary here."""
+    """Silence the progress bars and warnings of transformers about ordinary events."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -196,7 +196,9 @@ def reopen(
 
     Args:
         record: the run.
-        model, weights, dataset: where they are here, if not where they were.
+        model: The run's model, if its path is different on this machine.
+        weights: The run's weights, if their path is different on this machine.
+        dataset: The run's data set, if its path is different on this machine.
         machine: how this machine computes.
         progress: who is told of progress.
 

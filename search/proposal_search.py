@@ -136,15 +136,18 @@ class WritingSearcher(TrialSearcher):
         self._spent = Counter(tools.usage())
 
     def ask(self, in_hand: Collection[PromptSet] = ()) -> list[PromptSet]:
+        """Return the next batch of sets, and let the proposer write for the one after it."""
         batch = super().ask(in_hand)
         self._write_ahead(len(batch))
         return batch
 
     def tell(self, results: Told) -> None:
+        """Learn the scores of sets, whoever proposed them."""
         super().tell(results)
         self._view, self._now = self._now, self._look([(s, v) for s, v in results])
 
     def notes(self, prompt_set: PromptSet) -> dict[str, Any]:
+        """Return the origin of a set: the kind of request, the parents and the reply."""
         origin = self._origin.get(prompt_set)
         return {} if origin is None else {"origin": origin}
 
@@ -172,10 +175,13 @@ class WritingSearcher(TrialSearcher):
         return list(batch)
 
     def _written(self, view: View, key: str, first: int, taken: set[PromptSet]) -> dict[PromptSet, None]:
-        """Up to a batch of sets that the proposer wrote on this view, its replies kept under `key`.
+        """Return up to a batch of sets that the proposer wrote.
 
         Args:
-            first: number of the first attempt, which the draws depend on.
+            view: What the requests are made from.
+            key: The step, under which replies are stored.
+            first: Number of the first attempt, on which the draws depend.
+            taken: Sets that other workers are scoring.
         """
         kept = self.tools.journal.get(key) or {}
         asked: list[list[str]] = list(kept.get("replies", []))
@@ -214,12 +220,12 @@ class WritingSearcher(TrialSearcher):
         entropy = np.random.SeedSequence([self.seed, view.told, self.worker, attempt, 2])
         replies = self._proposer.propose(requests, int(entropy.generate_state(1)[0]))
         if len(replies) != len(requests):
-            raise PromptSearchError(f"the proposer gave {len(replies)} replies to {len(requests)} requests")
+            raise PromptSearchError(f"the proposer gave {len(replies)} replies to {len(requests)} requests; correct it")
         # Of a thought that is longer than what is kept only the answer after it is.
         return [r if len(r) <= KEPT else (without_thoughts(r) or "<think>")[:KEPT] for r in replies]
 
     def _write_ahead(self, batch: int) -> None:
-        """Let the next step's templates be written while this batch is scored."""
+        """Let the proposer write the next step's templates while this batch is scored."""
         if self._ahead is not None or self.tools.proposer is None or self.trials != self._now.told:
             return
         if not batch or (self.total is not None and self.trials + batch >= self.total):
@@ -235,14 +241,14 @@ class WritingSearcher(TrialSearcher):
         def work() -> None:
             try:
                 future.set_result(self._ask_proposer(view, 0, requests))
-            except BaseException as e:  # raised where the replies are wanted
+            except BaseException as e:  # raised again where the replies are used
                 future.set_exception(e)
 
         threading.Thread(target=work, name="proposals", daemon=True).start()
         self._ahead = (view, future)
 
     def finish(self, patience: float = 10.0) -> None:
-        """Wait a little for what is being written, which nobody will read."""
+        """Wait at most `patience` seconds for templates that are being written, which are then discarded."""
         if self._ahead is not None:
             future = self._ahead[1]
             self._ahead = None
@@ -259,7 +265,7 @@ class WritingSearcher(TrialSearcher):
         batch: dict[PromptSet, None],
         counts: Counter[str],
     ) -> None:
-        """Add to the batch what can be used, and count what cannot."""
+        """Add usable templates to the batch, and count the others."""
         found: list[tuple[Wish, str, PromptSet, Template | None]] = []
         unread = iter(replies)
         for wish in wishes:

@@ -40,6 +40,7 @@ class LeftOut:
     paths: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, path: str) -> None:
+        """Note a file that is left out."""
         self.paths.setdefault(reason, []).append(path)
 
     def sentence(self) -> str | None:

@@ -83,16 +83,18 @@ class PackFeatures:
         """
         if self._data is None:
             raise InputError(
-                f"--dataset {self.name}: there is a feature pack only, and this needs the pictures; "
+                f"--dataset {self.name}: there is a feature pack only, but this needs the pictures; "
                 "give them with --pictures FOLDER"
             )
         return self._data.stored(split, indices, split_condition(self.name)[1])
 
     def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the labels of all pictures of a split, and their indices in the data set's split."""
         arrays = self._block(split).arrays
         return arrays["labels"].astype(np.int64), arrays["indices"].astype(np.int64)
 
     def features(self, split: str, positions: np.ndarray) -> np.ndarray:
+        """Return the unit vectors (n, D) of pictures by their positions in the result of `labels`."""
         arrays = self._block(split).arrays
         found = arrays["features"][positions].astype(np.float32)
         if (bad := _not_finite(found)) is not None:
@@ -139,10 +141,12 @@ class LiveFeatures:
         return self._data.stored(split, indices, self._condition)
 
     def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the labels of all pictures of a split, and their indices in the data set's split."""
         labels = self._data.labels(split)
         return labels, np.arange(len(labels))
 
     def features(self, split: str, positions: np.ndarray) -> np.ndarray:
+        """Return the unit vectors (n, D) of pictures by their positions, encoding those that are not cached."""
         known = self._load(split)
         missing = sorted({int(p) for p in positions} - known.keys())
         log.info("%s pictures: %d wanted, %d not in the cache", split, len(positions), len(missing))
@@ -179,7 +183,10 @@ def export_pack(
     """Write a data set's features as a pack: one block per split that `import_pack` (or a copy) gives to others.
 
     Args:
-        positions: which pictures of each split; all of them where a split is not named.
+        source: The data set's features.
+        model: The model that computed them.
+        folder: The folder to write to.
+        positions: The pictures of each split to write; all, if a split is not given.
 
     Raises:
         InputError: the folder cannot be written.

@@ -20,10 +20,14 @@ class LanguageModel(Protocol):
     """
 
     @property
-    def chats(self) -> bool: ...
+    def chats(self) -> bool:
+        """Whether it takes conversations instead of texts to complete."""
+        ...
 
     @property
-    def usage(self) -> Mapping[str, int]: ...
+    def usage(self) -> Mapping[str, int]:
+        """Number of calls, and of tokens read and written."""
+        ...
 
     def fits(self, prompt: Any) -> bool:
         """Whether the prompt and an answer fit into its context."""
@@ -49,6 +53,7 @@ class LanguageProposer:
         self.model = model
 
     def propose(self, requests: Sequence[Request], seed: int) -> list[str]:
+        """Return the model's reply to each request."""
         return self.model.write([self._prompt(r) for r in requests], seed)
 
     def _prompt(self, request: Request) -> Prompt:
