@@ -12,8 +12,9 @@ class ProblemConfig:
     """Which model and which pictures a run uses.
 
     Attributes:
-        model: "auto", a model name such as "RN50" or "ViT-B-32:laion2b_s34b_b79k", a hub id, a folder, or "tiny".
-        dataset: "auto", "cifar10", "cifar100", a hub id, or a folder of pictures or parquet files.
+        model: "auto", a model name such as "RN50" or "ViT-B-32:laion2b_s34b_b79k", a hub id, a folder, or
+            "zeroshot".
+        dataset: "auto", "cifar10", "cifar100", "pacs-photo", a hub id, or a folder of pictures or parquet files.
         weights: path of a weights file for `model`.
         precision: "fp32", "bf16" or "fp16", for encoding pictures.
         picture_column: name of the image column, if it cannot be inferred.

@@ -76,13 +76,16 @@ def banks(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offere
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
     """Complete the model names that are known without a download."""
-    return [CompletionItem(n) for n in ("auto", "tiny", "RN50", "local-dir:", "hf-hub:") if n.startswith(incomplete)]
+    return [
+        CompletionItem(n) for n in ("auto", "zeroshot", "RN50", "local-dir:", "hf-hub:") if n.startswith(incomplete)
+    ]
 
 
 def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
     """Complete named data sets, or else folders."""
     conditions = [f"cifar10-{c}" for c in ("dark", "lowres", "negative")]
-    named = [*_plugins("datasets", incomplete), *(CompletionItem(n) for n in conditions if n.startswith(incomplete))]
+    packs = [*conditions, *(f"pacs-{domain}" for domain in ("photo", "art", "sketch"))]
+    named = [*_plugins("datasets", incomplete), *(CompletionItem(n) for n in packs if n.startswith(incomplete))]
     return named or [CompletionItem(incomplete, type="dir")]
 
 

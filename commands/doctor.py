@@ -122,11 +122,11 @@ def _embedded(_: str | None) -> Iterator[Finding]:
     from promptsearch.evaluators import open_problem
 
     try:
-        problem = open_problem("tiny", "cifar10")
+        problem = open_problem("zeroshot", "cifar10")
         count = len(problem.source.labels("test")[0])
-        yield Finding("embedded model tiny", "ok", f"weights and feature pack ({count} test pictures) are intact")
+        yield Finding("embedded model zeroshot", "ok", f"weights and feature pack ({count} test pictures) are intact")
     except (PromptSearchError, OSError) as e:
-        yield Finding("embedded model tiny", "problem", str(e), "reinstall promptsearch")
+        yield Finding("embedded model zeroshot", "problem", str(e), "reinstall promptsearch")
 
 
 def _cache(_: str | None) -> Iterator[Finding]:
@@ -175,7 +175,7 @@ def _hub(_: str | None) -> Iterator[Finding]:
         elif reachable:
             yield Finding(what, "note", "not in the cache; the first run downloads it")
         else:
-            yield Finding(what, "note", "not in the cache and cannot be downloaded; `auto` uses tiny and its pack")
+            yield Finding(what, "note", "not in the cache and cannot be downloaded; `auto` uses zeroshot and its pack")
 
 
 def _writable(what: str, folder: Path, found: str, remedy: str) -> Iterator[Finding]:

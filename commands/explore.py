@@ -15,7 +15,7 @@ from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import pictures_option, problem_options, refuse_idle_pictures
 
 
-@click.command(epilog=example("promptsearch explore --model tiny --dataset cifar10-dark"))
+@click.command(epilog=example("promptsearch explore --model zeroshot --dataset cifar10-dark"))
 @click.option(
     "--bank",
     "bank_spec",

@@ -102,8 +102,8 @@ def model_options(f: F) -> F:
                 shell_complete=complete.models,
                 show_default=True,
                 help=(
-                    "RN50 (OpenAI's weights), NAME:PRETRAINED, hf-hub:OWNER/NAME, local-dir:PATH, tiny (embedded), or"
-                    " auto: RN50 if it is cached or can be downloaded, else tiny."
+                    "RN50 (OpenAI's weights), NAME:PRETRAINED, hf-hub:OWNER/NAME, local-dir:PATH, zeroshot (embedded),"
+                    " or auto: RN50 if it is cached or can be downloaded, else zeroshot."
                 ),
             ),
             click.option(
@@ -137,8 +137,8 @@ def picture_options(f: F) -> F:
                 shell_complete=complete.datasets,
                 show_default=True,
                 help=(
-                    "cifar10, cifar100, cifar10-dark (and other conditions), a hub id, a folder of parquet files"
-                    " or of pictures in class folders."
+                    "cifar10, cifar100, cifar10-dark (and other conditions), pacs-photo, pacs-art, pacs-sketch, a hub"
+                    " id, a folder of parquet files or of pictures in class folders."
                 ),
             ),
             click.option("--picture-column", help="Image column, if it cannot be inferred."),

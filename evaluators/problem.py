@@ -13,12 +13,19 @@ from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import Cache, default_cache, digest_of
 from promptsearch.evaluators.data.corruptions import split_condition
+from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
 from promptsearch.evaluators.data.hub import find_cached, hub_reachable
-from promptsearch.evaluators.data.picture_features import LiveFeatures, PackFeatures, has_pack
+from promptsearch.evaluators.data.picture_features import LiveFeatures, PackFeatures, has_pack, packs_of
 from promptsearch.evaluators.encoding.device import checked
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress
-from promptsearch.evaluators.encoding.model_spec import RN50_REPO, WEIGHT_FILES, ModelSpec, resolve_model
+from promptsearch.evaluators.encoding.model_spec import (
+    EMBEDDED,
+    RN50_REPO,
+    WEIGHT_FILES,
+    ModelSpec,
+    resolve_model,
+)
 from promptsearch.evaluators.evaluator import Evaluator, RatesFluency
 from promptsearch.evaluators.task import Task
 
@@ -31,7 +38,7 @@ log = logging.getLogger(__name__)
 class Problem:
     """A model with its pictures: `task()` draws the few shots, `evaluator()` scores prompts on them.
 
-    problem = open_problem("tiny", "cifar10-dark")
+    problem = open_problem("zeroshot", "cifar10-dark")
     evaluator = problem.evaluator(problem.task(shots=16, seed=0))
     """
 
@@ -89,7 +96,7 @@ def open_problem(
 ) -> Problem:
     """Open a model and its pictures by name.
 
-        problem = open_problem("tiny", "cifar10-dark", device="cpu")
+        problem = open_problem("zeroshot", "cifar10-dark", device="cpu")
 
     Args:
         model: as in `ProblemConfig`.
@@ -146,7 +153,7 @@ def open_configured(
     if spec.device == "mps":
         spec, note = checked(spec, cache)
         notes += [note] if note else []
-    if spec.is_tiny:
+    if spec.shipped == "tiny":
         notes.append(TINY_NOTE)
     dataset = "cifar10" if config.dataset == "auto" else config.dataset
     encoder = Encoder(spec, cache, progress, machine.encode_batch)
@@ -198,14 +205,32 @@ def open_pictures(
             pack.take_pictures(data)
         return pack
     name, condition = split_condition(dataset)
-    data = open_dataset(name, picture_column=picture_column, label_column=label_column)
+    try:
+        data = open_dataset(name, picture_column=picture_column, label_column=label_column)
+    except PromptSearchError as e:
+        makers = sorted({maker for model, maker in packs_of(dataset, cache) if model != encoder.spec.fingerprint})
+        if not makers:
+            raise
+        raise InputError(
+            f"--dataset {dataset}: no pictures, and its feature pack was made with another model or other weights "
+            f"({'; '.join(makers)}) than --model {encoder.spec.name}; name that model, or give a folder of pictures"
+        ) from e
     return LiveFeatures(data, condition, dataset, encoder, cache)
 
 
 def _auto_model(dataset: str, cache: Cache, device: str, precision: str, here: bool) -> tuple[ModelSpec, list[str]]:
-    """RN50 where it (and the default data set) is here or can be downloaded, else `tiny`, with the reason."""
+    """Return RN50 if it and the data set are here or can be downloaded, else the embedded model, with the reason.
+
+    The data sets that only the embedded model's feature packs have are opened with it.
+    """
+
+    def embedded() -> ModelSpec:
+        return resolve_model(EMBEDDED, cache, device=device, precision=precision, here=here)
+
     named = split_condition(dataset)[0] if dataset != "auto" else "cifar10"
-    needs_data = named if named in ("cifar10", "cifar100") else None
+    needs_data = named if named in SHORT_NAMES else None
+    if needs_data is None and has_pack(model := embedded(), dataset, cache):
+        return model, [f"Using the embedded model {EMBEDDED}, which has a feature pack of {dataset}."]
     missing = []
     if not find_cached(RN50_REPO, WEIGHT_FILES[0]):
         missing.append("RN50's weights")
@@ -225,7 +250,7 @@ def _auto_model(dataset: str, cache: Cache, device: str, precision: str, here: b
             why = str(e).split(";")[0]
     pack = "" if dataset not in ("auto",) else " and its feature pack of CIFAR-10"
     note = (
-        f"Using the embedded model tiny{pack} ({why}). For RN50: run where huggingface.co can be reached, "
+        f"Using the embedded model {EMBEDDED}{pack} ({why}). For RN50: run where huggingface.co can be reached, "
         "or --model RN50 --weights FILE --dataset FOLDER."
     )
-    return resolve_model("tiny", cache, device=device, precision=precision, here=here), [note]
+    return embedded(), [note]

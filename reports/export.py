@@ -11,6 +11,7 @@ from typing import Any
 from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.evaluators.data.corruptions import split_condition
+from promptsearch.evaluators.encoding.model_spec import SHIPPED
 
 #: Values of `promptsearch export --to`.
 FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python")
@@ -145,7 +146,7 @@ def to_open_clip(winner: Winner, weights: Any, logit_scale: float, file: Path) -
 def to_python(winner: Winner) -> str:
     """Return a script that classifies pictures with open_clip and these prompts.
 
-    The script imports promptsearch only to find the embedded model `tiny`.
+    The script imports promptsearch only to find the embedded model.
     """
     if winner.simple:
         prompts = (
@@ -242,8 +243,8 @@ def _head(winner: Winner, needs: str) -> str:
 def _open_clip_model(winner: Winner) -> tuple[str, str, str]:
     """Return the script's import lines, the source of MODEL, and further arguments of create_model_and_transforms."""
     name, _, tag = winner.model.partition(":")
-    if winner.model == "tiny":
-        there = '"local-dir:" + str(files("promptsearch") / "models" / "tiny")'
+    if winner.model in SHIPPED:
+        there = f'"local-dir:" + str(files("promptsearch") / "models" / {winner.model!r})'
         return "from importlib.resources import files\n", there, ""
     if winner.model.startswith(("local-dir:", "hf-hub:")):
         return "", repr(winner.model), ""

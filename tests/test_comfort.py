@@ -175,7 +175,7 @@ def test_completion_scripts(shell: str) -> None:
         ("promptsearch bea", "beam"),
         ("promptsearch beam --ba", "--bank"),
         ("promptsearch beam --bank gr", "grammar"),
-        ("promptsearch beam --model ti", "tiny"),
+        ("promptsearch beam --model ze", "zeroshot"),
         ("promptsearch tpe --dataset cifar10-d", "cifar10-dark"),
         ("promptsearch runs show be", "beam-made-1shots-seed0"),
         ("promptsearch report be", "beam-made-1shots-seed0"),
@@ -183,7 +183,7 @@ def test_completion_scripts(shell: str) -> None:
         ("promptsearch evolve --proposer gr", "grammar"),
         ("promptsearch compare --methods hand-written,be", "hand-written,beam"),
         ("promptsearch evolve --lm em", "embedded"),
-        ("promptsearch runs resume --model ti", "tiny"),
+        ("promptsearch runs resume --model ze", "zeroshot"),
     ],
 )
 def test_the_shell_is_offered(words: str, offered: str, beam: list[str]) -> None:
@@ -284,11 +284,11 @@ def states(*args: str, code: int = 0) -> dict[str, dict[str, str]]:
 
 def test_the_doctor_finds_a_healthy_machine() -> None:
     found = states()
-    for what in ("promptsearch", "torch", "optuna", "CPU", "settings", "embedded model tiny", "cache", "runs"):
+    for what in ("promptsearch", "torch", "optuna", "CPU", "settings", "embedded model zeroshot", "cache", "runs"):
         assert found[what]["state"] == "ok", found[what]
     assert found["model hub"]["state"] == "note" and "HF_HUB_OFFLINE" in found["model hub"]["found"]
     assert "HF_ENDPOINT" in found["model hub"]["remedy"]
-    assert "embedded model tiny" in run("doctor").stdout
+    assert "embedded model zeroshot" in run("doctor").stdout
 
 
 def test_the_doctor_names_what_will_fail(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

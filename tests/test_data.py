@@ -363,7 +363,7 @@ def test_no_such_place(tmp_path: Path) -> None:
 def test_offline_and_not_cached(spec: str) -> None:
     assert not dataset_cached(spec)
     with pytest.raises(
-        PromptSearchError, match="HF_HUB_OFFLINE is set.*--dataset PATH.*HF_ENDPOINT.*--model tiny"
+        PromptSearchError, match="HF_HUB_OFFLINE is set.*--dataset PATH.*HF_ENDPOINT.*--model zeroshot"
     ) as e:
         open_dataset(spec)
     assert not isinstance(e.value, InputError)

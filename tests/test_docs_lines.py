@@ -17,13 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 from faulty_server import faulty_server
 from PIL import Image
+from tiny_model import TINY
 
 from promptsearch import plugins
 from promptsearch.cli import main
 from promptsearch.evaluators import Cache, default_cache, open_problem
 from promptsearch.evaluators.data.datasets import open_dataset
 from promptsearch.evaluators.data.picture_features import LiveFeatures, export_pack, import_pack
-from promptsearch.evaluators.encoding.model_spec import TINY
 from promptsearch.lm.locate import FOLDER
 from promptsearch.search.gradient import PezOptions
 
@@ -59,7 +59,7 @@ methods = "hand-written,beam,coop"
 #: What a line names and no test can have, and what stands in for it.
 STAND_INS = [
     (r"--model RN50 --weights RN50\.safetensors", "--model local-dir:./my-clip"),  # 400 MB; test_main_job has RN50
-    (r"--model (RN50|ViT-B-32:\S+|hf-hub:\S+)", "--model tiny"),  # from a hub
+    (r"--model (RN50|ViT-B-32:\S+|hf-hub:\S+)", "--model zeroshot"),  # from a hub
     (r"--dataset cifar100\b", "--dataset ./cifar10"),  # from a hub
     (r"--lm Qwen/\S+", "--lm embedded"),  # from a hub
     (r"--trials (200|1000)", "--trials 8"),  # minutes
@@ -94,7 +94,7 @@ LINES = {page.name: lines for page in PAGES if (lines := lines_of(page))}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of three classes under every name that the pages use, banks, models; features as packs of `tiny`."""
+    """Pictures of three classes under every name that the pages use, banks, models; features as packs."""
     root = tmp_path_factory.mktemp("docs")
     here = root / "here"
     here.mkdir()
@@ -115,12 +115,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (here / name).write_text("a photo of a {}.\na dark photo of a {}.\na sketch of a {}.\n")
     (here / "promptsearch.toml").write_text(SETTINGS)
     cache = Cache(root / "cache", default_cache().packs)
-    problem = open_problem("tiny", str(here / "cifar10"), cache=cache, device="cpu")
     data = open_dataset(str(here / "cifar10"))
-    for condition in (None, "dark", "lowres", "negative"):
-        name = f"cifar10-{condition}" if condition else "cifar10"
-        export_pack(LiveFeatures(data, condition, name, problem.encoder, cache), problem.encoder.spec, root / name)
-        import_pack(root / name, cache)  # comes before the one that is shipped
+    packs = {"cifar10": None, "cifar100": None, "pacs-photo": None, "pacs-art": None, "pacs-sketch": None}
+    packs |= {f"cifar10-{condition}": condition for condition in ("dark", "lowres", "negative")}
+    for model in ("zeroshot", "tiny"):
+        encoder = open_problem(model, str(here / "cifar10"), cache=cache, device="cpu").encoder
+        for name, condition in packs.items():
+            export_pack(LiveFeatures(data, condition, name, encoder, cache), encoder.spec, root / model / name)
+            import_pack(root / model / name, cache)  # comes before the one that is shipped
     return root
 
 

@@ -13,11 +13,11 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pictures
 from safetensors.torch import load_file, save_file
+from tiny_model import TINY
 
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, default_cache, open_problem, resolve_model
-from promptsearch.evaluators.encoding.model_spec import TINY
 
 TEXTS = ["a photo of a cat.", "a dark photo of the airplane.", "ship", "a photo of a cat."]
 

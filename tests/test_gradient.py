@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_model import TINY
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.encoding.model_spec import TINY
 from promptsearch.search.gradient import (
     BankHull,
     Checkpoint,

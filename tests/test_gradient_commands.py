@@ -16,6 +16,7 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_model import TINY
 
 from promptsearch.banks import PromptSet
 from promptsearch.cli import main
@@ -28,7 +29,6 @@ from promptsearch.evaluators import default_cache, open_problem
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.datasets import open_dataset
 from promptsearch.evaluators.data.picture_features import LiveFeatures, export_pack, import_pack
-from promptsearch.evaluators.encoding.model_spec import TINY
 from promptsearch.lm import LocalModel, locate
 from promptsearch.runs.baselines.learners import Prompted, classify_prompted
 from promptsearch.search.gradient import Learned

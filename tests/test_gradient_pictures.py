@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tiny_model import TINY
 
 from promptsearch.errors import InputError
-from promptsearch.evaluators.encoding.model_spec import TINY
 from promptsearch.search.gradient import (
     AugmentedPictures,
     Schedule,

@@ -120,7 +120,7 @@ def test_the_table_says_what_the_document_says(small_bank: str) -> None:
     assert "no zero-shot model" not in run(*BEAM, "--bank", small_bank, "--quiet").stdout
 
 
-def test_auto_falls_back_to_tiny_and_says_so_first(small_bank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_falls_back_to_the_embedded_model_and_says_so(small_bank: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "/nonexistent/hub")
     code = (
         "import sys, time; t = time.time(); from promptsearch.cli import main\n"
@@ -129,9 +129,9 @@ def test_auto_falls_back_to_tiny_and_says_so_first(small_bank: str, monkeypatch:
     done = python(code, HF_HUB_OFFLINE="1", HF_HOME="/nonexistent/hub")
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]
-    assert "tiny" in first and "HF_HUB_OFFLINE" in first and "RN50" in first
+    assert "zeroshot" in first and "HF_HUB_OFFLINE" in first and "RN50" in first
     rows = json.loads(run("runs", "list", "--json").stdout)
-    assert rows[0]["model"] == "tiny"
+    assert rows[0]["model"] == "zeroshot"
 
 
 def test_what_is_named_never_falls_back(small_bank: str) -> None:
@@ -139,7 +139,7 @@ def test_what_is_named_never_falls_back(small_bank: str) -> None:
     done = python(code, HF_HUB_OFFLINE="1", HF_HOME="/nonexistent/hub")
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
-    for remedy in ("--weights", "local-dir:", "HF_ENDPOINT", "--model tiny"):
+    for remedy in ("--weights", "local-dir:", "HF_ENDPOINT", "--model zeroshot"):
         assert remedy in done.stderr
 
 

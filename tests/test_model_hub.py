@@ -15,8 +15,9 @@ import pytest
 import torch
 from loopback_hub import Hub, loopback_hub
 from safetensors.torch import save_file
+from tiny_model import TINY
 
-from promptsearch.evaluators.encoding.model_spec import RN50_REPO, TINY
+from promptsearch.evaluators.encoding.model_spec import RN50_REPO
 
 ENCODE = """
 import json, sys

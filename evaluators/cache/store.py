@@ -199,6 +199,19 @@ class Cache:
         """Return the block of a shelf with a single block, or None if it is missing or damaged."""
         return next(self.blocks(kind, key), None)
 
+    def headers(self, kind: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield the key and the meta data of every block of a kind, without its arrays; damaged files are skipped."""
+        from safetensors import SafetensorError, safe_open
+
+        for root in (self.root, *self.packs):
+            for path in sorted((root / kind).glob("*/*.safetensors")):
+                try:
+                    with safe_open(str(path), framework="np") as f:
+                        about = json.loads((f.metadata() or {})["promptsearch"])
+                    yield about["key"], about["meta"]
+                except (SafetensorError, KeyError, ValueError, OSError):
+                    continue
+
     def add(
         self, kind: str, key: dict[str, Any], arrays: Mapping[str, np.ndarray], meta: dict[str, Any] | None = None
     ) -> Path | None:

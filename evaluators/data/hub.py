@@ -77,7 +77,7 @@ def load_from_hub(repo: str, config: str | None, spec: str) -> tuple[Any, str]:
         if not prepared(repo, config):
             raise PromptSearchError(
                 f"data set {spec!r}: the hub cannot be reached ({reason}) and the cache has no copy; give a local "
-                "folder (--dataset PATH), a mirror (HF_ENDPOINT=https://...) or use the embedded default (--model tiny)"
+                "folder (--dataset PATH), a mirror (HF_ENDPOINT=https://...) or use the embedded --model zeroshot"
             )
         go_offline()
 

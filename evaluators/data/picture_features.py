@@ -121,6 +121,12 @@ def has_pack(model: ModelSpec, dataset: str, cache: Cache) -> bool:
     return cache.holds("packs", pack_key(model, dataset, "train"))
 
 
+def packs_of(dataset: str, cache: Cache) -> list[tuple[str, str]]:
+    """Return the model's fingerprint and the maker of every feature pack of a data set, whatever its model."""
+    found = cache.headers("packs")
+    return [(key["model"], meta.get("made_with", "")) for key, meta in found if key.get("dataset") == dataset]
+
+
 class LiveFeatures:
     """Features computed from pictures as they are asked for, each picture once ever."""
 
@@ -178,7 +184,11 @@ class LiveFeatures:
 
 
 def export_pack(
-    source: PackFeatures | LiveFeatures, model: ModelSpec, folder: Path, positions: dict[str, np.ndarray] | None = None
+    source: PackFeatures | LiveFeatures,
+    model: ModelSpec,
+    folder: Path,
+    positions: dict[str, np.ndarray] | None = None,
+    dtype: type[np.floating[Any]] = np.float32,
 ) -> list[Path]:
     """Write a data set's features as a pack: one block per split that `import_pack` (or a copy) gives to others.
 
@@ -187,6 +197,7 @@ def export_pack(
         model: The model that computed them.
         folder: The folder to write to.
         positions: The pictures of each split to write; all, if a split is not given.
+        dtype: Type of the features in the files.
 
     Raises:
         InputError: the folder cannot be written.
@@ -196,7 +207,7 @@ def export_pack(
         labels, indices = source.labels(split)
         at = (positions or {}).get(split, np.arange(len(labels)))
         arrays = {
-            "features": source.features(split, at),
+            "features": source.features(split, at).astype(dtype),
             "labels": labels[at].astype(np.int16),
             "indices": indices[at].astype(np.int32),
         }

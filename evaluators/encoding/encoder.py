@@ -71,7 +71,7 @@ def text_parts(texts: Sequence[str], device: str) -> list[Sequence[int]]:
 class Encoder:
     """Encodes texts and pictures with one model; text vectors are cached.
 
-        encoder = Encoder(resolve_model("tiny", cache), cache)
+        encoder = Encoder(resolve_model("zeroshot", cache), cache)
         encoder.encode_texts(["a photo of a cat."])       # (1, D) float32, unit length
         encoder.encode_pictures([Image.open("cat.png")])  # (1, D)
 

@@ -13,13 +13,15 @@ from promptsearch.evaluators.cache.store import MODELS, Cache, digest_of, sha256
 from promptsearch.evaluators.data.hub import find_cached, go_offline, hub_reachable
 from promptsearch.evaluators.encoding.device import resolve_device
 
-TINY = MODELS / "tiny"
+#: The embedded model, and one that tests use because it is smaller.
+EMBEDDED = "zeroshot"
+SHIPPED = (EMBEDDED, "tiny")
 RN50_REPO = "timm/resnet50_clip.openai"
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 PRECISIONS = ("fp32", "bf16", "fp16")
 REMEDIES = (
     "give local weights with --weights FILE or --model local-dir:FOLDER, set HF_ENDPOINT to a mirror, "
-    "or use the embedded model with --model tiny"
+    "or use the embedded model with --model zeroshot"
 )
 
 
@@ -40,9 +42,9 @@ class ModelSpec:
     precision: str
 
     @property
-    def is_tiny(self) -> bool:
-        """Whether it is the embedded model `tiny`."""
-        return self.source == f"local-dir:{TINY}"
+    def shipped(self) -> str | None:
+        """Name of the model if it came with the package."""
+        return next((name for name in SHIPPED if self.source == f"local-dir:{MODELS / name}"), None)
 
     @property
     def text_key(self) -> dict[str, str]:
@@ -67,7 +69,7 @@ def resolve_model(
     """Find a model's weights, downloading them if needed, and compute its fingerprint without loading it.
 
     Args:
-        spec: `tiny`, an open_clip architecture (`RN50` means OpenAI's weights), `NAME:PRETRAINED` (`NAME:random`
+        spec: `zeroshot`, an open_clip architecture (`RN50` means OpenAI's weights), `NAME:PRETRAINED` (`NAME:random`
             for a random initialisation), `hf-hub:OWNER/NAME` or `local-dir:PATH`.
         cache: The cache, which remembers hashes of weights files.
         weights: A safetensors file or a state dict for the architecture `spec`.
@@ -91,8 +93,8 @@ def resolve_model(
 
 def _locate(spec: str, weights: Path | None, cache: Cache) -> tuple[str, str | None, Path | None, dict[str, Any]]:
     """Return open_clip's name, tag and weights file of a model, and what its fingerprint depends on besides weights."""
-    if spec == "tiny":
-        spec = f"local-dir:{TINY}"
+    if spec in SHIPPED:
+        spec = f"local-dir:{MODELS / spec}"
     if spec.startswith(("local-dir:", "hf-hub:")):
         if weights is not None:
             raise InputError(f"--weights cannot be combined with --model {spec}, which has its own; leave one out")
@@ -161,7 +163,7 @@ def _download_tag(name: str, tag: str, cache: Cache) -> Path:
     import open_clip
 
     if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, ["tiny", *open_clip.list_models()], 3)
+        near = difflib.get_close_matches(name, [EMBEDDED, *open_clip.list_models()], 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "open_clip.list_models() names them all"
         raise InputError(f"--model {name}: open_clip has no such architecture; {hint}")
     config = open_clip.get_pretrained_cfg(name, tag)

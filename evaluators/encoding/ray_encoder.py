@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class EncodingWorker:
     """A Ray worker that opens a model, and encodes pictures and texts.
 
-    worker = EncodingWorker(("tiny", None), spec.fingerprint, "cpu", "fp32", None, 1, __version__)
+    worker = EncodingWorker(("zeroshot", None), spec.fingerprint, "cpu", "fp32", None, 1, __version__)
     worker.pictures(some_pictures)  # (n, D)
     """
 
@@ -120,7 +120,7 @@ class RemoteEncoder(Encoder):
     """An Encoder that works on a Ray cluster; results are cached as soon as they arrive.
 
         cluster = Cluster("local")
-        encoder = RemoteEncoder(resolve_model("tiny", cache), cache, cluster)
+        encoder = RemoteEncoder(resolve_model("zeroshot", cache), cache, cluster)
         encoder.encode_texts(["a photo of a cat."])  # the bits that Encoder gives
         encoder.close()
 
@@ -222,8 +222,8 @@ class RemoteEncoder(Encoder):
 
 def asked(spec: ModelSpec) -> tuple[str, Path | None]:
     """Return the arguments with which `resolve_model` finds the same model on another machine."""
-    if spec.is_tiny:
-        return "tiny", None
+    if spec.shipped is not None:
+        return spec.shipped, None
     if ":" in spec.source:
         return spec.source, None
     return (spec.source, spec.weights) if spec.tag is None else (f"{spec.source}:{spec.tag}", None)
