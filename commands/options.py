@@ -175,9 +175,16 @@ def refuse_idle_pictures(pictures: str | None, *problems: Problem) -> None:
 
 
 def run_options(f: F) -> F:
-    """Add the options for the draw, the storage and a forked run."""
+    """Add the options for the draw, the storage, a forked run and the data sets to transfer to."""
     fork = click.option("--fork", help="Name of a new run that starts from the best sets of the run --study.")
-    return _apply([draw_options, phrase_options, fork], f)
+    transfer = click.option(
+        "--transfer",
+        multiple=True,
+        metavar="DATASET",
+        shell_complete=complete.datasets,
+        help="Judge the prompts on this data set's test pictures too (same classes); may be repeated.",
+    )
+    return _apply([draw_options, phrase_options, fork, transfer], f)
 
 
 def phrase_options(f: F) -> F:

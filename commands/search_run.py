@@ -32,7 +32,7 @@ def search_command(
     from promptsearch.commands.fluency_options import fluency_config
     from promptsearch.commands.lm_options import language_tools
     from promptsearch.evaluators import open_configured
-    from promptsearch.runs import Budget, Watch, check_search, open_run, run_search
+    from promptsearch.runs import Budget, Watch, check_search, open_run, open_targets, run_search, transfer
     from promptsearch.runs.open_run import keep_budget, with_phrases
 
     bank = load_bank(options.pop("bank_spec"))
@@ -56,6 +56,7 @@ def search_command(
     with progress_bar(quiet) as progress:
         problem = open_configured(opened, machine_config(options), progress=progress)
         bank = with_phrases(bank, options["phrases"], problem, moved=options["move_phrases"])
+        targets = open_targets(problem, options["transfer"])
         kept = {k: options[k] for k in ("storage", "study", "fork")}
         record = open_run(problem, bank, search, opened=opened, start=start, **kept)
         keep_budget(record, budget.trials)
@@ -70,6 +71,8 @@ def search_command(
             watch=Watch(progress, interruptible),
             estimate=options["estimate"],
         )
+        if targets:
+            result = transfer(problem, record, result, targets)
         problem.encoder.close()
     emit(result.to_dict(), options["as_json"], options["quiet"])
 

@@ -95,6 +95,17 @@ class Task:
 
         return cls(source.name, source.class_names, shots, seed, split(slice(0, n)), split(slice(n, None)), test)
 
+    @classmethod
+    def test_only(cls, source: FeatureSource) -> Task:
+        """Build a task with the test split of a data set and no few-shot pictures, to judge prompts found elsewhere."""
+        nothing = Split(np.empty((0, 0), np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
+
+        def test() -> Split:
+            labels, indices = source.labels("test")
+            return Split(source.features("test", np.arange(len(labels))), labels, indices)
+
+        return cls(source.name, source.class_names, 0, 0, nothing, nothing, test)
+
     @property
     def labelled(self) -> bool:
         """Whether the pictures of the support set have labels."""

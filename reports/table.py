@@ -132,7 +132,19 @@ def verdicts(result: dict[str, Any]) -> list[str]:
     if opened["choices"] > 1:
         times += f" for {opened['choices']} choices: no clean test any more"
     lines.append(f"Test split ({result['test_pictures']} pictures, {times}). Winner against {_paired(paired)}.")
+    lines += [_transfer(t) for t in result.get("transfers", [])]
     return lines
+
+
+def _transfer(transfer: dict[str, Any]) -> str:
+    """Return the line about the winner and the baselines on another data set."""
+    accuracies = [("winner", transfer["winner"]), *((row["name"], row) for row in transfer["baselines"])]
+    shown = ", ".join(f"{name} {100 * row['test']['accuracy']:.2f}" for name, row in accuracies)
+    many = f", opened for {transfer['choices']} choices" if transfer["choices"] > 1 else ""
+    return (
+        f"Transferred to {transfer['dataset']} ({transfer['test_pictures']} test pictures{many}): {shown}. "
+        f"Winner against {_paired(transfer['paired'])}."
+    )
 
 
 def _paired(paired: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from promptsearch.runs.pipeline import (
     run_search,
     shareable,
 )
-from promptsearch.runs.result import Row, RunResult
+from promptsearch.runs.result import Row, RunResult, Transfer
 from promptsearch.runs.selection.nested_cv import Estimate, judge, nested
 from promptsearch.runs.selection.rerun import Repeat
 from promptsearch.runs.selection.select import SELECTIONS, Selected, Selection, choose_selection
@@ -21,6 +21,7 @@ from promptsearch.runs.store.record import RunRecord, Trial
 from promptsearch.runs.store.restore import bank_from_dict, bank_to_dict, restore_bank
 from promptsearch.runs.store.storage import default_storage, open_storage
 from promptsearch.runs.store.trial_claims import Claims
+from promptsearch.runs.transfer import Target, open_targets, transfer
 
 __all__ = [
     "SELECTIONS",
@@ -38,7 +39,9 @@ __all__ = [
     "Selected",
     "Selection",
     "Sharing",
+    "Target",
     "TestSplitWarning",
+    "Transfer",
     "Trial",
     "Watch",
     "bank_from_dict",
@@ -53,6 +56,7 @@ __all__ = [
     "nested",
     "open_run",
     "open_storage",
+    "open_targets",
     "prepare",
     "reopen",
     "resolved",
@@ -60,4 +64,5 @@ __all__ = [
     "run_search",
     "search",
     "shareable",
+    "transfer",
 ]

@@ -124,6 +124,50 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """The winner and the baselines of a run on the test pictures of another data set with the same classes.
+
+    Attributes:
+        dataset: name of the other data set.
+        test_pictures: size of its test split.
+        winner: the run's winner, with its accuracy there.
+        baselines: the run's baselines, with their accuracies there.
+        paired: the winner and the first baseline on the same pictures there.
+        choices: for how many different winners this run opened that test split.
+    """
+
+    dataset: str
+    test_pictures: int
+    winner: Row
+    baselines: tuple[Row, ...]
+    paired: Paired
+    choices: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """An entry of the `transfers` of the JSON document."""
+        return {
+            "dataset": self.dataset,
+            "winner": self.winner.to_dict(),
+            "baselines": [r.to_dict() for r in self.baselines],
+            **_paired_to_dict("paired", self.paired, self.baselines[0].name),
+            "test_pictures": self.test_pictures,
+            "choices": self.choices,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Transfer:
+        """Read what `to_dict` gave."""
+        return cls(
+            data["dataset"],
+            data["test_pictures"],
+            Row.from_dict(data["winner"]),
+            _rows(data["baselines"]) or (),
+            Paired.from_dict(data["paired"]),
+            data.get("choices", 1),
+        )
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a run found: the winner, how sure it is, and what it is compared with.
 
@@ -153,6 +197,7 @@ class RunResult:
         decoded: texts nearest to learnt vectors, scored as text.
         proposals: what a proposer's prompts came to: {"proposed", "repaired", "rejected", "usage"}.
         steps, losses: of a training.
+        transfers: the winner judged on other data sets, where that was asked for.
         classes: the data set's class names.
         notes: what a reader must know.
         version: of promptsearch.
@@ -185,6 +230,7 @@ class RunResult:
     proposals: Mapping[str, Any] | None = None
     steps: int | None = None
     losses: tuple[float, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     version: str = ""
@@ -216,7 +262,7 @@ class RunResult:
             **_paired_to_dict("paired", self.paired, self.baselines[0].name),
             "test_pictures": self.test_pictures,
         }
-        return data
+        return data | ({"transfers": [t.to_dict() for t in self.transfers]} if self.transfers else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
@@ -242,6 +288,7 @@ class RunResult:
             decoded=_rows(data.get("decoded")),
             proposals=data.get("proposals"),
             losses=tuple(data.get("losses") or ()),
+            transfers=tuple(Transfer.from_dict(t) for t in data.get("transfers") or ()),
             classes=tuple(data.get("classes") or ()),
             notes=tuple(data.get("notes") or ()),
             version=data.get("version", ""),
