@@ -87,11 +87,13 @@ def test_classes_in_another_order_are_the_same_classes(tmp_path: Path) -> None:
         (("--transfer", "pacs-cartoon"), "--dataset pacs-cartoon: no such folder, and neither cifar10"),
     ],
 )
-def test_what_cannot_be_transferred_is_refused_before_the_search(bank: str, args: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_transferred_is_refused_before_the_search(
+    bank: str, args: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
     done = photo(bank, *args)
     assert done.exit_code == 2
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    assert json.loads(command("runs", "list", "--json").stdout) == []
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_pack_made_with_other_weights_is_named(tmp_path: Path, bank: str) -> None:
@@ -100,6 +102,7 @@ def test_a_pack_made_with_other_weights_is_named(tmp_path: Path, bank: str) -> N
     assert "its feature pack was made with another model or other weights (zeroshot (fp32, cpu))" in done.stderr
     cache = Cache(tmp_path / "cache", default_cache().packs)
     problem = open_problem("zeroshot", "pacs-sketch", cache=cache)
+    problem.source.labels("train"), problem.source.labels("test")  # loaded under its own name
     problem.source.name = "my-drawings"
     export_pack(problem.source, problem.encoder.spec, tmp_path / "mine")
     import_pack(tmp_path / "mine", cache)
