@@ -95,7 +95,7 @@ class EvolveOptions:
         elite: best prompt sets that always survive.
         crowding: cosine of text vectors above which the worse of two prompt sets is dropped.
         immigrants: share of the offspring drawn from the bank.
-        proposer: who writes the offspring: "lm", "grammar", or a plug-in.
+        proposer: who writes the offspring: "lm", "fill", "grammar", or a plug-in.
     """
 
     ensemble: int = 1
@@ -145,7 +145,7 @@ class WriterConfig:
     """The language model that writes prompts.
 
     Attributes:
-        lm: "embedded", a folder, a hub id, or "server:NAME".
+        lm: "embedded", "smollm2", a GGUF file, a folder, a hub id, or "server:NAME".
         fingerprint: digest of a local model's files.
         api: "chat" or "completions", for a server.
         temperature: sampling temperature.

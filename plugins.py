@@ -47,6 +47,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "agreement": "promptsearch.search.objective:AGREEMENT",
     },
     "proposers": {
+        "fill": "promptsearch.search.proposers.fill:FillProposer",
         "grammar": "promptsearch.search.proposers.grammar:GrammarProposer",
         "lm": "promptsearch.search.proposers.language:LanguageProposer",
     },

@@ -3,6 +3,7 @@
     python benchmarks/evolve.py                   # 10 seeds, 300 evaluations, degraded conditions, the test half
     python benchmarks/evolve.py --tune            # options, on other seeds and on held-out training pictures
     python benchmarks/evolve.py --overlap         # is the model or the writing waited for?  RN50's text tower
+    python benchmarks/evolve.py --model zeroshot --data cifar10 --lm smollm2      # a real language model
 
 Every finished run is a line of --out, and a line that is there is not run again.
 """
@@ -19,11 +20,24 @@ import click
 import numpy as np
 from searchers import CONDITIONS, held_out, interval  # type: ignore[import-not-found]
 
-from promptsearch.banks import PromptSet, Template, load_bank
+from promptsearch.banks import Bank, PromptSet, Template, load_bank
+from promptsearch.banks.template import BASELINE
 from promptsearch.evaluators import Problem, open_problem
 from promptsearch.lm import EMBEDDED, LocalModel, locate
+from promptsearch.runs import search
 from promptsearch.runs.loop.search_loop import writing_tools
-from promptsearch.search import AskClimb, EvolveSearch, RandomSearch, Space, Tools, TrialSearcher, get_objective
+from promptsearch.search import (
+    AskClimb,
+    BeamSearch,
+    EvolveSearch,
+    RandomSearch,
+    Space,
+    Tools,
+    TrialSearcher,
+    get_objective,
+)
+from promptsearch.search.proposers import Proposer
+from promptsearch.search.proposers.fill import FillProposer
 from promptsearch.search.proposers.language import LanguageProposer
 
 Make = Callable[[Space, int], TrialSearcher]
@@ -33,10 +47,12 @@ def evolve(**options: Any) -> Make:
     return lambda space, seed: EvolveSearch(space, get_objective("xent"), seed=seed, **options)
 
 
+FIXED = ("hand-written", "beam")
 COMPARED: dict[str, tuple[Make, bool]] = {  # and whether the language model writes
     "random": (lambda space, seed: RandomSearch(space, get_objective("xent"), seed=seed, batch=8), False),
     "evolve --proposer grammar": (evolve(), False),
     "evolve": (evolve(), True),
+    "evolve --proposer fill": (evolve(), True),
     "climb --lm, by the bank's words": (lambda space, seed: AskClimb(space, get_objective("xent"), seed=seed), False),
     "climb --lm": (lambda space, seed: AskClimb(space, get_objective("xent"), seed=seed), True),
 }
@@ -76,13 +92,17 @@ def run_one(
 ) -> dict[str, Any]:
     evaluator, pictures = held_out(problem, seed, given["shots"], given["tune"])
     searcher = make[0](space, seed)
-    proposer = LanguageProposer(model) if make[1] else None
+    proposer: Proposer | None = None
+    if make[1]:
+        names = evaluator.task.class_names
+        proposer = FillProposer(model, names) if "fill" in name else LanguageProposer(model, names)
     if isinstance(searcher, (EvolveSearch, AskClimb)):
         searcher.equip(writing_tools(evaluator, problem.encoder, proposer=proposer))
     seconds = play(searcher, evaluator, given["evaluations"])
     assert searcher.best is not None
     winner, score = searcher.best
     reported = searcher.reported() if isinstance(searcher, (EvolveSearch, AskClimb)) else {}
+    origins = [(s, searcher.notes(s).get("origin")) for s in searcher.known]
     return {
         "searcher": name,
         "condition": problem.source.name,
@@ -93,7 +113,29 @@ def run_one(
         "outside": sum(t not in set(space.bank.templates) for t in winner.templates),
         "templates": [str(t) for t in winner.templates],
         "proposals": reported,
+        "written": [[o["kind"], o["parents"], str(s.templates[0])] for s, o in origins if o is not None],
         **seconds,
+    }
+
+
+def fixed(name: str, problem: Problem, seed: int, given: dict[str, Any], bank: Bank) -> dict[str, Any]:
+    """A row of a method without trials: the hand-written prompt, or beam search over the whole bank."""
+    evaluator, pictures = held_out(problem, seed, given["shots"], given["tune"])
+    winner, start = PromptSet.of(BASELINE), time.perf_counter()
+    if name == "beam":
+        winner = search(BeamSearch(bank, get_objective("xent")), evaluator).winner[0]
+    scoring = time.perf_counter() - start
+    return {
+        "searcher": name,
+        "condition": problem.source.name,
+        "seed": seed,
+        "xent": evaluator.score([winner])[0].xent,
+        "accuracy": 100 * evaluator.score_on([winner], pictures)[0].accuracy,
+        "classes": list(evaluator.task.class_names),
+        "outside": 0,
+        "templates": [str(t) for t in winner.templates],
+        "asking": 0.0,
+        "scoring": round(scoring, 2),
     }
 
 
@@ -160,6 +202,7 @@ def table(rows: list[dict[str, Any]], names: list[str], model: LocalModel) -> No
             )
     grammar, words = "evolve --proposer grammar", "climb --lm, by the bank's words"
     pairs = [("evolve", grammar), ("evolve", "random"), (grammar, "random"), ("climb --lm", words)]
+    pairs += [("evolve", "beam"), ("evolve --proposer fill", grammar), ("evolve --proposer fill", "evolve")]
     for a, b in [*pairs, ("climb --lm", "random"), (words, "random"), ("climb --lm", "evolve")]:
         if a in done and b in done:
             for key in ("accuracy", "xent"):
@@ -175,44 +218,61 @@ def table(rows: list[dict[str, Any]], names: list[str], model: LocalModel) -> No
 @click.option("--tune", is_flag=True)
 @click.option("--overlap", "overlapping", is_flag=True)
 @click.option("--seeds", default=10)
+@click.option("--first", type=int, help="The first seed.")
 @click.option("--shots", default=16)
 @click.option("--evaluations", default=300)
 @click.option("--ensemble", default=1)
 @click.option("--bank", default="templates")
 @click.option("--only", multiple=True, help="Only these searchers.")
+@click.option("--model", default="tiny", help="The model that is prompted.")
+@click.option("--data", multiple=True, default=CONDITIONS, show_default=True, help="Data sets or conditions.")
+@click.option("--lm", default=EMBEDDED, show_default=True, help="The language model that writes, and rates fluency.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="evolve.jsonl")
 def main(
     tune: bool,
     overlapping: bool,
     seeds: int,
+    first: int | None,
     shots: int,
     evaluations: int,
     ensemble: int,
     bank: str,
     only: tuple[str, ...],
+    model: str,
+    data: tuple[str, ...],
+    lm: str,
     out: Path,
 ) -> None:
     if overlapping:
         return overlap(min(evaluations, 64), bank)
     makers = {k: m for k, m in (TUNED if tune else COMPARED).items() if not only or k in only}
+    names = [*(n for n in FIXED if not tune and (not only or n in only)), *makers]
     given = {"tune": tune, "shots": shots, "evaluations": evaluations}
-    space, model = Space(load_bank(bank), ensemble), LocalModel(locate(EMBEDDED))
+    space, writer = Space(load_bank(bank), ensemble), LocalModel(locate(lm))
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
     known = {(r["searcher"], r["condition"], r["seed"]) for r in rows}
-    problems = [open_problem("tiny", c) for c in CONDITIONS]
-    first = 100 if tune else 0
+    problems = [open_problem(model, d) for d in data]
+    first = first if first is not None else 100 if tune else 0
     with out.open("a") as file:
         for seed in range(first, first + seeds):
             for problem in problems:
-                for name, make in makers.items():
+                for name in names:
                     if (name, problem.source.name, seed) in known:
                         continue
-                    rows.append(run_one(name, make, space, problem, seed, given, model))
+                    if name in makers:
+                        rows.append(run_one(name, makers[name], space, problem, seed, given, writer))
+                    else:
+                        rows.append(fixed(name, problem, seed, given, space.bank))
                     file.write(json.dumps(rows[-1]) + "\n")
                     file.flush()
     judged = "held-out training pictures" if tune else "test half"
     click.echo(f"bank {bank}, sets of up to {ensemble}, {shots} shots, {evaluations} evaluations, {judged}")
-    table(rows, list(makers), model)
+    table(rows, names, writer)
+    written = [w for r in rows if r["searcher"] == "evolve" for w in r.get("written", [])]
+    click.echo("\nTwenty proposals of evolve, drawn at random:\n")
+    for i in np.random.default_rng(0).permutation(len(written))[:20]:
+        kind, parents, template = written[i]
+        click.echo(f"    {kind}: {' / '.join(parents) or '(history)'} -> {template}")
     return None
 
 

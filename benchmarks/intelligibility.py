@@ -2,9 +2,10 @@
 
     python benchmarks/intelligibility.py                 # the test half
     python benchmarks/intelligibility.py --held-out      # held-out training pictures, other seeds
+    python benchmarks/intelligibility.py --model zeroshot --data cifar10 --lm smollm2    # a real language model
 
-Every finished run is a line of --out, and a line that is there is not run again.  Fluency is that of the embedded
-language model, in nats per token.
+Every finished run is a line of --out, and a line that is there is not run again.  Fluency is that of --lm, in nats per
+token.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def winner(name: str, weight: float, problem: Problem, evaluator: Evaluator, giv
         kinds: dict[str, Any] = {"random": RandomSearch, "climb": HillClimb, "tpe": TpeSearch}
         made = kinds[name](space, objective, seed=seed, batch=4)
     if isinstance(made, WritingSearcher):
-        proposer = None if name.endswith("grammar") else LanguageProposer(given["model"])
+        proposer = None if name.endswith("grammar") else LanguageProposer(given["model"], evaluator.task.class_names)
         made.equip(writing_tools(evaluator, problem.encoder, proposer=proposer))
     play(made, evaluator, evaluations)
     return made.best[0]
@@ -97,6 +98,9 @@ def table(rows: list[dict[str, Any]], weights: list[float]) -> None:
 @click.option("--bank", default="templates")
 @click.option("--weights", default="0,0.03,0.1,0.3")
 @click.option("--only", multiple=True, help="Only these searchers.")
+@click.option("--model", default="tiny", help="The model that is prompted.")
+@click.option("--data", multiple=True, default=CONDITIONS, show_default=True, help="Data sets or conditions.")
+@click.option("--lm", default=EMBEDDED, show_default=True, help="The language model that rates fluency, and writes.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="intelligibility.jsonl")
 def main(
     tune: bool,
@@ -107,20 +111,23 @@ def main(
     bank: str,
     weights: str,
     only: tuple[str, ...],
+    model: str,
+    data: tuple[str, ...],
+    lm: str,
     out: Path,
 ) -> None:
-    model = LocalModel(locate(EMBEDDED))
-    given: dict[str, Any] = {"space": Space(load_bank(bank), ensemble), "evaluations": evaluations, "model": model}
+    rater = LocalModel(locate(lm))
+    given: dict[str, Any] = {"space": Space(load_bank(bank), ensemble), "evaluations": evaluations, "model": rater}
     numbers = [float(w) for w in weights.split(",")]
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
     known = {(r["searcher"], r["weight"], r["condition"], r["seed"]) for r in rows}
     first = 100 if tune else 0
-    problems = [open_problem("tiny", c) for c in CONDITIONS]
+    problems = [open_problem(model, d) for d in data]
     with out.open("a") as file:
         for seed in range(first, first + seeds):
             for problem in problems:
                 evaluator, pictures = held_out(problem, seed, shots, tune)
-                rated(problem, evaluator, model)
+                rated(problem, evaluator, rater)
                 for name in ("hand-written", *(only or SEARCHERS)):
                     for weight in numbers if name != "hand-written" else [0.0]:
                         if (name, weight, problem.source.name, seed) in known:

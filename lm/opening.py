@@ -13,6 +13,9 @@ from promptsearch.lm.local import LocalModel
 from promptsearch.lm.locate import locate
 from promptsearch.lm.server import ServerModel, ServerPlace
 
+#: Part of the cache's key: a new number where texts are rated otherwise.
+RATING = "2"
+
 
 def open_writer(config: WriterConfig, server: Mapping[str, Any]) -> LocalModel | ServerModel:
     """The language model that writes a run's prompts.
@@ -44,7 +47,8 @@ def open_rater(config: FluencyConfig) -> Rater:
     place = locate(config.lm, "--fluency-lm")
     if place.fingerprint != config.fingerprint:
         raise InputError(f"--fluency-lm {place.name}: not the model that this run was made with; give that one")
-    return Rater(LocalModel(place).log_likelihood, {"lm": place.fingerprint, "device": resolve_device("auto")})
+    key = {"lm": place.fingerprint, "device": resolve_device("auto"), "rating": RATING}
+    return Rater(LocalModel(place).log_likelihood, key)
 
 
 def server_place(given: Mapping[str, Any]) -> ServerPlace:

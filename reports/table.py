@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from promptsearch.search.proposal_search import tokens_a_second
+
 #: Largest number of templates shown of one set; a larger set is cut to two and "and n more".
 SHOWN = 12
 #: Largest number of classes whose phrases are shown.
@@ -181,11 +183,13 @@ def _decoded(result: dict[str, Any]) -> list[str]:
 def _proposals(proposals: dict[str, Any]) -> str:
     """Return how many prompts were proposed, how many were rejected and why, and the language model's usage."""
     rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
-    text = f"{proposals['proposed']} prompts proposed, rejected: {rejected}"
+    text = f"{proposals['proposed']} prompts proposed, {proposals['accepted']} accepted, rejected: {rejected}"
     usage = proposals.get("usage") or {}
     if usage.get("calls"):
         tokens = f"{usage.get('tokens read', 0)} tokens read, {usage.get('tokens written', 0)} written"
         text += f"; {usage['calls']} calls of the language model, {tokens}"
+        if speed := tokens_a_second(usage):
+            text += f", {speed:.0f} tokens a second"
     return text
 
 

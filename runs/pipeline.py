@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptsearch import __version__
 from promptsearch.banks import BASELINE, Bank, PromptSet
@@ -34,11 +34,9 @@ from promptsearch.runs.store.reply_journal import StudyJournal
 from promptsearch.search import Searcher, TrialSearcher, WritingSearcher, build_searcher
 from promptsearch.search.pareto import aims, front, words
 from promptsearch.search.proposal_search import Journal, Memory
-from promptsearch.search.proposers import PROPOSERS
-from promptsearch.search.proposers.language import LanguageProposer
-
-if TYPE_CHECKING:
-    from promptsearch.search.proposers.language import LanguageModel
+from promptsearch.search.proposers import PROPOSERS, Proposer
+from promptsearch.search.proposers.fill import FillProposer, GapModel
+from promptsearch.search.proposers.language import AskedModel, LanguageProposer
 
 #: Best prompt sets other than the winner that a result holds.
 RUNNERS_UP = 4
@@ -62,7 +60,7 @@ class LanguageTools:
         rater: opens the model that rates them.
     """
 
-    writer: Callable[[], LanguageModel] | None = None
+    writer: Callable[[], AskedModel] | None = None
     rater: Callable[[], Rater] | None = None
 
 
@@ -131,8 +129,11 @@ class Job:
         """Who writes the prompts of a writing searcher, and where the replies are kept."""
         kept: dict[str, Any] = {"journal": Memory() if journal is None else journal}
         if self.language.writer is not None:
-            model = self.language.writer()
-            return {**kept, "proposer": LanguageProposer(model), "usage": lambda: model.usage}
+            model, names = self.language.writer(), self.evaluator.task.class_names
+            proposer: Proposer = LanguageProposer(model, names)
+            if self.config.options.get("proposer") == "fill" and isinstance(model, GapModel):
+                proposer = FillProposer(model, names)
+            return {**kept, "proposer": proposer, "usage": lambda: model.usage}
         if (name := self.config.options.get("proposer", "grammar")) not in ("grammar", "lm"):
             return {**kept, "proposer": PROPOSERS[name](searcher.space)}
         return kept

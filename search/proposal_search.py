@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -152,9 +153,25 @@ class WritingSearcher(TrialSearcher):
         return {} if origin is None else {"origin": origin}
 
     def reported(self) -> dict[str, Any]:
-        """Return the counts of this run's proposals: {"proposed", "repaired", "rejected": {reason: n}, "usage": …}."""
+        """Return the counts of this run's proposals.
+
+        Returns:
+            {"proposed", "accepted", "repaired", "rejected": {reason: n}, "usage": …}, and the "form" in which a
+            language model was asked, where it was.
+        """
         journal = self.tools.journal
-        return total_of([journal.get(key) for key in list(journal.keys())])
+        form = getattr(self.tools.proposer, "asked", None)
+        return {**total_of([journal.get(key) for key in list(journal.keys())]), **({"form": form} if form else {})}
+
+    def progress(self) -> str:
+        """How many proposals were accepted, why others were not, and how fast they are written."""
+        total = self.reported()
+        if not total["proposed"]:
+            return ""
+        reasons = ", ".join(f"{n} {reason}" for reason, n in total["rejected"].items())
+        speed = tokens_a_second(total["usage"])
+        parts = [f"{total['accepted']} of {total['proposed']} proposals accepted", *([reasons] if reasons else [])]
+        return ", ".join([*parts, *([f"{speed:.0f} tokens/s"] if speed else [])])
 
     @abstractmethod
     def _look(self, news: Sequence[Scored]) -> View:
@@ -191,9 +208,8 @@ class WritingSearcher(TrialSearcher):
             wishes = self._wishes_of(view, first + attempt, self.batch - len(batch))
             if not wishes:
                 break
-            requests = [w.request for w in wishes if w.request is not None]
             if attempt == len(asked):
-                asked.append(self._replies(view, first + attempt, requests))
+                asked.append(self._replies(view, first + attempt, self._requests(view, wishes)))
             self._accept(wishes, asked[attempt], taken, batch, counts)
             if len(batch) >= self.batch:
                 break
@@ -205,6 +221,14 @@ class WritingSearcher(TrialSearcher):
         entropy = np.random.SeedSequence([self.seed, view.told, self.worker, attempt, 1])
         spare = math.ceil(lacking / 4)
         return self._wishes(view, np.random.default_rng(entropy), lacking + spare)
+
+    def _requests(self, view: View, wishes: Sequence[Wish]) -> list[Request]:
+        """What is asked of the proposer, with the templates told by this view, however late it is asked."""
+        requests = [w.request for w in wishes if w.request is not None]
+        if self.space.ensemble > 1:  # a template that was tried may be new beside others
+            return requests
+        seen = frozenset(str(s.templates[0]) for s in itertools.islice(self.known, view.told))
+        return [replace(r, seen=seen) for r in requests]
 
     def _replies(self, view: View, attempt: int, requests: Sequence[Request]) -> list[str]:
         if self._ahead is not None:
@@ -233,7 +257,7 @@ class WritingSearcher(TrialSearcher):
         view = self._now
         if self.tools.journal.get(f"{self.worker}.{view.told}") is not None:  # a resumed run
             return
-        requests = [w.request for w in self._wishes_of(view, 0, self.batch) if w.request is not None]
+        requests = self._requests(view, self._wishes_of(view, 0, self.batch))
         if not requests:
             return
         future: Future[list[str]] = Future()
@@ -288,6 +312,7 @@ class WritingSearcher(TrialSearcher):
                     counts[f"rejected: {TOKENS}"] += 1
                     continue
                 batch[made] = None
+                counts["accepted"] += template is not None
                 if wish.request is not None:
                     kind, parents = wish.request.kind, list(wish.request.parents)
                     self._origin[made] = {"kind": kind, "parents": parents, "reply": reply[:2000]}
@@ -310,5 +335,11 @@ def total_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         counts.update(step.get("counts", {}))
         usage.update(step.get("usage", {}))
     rejected = {k.partition(": ")[2]: n for k, n in sorted(counts.items()) if k.startswith("rejected: ") and n}
-    totals = {"proposed": counts["proposed"], "repaired": counts["repaired"], "rejected": rejected}
-    return {**totals, "usage": dict(usage)}
+    totals = {key: counts[key] for key in ("proposed", "accepted", "repaired")}
+    return {**totals, "rejected": rejected, "usage": dict(usage)}
+
+
+def tokens_a_second(usage: Mapping[str, int]) -> float | None:
+    """Tokens read and written a second while a language model wrote; None where its time was not taken."""
+    tokens, milliseconds = usage.get("tokens read", 0) + usage.get("tokens written", 0), usage.get("milliseconds", 0)
+    return 1000 * tokens / milliseconds if milliseconds else None

@@ -103,6 +103,10 @@ class TrialSearcher(Searcher):
         """Return the Optuna parameters of a set's trial; empty if the set does not belong to the space."""
         return self.encoding.params(prompt_set) or {}
 
+    def progress(self) -> str:
+        """What whoever waits is told beside the best so far; empty where there is nothing to say."""
+        return ""
+
     def notes(self, prompt_set: PromptSet) -> dict[str, Any]:
         """Return further attributes of a set's trial, such as its origin."""
         return {}

@@ -307,7 +307,8 @@ def test_the_command_finds_resumes_and_reports(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, [a for a in GRAMMAR if a != "--json"] + ["--study", "whole"])
     table = shown.stdout
     assert shown.exit_code == 0, (shown.stderr, shown.exception)
-    assert f"{whole['proposals']['proposed']} prompts proposed, rejected: " in table
+    counted = whole["proposals"]
+    assert f"{counted['proposed']} prompts proposed, {counted['accepted']} accepted, rejected: " in table
 
 
 def test_generations_are_a_total_as_trials_are() -> None:

@@ -14,8 +14,10 @@ from click.testing import CliRunner, Result
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.lm import EMBEDDED, LocalModel, locate
+from promptsearch.lm.lines import Line
 from promptsearch.search.proposers import MUTATIONS, Request
-from promptsearch.search.proposers.language import LanguageProposer
+from promptsearch.search.proposers.forms import CHAT, FEW_SHOT
+from promptsearch.search.proposers.language import REMEMBERED, LanguageProposer
 from promptsearch.search.reply_parser import ProposalFilter
 
 PARENT = "a dark photo of a {} in the snow."
@@ -25,7 +27,7 @@ REQUESTS += [
     Request("history", scores=((20, "a bright photo of a {}."), (71, "a dim picture of the {}."), (75, PARENT))),
     Request("better", good=(PARENT, "a {} at night."), bad=("a bright {}.",)),
 ]
-CHAT = "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
+TEMPLATE = "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_the_same_seed_writes_the_same_and_nothing_global_is_touched(embedded: L
 def test_many_prompts_are_written_for_in_batches(embedded: LocalModel) -> None:
     before = embedded.usage["calls"]
     assert len(LanguageProposer(embedded).propose(REQUESTS * 5, 0)) == 40
-    assert embedded.usage["calls"] == before + 2
+    assert embedded.usage["calls"] == before + 3  # 64 lines at a time, four for each request
 
 
 def test_likelihoods_are_those_of_the_model_one_by_one(embedded: LocalModel) -> None:
@@ -88,18 +90,19 @@ def test_likelihoods_are_those_of_the_model_one_by_one(embedded: LocalModel) -> 
 
 
 def test_a_chat_template_is_used_where_there_is_one(tmp_path: Path) -> None:
-    model = LocalModel(locate(str(copied(tmp_path, chat_template=CHAT))))
+    model = LocalModel(locate(str(copied(tmp_path, chat_template=TEMPLATE))))
     assert model.chats
-    (prompt,) = [model._tokenizer.decode(model._ids(LanguageProposer(model)._prompt(REQUESTS[0])))]
+    proposer = LanguageProposer(model, form=CHAT)
+    (prompt,) = [model._tokenizer.decode(model._ids(proposer._prompt(REQUESTS[0])))]
     assert "Rewrite this caption" in prompt and PARENT in prompt and "exactly once" in prompt
-    assert len(LanguageProposer(model).propose(REQUESTS[:2], 0)) == 2
+    assert len(proposer.propose(REQUESTS[:2], 0)) == 2
 
 
 def test_a_model_that_may_think_aloud_is_told_not_to(tmp_path: Path) -> None:
     """As in the templates of Qwen 3 and others."""
-    chat = CHAT + "{% if enable_thinking is defined and not enable_thinking %}{{ 'at once' }}{% endif %}"
+    chat = TEMPLATE + "{% if enable_thinking is defined and not enable_thinking %}{{ 'at once' }}{% endif %}"
     model = LocalModel(locate(str(copied(tmp_path, chat_template=chat))))
-    prompt = model._tokenizer.decode(model._ids(LanguageProposer(model)._prompt(REQUESTS[0])))
+    prompt = model._tokenizer.decode(model._ids(LanguageProposer(model, form=CHAT)._prompt(REQUESTS[0])))
     assert prompt.endswith("at once")
 
 
@@ -119,6 +122,62 @@ def test_long_histories_are_cut_and_what_is_too_long_is_said(embedded: LocalMode
         LanguageProposer(embedded).propose([Request("shorter", ("very " * 400 + "{}",))], 0)
     with pytest.raises(InputError, match="reads 320; shorten the template"):
         embedded.log_likelihood(["very " * 400])
+
+
+class Recorder:
+    """A model with a chat template, whose lines are templates in conversations and none otherwise, or the reverse."""
+
+    chats, embedded, usage = True, False, {}
+
+    def __init__(self, good: str) -> None:
+        self.good, self.kept, self.asked = good, {}, 0
+
+    def fits(self, prompt: Any) -> bool:
+        return True
+
+    def write_lines(self, prompts: Any, seed: int, *, names: Any = ()) -> list[list[Line]]:
+        self.asked += 1
+        good = [(CHAT if isinstance(p, list) else FEW_SHOT) == self.good for p in prompts]
+        return [[Line(f"picture number {i} of a {{}}" if g else "hello", -1.0)] for i, g in enumerate(good)]
+
+    def share(self, prompts: Any) -> None:
+        assert len(prompts) == 4
+
+    def recall(self, key: str) -> Any:
+        return self.kept.get(key)
+
+    def remember(self, key: str, value: Any) -> None:
+        self.kept[key] = value
+
+
+@pytest.mark.parametrize("form", [CHAT, FEW_SHOT])
+def test_the_form_that_more_templates_come_from_is_found_once(form: str) -> None:
+    model = Recorder(form)
+    proposer = LanguageProposer(model)
+    assert proposer.asked is None
+    proposer.propose(REQUESTS, 0)
+    assert proposer.asked == form == model.kept[REMEMBERED] and model.asked == 3
+    LanguageProposer(model).propose(REQUESTS, 0)
+    assert model.asked == 4
+
+
+def test_what_is_remembered_of_a_model_is_in_the_cache(embedded: LocalModel) -> None:
+    assert embedded.recall("form") is None
+    embedded.remember("form", "chat")
+    embedded.remember("other", 1)
+    assert LocalModel(locate(EMBEDDED)).recall("form") == "chat"
+    embedded._memory.write_text("{")
+    assert embedded.recall("form") is None
+
+
+def test_the_likeliest_line_that_is_new_is_taken() -> None:
+    class Fixed(Recorder):
+        def write_lines(self, prompts: Any, seed: int, *, names: Any = ()) -> list[list[Line]]:
+            return [[Line(t, -1.0) for t in (PARENT, "a {}.", "the {}.", "my {}.")] for _ in prompts]
+
+    proposer = LanguageProposer(Fixed(CHAT), form=CHAT)
+    ask = Request("shorter", (PARENT,), seen=frozenset({"the {}."}))
+    assert proposer.propose([ask, ask, ask], 0) == ["a {}.", "my {}.", PARENT]
 
 
 @pytest.mark.parametrize("option", [{"temperature": 0.0}, {"temperature": float("inf")}, {"top_p": 0.0}])

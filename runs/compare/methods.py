@@ -31,7 +31,7 @@ from promptsearch.runs.open_run import resolved
 from promptsearch.runs.pipeline import Job, LanguageTools, choose_winner, search_job
 from promptsearch.search import SEARCHERS, get_objective
 from promptsearch.search.proposal_search import WritingSearcher
-from promptsearch.search.proposers.language import LanguageModel
+from promptsearch.search.proposers.language import AskedModel
 from promptsearch.search.registry import own_options
 
 #: WaffleCLIP's number of pairs of random-word and random-character descriptors (Roth et al. 2023).
@@ -107,7 +107,7 @@ class Writer:
     """
 
     config: WriterConfig
-    open: Callable[[], LanguageModel]
+    open: Callable[[], AskedModel]
 
 
 def all_methods(

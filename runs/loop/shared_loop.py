@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from promptsearch.evaluators import Evaluator, Progress, Score, no_progress
 from promptsearch.runs.store.record import RunRecord, Trial
 from promptsearch.runs.store.trial_claims import Claims
 from promptsearch.search import Searcher, TrialSearcher
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two checks of the trials that other workers are scoring.
 POLL = 0.25
@@ -183,7 +186,10 @@ class Sharing:
         done = self.searcher.trials
         rate = (done - self._already) / max(time.monotonic() - self._started, 1e-9)
         figures = best_so_far(self.searcher, self.evaluator.task.labelled)
-        self.progress(done, self.budget.trials or 0, f"{figures}; {rate:.1f} trials/s")
+        own = self.searcher.progress()
+        said = f"{figures}; {rate:.1f} trials/s" + (f"; {own}" if own else "")
+        log.info("%d trials: %s", done, said)
+        self.progress(done, self.budget.trials or 0, said)
 
 
 def best_so_far(searcher: Searcher, labelled: bool) -> str:

@@ -17,6 +17,8 @@ HEADS = {
     "history": "Captions of pictures, from worst to best, with their scores:",
     "better": "Captions of pictures, bad ones first, then good ones, then a better one:",
 }
+#: What the examples of all kinds stand under.
+HEAD = "Captions of pictures, and the same captions changed. {} stands for the object in the picture."
 #: Examples of each kind: (parents, answer).
 EXAMPLES: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "paraphrase": (
@@ -83,12 +85,20 @@ def completion(request: Request, examples: int = 3) -> str:
     return "\n".join([*blocks, block(request.parents, label, "").rstrip()])
 
 
+def few_shot(request: Request, examples: int = 2) -> str:
+    """A text whose next line is the answer; what is the same for all requests stands first, so that it is read once."""
+    rounds = range(min(examples, 2))
+    blocks = [block(*EXAMPLES[kind][i][:1], LABELS[kind], EXAMPLES[kind][i][1]) for i in rounds for kind in LABELS]
+    asked = completion(request, 0)
+    return "\n\n".join([HEAD, *blocks, asked])
+
+
 def block(parents: tuple[str, ...], label: str, answer: str) -> str:
     """One example: the parents, and the answer behind its label."""
     return "\n".join([*(f"Caption: {t}" for t in parents), f"{label}: {answer}"])
 
 
-def conversation(request: Request, examples: int = 2) -> list[dict[str, str]]:
+def conversation(request: Request, examples: int = 3) -> list[dict[str, str]]:
     """Messages for a model with a chat template."""
     lines = [INSTRUCTIONS[request.kind]]
     if request.kind == "history":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 #: Ways of changing one template.
@@ -25,6 +25,7 @@ class Request:
         parents: one template for a mutation, two for a crossover.
         scores: for "history", (score in per cent, template), best last.
         good, bad: for "better", templates, best last.
+        seen: templates that are no use because they were tried before, whoever reads them.
     """
 
     kind: str
@@ -32,14 +33,15 @@ class Request:
     scores: tuple[tuple[int, str], ...] = ()
     good: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
+    seen: frozenset[str] = field(default=frozenset(), repr=False)
 
     def smaller(self) -> Request | None:
         """The same with fewer templates shown, for a context that is too short; None where none can be spared."""
         if len(self.scores) > 1:
-            return Request(self.kind, self.parents, self.scores[len(self.scores) // 2 :])
+            return replace(self, scores=self.scores[len(self.scores) // 2 :])
         if len(self.good) > 1 or self.bad:
             keep = max(1, len(self.good) // 2)
-            return Request(self.kind, self.parents, (), self.good[-keep:], self.bad[len(self.bad) // 2 + 1 :])
+            return replace(self, scores=(), good=self.good[-keep:], bad=self.bad[len(self.bad) // 2 + 1 :])
         return None
 
 

@@ -1,0 +1,59 @@
+"""Names and descriptions of classes that a language model writes: what they are, and what they gain.
+
+    python benchmarks/lm_phrases.py --model zeroshot --data cifar100 --lm smollm2 --out phrases.yaml
+
+Writes a phrase bank, prints a hundred phrases drawn at random (to be judged by hand), and the accuracy on the test
+split of "a photo of a {}." with the class names, with each kind of phrase in their place or beside them, and with a
+bank's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+import yaml
+
+from promptsearch.banks import BASELINE, PromptSet, load_phrases
+from promptsearch.evaluators import open_problem
+from promptsearch.lm import LocalModel, locate
+from promptsearch.search.proposers.phrases import KINDS, PhraseWriter, merged
+
+
+@click.command()
+@click.option("--model", default="zeroshot", show_default=True)
+@click.option("--data", default="cifar100", show_default=True)
+@click.option("--lm", default="smollm2", show_default=True)
+@click.option("--each", default=2, show_default=True, help="Phrases of each kind that a class gets.")
+@click.option("--bank", help="A bank of phrases to compare with.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="phrases.yaml")
+def main(model: str, data: str, lm: str, each: int, bank: str | None, out: Path) -> None:
+    problem = open_problem(model, data)
+    names = list(problem.source.class_names)
+    writer = PhraseWriter(LocalModel(locate(lm)))
+    parts = {kind: writer.write(names, kind, each=each) for kind in KINDS}
+    phrases = merged(list(parts.values()))
+    out.write_text(yaml.safe_dump({"phrases": {n: list(p) for n, p in phrases.items()}}, sort_keys=False), "utf-8")
+    every = [(n, kind, p) for kind, part in parts.items() for n, some in part.items() for p in some]
+    click.echo(f"{len(every)} phrases for {len(names)} classes; a hundred of them, drawn at random:\n")
+    for i in np.random.default_rng(0).permutation(len(every))[:100]:
+        click.echo(f"    {every[i][0]}: {every[i][2]}")
+    task = problem.task(1, 0)
+    evaluator, test = problem.evaluator(task), task.open_test()
+
+    def accuracy(said: list[list[str]]) -> str:
+        return f"{100 * evaluator.score_on([PromptSet([BASELINE], phrases=said)], test)[0].accuracy:.2f} %"
+
+    click.echo(f"\nclass names: {accuracy([[n] for n in names])} of {len(test)} test pictures")
+    for kind, part in parts.items():
+        click.echo(f"{kind} in their place: {accuracy([list(part[n]) or [n] for n in names])}")
+        click.echo(f"{kind} with them: {accuracy([[n, *part[n]] for n in names])}")
+    click.echo(f"all of them with the class names: {accuracy([[n, *phrases.get(n, ())] for n in names])}")
+    if bank is not None:
+        own = load_phrases(bank).of_classes(names)
+        click.echo(f"the phrases of {bank}, class names among them: {accuracy([list(p) for p in own])}")
+
+
+if __name__ == "__main__":
+    main()

