@@ -20,7 +20,6 @@ from typing import Any, NoReturn
 
 import click
 
-from promptsearch import __version__
 from promptsearch.commands.banks import banks
 from promptsearch.commands.beam import beam
 from promptsearch.commands.cache import cache
@@ -47,6 +46,7 @@ from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker
 from promptsearch.errors import InputError, Interrupted, PromptSearchError, PromptSearchWarning
+from promptsearch.version import __version__
 
 #: Commands that must work, whatever a settings file says.
 _WITHOUT_SETTINGS = ("doctor", "completion")

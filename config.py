@@ -116,6 +116,9 @@ SEARCHER_OPTIONS: dict[str, type] = {
     "evolve": EvolveOptions,
 }
 
+#: Trials of a search whose every prompt set is one.
+TRIALS = 200
+
 #: Bank of each built-in searcher, and of all others.
 SEARCHER_BANKS, BANK = {"beam": "templates"}, "grammar"
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+#: Parameters of `PromptSearch` whose options have other names.
+PARAMETERS = {"seed": "random_state", "dataset": "images"}
+
 
 class PromptSearchError(Exception):
     """Base class of all errors; the message is a single line. The command line exits with code 1.
@@ -33,7 +38,19 @@ class Interrupted(PromptSearchError):
 
 
 class InputError(PromptSearchError, ValueError):
-    """An option, a bank or a file that the user gave is wrong. The command line exits with code 2."""
+    """An option, a bank or a file that the user gave is wrong. The command line exits with code 2.
+
+    The library writes options as the command line does; `as_parameters` is the message for Python.
+    """
+
+    def as_parameters(self) -> str:
+        """Return the message with the parameters of `PromptSearch` in the place of options: "--shots" as "shots"."""
+
+        def parameter(match: re.Match[str]) -> str:
+            name = match[1].replace("-", "_")
+            return PARAMETERS.get(name, name)
+
+        return re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)", parameter, str(self))
 
 
 class PromptSearchWarning(UserWarning):

@@ -1,7 +1,7 @@
 """The extension points: banks, data sets, objectives, proposers and searchers that can be named on the command line.
 
-Another package adds one with an entry point of the group `promptsearch.KIND` (docs/plug-ins.md). promptsearch's own are
-listed here in the same form and loaded by the same code.
+Another package adds one with an entry point of the group `promptsearch.KIND` (docs/plug-ins.md). Each
+package of promptsearch registers its own when it is imported: `Registry("objectives", {"xent": XENT})`.
 """
 
 from __future__ import annotations
@@ -24,41 +24,8 @@ KINDS = {
     "searchers": "a class of Searcher, or a function (bank, options) that returns a Searcher",
 }
 
-BUILT_IN: dict[str, dict[str, str]] = {
-    "banks": {
-        "templates": "promptsearch.banks.shipped:templates",
-        "grammar": "promptsearch.banks.shipped:grammar",
-        "openai-cifar": "promptsearch.banks.shipped:openai_cifar",
-        "openai-imagenet": "promptsearch.banks.shipped:openai_imagenet",
-        "simple-imagenet": "promptsearch.banks.shipped:simple_imagenet",
-    },
-    "datasets": {
-        "cifar10": "promptsearch.evaluators.data.dataset_names:CIFAR10",
-        "cifar100": "promptsearch.evaluators.data.dataset_names:CIFAR100",
-    },
-    "objectives": {
-        "accuracy": "promptsearch.search.objective:ACCURACY",
-        "xent": "promptsearch.search.objective:XENT",
-        "xent-fitted": "promptsearch.search.objective:XENT_FITTED",
-        "margin": "promptsearch.search.objective:MARGIN",
-        "balanced": "promptsearch.search.objective:BALANCED",
-        "zpe": "promptsearch.search.objective:ZPE",
-        "mutual-information": "promptsearch.search.objective:MUTUAL_INFORMATION",
-        "agreement": "promptsearch.search.objective:AGREEMENT",
-    },
-    "proposers": {
-        "fill": "promptsearch.search.proposers.fill:FillProposer",
-        "grammar": "promptsearch.search.proposers.grammar:GrammarProposer",
-        "lm": "promptsearch.search.proposers.language:LanguageProposer",
-    },
-    "searchers": {
-        "beam": "promptsearch.search.registry:beam",
-        "random": "promptsearch.search.registry:random",
-        "climb": "promptsearch.search.registry:climb",
-        "tpe": "promptsearch.search.registry:tpe",
-        "evolve": "promptsearch.search.registry:evolve",
-    },
-}
+#: What each package of promptsearch registers of each kind, by name.
+_BUILT_IN: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 
 
 class PluginWarning(PromptSearchWarning):
@@ -72,14 +39,24 @@ class Plugin:
     Attributes:
         kind: A key of `KINDS`.
         name: Its name on the command line.
-        point: The entry point.
+        point: The entry point; None for promptsearch's own.
         package: The package that provides it, with its version.
+        thing: The object, for promptsearch's own.
     """
 
     kind: str
     name: str
-    point: EntryPoint
+    point: EntryPoint | None
     package: str
+    thing: Any = None
+
+    @property
+    def value(self) -> str:
+        """Where the object is, as "module:name"."""
+        if self.point is not None:
+            return self.point.value
+        module = getattr(self.thing, "__module__", type(self.thing).__module__)
+        return f"{module}:{getattr(self.thing, '__qualname__', self.name)}"
 
     def load(self) -> Any:
         """Import and return the object.
@@ -87,6 +64,8 @@ class Plugin:
         Raises:
             PromptSearchError: It cannot be imported.
         """
+        if self.point is None:
+            return self.thing
         try:
             return self.point.load()
         except (Exception, SystemExit) as e:  # a plug-in may raise anything while it is imported
@@ -109,13 +88,13 @@ def found(kind: str) -> tuple[dict[str, Plugin], tuple[str, ...]]:
         the same name.
     """
     group = f"promptsearch.{kind}"
-    every = {n: Plugin(kind, n, EntryPoint(n, v, group), "promptsearch") for n, v in BUILT_IN[kind].items()}
+    every = {name: Plugin(kind, name, None, "promptsearch", thing) for name, thing in _BUILT_IN[kind].items()}
     shadowed = []
     for point in sorted(entry_points(group=group), key=lambda p: (p.dist.name if p.dist else "", p.name)):
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
         if (first := every.get(point.name)) is None:
             every[point.name] = Plugin(kind, point.name, point, package)
-        elif first.point.value != point.value:
+        elif first.value != point.value:
             shadowed.append(
                 f"plug-in {point.name!r} ({kind}) of {package} is ignored, because {first.package} has one of this name"
             )
@@ -125,30 +104,34 @@ def found(kind: str) -> tuple[dict[str, Plugin], tuple[str, ...]]:
 class Registry(Mapping[str, Any]):
     """A mapping from names to the plug-ins of one kind, which are imported on access.
 
-        searchers = Registry("searchers")
-        print(sorted(searchers), searchers["beam"])
+        objectives = Registry("objectives", {"xent": XENT})
+        print(sorted(objectives), objectives["xent"])
 
     Accessing a name raises KeyError if it is unknown and PromptSearchError if it cannot be imported.
 
     Args:
         kind: A key of `KINDS`.
+        built_in: promptsearch's own of this kind, by name.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, built_in: Mapping[str, Any] | None = None) -> None:
         self.kind = kind
+        if built_in:
+            _BUILT_IN[kind].update(built_in)
+            found.cache_clear()
 
     @property
     def built_in(self) -> tuple[str, ...]:
         """The names of promptsearch's own."""
-        return tuple(BUILT_IN[self.kind])
+        return tuple(_BUILT_IN[self.kind])
 
     def __getitem__(self, name: str) -> Any:
-        if name in BUILT_IN[self.kind]:  # saves reading the entry points of all installed packages
-            return Plugin(self.kind, name, _built_in(self.kind, name), "promptsearch").load()
+        if name in _BUILT_IN[self.kind]:  # saves reading the entry points of all installed packages
+            return _BUILT_IN[self.kind][name]
         return found(self.kind)[0][name].load()
 
     def __contains__(self, name: object) -> bool:
-        return name in BUILT_IN[self.kind] or name in found(self.kind)[0]
+        return name in _BUILT_IN[self.kind] or name in found(self.kind)[0]
 
     def __iter__(self) -> Iterator[str]:
         return iter(found(self.kind)[0])
@@ -165,10 +148,6 @@ class Registry(Mapping[str, Any]):
             except PromptSearchError as e:
                 warnings.warn(str(e), PluginWarning, stacklevel=2)
         return things
-
-
-def _built_in(kind: str, name: str) -> EntryPoint:
-    return EntryPoint(name, BUILT_IN[kind][name], f"promptsearch.{kind}")
 
 
 def all_plugins() -> list[tuple[Plugin, str | None]]:

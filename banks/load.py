@@ -9,23 +9,19 @@ from importlib import resources
 from pathlib import Path
 
 from promptsearch.banks.bank import Bank
-from promptsearch.banks.formats import from_tree, from_txt
-from promptsearch.banks.parse import parse_json, parse_yaml
-from promptsearch.banks.phrase_formats import ClassNames, parse_class_names, phrases_from_tree, phrases_from_txt
+from promptsearch.banks.content import decode, parse_bank, parse_phrases
+from promptsearch.banks.phrase_formats import ClassNames, parse_class_names
 from promptsearch.banks.phrases import PhraseBank
+from promptsearch.banks.shipped import SHIPPED
 from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.plugins import Registry
 
-#: Longest line of a text or YAML file, in characters. JSON may be a single long line.
-MAX_LINE = 10_000
 #: Largest file of each format, in bytes; smaller for YAML, because it is parsed slowly.
 MAX_BYTES = {".txt": 16_000_000, ".json": 16_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
 
-_BOM = b"\xef\xbb\xbf"
 
-
-BANKS = Registry("banks")
+BANKS = Registry("banks", SHIPPED)
 
 #: Built-in phrase banks, each named after the data set that it is for.
 PHRASE_BANKS = ("cifar10", "cifar100", "pacs")
@@ -86,7 +82,7 @@ def load_class_names(spec: str | Path) -> ClassNames:
     """
     path, _, status = _find(str(spec), "name a file with one class name per line")
     data, _ = read_bounded(path, status, (".txt", ".tsv"))
-    return parse_class_names(_decoded(data, _shown(path)), _shown(path))
+    return parse_class_names(decode(data, _shown(path)), _shown(path))
 
 
 def read_bounded(path: str, status: os.stat_result, suffixes: Sequence[str] = tuple(MAX_BYTES)) -> tuple[bytes, str]:
@@ -167,69 +163,3 @@ def _unreadable(path: str, error: OSError | ValueError) -> InputError:
 
 def _shown(path: str) -> str:
     return path if path.isprintable() and 0 < len(path) <= 200 else shorten(path, 200)
-
-
-def parse_bank(data: bytes, suffix: str, place: str, name: str, key: str | None = None) -> Bank:
-    """Read a bank from the content of a file.
-
-    Args:
-        data: Content of the file.
-        suffix: Suffix of the file, which decides the format.
-        place: The file's name for messages.
-        name: Name of the bank, if the file does not give one.
-        key: The data set to choose from CLIP_benchmark's lists.
-
-    Raises:
-        InputError: The bank is invalid.
-    """
-    text = _decoded(data, place)
-    if suffix == ".json":
-        return from_tree(parse_json(text, place), place, name, place, key)
-    _short_lines(text, place)
-    if suffix == ".txt":
-        if key is not None:
-            raise InputError(f"{place}: a .txt bank has no parts to pick {shorten(key)} from; leave #{key} out")
-        return from_txt(text, place, name, place)
-    return from_tree(parse_yaml(text, place), place, name, place, key)
-
-
-def parse_phrases(data: bytes, suffix: str, place: str, name: str, key: str | None = None) -> PhraseBank:
-    """Read a phrase bank from the content of a file.
-
-    Args:
-        data: Content of the file.
-        suffix: Suffix of the file, which decides the format.
-        place: The file's name for messages.
-        name: Name of the bank, if the file does not give one.
-        key: The data set to choose, if the file has several.
-
-    Raises:
-        InputError: The bank is invalid.
-    """
-    text = _decoded(data, place)
-    if suffix == ".json":
-        return phrases_from_tree(parse_json(text, place), place, name, key)
-    _short_lines(text, place)
-    if suffix == ".txt":
-        return phrases_from_txt(text, place, name)
-    return phrases_from_tree(parse_yaml(text, place), place, name, key)
-
-
-def _decoded(data: bytes, place: str) -> str:
-    data = data.removeprefix(_BOM)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as e:
-        line = data.count(b"\n", 0, e.start) + 1
-        at = e.start - data.rfind(b"\n", 0, e.start)
-        raise InputError(
-            f"{place}:{line}: not UTF-8: byte 0x{data[e.start]:02x}, number {at} of the line; save the file as UTF-8"
-        ) from e
-
-
-def _short_lines(text: str, place: str) -> None:
-    for number, line_text in enumerate(text.split("\n"), start=1):
-        if len(line_text) > MAX_LINE:
-            raise InputError(
-                f"{place}:{number}: line of {len(line_text)} characters: {shorten(line_text)}; keep it to {MAX_LINE}"
-            )

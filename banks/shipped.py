@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from promptsearch.banks.bank import Bank
-from promptsearch.banks.load import parse_bank
+from promptsearch.banks.content import parse_bank
 from promptsearch.banks.template import Template
 from promptsearch.errors import PromptSearchError
 
@@ -54,3 +54,13 @@ def _open_clip(name: str, constant: str) -> Bank:
         raise PromptSearchError(f"bank {name!r} needs open_clip, which does not import: {e}; reinstall it") from e
     texts = [Template(fill("{}")) for fill in getattr(open_clip, constant)]
     return Bank(name, tuple(dict.fromkeys(texts)), source=f"open_clip.{constant}")
+
+
+#: The built-in banks by name.
+SHIPPED = {
+    "templates": templates,
+    "grammar": grammar,
+    "openai-cifar": openai_cifar,
+    "openai-imagenet": openai_imagenet,
+    "simple-imagenet": simple_imagenet,
+}

@@ -20,7 +20,7 @@ from promptsearch.commands.options import (
     refuse_idle_pictures,
     refuse_unused,
 )
-from promptsearch.config import BankId, RunConfig, SearchConfig
+from promptsearch.config import TRIALS, BankId, RunConfig, SearchConfig
 
 if TYPE_CHECKING:
     from promptsearch.banks import Bank
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     shell_complete=complete.banks,
     help="Bank that all methods use: a file, or a built-in bank.",
 )
-@click.option("--trials", type=click.IntRange(1), default=200, show_default=True, help="Trials of each search.")
+@click.option("--trials", type=click.IntRange(1), default=TRIALS, show_default=True, help="Trials of each search.")
 @click.option("--ensemble", type=int, default=6, show_default=True, help="Largest number of templates in a prompt set.")
 @lm_options
 @click.option(
@@ -112,7 +112,6 @@ def compare(
     coop, coop-csc, coop-text, kgcoop, coop-hull          learnt contexts
     coop-sample, names, pez, vpt, vpt-shallow, vpt-deep   other gradient baselines
     """
-    from promptsearch import __version__
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.search_run import emit
@@ -124,6 +123,7 @@ def compare(
     from promptsearch.runs.compare.comparison import Comparison
     from promptsearch.runs.compare.methods import WRITTEN_FOR, all_methods, choose_methods, searcher_options
     from promptsearch.runs.store.storage import learnt_folder
+    from promptsearch.version import __version__
 
     if figure is not None:
         check_figure(figure)
@@ -227,10 +227,10 @@ def _reading(options: dict[str, Any]) -> dict[str, str | None]:
 
 
 def _record(problem: Problem, bank: Bank, storage: str | None, study: str | None) -> RunRecord:
-    from promptsearch import __version__
     from promptsearch.evaluators.cache.store import digest_of
     from promptsearch.runs import RunRecord
     from promptsearch.runs.store.record import now
+    from promptsearch.version import __version__
 
     spec = problem.encoder.spec
     config = RunConfig(

@@ -124,6 +124,7 @@ def kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offere
 
 
 def _plugins(kind: str, incomplete: str, ours: bool = True) -> Offered:
+    from promptsearch import banks, evaluators, search  # noqa: F401 (they register what is built in)
     from promptsearch.plugins import found
 
     return [

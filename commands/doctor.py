@@ -14,9 +14,9 @@ from pathlib import Path
 
 import click
 
-from promptsearch import __version__
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import storage_option
+from promptsearch.version import __version__
 
 #: Free disk space in bytes below which downloads and caches are likely to fail; RN50 and CIFAR-10 take a third of it.
 SPACE = 2 << 30

@@ -50,5 +50,5 @@ verbose_option = click.option(
     show_default=False,
     expose_value=False,
     callback=show_logs,
-    help="Show log messages on stderr; -vv shows more.",
+    help="Show log messages on stderr (-vv: more), and results in full.",
 )

@@ -16,13 +16,14 @@ def plugins(as_json: bool) -> None:
 
     A plug-in that cannot be loaded is listed with the reason and does not affect the others.
     """
+    from promptsearch import banks, evaluators, search  # noqa: F401 (they register what is built in)
     from promptsearch.plugins import KINDS, all_plugins, found
 
     rows = all_plugins()
     shadowed = [line for kind in KINDS for line in found(kind)[1]]
     if as_json:
         listed = [
-            {"kind": p.kind, "name": p.name, "object": p.point.value, "package": p.package, "error": error}
+            {"kind": p.kind, "name": p.name, "object": p.value, "package": p.package, "error": error}
             for p, error in rows
         ]
         click.echo(json.dumps({"plugins": listed, "left_out": shadowed}, indent=2, ensure_ascii=False))

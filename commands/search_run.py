@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -182,8 +183,12 @@ def emit(document: dict[str, Any], as_json: bool, quiet: bool) -> None:
 
     from promptsearch.reports.comparison_table import print_comparison
     from promptsearch.reports.table import print_result
+    from promptsearch.runs import RunResult
 
     shown = _printable({**document, "notes": []} if quiet else document)
-    comparison = document["command"] == "compare"
-    console = Console(width=None if Console().is_terminal else 200 if comparison else 120)
-    (print_comparison if comparison else print_result)(shown, console)
+    terminal = Console().is_terminal
+    if document["command"] == "compare":
+        print_comparison(shown, Console(width=None if terminal else 200))
+        return
+    verbose = logging.getLogger("promptsearch").isEnabledFor(logging.INFO)
+    print_result(RunResult.from_dict(shown), Console(width=None if terminal else 120), verbose)

@@ -10,14 +10,14 @@ import click
 from promptsearch.commands import complete
 from promptsearch.commands.fluency_options import fluency_options
 from promptsearch.commands.objective_options import objective_options
-from promptsearch.config import BANK, TrialOptions
+from promptsearch.config import BANK, TRIALS, TrialOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 trials_option = click.option(
     "--trials",
     type=click.IntRange(1),
-    default=200,
+    default=TRIALS,
     show_default=True,
     help="Total number of trials, including recorded ones.",
 )

@@ -5,9 +5,9 @@ from promptsearch.evaluators.encoding.encoder import Encoder, Progress, TooLongE
 from promptsearch.evaluators.encoding.model_spec import ModelSpec, resolve_model
 from promptsearch.evaluators.evaluator import Evaluator
 from promptsearch.evaluators.problem import Problem, open_configured, open_pictures, open_problem
-from promptsearch.evaluators.score import Score
 from promptsearch.evaluators.stats.intervals import Interval, mid_p, paired_difference, wilson
 from promptsearch.evaluators.task import Split, Task
+from promptsearch.score import Score
 
 __all__ = [
     "Cache",

@@ -13,11 +13,11 @@ from promptsearch.banks.phrases import fill
 from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.encoding.encoder import TooLongError
-from promptsearch.evaluators.score import Score
 from promptsearch.evaluators.scoring.metrics import NEED_LABELS
 from promptsearch.evaluators.scoring.phrase_table import PhraseTable, fit_scale
 from promptsearch.evaluators.scoring.template_table import TemplateTable
 from promptsearch.evaluators.task import Split, Task
+from promptsearch.score import Score
 
 #: Returns unit vectors (n, D) of n texts.
 TextVectors = Callable[[Sequence[str]], np.ndarray]

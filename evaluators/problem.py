@@ -12,12 +12,13 @@ from promptsearch.banks import load_class_names
 from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import Cache, default_cache, digest_of
+from promptsearch.evaluators.data.array_features import ArrayFeatures
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
 from promptsearch.evaluators.data.hub import find_cached, hub_reachable
 from promptsearch.evaluators.data.picture_features import LiveFeatures, PackFeatures, has_pack, packs_of
-from promptsearch.evaluators.encoding.device import checked
+from promptsearch.evaluators.encoding.device_check import checked
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress
 from promptsearch.evaluators.encoding.model_spec import (
     EMBEDDED,
@@ -43,7 +44,7 @@ class Problem:
     """
 
     encoder: Encoder
-    source: PackFeatures | LiveFeatures
+    source: PackFeatures | LiveFeatures | ArrayFeatures
     cache: Cache
     notes: list[str] = field(default_factory=list)
     memory: int | None = None
@@ -51,6 +52,8 @@ class Problem:
 
     def task(self, shots: int, seed: int, unlabelled: int | None = None) -> Task:
         """Draw a few-shot problem; with no shots, one of so many unlabelled pictures."""
+        if isinstance(self.source, ArrayFeatures) and self.source.whole:
+            return Task.whole(self.source, shots, seed)
         return Task.build(self.source, shots, seed, unlabelled)
 
     def call_classes(self, names: str | Sequence[str]) -> None:

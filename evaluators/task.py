@@ -50,6 +50,10 @@ class FeatureSource(Protocol):
         """Return the unit vectors (n, D) of pictures by their positions in the result of `labels`."""
 
 
+def _no_test() -> Split:
+    raise PromptSearchError("these pictures have no test split")
+
+
 @dataclass
 class Task:
     """One few-shot problem.  `open_test()` is the only way to the test split, and it is remembered."""
@@ -105,6 +109,19 @@ class Task:
             return Split(source.features("test", np.arange(len(labels))), labels, indices)
 
         return cls(source.name, source.class_names, 0, 0, nothing, nothing, test)
+
+    @classmethod
+    def whole(cls, source: FeatureSource, shots: int, seed: int) -> Task:
+        """Take all training pictures as the support set, and none for validation.
+
+        Args:
+            source: Where the pictures come from.
+            shots: Pictures per class that there are; 0 if they have no labels.
+            seed: Of the search.
+        """
+        labels, indices = source.labels("train")
+        both = Split(source.features("train", indices), labels, indices)
+        return cls(source.name, source.class_names, shots, seed, both, both.part(np.arange(0)), _no_test)
 
     @property
     def labelled(self) -> bool:

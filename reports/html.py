@@ -10,13 +10,14 @@ from datetime import datetime, timezone
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from promptsearch import __version__
 from promptsearch.banks import printable
 from promptsearch.evaluators.cache.store import digest_of
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
 from promptsearch.reports.table import by_weight, p_value, phrase_lines, verdicts
 from promptsearch.reports.view import Opened, RunView, figure
+from promptsearch.runs import RunResult
+from promptsearch.version import __version__
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -42,6 +43,9 @@ def all_plots(opened: Opened) -> tuple[list[Plot], dict[str, list[Plot]]]:
     Returns:
         The plots of all runs together, and the plots of each run and each comparison by its name.
     """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # plots make studies of their own
     by_run = {v.name: of_run(v) for v in opened.views}
     return overview(opened.views), by_run | {c["name"]: of_comparison(c) for c in opened.comparisons}
 
@@ -131,7 +135,7 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
         "more": len(templates) - len(shown),
         "phrases": [printable(line) for line in said],
         "tiles": _tiles(view, winner),
-        "verdicts": verdicts(result) if result is not None else [],
+        "verdicts": verdicts(RunResult.from_dict(result)) if result is not None else [],
         "rows": _rows(view) if result is not None else [],
         "plots": [_plot(p, slug) for p in plots],
         "gained": view.details["flips"]["gained"]["count"] if view.details else 0,
@@ -184,7 +188,7 @@ def _heading(template: str, weight: float | None) -> dict[str, Any]:
 def _tiles(view: RunView, winner: dict[str, Any]) -> list[tuple[str, str, str]]:
     support, result = winner["support"], view.result
     tiles = []
-    if result is not None:
+    if result is not None and "paired" in result:
         test, paired = winner["test"], result["paired"]
         interval = f"95 % interval {100 * test['low']:.1f} to {100 * test['high']:.1f}"
         points = f"points, {100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}"
@@ -215,10 +219,12 @@ def _glance(view: RunView, winner: dict[str, Any]) -> dict[str, Any]:
     row |= {"against": "", "sets": f"{len(view.points):,}", "support": _number(winner["support"], "accuracy", 100, 1)}
     if view.result is None:
         return {**row, "test": "not finished"}
+    sets = "" if "steps" in view.result else f"{view.result['evaluations']:,}"
+    if "test" not in winner:
+        return {**row, "sets": sets, "test": "no test split"}
     test = winner["test"]
     row |= {"test": f"{100 * test['accuracy']:.2f}", "interval": f"{100 * test['low']:.1f}–{100 * test['high']:.1f}"}
     against = f"{100 * view.result['paired']['difference']:+.2f}"
-    sets = "" if "steps" in view.result else f"{view.result['evaluations']:,}"
     return {**row, "sets": sets, "against": against}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptsearch.reports.plot import COLOURS, SCATTERED, Plot, labels, styles, text
 from promptsearch.reports.view import RunView
+from promptsearch.runs import MemoryRecord
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -111,6 +112,8 @@ def parameters(view: RunView) -> list[Plot]:
     """
     import optuna
 
+    if isinstance(view.record, MemoryRecord):  # without an Optuna study
+        return []
     completed = [t for t in view.record.study.get_trials(deepcopy=False) if t.params and t.values]
     if len(completed) < 10 or len({t.values[0] for t in completed}) < 2:
         return []

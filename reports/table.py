@@ -1,8 +1,8 @@
-"""Prints the result of a run in the terminal."""
+"""Prints the result of a run in the terminal: one sentence, a table, and what a reader must know."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -10,153 +10,88 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from promptsearch.evaluators import Interval
+from promptsearch.evaluators.stats.paired import Paired
+from promptsearch.runs import Row, RunResult
+from promptsearch.runs.result import Transfer
 from promptsearch.search.proposal_search import tokens_a_second
 
-#: Largest number of templates shown of one set; a larger set is cut to two and "and n more".
-SHOWN = 12
-#: Largest number of classes whose phrases are shown.
+#: A baseline of more templates is described by their number.
+LISTED = 12
+#: Largest number of classes whose phrases are shown without `-v`.
 CLASSES = 20
 
 
-def print_result(result: dict[str, Any], console: Console) -> None:
-    """Print the winner, the runners-up, the baselines, the paired difference and where the run is saved.
+def print_result(result: RunResult, console: Console, verbose: bool = False) -> None:
+    """Print what won and how sure that is, then the winner and the baselines as a table.
 
     Args:
-        result: What `build_result` returned.
+        result: The result of a run.
         console: Where to print.
+        verbose: Whether to print the runners-up, how the winner was chosen and where the run is saved, too.
     """
-    for note in result.get("notes", []):
-        console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
-    shots = result["shots"]
-    per_class = f"{shots} shot{'s' if shots != 1 else ''} per class" if shots else "no labels"
-    console.print(
-        f"{result['model']} on {result['dataset']}, {per_class}, "
-        f"seed {result['seed']}: {effort(result)} in {result['seconds']:.1f} s",
-        highlight=False,
-        markup=False,
-    )
-    console.print(_table(result))
-    if "phrases" in result["winner"]:
-        said = phrase_lines(result["winner"], result["classes"])
-        console.print("What the winner says of the classes:", highlight=False)
-        for line in said[:CLASSES]:
-            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-        if len(said) > CLASSES:
-            console.print(f"  … and {len(said) - CLASSES} more classes (--json has all)\n", highlight=False)
-    for line in verdicts(result):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if front := result.get("front"):
-        console.print("\nBeaten by none in the objective, fluency and brevity together:", highlight=False)
-        console.print(_front(result, front))
-    for line in _decoded(result):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if proposals := result.get("proposals"):
-        console.print(_proposals(proposals), highlight=False, markup=False, soft_wrap=True)
-    run = result["run"]
-    console.print(f"Run {run['study']} kept in {run['storage']}", highlight=False, markup=False, soft_wrap=True)
+    lines: list[str | Table] = [headline(result), "", _table(result, verbose), *_phrases(result, verbose)]
+    if result.estimate is not None:
+        lines.append(_estimate(result))
+    lines += _refused(result)
+    if verbose:
+        lines += [*_choice(result), *_opened(result)]
+    elif result.test_choices > 1:
+        lines += _opened(result)
+    lines += [_transfer(t) for t in result.transfers]
+    if result.front is not None:
+        lines += ["", "No other prompt set is better in the objective, in fluency and in brevity together:"]
+        lines.append(_front(result, result.front))
+    lines += _decoded(result)
+    if result.proposals is not None:
+        lines.append(_proposals(result.proposals))
+    lines += result.notes
+    lines.append(_setting(result))
+    if verbose and result.storage:
+        lines.append(f"Saved in {result.storage}")
+    for line in lines:
+        if isinstance(line, Table):
+            console.print(line)
+        else:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def effort(result: dict[str, Any]) -> str:
-    """Return how much was computed, e.g. "10901 prompt sets scored" or "2,000 training steps"."""
-    if "steps" in result:
-        return f"{result['steps']:,} training steps"
-    return f"{result['evaluations']} prompt sets scored"
-
-
-def _table(result: dict[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    table.add_column("prompts", ratio=1)
-    for heading in _headings(result):
-        table.add_column(heading, justify="right")
-    table.add_column("test accuracy\n(95 % interval)", justify="right")
-    table.add_row("winner", _prompts(result["winner"]), *_figures(result, result["winner"]), style="bold")
-    for i, row in enumerate(result["runners_up"]):
-        table.add_row("runner-up" if i == 0 else "", _prompts(row), *_figures(result, row), end_section=False)
-    table.add_section()
-    for row in result["baselines"]:
-        table.add_row(row["name"], _prompts(row), *_figures(result, row))
-    return table
-
-
-def _front(result: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
-    """Build the table of the Pareto front, best by the objective first."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("prompts", ratio=1)
-    for heading in (*_headings(result), "words"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(_prompts(row), *_figures(result, row)[:-1], str(row["words"]))
-    return table
-
-
-def verdicts(result: dict[str, Any]) -> list[str]:
-    """Return the sentences below the table: how the winner was chosen, its estimated accuracy, the test result.
+def headline(result: RunResult) -> str:
+    """Return one sentence that says what won, by how much, and how sure that is.
 
     Args:
-        result: What `build_result` returned.
+        result: The result of a run.
     """
-    lines = []
-    selection = result.get("selection") or {"method": "none"}
-    method = selection["method"]
-    if method != "none":
-        of = f"{selection['tried']} {'repeated searches' if method in ('bagged', 'cv', 'bootstrap') else 'sets'}"
-        if selection.get("scored"):
-            of += f" ({selection['scored']} of them single templates that were scored for the choice)"
-        line = f"The winner was chosen by {method} from {of}; the search's own best set is the first runner-up."
-        if method == "weighted":
-            line = f"The winner is the best of {of}, with weights learnt on the few shots."
-        if kept := selection.get("kept"):
-            stable = sum(k == result["estimate"]["folds"] for k in kept)
-            every = "resampling" if result["estimate"].get("way") == "out-of-bag" else "fold"
-            line += f" {stable} of its {len(kept)} templates were chosen again in every {every}."
-        lines.append(line)
-    if "refused" in selection:
-        gain = result["estimate"]["gain"]["xent"]
-        lines.append(
-            "The hand-written prompt was kept: what was chosen first did worse on pictures that it was not chosen by "
-            f"(cross-entropy {-gain:+.3f} nats a picture)."
-        )
-    if estimate := result.get("estimate"):
-        how = "search and choice" if estimate["search_repeated"] else "the choice only, which flatters it,"
-        how += f" repeated in {estimate['folds']} folds"
-        if estimate.get("way") == "out-of-bag":
-            how = f"every picture judged by those of the {estimate['folds']} repeated searches that had not seen it"
-        lines.append(
-            f"Estimate before the test ({how}): "
-            f"{100 * estimate['accuracy']:.1f} %, "
-            f"95 % interval {100 * estimate['low']:.1f} to {100 * estimate['high']:.1f}; "
-            f"naive, on the pictures it was chosen by: {100 * estimate['naive']:.1f} %."
-        )
-    paired = result["paired"]
-    opened = result.get("test_opened") or {"opened": 1, "choices": 1}
-    times = "opened once" if opened["opened"] == 1 else f"opened {opened['opened']} times"
-    if opened["choices"] > 1:
-        times += f" for {opened['choices']} choices: no clean test any more"
-    lines.append(f"Test split ({result['test_pictures']} pictures, {times}). Winner against {_paired(paired)}.")
-    lines += [_transfer(t) for t in result.get("transfers", [])]
-    return lines
-
-
-def _transfer(transfer: dict[str, Any]) -> str:
-    """Return the line about the winner and the baselines on another data set."""
-    accuracies = [("winner", transfer["winner"]), *((row["name"], row) for row in transfer["baselines"])]
-    shown = ", ".join(f"{name} {100 * row['test']['accuracy']:.2f}" for name, row in accuracies)
-    many = f", opened for {transfer['choices']} choices" if transfer["choices"] > 1 else ""
+    what, test = _what(result), result.winner.test
+    if test is None or result.paired is None:
+        found = f"The winner is {what}"
+        if result.estimate is None:
+            return f"{found}; there was no test split to measure it on."
+        e = result.estimate.accuracy
+        return f"{found}, expected to classify {100 * e.value:.1f} % of new pictures correctly ({_interval(e, 1)})."
+    points = 100 * result.paired.difference.value
     return (
-        f"Transferred to {transfer['dataset']} ({transfer['test_pictures']} test pictures{many}): {shown}. "
-        f"Winner against {_paired(transfer['paired'])}."
+        f"The winner, {what}, classifies {100 * test.value:.2f} % of {result.test_pictures:,} test pictures correctly "
+        f"({_interval(test, 1)}), {abs(points):.2f} points {'fewer' if points < 0 else 'more'} than the "
+        f"{result.baselines[0].name} prompt ({_against(result.paired)}): {result.paired.verdict}."
     )
 
 
-def _paired(paired: dict[str, Any]) -> str:
-    text = (
-        f"{paired['baseline']}, same pictures: {100 * paired['difference']:+.2f} points, 95 % interval "
-        f"{100 * paired['low']:+.2f} to {100 * paired['high']:+.2f}"
-    )
-    if "mcnemar" not in paired:
-        return text
-    return f"{text}, McNemar {p_value(paired['mcnemar'])}: {paired['verdict']}"
+def verdicts(result: RunResult) -> list[str]:
+    """Return sentences on the winner's expected accuracy, how it was chosen, and the test split.
+
+    Args:
+        result: The result of a run.
+    """
+    estimate = [] if result.estimate is None else [_estimate(result)]
+    return [*estimate, *_refused(result), *_choice(result), *_opened(result), *map(_transfer, result.transfers)]
+
+
+def effort(result: RunResult) -> str:
+    """Return how much was computed, e.g. "10,901 prompt sets scored" or "2,000 training steps"."""
+    if result.steps is not None:
+        return f"{result.steps:,} training steps"
+    return f"{result.evaluations:,} prompt sets scored"
 
 
 def p_value(p: float) -> str:
@@ -164,53 +99,7 @@ def p_value(p: float) -> str:
     return f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
 
 
-def _decoded(result: dict[str, Any]) -> list[str]:
-    """Return lines for each text that learnt vectors were decoded to, with the accuracy lost by decoding."""
-    winner, lines = result["winner"], []
-    if "fluency" in winner:
-        lines.append(f"{winner['name']}: the words shown have a fluency of {winner['fluency']:.2f} nats a token")
-    for row in result.get("decoded", []):
-        lost = 100 * (row["test"]["accuracy"] - winner["test"]["accuracy"])
-        rated = f", fluency {row['fluency']:.2f} nats a token" if "fluency" in row else ""
-        accuracy = f"{100 * row['test']['accuracy']:.2f} % of the test pictures"
-        lines.append(f"{row['name']}: {accuracy} ({lost:+.2f} points){rated}")
-        lines += [f"  {text}" for text in _weighted(row)[:SHOWN]]
-        if "class_names" in row:
-            lines.append(f"  names: {', '.join(row['class_names'][:20])}")
-    return lines
-
-
-def _proposals(proposals: dict[str, Any]) -> str:
-    """Return how many prompts were proposed, how many were rejected and why, and the language model's usage."""
-    rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
-    text = f"{proposals['proposed']} prompts proposed, {proposals['accepted']} accepted, rejected: {rejected}"
-    usage = proposals.get("usage") or {}
-    if usage.get("calls"):
-        tokens = f"{usage.get('tokens read', 0)} tokens read, {usage.get('tokens written', 0)} written"
-        text += f"; {usage['calls']} calls of the language model, {tokens}"
-        if speed := tokens_a_second(usage):
-            text += f", {speed:.0f} tokens a second"
-    return text
-
-
-def _weighted(row: dict[str, Any]) -> list[str]:
-    """Return the templates of a set as text; those of a weighted set with their shares, the heaviest first."""
-    return [t if share is None else f"{share:.2f} × {t}" for t, share in by_weight(row)]
-
-
-def _prompts(row: dict[str, Any]) -> str:
-    templates = _weighted(row)
-    lines = [escape(t) for t in templates[:SHOWN]]
-    if len(templates) > SHOWN:
-        lines = lines[:2] + [f"… and {len(templates) - 2} more"]
-    if names := row.get("class_names"):
-        lines.append(f"[dim]classes: {escape(', '.join(names))}[/dim]")
-    elif phrases := row.get("phrases"):
-        lines.append(f"[dim]with {sum(map(len, phrases))} phrases for {len(phrases)} classes[/dim]")
-    return "\n".join(lines)
-
-
-def phrase_lines(row: dict[str, Any], classes: Sequence[str]) -> list[str]:
+def phrase_lines(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     """Return a line for each class whose phrases are not just its own name, e.g. "cat: 0.60 × kitten, 0.40 × cat".
 
     Args:
@@ -227,7 +116,7 @@ def phrase_lines(row: dict[str, Any], classes: Sequence[str]) -> list[str]:
     return lines
 
 
-def by_weight(row: dict[str, Any]) -> list[tuple[str, float | None]]:
+def by_weight(row: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     """Return the templates of a set with their shares of the weight.
 
     Args:
@@ -243,26 +132,210 @@ def by_weight(row: dict[str, Any]) -> list[tuple[str, float | None]]:
     return sorted(zip(templates, shares, strict=True), key=lambda r: -r[1])
 
 
-def _headings(result: dict[str, Any]) -> list[str]:
+def _what(result: RunResult) -> str:
+    if result.winner.readable is False:
+        return "a set of learnt vectors"
+    n = len(result.winner.templates)
+    return f"“{result.winner.templates[0]}”" if n == 1 else f"an ensemble of {n} templates"
+
+
+def _interval(interval: Interval, digits: int, sign: str = "") -> str:
+    low, high = (f"{100 * x:{sign}.{digits}f}" for x in (interval.low, interval.high))
+    return f"95 % interval {low} to {high}"
+
+
+def _against(paired: Paired) -> str:
+    tested = "" if paired.mcnemar is None else f", McNemar {p_value(paired.mcnemar)}"
+    return f"same pictures, {_interval(paired.difference, 2, '+')}{tested}"
+
+
+def _setting(result: RunResult) -> str:
+    """Return what was run, in one line: model, data, draw, effort, and the name to find it by."""
+    shots = result.shots
+    per_class = f"{shots} shot{'s' if shots != 1 else ''} per class" if shots else "no labels"
+    run = f"{result.model} on {result.dataset}, {per_class}, seed {result.seed}"
+    return f"{run}: {effort(result)} in {result.seconds:.1f} s. Run {result.study} (-v shows more)."
+
+
+def _table(result: RunResult, verbose: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("prompts", ratio=1, overflow="fold")
+    for heading in _headings(result):
+        table.add_column(heading, justify="right")
+    if result.paired is not None:
+        table.add_column("test accuracy\n(95 % interval)", justify="right")
+    table.add_row("winner", _prompts(result.winner), *_figures(result, result.winner), style="bold")
+    for i, row in enumerate(result.runners_up if verbose else ()):
+        table.add_row("runner-up" if i == 0 else "", _prompts(row), *_figures(result, row))
+    table.add_section()
+    for row in result.baselines:
+        many = len(row.templates) > LISTED
+        prompts = f"{len(row.templates)} templates, averaged" if many else _prompts(row)
+        table.add_row(row.name, prompts, *_figures(result, row))
+    return table
+
+
+def _phrases(result: RunResult, verbose: bool) -> list[str]:
+    """Return what the winner says of each class, where it has phrases of its own."""
+    if result.winner.phrases is None:
+        return []
+    said = phrase_lines(result.winner.to_dict(), result.classes)
+    shown = said if verbose else said[:CLASSES]
+    more = [f"  … and {len(said) - len(shown)} more classes (-v has all)"] if len(said) > len(shown) else []
+    return ["What the winner says of the classes:", *(f"  {line}" for line in shown), *more, ""]
+
+
+def _front(result: RunResult, rows: Iterable[Row]) -> Table:
+    """Build the table of the Pareto front, best by the objective first."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("prompts", ratio=1, overflow="fold")
+    for heading in (*_headings(result), "words"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(_prompts(row), *_support(result, row), str(row.words))
+    return table
+
+
+def _choice(result: RunResult) -> list[str]:
+    """Return how the winner was chosen, and how many of its templates every fold chose again."""
+    chosen, estimate = result.selection, result.estimate
+    if chosen is None or chosen.method == "none":
+        return []
+    of = f"{chosen.tried} {'repeated searches' if chosen.method in ('bagged', 'cv', 'bootstrap') else 'sets'}"
+    if chosen.scored:
+        of += f" ({chosen.scored} of them single templates that were scored for the choice)"
+    line = f"The winner was chosen by {chosen.method} from {of}; the search's own best set is the first runner-up."
+    if chosen.method == "weighted":
+        line = f"The winner is the best of {of}, with weights learnt on the few shots."
+    if chosen.kept and estimate is not None:
+        stable = sum(k == estimate.folds for k in chosen.kept)
+        every = "resampling" if estimate.way == "out-of-bag" else "fold"
+        line += f" {stable} of its {len(chosen.kept)} templates were chosen again in every {every}."
+    return [line]
+
+
+def _refused(result: RunResult) -> list[str]:
+    """Return why the hand-written prompt was kept, if it was."""
+    if result.selection is None or result.selection.refused is None:
+        return []
+    gain = None if result.estimate is None else result.estimate.gain
+    worse = "" if gain is None else f" (cross-entropy {-gain[0]:+.3f} nats a picture)"
+    return [
+        "The hand-written prompt was kept: what was chosen first did worse on pictures that it was not chosen by"
+        f"{worse}."
+    ]
+
+
+def _estimate(result: RunResult) -> str:
+    """Return the accuracy that was expected before the test split was opened."""
+    estimate = result.estimate
+    assert estimate is not None  # whoever asks has looked
+    how = "search and choice" if estimate.repeated else "the choice only, which flatters it,"
+    how += f" repeated in {estimate.folds} folds"
+    if estimate.way == "out-of-bag":
+        how = f"every picture judged by those of the {estimate.folds} repeated searches that had not seen it"
+    return (
+        f"Estimate before the test ({how}): {100 * estimate.accuracy.value:.1f} %, "
+        f"{_interval(estimate.accuracy, 1)}; on the pictures it was chosen by: {100 * estimate.naive:.1f} %."
+    )
+
+
+def _opened(result: RunResult) -> list[str]:
+    """Return the comparison on the test split, and how often that was opened."""
+    if result.paired is None:
+        return []
+    times = "opened once" if result.test_opened == 1 else f"opened {result.test_opened} times"
+    if result.test_choices > 1:
+        times += f" for {result.test_choices} choices: no clean test any more"
+    difference = f"{100 * result.paired.difference.value:+.2f} points"
+    against = f"{result.baselines[0].name}: {difference} ({_against(result.paired)}): {result.paired.verdict}"
+    return [f"Test split ({result.test_pictures} pictures, {times}). Winner against {against}."]
+
+
+def _transfer(transfer: Transfer) -> str:
+    """Return the line about the winner and the baselines on another data set."""
+    rows = [("winner", transfer.winner), *((row.name, row) for row in transfer.baselines)]
+    shown = ", ".join(f"{name} {100 * row.test.value:.2f}" for name, row in rows if row.test is not None)
+    many = f", opened for {transfer.choices} choices" if transfer.choices > 1 else ""
+    against = f"{100 * transfer.paired.difference.value:+.2f} points ({_against(transfer.paired)})"
+    return (
+        f"Transferred to {transfer.dataset} ({transfer.test_pictures} test pictures{many}): {shown}. "
+        f"Winner against {transfer.baselines[0].name}: {against}: {transfer.paired.verdict}."
+    )
+
+
+def _decoded(result: RunResult) -> list[str]:
+    """Return lines for each text that learnt vectors were decoded to, with the accuracy lost by decoding."""
+    winner, lines = result.winner, []
+    if winner.fluency is not None:
+        lines.append(f"{winner.name}: the words shown have a fluency of {winner.fluency:.2f} nats a token")
+    for row in result.decoded or ():
+        rated = "" if row.fluency is None else f", fluency {row.fluency:.2f} nats a token"
+        if row.test is not None and winner.test is not None:
+            lost = 100 * (row.test.value - winner.test.value)
+            rated = f": {100 * row.test.value:.2f} % of the test pictures ({lost:+.2f} points){rated}"
+        lines.append(f"{row.name}{rated}")
+        lines += [f"  {text}" for text in _weighted(row)]
+        if row.class_names is not None:
+            lines.append(f"  names: {', '.join(row.class_names)}")
+    return lines
+
+
+def _proposals(proposals: Mapping[str, Any]) -> str:
+    """Return how many prompts were proposed, how many were rejected and why, and the language model's usage."""
+    rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
+    accepted = f"{proposals['accepted']} accepted, " if "accepted" in proposals else ""  # not in older documents
+    text = f"{proposals['proposed']} prompts proposed, {accepted}rejected: {rejected}"
+    usage = proposals.get("usage") or {}
+    if usage.get("calls"):
+        tokens = f"{usage.get('tokens read', 0)} tokens read, {usage.get('tokens written', 0)} written"
+        text += f"; {usage['calls']} calls of the language model, {tokens}"
+        if speed := tokens_a_second(usage):
+            text += f", {speed:.0f} tokens a second"
+    return text
+
+
+def _weighted(row: Row) -> list[str]:
+    """Return the templates of a set as text; those of a weighted set with their shares, the heaviest first."""
+    return [t if share is None else f"{share:.2f} × {t}" for t, share in by_weight(row.to_dict())]
+
+
+def _prompts(row: Row) -> str:
+    lines = [escape(t) for t in _weighted(row)]
+    if row.class_names is not None:
+        lines.append(f"[dim]classes: {escape(', '.join(row.class_names))}[/dim]")
+    elif row.phrases is not None:
+        lines.append(f"[dim]with {sum(map(len, row.phrases))} phrases for {len(row.phrases)} classes[/dim]")
+    return "\n".join(lines)
+
+
+def _headings(result: RunResult) -> list[str]:
     """Return the headings of the support set's columns."""
-    headings = ["few-shot\naccuracy", "cross-\nentropy"] if result["shots"] else []
+    headings = ["few-shot\naccuracy", "cross-\nentropy"] if result.shots else []
     if _extra(result):
-        headings.append(str(result["objective"]).replace("-", "-\n", 1))
-    return [*headings, "fluency\n(nats/token)"] if "fluency" in result["winner"]["support"] else headings
+        headings.append(str(result.objective).replace("-", "-\n", 1))
+    return [*headings, "fluency\n(nats/token)"] if "fluency" in result.winner.support else headings
 
 
-def _extra(result: dict[str, Any]) -> str | None:
+def _extra(result: RunResult) -> str | None:
     """Return the score's field for the objective, or None if it is accuracy or cross-entropy."""
-    field = str(result.get("objective")).replace("-", "_")
-    return field if field in result["winner"]["support"] and field not in ("accuracy", "xent") else None
+    field = str(result.objective).replace("-", "_")
+    return field if field in result.winner.support and field not in ("accuracy", "xent") else None
 
 
-def _figures(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    support, test = row["support"], row.get("test")
-    shown = [f"{100 * support['accuracy']:.1f}", f"{support['xent']:.4f}"] if result["shots"] else []
+def _support(result: RunResult, row: Row) -> list[str]:
+    shown = [f"{100 * row.support['accuracy']:.1f}", f"{row.support['xent']:.4f}"] if result.shots else []
     if extra := _extra(result):
-        shown.append(f"{support[extra]:.4f}")
-    if "fluency" in result["winner"]["support"]:
-        shown.append(f"{support['fluency']:.2f}" if "fluency" in support else "")
-    shown.append(f"{100 * test['accuracy']:.2f} ({100 * test['low']:.1f}–{100 * test['high']:.1f})" if test else "")
+        shown.append(f"{row.support[extra]:.4f}")
+    if "fluency" in result.winner.support:
+        shown.append(f"{row.support['fluency']:.2f}" if "fluency" in row.support else "")
     return shown
+
+
+def _figures(result: RunResult, row: Row) -> list[str]:
+    shown = _support(result, row)
+    if result.paired is None:
+        return shown
+    test = row.test
+    return [*shown, "" if test is None else f"{100 * test.value:.2f} ({100 * test.low:.1f}–{100 * test.high:.1f})"]

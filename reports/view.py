@@ -12,8 +12,8 @@ from typing import Any
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Score
-from promptsearch.reports.table import p_value
-from promptsearch.runs import RunRecord
+from promptsearch.reports.table import headline
+from promptsearch.runs import Record, RunRecord, RunResult
 from promptsearch.search.objective import of_options
 
 
@@ -54,7 +54,7 @@ class RunView:
         record: The saved run.
     """
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: Record) -> None:
         self.record = record
         self.name = record.name
         self.config, self.about = record.config, record.about
@@ -156,19 +156,7 @@ class RunView:
                 f"The run is not finished. The best of {len(self.points)} recorded sets so far is {what}: {found}. "
                 "The test split was not opened."
             )
-        test, paired = winner["test"], self.result["paired"]
-        low, high = paired["low"], paired["high"]
-        p = paired.get("mcnemar")
-        sure = p < 0.05 if p is not None else low > 0 or high < 0
-        tested = "" if p is None else f", McNemar {p_value(p)}"
-        pictures = f"{self.result['test_pictures']:,} test pictures"
-        return (
-            f"The winner is {what}. It classifies {100 * test['accuracy']:.2f} % of {pictures} correctly "
-            f"(95 % interval {100 * test['low']:.1f} to {100 * test['high']:.1f}), "
-            f"{100 * abs(paired['difference']):.2f} points {'more' if paired['difference'] >= 0 else 'fewer'} than the "
-            f"{paired['baseline']} prompt on the same pictures (95 % interval {100 * low:+.2f} to {100 * high:+.2f}"
-            f"{tested}); the difference is {'significant' if sure else 'not significant'}."
-        )
+        return headline(RunResult.from_dict(self.result))
 
 
 @dataclass(frozen=True)
@@ -232,7 +220,7 @@ def by_shots(views: list[RunView]) -> dict[str, list[tuple[int, float, float, in
     """
     found: dict[str, dict[int, list[float]]] = {}
     for v in views:
-        if v.result is None:
+        if v.result is None or "paired" not in v.result:
             continue
         shots = v.config.search.shots
         found.setdefault(v.searcher, {}).setdefault(shots, []).append(v.result["winner"]["test"]["accuracy"])

@@ -7,9 +7,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from promptsearch import __version__
-from promptsearch.banks import PHRASE_BANKS, Bank, PhraseBank, PromptSet, load_phrases
-from promptsearch.config import BankId, MachineConfig, ProblemConfig, RunConfig, SearchConfig
+from promptsearch.banks import BASELINE, PHRASE_BANKS, Bank, PhraseBank, PromptSet, load_phrases
+from promptsearch.config import (
+    SEARCHER_OPTIONS,
+    BankId,
+    MachineConfig,
+    ProblemConfig,
+    RunConfig,
+    SearchConfig,
+    TrialOptions,
+)
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Problem, Progress, Score, no_progress, open_configured
 from promptsearch.evaluators.cache.store import digest_of
@@ -17,7 +24,9 @@ from promptsearch.runs.selection.select import choose_selection
 from promptsearch.runs.store.memory_record import MemoryRecord, Record
 from promptsearch.runs.store.record import RunRecord, now
 from promptsearch.runs.store.restore import bank_to_dict
-from promptsearch.search import build_searcher, choose_objective, of_options
+from promptsearch.search import SEARCHERS, TrialSearcher, build_searcher, choose_objective, of_options
+from promptsearch.search.registry import own_options
+from promptsearch.version import __version__
 
 #: Best prompt sets of a run that a fork of it begins with.
 FORKED = 10
@@ -76,6 +85,25 @@ def check_search(config: SearchConfig, bank: Bank) -> SearchConfig:
     config = resolved(config)
     build_searcher(config.searcher, bank, config.builder_options())
     return config
+
+
+def default_options(searcher: str) -> dict[str, Any]:
+    """The options of a searcher with their defaults.
+
+    Raises:
+        InputError: no searcher of this name.
+    """
+    if searcher not in SEARCHERS:
+        raise InputError(f"--searcher {searcher}: not known; choose from {', '.join(SEARCHERS)}")
+    if searcher in SEARCHER_OPTIONS:
+        return asdict(SEARCHER_OPTIONS[searcher]())
+    return {**asdict(TrialOptions()), **own_options(searcher)}
+
+
+def default_start(search: SearchConfig, bank: Bank) -> list[PromptSet]:
+    """The prompt sets that a search begins with: by trials the hand-written prompt, by rounds none."""
+    searcher = build_searcher(search.searcher, bank, search.builder_options())
+    return [PromptSet.of(BASELINE)] if isinstance(searcher, TrialSearcher) else []
 
 
 def identify(problem: Problem, search: SearchConfig, bank: BankId | Bank | None = None) -> RunConfig:
@@ -205,6 +233,8 @@ def reopen(
     Raises:
         InputError: the model or the pictures found here are not those of the run.
     """
+    if "opened" not in record.about:
+        raise InputError(f"run {record.name!r} was made in Python on pictures given in memory; fit it again there")
     opened = ProblemConfig(**record.about["opened"])
     if model is not None:
         opened = replace(opened, model=model, weights=None)

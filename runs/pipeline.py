@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from promptsearch import __version__
 from promptsearch.banks import BASELINE, Bank, PromptSet
 from promptsearch.config import SearchConfig
 from promptsearch.errors import InputError, Interrupted, PromptSearchWarning
@@ -37,6 +36,7 @@ from promptsearch.search.proposal_search import Journal, Memory
 from promptsearch.search.proposers import PROPOSERS, Proposer
 from promptsearch.search.proposers.fill import FillProposer, GapModel
 from promptsearch.search.proposers.language import AskedModel, LanguageProposer
+from promptsearch.version import __version__
 
 #: Best prompt sets other than the winner that a result holds.
 RUNNERS_UP = 4
@@ -183,14 +183,10 @@ def run_search(
     selection, repeat, chosen = choose_winner(job, searcher, outcome)
     expected = estimate_accuracy(job, selection, repeat, chosen) if estimate else None
     chosen, expected = guard(selection, job.evaluator, chosen, expected)
-    test, opened, choices = open_test(record, job.evaluator.task, chosen.prompt_set.key, watch.progress)
-    rows = [test_row(job.evaluator, s, test, name=name) for name, s in baselines.items()]
+    tested = test_once(job, record, chosen.prompt_set, baselines)
     result = RunResult(
         **headline(record),
-        winner=test_row(job.evaluator, chosen.prompt_set, test),
-        baselines=tuple(rows),
-        paired=compare_on(job.evaluator, test, chosen.prompt_set, baselines["hand-written"]),
-        test_pictures=len(test),
+        **tested,
         runners_up=runners_up(outcome, chosen.prompt_set),
         evaluations=outcome.evaluations,
         seconds=time.perf_counter() - started,
@@ -198,17 +194,14 @@ def run_search(
         ended=outcome.ended,
         selection=describe_choice(chosen, expected),
         estimate=expected,
-        test_opened=opened,
-        test_choices=choices,
         front=pareto_front(outcome, searcher) if job.config.fluency and job.config.fluency.pareto else None,
         proposals=searcher.reported() if isinstance(searcher, WritingSearcher) else None,
         classes=problem.source.class_names,
         notes=(*problem.notes, *notes_on(job, outcome, len(record.trials()))),
     )
-    before, after = (job.evaluator.predictions(s, test) for s in (baselines["hand-written"], chosen.prompt_set))
-    record.set("details", build_details(job.evaluator.task.class_names, test, before, after))
-    record.finish(result.to_dict())
-    return result
+    document = result.to_dict()
+    record.finish(document)
+    return RunResult.from_dict(document)  # the same as when it is read from the record
 
 
 def finished(record: Record, bank: Bank, budget: Budget) -> RunResult | None:
@@ -310,6 +303,36 @@ def guard(
     plain, score = selection.baseline(evaluator)
     kept = replace(chosen, prompt_set=plain, score=score, shares={}, refused=chosen.prompt_set)
     return kept, expected.of_hand_written(score.accuracy)
+
+
+def test_once(job: Job, record: Record, winner: PromptSet, baselines: dict[str, PromptSet]) -> dict[str, Any]:
+    """Open the test split, if there is one, and measure the winner and the baselines on it.
+
+    Args:
+        job: the search.
+        record: the run; what is predicted for each test picture is recorded as its `details`.
+        winner: the chosen prompt set.
+        baselines: what it is compared with, "hand-written" among them.
+
+    Returns:
+        The fields of a `RunResult` that say so.
+    """
+    evaluator = job.evaluator
+    if not job.problem.source.has_test:
+        rows = [Row.of(s, evaluator.score([s])[0], name=name) for name, s in {"": winner, **baselines}.items()]
+        return {"winner": rows[0], "baselines": tuple(rows[1:])}
+    test, opened, choices = open_test(record, evaluator.task, winner.key, job.watch.progress)
+    plain = baselines["hand-written"]
+    before, after = (evaluator.predictions(s, test) for s in (plain, winner))
+    record.set("details", build_details(evaluator.task.class_names, test, before, after))
+    return {
+        "winner": test_row(evaluator, winner, test),
+        "baselines": tuple(test_row(evaluator, s, test, name=name) for name, s in baselines.items()),
+        "paired": compare_on(evaluator, test, winner, plain),
+        "test_pictures": len(test),
+        "test_opened": opened,
+        "test_choices": choices,
+    }
 
 
 def open_test(record: Record, task: Task, choice: str, progress: Progress) -> tuple[Split, int, int]:

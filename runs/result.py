@@ -183,8 +183,8 @@ class RunResult:
         winner: the chosen prompt set, with its accuracy on the test split.
         baselines: what it is compared with, the first one picture by picture (`paired`).
         runners_up: the search's best other prompt sets.
-        paired: the winner's and the first baseline's accuracy on the same test pictures.
-        test_pictures: size of the test split.
+        paired: the winner's and the first baseline's accuracy on the same test pictures; None without a test split.
+        test_pictures: size of the test split; 0 if there is none.
         evaluations: prompt sets scored.
         seconds: wall time.
         study, storage: where the run is stored; `storage` is empty for one that is not.
@@ -210,8 +210,8 @@ class RunResult:
     seed: int
     winner: Row
     baselines: tuple[Row, ...]
-    paired: Paired
-    test_pictures: int
+    paired: Paired | None = None
+    test_pictures: int = 0
     bank: str | None = None
     objective: str | None = None
     runners_up: tuple[Row, ...] = ()
@@ -223,8 +223,8 @@ class RunResult:
     ended: str | None = None
     selection: Choice | None = None
     estimate: Estimate | None = None
-    test_opened: int = 1
-    test_choices: int = 1
+    test_opened: int = 0
+    test_choices: int = 0
     front: tuple[Row, ...] | None = None
     decoded: tuple[Row, ...] | None = None
     proposals: Mapping[str, Any] | None = None
@@ -251,7 +251,8 @@ class RunResult:
         data |= {} if self.front is None else {"front": [r.to_dict() for r in self.front]}
         data |= {} if self.selection is None else {"selection": self.selection.to_dict()}
         data |= {} if self.estimate is None else {"estimate": self.estimate.to_dict()}
-        data |= {"test_opened": {"opened": self.test_opened, "choices": self.test_choices}}
+        if self.test_opened:
+            data["test_opened"] = {"opened": self.test_opened, "choices": self.test_choices}
         data |= {"evaluations": self.evaluations}
         data |= {} if self.steps is None else {"steps": self.steps, "losses": list(self.losses)}
         data |= {"seconds": round(self.seconds, 3), "winner": self.winner.to_dict()}
@@ -267,14 +268,15 @@ class RunResult:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
         """Read a document that `to_dict` gave, in this or an earlier version."""
-        run, opened = data.get("run", {}), data.get("test_opened") or {}
+        run, times = data.get("run", {}), int(data.get("paired") is not None)
+        opened = {"opened": times, "choices": times, **(data.get("test_opened") or {})}
         same = ("command", "model", "dataset", "shots", "seed", "bank", "objective", "evaluations", "seconds", "steps")
         return cls(
             **{k: data[k] for k in same if k in data},
             winner=Row.from_dict(data["winner"]),
             baselines=_rows(data["baselines"]) or (),
             runners_up=_rows(data.get("runners_up")) or (),
-            paired=Paired.from_dict(data["paired"]),
+            paired=Paired.from_dict(data["paired"]) if data.get("paired") else None,
             test_pictures=data["test_pictures"],
             study=run.get("study", ""),
             storage=run.get("storage", ""),
@@ -282,8 +284,8 @@ class RunResult:
             ended=run.get("ended"),
             selection=Choice.from_dict(data["selection"]) if data.get("selection") else None,
             estimate=Estimate.from_dict(data["estimate"]) if data.get("estimate") else None,
-            test_opened=opened.get("opened", 1),
-            test_choices=opened.get("choices", 1),
+            test_opened=opened["opened"],
+            test_choices=opened["choices"],
             front=_rows(data.get("front")),
             decoded=_rows(data.get("decoded")),
             proposals=data.get("proposals"),

@@ -5,7 +5,7 @@ from promptsearch.search.climb import HillClimb
 from promptsearch.search.evolve import EvolveSearch
 from promptsearch.search.lm_climb import AskClimb
 from promptsearch.search.names import Names
-from promptsearch.search.objective import OBJECTIVES, Objective, ScoreLike, choose_objective, get_objective, of_options
+from promptsearch.search.objective import OBJECTIVES, Objective, choose_objective, get_objective, of_options
 from promptsearch.search.proposal_search import Tools, WritingSearcher
 from promptsearch.search.random_search import RandomSearch
 from promptsearch.search.registry import SEARCHERS, build_searcher
@@ -25,7 +25,6 @@ __all__ = [
     "Names",
     "Objective",
     "RandomSearch",
-    "ScoreLike",
     "Searcher",
     "Space",
     "Tools",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from promptsearch.banks import Bank, PromptSet
 from promptsearch.errors import InputError
-from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.score import Score
+from promptsearch.search.objective import Objective
 from promptsearch.search.pareto import aims, front
 from promptsearch.search.searcher import Searcher, Told
 
@@ -50,8 +51,8 @@ class BeamSearch(Searcher):
         self.pareto = pareto
         self.rounds = depth
         self.round = 0
-        self._beam: list[tuple[PromptSet, ScoreLike]] = []
-        self._front: list[tuple[PromptSet, ScoreLike]] = []
+        self._beam: list[tuple[PromptSet, Score]] = []
+        self._front: list[tuple[PromptSet, Score]] = []
         self._recorded: list[PromptSet] = []
         self._stale = 0
         self._met: set[PromptSet] = set()

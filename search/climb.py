@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from promptsearch.banks import PromptSet
-from promptsearch.search.objective import ScoreLike
+from promptsearch.score import Score
 from promptsearch.search.trial_searcher import TrialSearcher
 
 
@@ -18,7 +18,7 @@ class HillClimb(TrialSearcher):
     not scored yet; the search ends when there is none.
     """
 
-    at: tuple[PromptSet, ScoreLike] | None = None
+    at: tuple[PromptSet, Score] | None = None
     _neighbours: list[PromptSet] | None = None
     _next_unknown = 0
 
@@ -35,7 +35,7 @@ class HillClimb(TrialSearcher):
                 batch[-1:] = [wider]
         return batch or self._unseen(rng, taken, 1)
 
-    def _learn(self, prompt_set: PromptSet, score: ScoreLike, repeated: bool) -> None:
+    def _learn(self, prompt_set: PromptSet, score: Score, repeated: bool) -> None:
         if self.at is None or self.rank_key(prompt_set, score) < self.rank_key(*self.at):
             self.at, self._neighbours = (prompt_set, score), None
 

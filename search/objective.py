@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any
 
+from promptsearch.config import OBJECTIVE, OBJECTIVE_UNLABELLED
 from promptsearch.errors import InputError
 from promptsearch.plugins import Registry
-
-
-class ScoreLike(Protocol):
-    """A Score: accuracy and cross-entropy, and the metrics that an objective needs."""
-
-    @property
-    def accuracy(self) -> float:
-        """Share of pictures classified correctly."""
-        ...
-
-    @property
-    def xent(self) -> float:
-        """Mean cross-entropy in nats."""
-        ...
-
+from promptsearch.score import Score
 
 #: Values that every Score with labels has; all others are computed only for an objective that needs them.
 ALWAYS = ("accuracy", "xent")
@@ -51,12 +38,12 @@ class Objective:
     labels: bool = True
     ties: str | None = None
 
-    def __call__(self, score: ScoreLike) -> tuple[float, ...]:
+    def __call__(self, score: Score) -> tuple[float, ...]:
         """Return a score's sort key; the largest is best."""
         key = (self.value(score),)
         return key if self.ties is None else (*key, -getattr(score, self.ties))
 
-    def value(self, score: ScoreLike) -> float:
+    def value(self, score: Score) -> float:
         """Return the value of the objective, negated if smaller is better."""
         figure = getattr(score, self.figure)
         return -figure if self.smaller else figure
@@ -71,9 +58,9 @@ class Objective:
 class Plugged(Objective):
     """An objective of a plug-in, which is any function of a Score."""
 
-    function: Callable[[ScoreLike], tuple[float, ...]] | None = None
+    function: Callable[[Score], tuple[float, ...]] | None = None
 
-    def __call__(self, score: ScoreLike) -> tuple[float, ...]:
+    def __call__(self, score: Score) -> tuple[float, ...]:
         """Return a score's sort key; the largest is best."""
         assert self.function is not None  # `get_objective` gives it
         return self.function(score)
@@ -92,10 +79,10 @@ MUTUAL_INFORMATION = Objective(
 )
 AGREEMENT = Objective("agreement", "agreement", "agreement with the consensus of the bank's templates", labels=False)
 
-OBJECTIVES = Registry("objectives")
-
-#: What is searched by where nothing is named: with labels, and with --shots 0.
-DEFAULT, DEFAULT_UNLABELLED = "xent", "mutual-information"
+OBJECTIVES = Registry(
+    "objectives",
+    {o.name: o for o in (ACCURACY, XENT, XENT_FITTED, MARGIN, BALANCED, ZPE, MUTUAL_INFORMATION, AGREEMENT)},
+)
 
 
 def get_objective(name: str) -> Objective:
@@ -111,18 +98,43 @@ def get_objective(name: str) -> Objective:
 
 
 @dataclass(frozen=True)
-class Fluent:
-    """An objective with `weight` times the prompts' fluency (nats per token) added to its first figure."""
+class Fluent(Objective):
+    """An objective with a multiple of the prompts' fluency added to its first figure.
 
-    base: Objective
-    weight: float
+    Attributes:
+        base: The objective.
+        weight: What the fluency (log-likelihood per token, nats) is multiplied by.
+    """
 
-    def __call__(self, score: ScoreLike) -> tuple[float, ...]:
+    base: Objective | None = None
+    weight: float = 0.0
+
+    @classmethod
+    def of(cls, base: Objective, weight: float) -> Fluent:
+        """Return an objective that has all attributes of `base`."""
+        own = {f.name: getattr(base, f.name) for f in fields(Objective)}
+        return cls(**own, base=base, weight=weight)
+
+    def __call__(self, score: Score) -> tuple[float, ...]:
+        """Return a score's sort key.
+
+        Raises:
+            InputError: The score has no fluency.
+        """
+        assert self.base is not None  # `of` gives it
         first, *ties = self.base(score)
-        return (first + self.weight * score.fluency, *ties)  # type: ignore[attr-defined]
+        return (first + self.weight * fluency_of(score), *ties)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.base, name)
+
+def fluency_of(score: Score) -> float:
+    """Return the fluency of a score.
+
+    Raises:
+        InputError: It has none, because the evaluator has no language model.
+    """
+    if score.fluency is None:
+        raise InputError("--fluency-lm: the scores have no fluency; give the evaluator a language model")
+    return float(score.fluency)
 
 
 def check_weight(weight: float) -> None:
@@ -134,7 +146,7 @@ def check_weight(weight: float) -> None:
 def with_fluency(objective: Objective, weight: float) -> Objective:
     """The objective itself where the weight is 0.  Raises InputError for a negative or infinite weight."""
     check_weight(weight)
-    return Fluent(objective, weight) if weight else objective  # type: ignore[return-value]
+    return Fluent.of(objective, weight) if weight else objective
 
 
 def choose_objective(name: str | None, shots: int) -> str:
@@ -144,7 +156,7 @@ def choose_objective(name: str | None, shots: int) -> str:
         InputError: an unknown one, or one that needs labels where there are none.
     """
     if name is None:
-        return DEFAULT if shots else DEFAULT_UNLABELLED
+        return OBJECTIVE if shots else OBJECTIVE_UNLABELLED
     if not shots and get_objective(name).labels:
         free = ", ".join(n for n in OBJECTIVES.built_in if not get_objective(n).labels)
         raise InputError(f"--objective {name} needs labelled pictures and --shots 0 has none; choose from {free}")
@@ -153,5 +165,5 @@ def choose_objective(name: str | None, shots: int) -> str:
 
 def of_options(options: Mapping[str, Any]) -> Objective:
     """The objective of a run's configuration."""
-    objective = get_objective(options.get("objective") or DEFAULT)
+    objective = get_objective(options.get("objective") or OBJECTIVE)
     return with_fluency(objective, options.get("fluency_weight", 0.0))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from promptsearch.banks import PromptSet
-from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.score import Score
+from promptsearch.search.objective import Objective, fluency_of
 
 
 def words(prompt_set: PromptSet) -> int:
@@ -15,9 +16,9 @@ def words(prompt_set: PromptSet) -> int:
     return sum(len(t.split()) for t in prompt_set.templates)
 
 
-def aims(prompt_set: PromptSet, score: ScoreLike, objective: Objective) -> tuple[float, float, float]:
+def aims(prompt_set: PromptSet, score: Score, objective: Objective) -> tuple[float, float, float]:
     """Return the objective's value, the fluency and the negative number of words; for each, larger is better."""
-    return objective(score)[0], float(score.fluency), -float(words(prompt_set))  # type: ignore[attr-defined]
+    return objective(score)[0], fluency_of(score), -float(words(prompt_set))
 
 
 def front(points: Sequence[Sequence[float]]) -> list[int]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import PromptSearchError
-from promptsearch.search.objective import ScoreLike
+from promptsearch.score import Score
 from promptsearch.search.proposers.grammar import GrammarProposer
 from promptsearch.search.proposers.request import Proposer, Request
 from promptsearch.search.reply_parser import SEEN, TOKENS, ProposalFilter, without_thoughts
@@ -27,7 +27,7 @@ from promptsearch.search.trial_searcher import TrialSearcher
 KEPT = 20_000
 
 #: A scored set.
-Scored = tuple[PromptSet, ScoreLike]
+Scored = tuple[PromptSet, Score]
 
 
 class Journal(Protocol):

@@ -78,7 +78,7 @@ def evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
     )
 
 
-SEARCHERS = Registry("searchers")
+SEARCHERS = Registry("searchers", {"beam": beam, "random": random, "climb": climb, "tpe": tpe, "evolve": evolve})
 
 
 def build_searcher(command: str, bank: Bank, options: Mapping[str, Any]) -> Searcher:

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from promptsearch.banks import Bank, PromptSet
+from promptsearch.score import Score
 from promptsearch.search.names import Names
-from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.objective import Objective
 
-Told = Sequence[tuple[PromptSet, ScoreLike]]
+Told = Sequence[tuple[PromptSet, Score]]
 
 
 class Searcher(ABC):
@@ -38,7 +39,7 @@ class Searcher(ABC):
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
-        self.best: tuple[PromptSet, ScoreLike] | None = None
+        self.best: tuple[PromptSet, Score] | None = None
 
     def name_classes(self, own: Sequence[str]) -> None:
         """Set the task's class names, before the first `ask` or `tell`."""
@@ -58,10 +59,10 @@ class Searcher(ABC):
     def record(self) -> list[PromptSet]:
         """Return the sets of the last batch that should be recorded as trials, in order."""
 
-    def rank_key(self, prompt_set: PromptSet, score: ScoreLike) -> tuple:
+    def rank_key(self, prompt_set: PromptSet, score: Score) -> tuple:
         """Return a key that sorts best first: by the objective, then by size, then alphabetically."""
         return (tuple(-v for v in self.objective(score)), prompt_set.size, prompt_set.templates)
 
-    def ranked(self, results: Told) -> list[tuple[PromptSet, ScoreLike]]:
+    def ranked(self, results: Told) -> list[tuple[PromptSet, Score]]:
         """Return a sorted copy of `results`, best first."""
         return sorted(results, key=lambda r: self.rank_key(*r))

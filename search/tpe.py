@@ -11,10 +11,11 @@ import numpy as np
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError
+from promptsearch.score import Score
 from promptsearch.search.encoding import KeyEncoding, SlotEncoding
 from promptsearch.search.member_study import Members
 from promptsearch.search.names import RENAMED
-from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.objective import Objective
 from promptsearch.search.pareto import aims
 from promptsearch.search.space import DRAWS, Space
 from promptsearch.search.trial_searcher import TrialSearcher
@@ -305,7 +306,7 @@ class TpeSearch(TrialSearcher):
         super().tell(results)
         self._drop_pending()
 
-    def _learn(self, prompt_set: PromptSet, score: ScoreLike, repeated: bool) -> None:
+    def _learn(self, prompt_set: PromptSet, score: Score, repeated: bool) -> None:
         self._repeats = self._repeats + 1 if repeated else 0
         values = self._values(prompt_set, score)
         if self._members is not None:
@@ -329,7 +330,7 @@ class TpeSearch(TrialSearcher):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._pending.clear()
 
-    def _values(self, prompt_set: PromptSet, score: ScoreLike) -> list[float]:
+    def _values(self, prompt_set: PromptSet, score: Score) -> list[float]:
         """Return one number that sorts like the objective (ties are broken by tiny amounts), or the three aims."""
         if self.pareto:
             return list(aims(prompt_set, score, self.objective))

@@ -10,8 +10,9 @@ import numpy as np
 
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError
+from promptsearch.score import Score
 from promptsearch.search.encoding import SlotEncoding
-from promptsearch.search.objective import Objective, ScoreLike
+from promptsearch.search.objective import Objective
 from promptsearch.search.searcher import Searcher, Told
 from promptsearch.search.space import Space
 
@@ -58,7 +59,7 @@ class TrialSearcher(Searcher):
         self.total: int | None = None
         self.bounded = True
         self.trials = 0
-        self.known: dict[PromptSet, ScoreLike] = {}
+        self.known: dict[PromptSet, Score] = {}
         self._inside = 0
         self._asked: list[PromptSet] | None = None
         self._last: list[PromptSet] = []
@@ -140,7 +141,7 @@ class TrialSearcher(Searcher):
     def _propose(self, taken: set[PromptSet]) -> list[PromptSet]:
         """Return up to `batch` distinct sets that are not in `taken`, without changing the searcher's state."""
 
-    def _learn(self, prompt_set: PromptSet, score: ScoreLike, repeated: bool) -> None:
+    def _learn(self, prompt_set: PromptSet, score: Score, repeated: bool) -> None:
         """Learn a trial; called before it is added to `known`."""
 
     def _learnt(self) -> None:
@@ -159,7 +160,7 @@ class TrialSearcher(Searcher):
 class _Either(set[PromptSet]):
     """The union of two collections for membership tests, without copying the larger one."""
 
-    def __init__(self, one: Mapping[PromptSet, ScoreLike], more: set[PromptSet]) -> None:
+    def __init__(self, one: Mapping[PromptSet, Score], more: set[PromptSet]) -> None:
         super().__init__()
         self.one, self.more = one, more
 

@@ -12,7 +12,9 @@ import torch
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Cache, Encoder, default_cache, open_problem, resolve_model
 from promptsearch.evaluators.encoding import device as module
-from promptsearch.evaluators.encoding.device import checked, resolve_device
+from promptsearch.evaluators.encoding import device_check
+from promptsearch.evaluators.encoding.device import resolve_device
+from promptsearch.evaluators.encoding.device_check import checked
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
 
 
@@ -47,7 +49,7 @@ def test_a_gpu_that_was_there_is_not_asked_for_again(tmp_path: Path, monkeypatch
     cache = Cache(tmp_path)
     assert [resolve_device("auto", cache=cache) for _ in range(4)] == ["cpu", "mps", "mps", "mps"]
     assert len(asked) == 2  # that there is none is asked again
-    monkeypatch.setattr(module, "_torch_version", lambda: "another")
+    monkeypatch.setattr(module, "torch_version", lambda: "another")
     assert resolve_device("auto", cache=cache) == "mps" and len(asked) == 3
 
 
@@ -113,7 +115,7 @@ def test_a_device_is_used_where_its_vectors_are_right(change: Any, why: str | No
 def test_the_problem_says_that_the_cpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_may_have", lambda kind: kind == "mps")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(module, "_encoder", lambda cache: on_the_cpu(wrong_pictures))
+    monkeypatch.setattr(device_check, "_encoder", lambda cache: on_the_cpu(wrong_pictures))
     problem = open_problem("tiny", "cifar10", cache=default_cache())
     assert problem.encoder.spec.device == "cpu"
     assert any("(mps) is not used" in note for note in problem.notes)

@@ -172,7 +172,7 @@ def test_several_aims_make_a_study_of_several_objectives_and_resume(name: str, t
     whole = json.loads(run(*options, total, "--study", "whole", "--json").stdout)
     assert (whole["winner"], whole["front"]) == (document["winner"], document["front"])  # resumed as never cut off
     table = run(*options, total, "--study", "front").stdout
-    assert "Beaten by none" in table and "nats/token" in table
+    assert "No other prompt set is better" in table and "nats/token" in table
     for what in ("show", "best", "export"):
         run("runs", what, "front")
 
@@ -234,3 +234,25 @@ def test_a_rated_run_whose_fluency_is_cached_imports_no_torch(bank: str) -> None
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_objective_with_fluency_can_be_copied_and_pickled() -> None:
+    import copy
+    import pickle
+
+    fluent = of_options({"objective": "accuracy", "fluency_weight": 0.5})
+    score = Score(accuracy=0.5, xent=1.0, fluency=-2.0)
+    for other in (copy.copy(fluent), copy.deepcopy(fluent), pickle.loads(pickle.dumps(fluent))):
+        assert other == fluent and other(score) == fluent(score) == (pytest.approx(-0.5), -1.0)
+    assert (fluent.name, fluent.figure, fluent.labels) == ("accuracy", "accuracy", True)
+
+
+@pytest.mark.parametrize("options", [{"pareto": True}, {"fluency_weight": 1.0}])
+def test_a_search_for_fluency_without_a_language_model_says_what_it_needs(options: dict[str, Any]) -> None:
+    from promptsearch.search import build_searcher
+
+    beam = {"width": 2, "depth": 2, "patience": 1, "objective": "xent"}
+    searcher = build_searcher("beam", Bank.of("two", ["a {}.", "the {}."]), {**beam, **options})
+    batch = searcher.ask()
+    with pytest.raises(InputError, match="the scores have no fluency; give the evaluator a language model"):
+        searcher.tell([(s, Score(0.5, 1.0)) for s in batch])

@@ -15,6 +15,7 @@ from promptsearch import plugins
 from promptsearch.banks import load_bank
 from promptsearch.cli import main
 from promptsearch.runs import RunRecord
+from promptsearch.score import Score
 from promptsearch.search import SEARCHERS, get_objective
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +71,7 @@ def test_the_example_is_listed_with_its_package(example: Path) -> None:
         assert re.search(rf"^  {name} +promptsearch-example 1.0$", text, re.M), text
     assert "seven sentences" in run("banks", "list").stdout
     assert len(load_bank("example")) == 7
-    assert get_objective("careful") is not None
+    assert get_objective("careful")(Score(0.9, 0.5)) == (pytest.approx(0.85),)
 
 
 def test_a_searcher_and_an_objective_of_a_plug_in(example: Path, tmp_path: Path) -> None:

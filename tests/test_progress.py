@@ -63,3 +63,22 @@ def test_a_narrow_terminal_shows_the_figures_whole(frames, tmp_path: Path) -> No
 
 def test_quiet_shows_nothing(frames, tmp_path: Path) -> None:
     assert not frames(["random", *PROBLEM, "--bank", prepare(tmp_path), "--trials", "8", "--quiet"])
+
+
+def test_a_log_file_gets_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptsearch.commands.progress import _lines, progress_bar
+
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    times = iter([0.0, 10.0, 29.9, 30.0, 30.0, 59.0, 61.0, 61.0])
+    show = _lines(lambda: next(times))
+    for done in range(1, 6):
+        show(done, 9, "best 80.0 %")
+    lines = log.getvalue().splitlines()
+    said = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines]
+    assert said == ["best 80.0 % (3 of 9)", "best 80.0 % (5 of 9)"]
+    with progress_bar(False) as show:  # what is over before half a minute says nothing
+        show(1, 2, "encoding")
+    with progress_bar(True) as show:
+        show(1, 2, "encoding")
+    assert log.getvalue().splitlines() == lines

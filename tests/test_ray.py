@@ -20,7 +20,6 @@ from click.testing import CliRunner
 from made_problem import make_problem
 from PIL import Image
 
-from promptsearch import __version__
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, TooLongError, open_problem, resolve_model
@@ -28,6 +27,7 @@ from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.encoding.picture_encoder import BATCH
 from promptsearch.evaluators.encoding.ray_cluster import Cluster, Crew
 from promptsearch.evaluators.encoding.ray_encoder import PIECE, EncodingWorker, RemoteEncoder
+from promptsearch.version import __version__
 
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # both as the command does before it imports Ray

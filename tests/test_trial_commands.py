@@ -286,3 +286,28 @@ def test_a_run_without_a_trial_says_so(bank: str, db: Path) -> None:
     assert document("runs", "export", "empty", "--storage", db)["trials"] == []
     assert "has no stored bank yet" in run("runs", "resume", "empty", "--storage", db, code=2).stderr
     assert optuna.get_all_study_names(f"sqlite:///{db}") == ["r", "empty"]
+
+
+def test_old_studies_are_read_and_resumed(bank: str, db: Path) -> None:
+    """A configuration is stored as earlier versions did, and one that lacks an objective goes by the default."""
+    from promptsearch.config import FluencyConfig, RunConfig, WriterConfig
+    from promptsearch.runs import RunRecord
+
+    stored = {
+        "command": "evolve", "model": "tiny", "model fingerprint": "m", "precision": "fp32", "dataset": "made",
+        "data fingerprint": "d", "bank": "b", "bank hash": "h", "shots": 0, "seed": 3, "unlabelled": 50,
+        "select": "none", "ensemble": 2, "population": 4, "objective": "zpe", "fluency lm": "embedded",
+        "fluency lm fingerprint": "f", "fluency weight": 0.5, "pareto": True, "lm": "embedded", "lm fingerprint": "l",
+        "temperature": 0.7, "top p": 0.9, "enqueued": "e",
+    }  # fmt: skip
+    config = RunConfig.from_dict(stored)
+    assert config.to_dict() == stored
+    assert config.search.fluency == FluencyConfig("embedded", "f", 0.5, True)
+    assert config.search.writer == WriterConfig("embedded", "l", None, 0.7, 0.9)
+    assert config.search.options == {"ensemble": 2, "population": 4, "enqueued": "e"}
+    assert config.search.builder_options()["fluency_weight"] == 0.5
+    coop = {**{k: stored[k] for k in list(stored)[:6]}, "shots": 1, "seed": 0, "bank": None, "bank hash": None}
+    coop |= {"command": "coop", "objective": "xent", "epochs": 50, "pictures fingerprint": "p"}
+    assert RunConfig.from_dict(coop).to_dict() == coop
+    bare = RunRecord.open("bare", str(db), RunConfig.from_dict({"command": "tpe"}), {})
+    assert bare.config.search.objective == "xent" and bare.study.direction.name == "MINIMIZE"

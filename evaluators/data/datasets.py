@@ -26,7 +26,7 @@ from promptsearch.plugins import Registry
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DATASETS = Registry("datasets")
+DATASETS = Registry("datasets", SHORT_NAMES)
 #: The column of a folder's pictures; they are not in the table, whose texts cannot hold every file name.
 FOLDER_COLUMN = "image"
 

@@ -34,6 +34,8 @@ def pack_key(model: ModelSpec, dataset: str, split: str) -> dict[str, str]:
 class PackFeatures:
     """Features that came without pictures: the shipped pack, or one that `promptsearch features import` brought."""
 
+    has_test = True
+
     def __init__(self, model: ModelSpec, dataset: str, cache: Cache) -> None:
         self.name = dataset
         self._model, self._cache = model, cache
@@ -141,6 +143,7 @@ class LiveFeatures:
         self.pictures_fingerprint = self.fingerprint
 
     has_pictures = True
+    has_test = True
 
     def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
         """The pictures at these indices of the data set's split, to be opened."""

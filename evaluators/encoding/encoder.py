@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import hashlib
 import io
 import logging
 import warnings
@@ -101,6 +103,32 @@ class Encoder:
         self._model: Any = None
         self._preprocess: Any = None
 
+    @classmethod
+    def of_model(
+        cls, model: Any, preprocess: Any, tokenizer: Any, cache: Cache, progress: Progress = no_progress
+    ) -> Encoder:
+        """Return the encoder of a model that is loaded already.
+
+        Args:
+            model: An open_clip model.
+            preprocess: Its transform of one PIL picture to (3, H, W).
+            tokenizer: Its tokenizer, as `open_clip.get_tokenizer` gives it.
+            cache: Where text vectors are kept, by a digest of the weights.
+            progress: Told of what takes long.
+        """
+        import torch
+
+        device = next(model.parameters()).device
+        digest = hashlib.sha256(repr((type(tokenizer).__name__, preprocess)).encode())
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        spec = ModelSpec(type(model).__name__, "given", None, None, digest.hexdigest()[:32], device.type, "fp32")
+        encoder = cls(spec, cache, progress)
+        encoder._model = copy.deepcopy(model).eval() if model.training else model
+        encoder._preprocess, encoder.tokenizer = preprocess, tokenizer
+        return encoder
+
     @property
     def loaded(self) -> bool:
         """Whether the model was loaded."""
@@ -125,7 +153,7 @@ class Encoder:
         """Measure `info` on the model."""
         return {
             "name": self.spec.name,
-            "logit_scale": float(self.model.logit_scale.exp()),
+            "logit_scale": float(self.model.logit_scale.detach().exp()),
             "embed_dim": int(self.encode_texts(["a"]).shape[1]),
             "context_length": int(getattr(self.tokenizer, "context_length", 77)),
         }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptsearch import __version__
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.cache.store import Cache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
@@ -18,6 +17,7 @@ from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progr
 from promptsearch.evaluators.encoding.model_spec import ModelSpec, resolve_model
 from promptsearch.evaluators.encoding.picture_encoder import BATCH
 from promptsearch.evaluators.encoding.ray_cluster import Cluster, Crew, Job, one_process_threads
+from promptsearch.version import __version__
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch import __version__
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress
 from promptsearch.evaluators.cache.store import digest_of
@@ -20,6 +19,7 @@ from promptsearch.runs.baselines.training_context import Setting, TextTools
 from promptsearch.runs.compare.cells import Cell, Cells
 from promptsearch.runs.compare.methods import Method
 from promptsearch.runs.store.record import now
+from promptsearch.version import __version__
 
 log = logging.getLogger(__name__)
 

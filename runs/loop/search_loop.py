@@ -60,15 +60,15 @@ def search(
             ended = _in_memory(searcher, evaluator, budget, progress, stopping)
         else:
             ended = Sharing(searcher, evaluator, record, budget, progress, stopping).run()
-        told = {s: _plain(v) for s, v in searcher.known.items()}
+        told = dict(searcher.known)
         curve, evaluations = _rising(searcher, told), len(told)
         if isinstance(record, MemoryRecord):
             record.add(told.items(), 0)
     if searcher.best is None:
         raise PromptSearchError("the search ended before anything was scored; increase --trials or --timeout")
     best, score = searcher.best
-    ranked = [(s, _plain(v)) for s, v in searcher.ranked(list(told.items()))]
-    return Outcome((best, _plain(score)), ranked, evaluations, ended, curve)
+    ranked = searcher.ranked(list(told.items()))
+    return Outcome((best, score), ranked, evaluations, ended, curve)
 
 
 def _rising(searcher: Searcher, told: dict[PromptSet, Score]) -> list[tuple[int, Score]]:
@@ -120,11 +120,6 @@ def writing_tools(evaluator: Evaluator, encoder: Encoder, **more: Any) -> Tools:
     return Tools(class_names=names, vectors=vectors, fits=fits, **more)
 
 
-def _plain(score: object) -> Score:
-    assert isinstance(score, Score)  # searchers hand back what they were told
-    return score
-
-
 def _in_memory(
     searcher: TrialSearcher, evaluator: Evaluator, budget: Budget, progress: Progress, stopping: Callable[[], bool]
 ) -> str:
@@ -172,7 +167,7 @@ def _by_rounds(
         searcher.tell(results)
         evaluations, scored = evaluations + len(batch), scored + len(fresh)
         assert searcher.best is not None  # something was told
-        curve.append((evaluations, _plain(searcher.best[1])))
+        curve.append((evaluations, searcher.best[1]))
         answered = dict(results)
         keep = [(s, answered[s]) for s in searcher.record()]
         for (s, _), (old, _) in zip(keep, recorded[written:], strict=False):

@@ -1,7 +1,7 @@
 """One plug-in of every kind; see docs/plug-ins.md of promptsearch."""
 
 from promptsearch.banks import Bank
-from promptsearch.search import ScoreLike
+from promptsearch.score import Score
 
 
 def bank() -> Bank:
@@ -20,6 +20,6 @@ def bank() -> Bank:
     )
 
 
-def careful(score: ScoreLike) -> tuple[float, ...]:
+def careful(score: Score) -> tuple[float, ...]:
     """Accuracy, less a tenth of the cross-entropy: a winner that is right and not too sure of what is wrong."""
     return (score.accuracy - 0.1 * score.xent,)

@@ -1,0 +1,496 @@
+"""The front door for Python: a search as a scikit-learn style classifier."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptsearch.banks import Bank, load_bank
+from promptsearch.config import (
+    BANK,
+    SEARCHER_BANKS,
+    TRIALS,
+    ClimbOptions,
+    MachineConfig,
+    ProblemConfig,
+    SearchConfig,
+    WriterConfig,
+)
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Encoder, Problem, default_cache, open_configured, resolve_model
+from promptsearch.evaluators.data.array_features import ArrayFeatures
+from promptsearch.evaluators.data.encoded_picture import StoredPicture
+from promptsearch.evaluators.task import UNLABELLED
+from promptsearch.runs import (
+    Budget,
+    LanguageTools,
+    Record,
+    RunResult,
+    check_search,
+    memory_run,
+    open_run,
+    run_search,
+)
+from promptsearch.runs.open_run import default_options, default_start
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from promptsearch.runs import Estimate
+
+
+@dataclass(eq=False)
+class PromptSearch:
+    """Zero-shot classifier whose prompts are searched for on a few labelled pictures.
+
+    It searches a bank of templates such as "a photo of a {}." for the ensemble that classifies the given pictures
+    best, without gradients and without changing the model, and follows scikit-learn's conventions: `fit` returns the
+    estimator, what it learnt ends in an underscore, and `sklearn.base.clone` and `cross_val_score` work.
+
+        from promptsearch import PromptSearch
+
+        ps = PromptSearch(model="RN50", searcher="beam", random_state=0)
+        ps.fit(images, labels, class_names=["cat", "dog"])
+        print(ps.prompts_, ps.estimate_.accuracy)
+        ps.predict(others)
+
+    Args:
+        model: Name of a model ("auto", "RN50", "ViT-B-32:laion2b_s34b_b79k", "hf-hub:OWNER/NAME", "local-dir:PATH",
+            "tiny"), or an open_clip triple (model, preprocess, tokenizer).
+        weights: File of weights for a `model` that is the name of an architecture.
+        precision: "fp32", "bf16" or "fp16", for encoding pictures.
+        device: "auto", "cpu" or "cuda".
+        bank: Templates to search: name of a built-in bank, a file, a `Bank`, or a list of templates. "auto" takes
+            the default bank of the searcher.
+        searcher: "beam", "random", "climb", "tpe", "evolve", or the name of a plug-in.
+        searcher_options: Options of the searcher that differ from its defaults, e.g. `{"width": 16}`.
+        objective: What the search maximises: "xent", "xent-fitted", "accuracy", "margin" or "balanced"; without
+            labels "mutual-information", "zpe" or "agreement". "auto" takes "xent", or "mutual-information".
+        select: How the winner is chosen among what was found: "posterior", "weighted", "bagged", "cv", "bootstrap",
+            "zpe" or "none". "auto" takes "posterior", or "none" where the objective reads no labels.
+        shots: Pictures per class to search on, drawn by `random_state`; None uses all given pictures.
+        trials: Prompt sets to score, for searchers other than "beam".
+        estimate: Whether to estimate the accuracy on new pictures by repeating search and choice in folds.
+        lm: Language model that writes prompts, for "evolve" and "climb": "embedded", a folder or a hub id.
+        random_state: Seed of the draw and of the search; an int, a `numpy.random.RandomState` or `Generator`, or
+            None for another one each time.
+        storage: Database URL or SQLite file in which the run is stored, and from which it is resumed; None stores
+            nothing.
+        study: Name of the stored run; by default made from its configuration.
+
+    Attributes:
+        prompts_: Templates of the winning ensemble.
+        weights_: Weight of each template, summing to 1.
+        estimate_: Expected accuracy on new pictures, with its interval (`estimate_.accuracy.low`); None without
+            labels or with `estimate=False`.
+        result_: Everything the run found, as a `promptsearch.runs.RunResult`.
+        record_: The run itself, in memory or in `storage`.
+        classes_: Labels that `predict` returns, as given to `fit`.
+        class_names_: Name of each class.
+        class_weights_: Unit text vectors (n_classes, n_features) of the classes.
+        logit_scale_: What cosines are multiplied by before the softmax of `predict_proba`.
+        n_features_in_: Length D of the picture features.
+    """
+
+    model: Any = ProblemConfig.model
+    _: KW_ONLY
+    weights: str | os.PathLike[str] | None = None
+    precision: str = ProblemConfig.precision
+    device: str = MachineConfig.device
+    bank: str | os.PathLike[str] | Bank | Sequence[str] = "auto"
+    searcher: str = SearchConfig.searcher
+    searcher_options: Mapping[str, Any] | None = None
+    objective: str = SearchConfig.objective
+    select: str = SearchConfig.select
+    shots: int | None = None
+    trials: int | None = TRIALS
+    estimate: bool = True
+    lm: str | None = None
+    random_state: Any = SearchConfig.seed
+    storage: str | None = None
+    study: str | None = None
+
+    _estimator_type = "classifier"
+
+    def fit(
+        self,
+        images: Any = None,
+        labels: Any = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        features: Any = None,
+    ) -> PromptSearch:
+        """Search for the prompts that classify these pictures best.
+
+        Args:
+            images: Pictures: PIL pictures, paths, or an array (N, H, W, 3) of uint8. Or their features, an array
+                (N, D) of floats. Or the name of a data set or a folder, of which `shots` pictures per class (16 by
+                default) are drawn and whose test split then measures the winner.
+            labels: (N,) class names, or indices into `class_names`. None searches without labels.
+            class_names: What each class is called; needed where the labels are numbers or missing.
+            features: (N, D) image features of the model, instead of `images`.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            InputError: a parameter or input that does not fit; the message names it.
+            PromptSearchError: the model cannot be had, or the run cannot be stored.
+        """
+        with _names_parameters():
+            seed = _seed(self.random_state)
+            given = self._open(images, labels, class_names, features)
+            problem, classes = given.problem, given.classes
+            bank, search = self._search(problem, given.shots, seed)
+            record = self._record(problem, bank, search, given.opened)
+            language = _language(search)
+            result = run_search(
+                problem, bank, record, language=language, budget=Budget(self.trials), estimate=self.estimate
+            )
+            winner = result.winner.prompt_set
+            evaluator = problem.evaluator(problem.task(search.shots, seed, search.unlabelled))
+            self.result_: RunResult = result
+            self.record_: Record = record
+            self.prompts_: list[str] = list(result.winner.templates)
+            total = np.asarray(result.winner.weights or [1.0] * len(self.prompts_))
+            self.weights_: np.ndarray = total / total.sum()  # (T,)
+            self.estimate_: Estimate | None = result.estimate
+            self.class_names_: list[str] = list(problem.source.class_names)
+            self.classes_: np.ndarray = np.asarray(self.class_names_ if classes is None else classes)
+            self.class_weights_: np.ndarray = evaluator.class_weights(winner)  # (C, D)
+            self.logit_scale_ = problem.encoder.logit_scale
+            self.n_features_in_ = int(self.class_weights_.shape[1])
+            self._encoder = problem.encoder
+            problem.encoder.close()
+        return self
+
+    def decision_function(self, images: Any) -> np.ndarray:
+        """Return the logits (N, C): cosines of pictures and classes times the model's logit scale."""
+        with _names_parameters():
+            self._fitted()
+            return self.logit_scale_ * (self._features(self._loaded_encoder(), images) @ self.class_weights_.T)
+
+    def predict(self, images: Any) -> np.ndarray:
+        """Return the label (N,) of the most probable class of each picture.
+
+        Args:
+            images: Pictures or features, as for `fit`.
+        """
+        self._fitted()
+        return np.asarray(self.classes_[self.decision_function(images).argmax(axis=1)])
+
+    def predict_proba(self, images: Any) -> np.ndarray:
+        """Return the probability (N, C) of each class, at the model's own logit scale.
+
+        p(c | x) = exp(s cos(x, w_c)) / sum_k exp(s cos(x, w_k))
+
+        Args:
+            images: Pictures or features, as for `fit`.
+        """
+        logits = self.decision_function(images).astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+    def score(self, images: Any, labels: Any) -> float:
+        """Return the accuracy on labelled pictures.
+
+        Args:
+            images: Pictures or features, as for `fit`.
+            labels: (N,) true labels, as given to `fit`.
+        """
+        return float(np.mean(self.predict(images) == np.asarray(labels)))
+
+    def export(self, format: str, path: str | os.PathLike[str]) -> None:
+        """Write the winning prompts for another tool.
+
+        Args:
+            format: "open_clip" (class weights, safetensors), "transformers" (a pipeline script), "clip_benchmark"
+                (JSON), "bank" (a text file) or "python" (a script).
+            path: File to write.
+
+        Raises:
+            InputError: an unknown format, a file that cannot be written, or prompts that the format cannot hold.
+        """
+        from promptsearch.reports import export as to
+
+        self._fitted()
+        form = format.replace("_", "-")
+        with _names_parameters():
+            if form not in to.FORMATS:
+                raise InputError(f"--format {format}: choose from {', '.join(f.replace('-', '_') for f in to.FORMATS)}")
+            r = self.result_
+            weights = None if self.weights is None else Path(self.weights)
+            winner = to.Winner(r.winner.prompt_set, tuple(self.class_names_), r.study, r.model, r.dataset, weights)
+            if form == "open-clip":
+                to.to_open_clip(winner, self.class_weights_, self.logit_scale_, Path(path))
+                return
+            writers = {
+                "bank": to.to_bank,
+                "python": to.to_python,
+                "transformers": to.to_transformers,
+                "clip-benchmark": to.to_clip_benchmark,
+            }
+            to.write(Path(path), writers[form](winner))
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write what was found as one HTML page with plots.
+
+        Args:
+            path: File to write.
+        """
+        from promptsearch.reports.export import write
+        from promptsearch.reports.html import all_plots, build_page
+        from promptsearch.reports.view import Opened, RunView
+
+        self._fitted()
+        opened = Opened([RunView(self.record_)], [], [])
+        overall, by_run = all_plots(opened)
+        sources = {self.record_.name: lambda indices: "The report of a fitted estimator shows no pictures."}
+        write(Path(path), build_page(opened, overall, by_run, sources))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's parameters, as scikit-learn asks for them.
+
+        Args:
+            deep: Accepted for scikit-learn; no parameter is an estimator.
+        """
+        return {name: getattr(self, name) for name in self._parameters()}
+
+    def set_params(self, **params: Any) -> PromptSearch:
+        """Set parameters by name, and return the estimator.
+
+        Args:
+            params: Any of the constructor's parameters.
+
+        Raises:
+            InputError: a name that is no parameter.
+        """
+        known = self._parameters()
+        for name, value in params.items():
+            if name not in known:
+                raise InputError(f"{name}: not a parameter of PromptSearch; choose from {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    @classmethod
+    def _parameters(cls) -> list[str]:
+        return list(inspect.signature(cls).parameters)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "result_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags("classifier", TargetTags(required=True), None, ClassifierTags(), None, input_tags=InputTags())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without the open encoder, which `predict` opens again."""
+        return {k: v for k, v in vars(self).items() if k != "_encoder"}
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "result_"):
+            raise InputError("this PromptSearch is not fitted; call fit first")
+
+    def _open(self, images: Any, labels: Any, class_names: Sequence[str] | None, features: Any) -> _Given:
+        """Open what `fit` was given."""
+        if isinstance(images, (str, os.PathLike)):
+            if not isinstance(self.model, str):
+                raise InputError("--model: a data set by name needs a model by name; give its pictures instead")
+            if labels is not None or class_names is not None or features is not None:
+                raise InputError("labels: a data set by name has its own; leave them out")
+            weights = None if self.weights is None else os.fspath(self.weights)
+            opened = ProblemConfig(self.model, os.fspath(images), weights, self.precision)
+            problem = open_configured(opened, MachineConfig(device=self.device))
+            return _Given(problem, SearchConfig.shots if self.shots is None else self.shots, None, opened)
+        if (images is None) == (features is None):
+            raise InputError("images: give either pictures or features")
+        encoder = self._make_encoder()
+        vectors = self._features(encoder, images if features is None else features)
+        index, names, classes = _classes(labels, class_names, len(vectors))
+        problem = Problem(encoder, ArrayFeatures(vectors, index, names, whole=self.shots is None), default_cache())
+        if labels is None:
+            return _Given(problem, 0, classes)
+        counts = np.bincount(index, minlength=len(names))
+        if counts.min() == 0:
+            raise InputError(f"labels: no picture of class {names[int(counts.argmin())]!r}; leave the class out")
+        return _Given(problem, int(counts.min()) if self.shots is None else self.shots, classes)
+
+    def _search(self, problem: Problem, shots: int, seed: int) -> tuple[Bank, SearchConfig]:
+        options = default_options(self.searcher)
+        writer = None
+        if self.lm is not None and self.searcher == "climb":
+            options = vars(ClimbOptions()).copy()
+        given = dict(self.searcher_options or {})
+        if unknown := sorted(given.keys() - options.keys()):
+            raise InputError(f"searcher_options: {self.searcher} has no {unknown[0]!r}; it has {', '.join(options)}")
+        options |= given
+        if options.get("proposer") == "lm" or (self.searcher == "climb" and self.lm is not None):
+            from promptsearch.lm import EMBEDDED, locate
+
+            place = locate(self.lm or EMBEDDED)
+            writer = WriterConfig(place.name, place.fingerprint)
+        elif self.lm is not None:
+            raise InputError(f"--lm {self.lm} would do nothing: {self.searcher} asks no language model")
+        bank = self._bank()
+        pictures = len(problem.source.labels("train")[0])
+        search = SearchConfig(
+            self.searcher,
+            shots,
+            seed,
+            objective=self.objective,
+            select=self.select,
+            unlabelled=pictures if isinstance(problem.source, ArrayFeatures) else SearchConfig.unlabelled,
+            writer=writer,
+            options=options,
+        )
+        return bank, check_search(search, bank)
+
+    def _bank(self) -> Bank:
+        if isinstance(self.bank, Bank):
+            return self.bank
+        if isinstance(self.bank, str) and self.bank == "auto":
+            return load_bank(SEARCHER_BANKS.get(self.searcher, BANK))
+        if isinstance(self.bank, (str, os.PathLike)):
+            return load_bank(str(self.bank))
+        return Bank.of("given", self.bank)
+
+    def _record(self, problem: Problem, bank: Bank, search: SearchConfig, opened: ProblemConfig | None) -> Record:
+        start = default_start(search, bank)
+        if self.storage is None:
+            return memory_run(problem, bank, search, opened=opened, start=start)
+        return open_run(problem, bank, search, opened=opened, storage=self.storage, study=self.study, start=start)
+
+    def _loaded_encoder(self) -> Encoder:
+        if not hasattr(self, "_encoder"):
+            self._encoder = self._make_encoder()
+        return self._encoder
+
+    def _make_encoder(self) -> Encoder:
+        cache = default_cache()
+        if isinstance(self.model, str) and self.model != "auto":
+            weights = None if self.weights is None else Path(self.weights)
+            spec = resolve_model(self.model, cache, weights=weights, device=self.device, precision=self.precision)
+            return Encoder(spec, cache)
+        if self.model == "auto":
+            return open_configured(ProblemConfig(), MachineConfig(device=self.device)).encoder
+        if not isinstance(self.model, Sequence) or len(self.model) != 3:
+            raise InputError("--model: give a name, or an open_clip triple (model, preprocess, tokenizer)")
+        return Encoder.of_model(*self.model, cache)
+
+    def _features(self, encoder: Encoder, images: Any) -> np.ndarray:
+        """Unit vectors (N, D) of pictures, or of features that are given."""
+        given = images if isinstance(images, np.ndarray) else None
+        if given is None and hasattr(images, "__array__") and not hasattr(images, "getbands"):
+            given = np.asarray(images)
+        if given is None or given.dtype == object or given.dtype.kind in "US":
+            return encoder.encode_pictures(_pictures(images))
+        if given.ndim == 4 and given.dtype == np.uint8:
+            return encoder.encode_pictures(_pictures(given))
+        if given.ndim != 2 or given.dtype.kind != "f":
+            raise InputError(
+                f"images: an array of shape {given.shape} and type {given.dtype} is neither pictures (N, H, W, 3) of "
+                "uint8 nor features (N, D) of floats"
+            )
+        expected = int(encoder.info["embed_dim"])
+        if given.shape[1] != expected:
+            raise InputError(f"features: {given.shape[1]} numbers per picture, and the model has {expected}")
+        if not np.isfinite(given).all():
+            raise InputError("features: some number is not finite")
+        vectors = given.astype(np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What `fit` was given, opened.
+
+    Attributes:
+        problem: the model and the pictures.
+        shots: pictures per class to search on.
+        classes: what `predict` returns, if not the class names.
+        opened: how the problem was named, if it was.
+    """
+
+    problem: Problem
+    shots: int
+    classes: np.ndarray | None = None
+    opened: ProblemConfig | None = None
+
+
+def _language(search: SearchConfig) -> LanguageTools:
+    writer = search.writer
+    if writer is None:
+        return LanguageTools()
+    from promptsearch.lm.opening import open_writer
+
+    return LanguageTools(writer=lambda: open_writer(writer, {}))
+
+
+def _pictures(images: Iterable[Any]) -> Iterator[Image | StoredPicture]:
+    """PIL pictures, paths or arrays (H, W, 3) as what an encoder takes."""
+    from PIL import Image
+
+    for i, image in enumerate(images):
+        if isinstance(image, (str, os.PathLike)):
+            yield StoredPicture(None, os.fspath(image), f"picture {i}")
+        elif isinstance(image, Image.Image):
+            yield image.convert("RGB")
+        elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+            yield Image.fromarray(image)
+        else:
+            raise InputError(f"images: number {i} is neither a PIL picture, a path nor an array (H, W, 3) of uint8")
+
+
+def _classes(
+    labels: Any, class_names: Sequence[str] | None, pictures: int
+) -> tuple[np.ndarray, list[str], np.ndarray | None]:
+    """Class indices (N,), the classes' names, and the labels that stand for them."""
+    if labels is None:
+        if class_names is None:
+            raise InputError("class_names: without labels, say what the classes are called")
+        return np.full(pictures, UNLABELLED), list(class_names), np.asarray(class_names)
+    given = np.asarray(labels)
+    if given.shape != (pictures,):
+        raise InputError(f"labels: an array of shape {given.shape} for {pictures} pictures; give one label for each")
+    if given.dtype.kind in "iu":
+        if class_names is None:
+            raise InputError("class_names: the labels are numbers; say what each class is called")
+        if given.min(initial=0) < 0 or given.max(initial=0) >= len(class_names):
+            raise InputError(f"labels: {given.max()} is no index into the {len(class_names)} class names")
+        return given.astype(np.int64), list(class_names), np.arange(len(class_names))
+    text = given.astype(str)
+    names = list(class_names) if class_names is not None else sorted(set(text.tolist()))
+    if unknown := sorted(set(text.tolist()) - set(names)):
+        raise InputError(f"labels: {unknown[0]!r} is not among the class names")
+    place = {name: i for i, name in enumerate(names)}
+    return np.array([place[t] for t in text.tolist()]), names, np.asarray(names)
+
+
+def _seed(random_state: Any) -> int:
+    """A seed from what scikit-learn calls a random state."""
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    return int(random_state)
+
+
+@contextlib.contextmanager
+def _names_parameters() -> Iterator[None]:
+    """Let errors of the library name parameters instead of the command line's flags."""
+    try:
+        yield
+    except InputError as e:
+        if (text := e.as_parameters()) == str(e):
+            raise
+        raise InputError(text) from e

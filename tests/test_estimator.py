@@ -1,0 +1,224 @@
+"""`PromptSearch`: what the command line finds, in scikit-learn's form."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from made_problem import CLASSES, DIM, make_problem
+from PIL import Image
+
+from promptsearch import PromptSearch, config
+from promptsearch.banks import Bank
+from promptsearch.cli import main
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Problem, open_problem
+
+TEMPLATES = ("a photo of a {}.", "a dark photo of the {}.", "a {} at night.", "a sketch of a {}.", "a {}.")
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Problem:
+    """The made-up problem in this test's cache."""
+    make_problem(tmp_path / "cache", TEMPLATES)
+    return open_problem("tiny", "made", device="cpu")
+
+
+def everything(problem: Problem, split: str) -> tuple[np.ndarray, np.ndarray]:
+    labels, _ = problem.source.labels(split)
+    return problem.source.features(split, np.arange(len(labels))), labels
+
+
+def small(**params: Any) -> PromptSearch:
+    return PromptSearch("tiny", bank=list(TEMPLATES), device="cpu", **params)
+
+
+@pytest.mark.parametrize("searcher", ["beam", "random", "climb", "tpe"])
+def test_python_and_the_command_line_find_the_same(made: Problem, tmp_path: Path, searcher: str) -> None:
+    bank = tmp_path / "bank.txt"
+    bank.write_text("\n".join(TEMPLATES) + "\n")
+    args = [searcher, "--model", "tiny", "--dataset", "made", "--bank", str(bank), "--shots", "4", "--seed", "3"]
+    args += [] if searcher == "beam" else ["--trials", "12"]
+    shown = CliRunner().invoke(main, [*args, "--json"])
+    assert shown.exit_code == 0, shown.output
+    doc = json.loads(shown.stdout)
+
+    params = {"searcher": searcher, "shots": 4, "random_state": 3, "trials": 12}
+    features, labels = everything(made, "train")
+    ours = small(**params).fit(features, labels, class_names=CLASSES)
+    assert ours.prompts_ == doc["winner"]["templates"]
+    assert ours.result_.winner.weights == (tuple(doc["winner"]["weights"]) if "weights" in doc["winner"] else None)
+    assert ours.result_.estimate is not None and ours.result_.estimate.to_dict() == doc["estimate"]
+    assert ours.score(*everything(made, "test")) == pytest.approx(doc["winner"]["test"]["accuracy"], abs=1e-6)
+
+    named = PromptSearch("tiny", bank=bank, device="cpu", **params).fit("made").result_.to_dict()
+    same = set(doc) - {"run", "seconds"}
+    assert {k: named[k] for k in same} == {k: doc[k] for k in same}
+
+
+def test_every_default_is_written_once() -> None:
+    """The options of the command line and the parameters of the estimator have the values of `config`."""
+    defaults = {
+        **{f.name: f.default for c in (config.ProblemConfig, config.MachineConfig) for f in dataclasses.fields(c)},
+        **{k: getattr(config.SearchConfig, k) for k in ("shots", "seed", "unlabelled")},
+        "trials": config.TRIALS,
+    }
+    options = {"beam": config.BeamOptions, "tpe": config.TpeOptions, "evolve": config.EvolveOptions}
+    options |= {"climb": config.ClimbOptions, "random": config.TrialOptions}
+    for name, own in options.items():
+        known = {**defaults, **dataclasses.asdict(own()), "bank_spec": config.SEARCHER_BANKS.get(name, config.BANK)}
+        params = {p.name: p for p in main.commands[name].params if isinstance(p, click.Option)}
+        assert dataclasses.asdict(own()).keys() <= params.keys(), name
+        for key in known.keys() & params.keys():
+            default = params[key].get_default(click.Context(main.commands[name]))
+            assert (None if "UNSET" in repr(default) else default) == known[key], (name, key)
+    parameters = PromptSearch().get_params()
+    for key in defaults.keys() & parameters.keys() - {"shots"}:
+        assert parameters[key] == defaults[key], key
+    read = {*defaults, *(k for own in options.values() for k in dataclasses.asdict(own()))} - {"lm", "ray"}
+    for file in (Path(main.commands["beam"].callback.__code__.co_filename).parent).glob("*.py"):
+        for call in (n for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.Call)):
+            names = [a.value for a in call.args if isinstance(a, ast.Constant) and str(a.value).startswith("--")]
+            own = file.stem in ("beam", "tpe", "climb", "evolve", "random", "options", "trial_options")
+            if own and names and names[0][2:].replace("-", "_") in read:
+                literal = [k for k in call.keywords if k.arg == "default" and isinstance(k.value, ast.Constant)]
+                assert not [k for k in literal if k.value.value is not None], (file.name, names)
+
+
+def test_scikit_learn_clones_and_cross_validates_it(made: Problem) -> None:
+    from sklearn.base import clone, is_classifier
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+
+    features, labels = everything(made, "train")
+    names = np.array(CLASSES)[labels]
+    ps = small(searcher_options={"depth": 2}, estimate=False, random_state=1)
+    assert is_classifier(ps)
+    again = clone(ps)
+    assert again is not ps and again.get_params() == ps.get_params() and not hasattr(again, "result_")
+    found = cross_val_score(ps, features[:80], names[:80], cv=4)
+    assert found.shape == (4,) and found.mean() > 0.5 and not hasattr(ps, "result_")
+    grid = GridSearchCV(ps, {"select": ["posterior", "none"]}, cv=2).fit(features[:40], names[:40])
+    assert grid.best_estimator_.predict(features[:1])[0] in CLASSES
+    with pytest.raises(InputError, match="widht: not a parameter of PromptSearch; choose from model, weights"):
+        ps.set_params(widht=3)
+    assert ps.set_params(select="none").select == "none"
+
+
+def test_what_is_learnt(made: Problem) -> None:
+    features, labels = everything(made, "train")
+    ps = small().fit(features[:40], labels[:40], class_names=CLASSES)
+    assert ps.result_.shots == 10 and ps.result_.paired is None and ps.result_.winner.test is None
+    assert len(ps.prompts_) == len(ps.weights_) and ps.weights_.sum() == pytest.approx(1)
+    assert ps.class_weights_.shape == (4, DIM) and ps.n_features_in_ == DIM
+    assert ps.classes_.tolist() == [0, 1, 2, 3] and ps.class_names_ == list(CLASSES)
+    probability = ps.predict_proba(features)
+    assert probability.shape == (160, 4) and np.allclose(probability.sum(axis=1), 1)
+    logits = ps.logit_scale_ * features @ ps.class_weights_.T
+    assert np.allclose(np.log(probability) - np.log(probability[:, :1]), logits - logits[:, :1], atol=1e-3)
+    assert (ps.predict(3 * features) == probability.argmax(axis=1)).all()  # features of any length
+    again = pickle.loads(pickle.dumps(ps))
+    assert (again.predict(features) == ps.predict(features)).all() and again.result_ == ps.result_
+    named = small(shots=8).fit(features=features, labels=np.array(CLASSES)[labels])
+    assert named.predict(features[:1])[0] in CLASSES and named.estimate_.accuracy.value > 0.5
+    free = small(shots=None).fit(features[:60], class_names=CLASSES)
+    assert free.estimate_ is None and free.result_.shots == 0 and free.result_.objective == "mutual-information"
+
+
+def test_export_report_and_storage(made: Problem, tmp_path: Path) -> None:
+    features, labels = everything(made, "train")
+    ps = small(storage=str(tmp_path / "runs.db"), study="mine").fit(features[:24], labels[:24], class_names=CLASSES)
+    shown = CliRunner().invoke(main, ["runs", "show", "mine", "--storage", str(tmp_path / "runs.db")])
+    assert shown.exit_code == 0 and shown.stdout.startswith("The winner is ")
+    resumed = CliRunner().invoke(main, ["runs", "resume", "mine", "--storage", str(tmp_path / "runs.db")])
+    assert resumed.exit_code == 2 and "made in Python on pictures given in memory" in resumed.stderr
+    again = small(storage=str(tmp_path / "runs.db"), study="mine").fit(features[:24], labels[:24], class_names=CLASSES)
+    assert again.result_ == ps.result_  # resumed, not searched again
+    from safetensors.numpy import load_file
+
+    ps.export("open_clip", tmp_path / "out.safetensors")
+    tensors = load_file(tmp_path / "out.safetensors")
+    assert any(np.allclose(t.T if t.shape[0] == DIM else t, ps.class_weights_, atol=1e-6) for t in tensors.values())
+    ps.export("bank", tmp_path / "bank.txt")
+    assert (tmp_path / "bank.txt").read_text().split("\n")[-2] in ps.prompts_
+    with pytest.raises(InputError, match="^format parquet: choose from clip_benchmark, open_clip"):
+        ps.export("parquet", tmp_path / "x")
+    small().fit(features[:24], labels[:24], class_names=CLASSES).report(tmp_path / "report.html")
+    assert "expected to classify" in (tmp_path / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("params", "fit", "message"),
+    [
+        ({"select": "best"}, {}, "^select best: choose from"),
+        ({"objective": "taste"}, {}, "^objective 'taste' is not known"),
+        ({"searcher": "magic"}, {}, "^searcher magic: not known; choose from"),
+        ({"searcher_options": {"widht": 3}}, {}, "^searcher_options: beam has no 'widht'; it has width, depth"),
+        ({"searcher_options": {"width": 0}}, {}, "^width 0: must be at least 1"),
+        ({"shots": 400}, {}, "^shots 400: class"),
+        ({"random_state": -1}, {}, "^random_state -1"),
+        ({"model": (1, 2)}, {}, "^model: give a name, or an open_clip triple"),
+        ({"lm": "embedded"}, {}, "^lm embedded would do nothing: beam asks no language model"),
+        ({}, {"class_names": None}, "^class_names: the labels are numbers"),
+        ({}, {"class_names": ["cat"]}, "^labels: 3 is no index into the 1 class names"),
+        ({}, {"labels": [0, 1]}, r"^labels: an array of shape \(2,\) for 160 pictures"),
+        ({}, {"images": np.zeros((2, 3))}, "^features: 3 numbers per picture, and the model has 16"),
+        ({}, {"images": np.zeros((2, 8, 8, 3))}, r"^images: an array of shape \(2, 8, 8, 3\) and type float64"),
+        ({}, {"images": ["a.png", 3], "labels": [0, 1]}, "^images: number 1 is neither"),
+        ({}, {"images": None}, "^images: give either pictures or features"),
+    ],
+)
+def test_errors_name_parameters(made: Problem, params: dict[str, Any], fit: dict[str, Any], message: str) -> None:
+    features, labels = everything(made, "train")
+    if fit.get("images") is not None and isinstance(fit["images"], list):
+        pytest.importorskip("torch")
+    ps = PromptSearch(**{"model": "tiny", "bank": Bank.of("small", TEMPLATES), "device": "cpu", "shots": 4, **params})
+    with pytest.raises(InputError, match=message) as told:
+        ps.fit(**{"images": features, "labels": labels, "class_names": CLASSES, **fit})
+    assert "--" not in str(told.value)
+
+
+def test_pictures_and_a_model_of_ones_own(tmp_path: Path) -> None:
+    """PIL pictures, paths and arrays are one, and an open_clip triple is the model that it is."""
+    import open_clip
+
+    folder = Path(__file__).resolve().parent.parent / "models" / "tiny"
+
+    rng = np.random.default_rng(0)
+    colours = {"red": (200, 30, 30), "blue": (30, 30, 200)}
+    arrays, labels = [], []
+    for name, colour in colours.items():
+        for _ in range(4):
+            noise = rng.integers(-20, 20, (32, 32, 3))
+            arrays.append(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
+            labels.append(name)
+    pictures = [Image.fromarray(a) for a in arrays]
+    paths = [tmp_path / f"{i}.png" for i in range(len(arrays))]
+    for picture, path in zip(pictures, paths, strict=True):
+        picture.save(path)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    assert model.training is False or model.eval() is model
+    triple = (model, preprocess, open_clip.get_tokenizer(f"local-dir:{folder}"))
+    ours = PromptSearch(triple, bank=list(TEMPLATES)).fit(pictures, labels)
+    named = PromptSearch("tiny", bank=list(TEMPLATES), device="cpu").fit(np.stack(arrays), labels)
+    assert ours.prompts_ == named.prompts_ and np.allclose(ours.class_weights_, named.class_weights_, atol=1e-5)
+    assert np.allclose(named.predict_proba(paths), named.predict_proba(pictures), atol=1e-6)
+    assert (ours.predict(paths) == named.predict(np.stack(arrays))).all()
+
+
+def test_importing_the_package_stays_cheap() -> None:
+    code = "import sys, promptsearch; print([m for m in ('numpy', 'torch', 'sklearn', 'optuna') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    with pytest.raises(AttributeError, match="no attribute 'Magic'"):
+        import promptsearch
+
+        promptsearch.Magic  # noqa: B018

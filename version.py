@@ -1,0 +1,3 @@
+"""The version of promptsearch."""
+
+__version__ = "0.1.0"
