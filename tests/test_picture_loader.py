@@ -15,7 +15,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
-from torchvision.transforms import Compose, Lambda, ToTensor
+from torchvision.transforms import Compose, Lambda, Normalize, ToTensor
 
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, open_problem, resolve_model
@@ -50,6 +50,34 @@ def test_both_halves_are_the_whole_transform_to_the_bit(mode: str, size: Any) ->
         assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
         found = halves.normalised(torch.from_numpy(pixels)[None])
         assert torch.equal(found[0], transform(picture.open()))
+
+
+@pytest.mark.skipif("AVX" not in torch.backends.cpu.get_cpu_capability(), reason="torch resizes slowly here")
+@pytest.mark.parametrize(("mode", "size"), [("shortest", 24), ("shortest", 56), ("squash", (32, 48))])
+def test_quick_pixels_are_pillows_within_two_of_255(mode: str, size: Any) -> None:
+    transform = open_clip.image_transform(size, is_train=False, resize_mode=mode)
+    exact, quick = Preprocessing(transform), Preprocessing(transform, quick=True)
+    assert quick.quick
+    differ = []
+    for picture in stored(9):
+        expected, found = exact.pixels(picture).astype(int), quick.pixels(picture).astype(int)
+        assert found.shape == expected.shape
+        differ.append(np.abs(found - expected))
+        assert differ[-1].max() <= 2
+    assert np.mean(np.concatenate([d.ravel() for d in differ])) < 0.2
+
+
+def test_other_ways_of_resizing_are_left_to_pillow() -> None:
+    for transform in (
+        open_clip.image_transform(24, is_train=False, resize_mode="longest"),
+        open_clip.image_transform(24, is_train=False, interpolation="bilinear"),
+        Compose([Lambda(lambda x: x), ToTensor(), Normalize([0.5] * 3, [0.5] * 3)]),
+    ):
+        halves = Preprocessing(transform, quick=True)
+        assert not halves.quick
+        picture = stored(1)[0]
+        x = torch.from_numpy(halves.pixels(picture))[None]
+        assert torch.equal(halves.normalised(x)[0], transform(picture.open()))
 
 
 def test_a_transform_that_does_not_split_is_left_whole() -> None:

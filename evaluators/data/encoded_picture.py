@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from dataclasses import dataclass, replace
@@ -182,6 +183,7 @@ def openable() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+@functools.cache  # a package that is not there is looked for in all of sys.path: once, not for each picture
 def _register(name: str, package: str) -> None:
     import importlib
 
