@@ -44,7 +44,7 @@ class Preprocessing:
 
     Args:
         transform: The transform.
-        quick: Whether to resize with torch, which takes a quarter of Pillow's time if the CPU has AVX2. Its weights have
+        quick: Whether to resize with torch, which takes a quarter of the time if the CPU has AVX2. Its weights have
             16 bits instead of 22, so that some values differ from Pillow's by 1 or 2 of 255.
     """
 
