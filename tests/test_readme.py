@@ -44,7 +44,7 @@ def test_every_command_and_option_explains_itself(path: tuple[str, ...], command
 
 
 def test_options_named_in_the_readme_exist() -> None:
-    known = {o for _, c in ALL for p in c.params for o in p.opts} | {"--help", "--version"}
+    known = {o for c in (main, *dict(ALL).values()) for p in c.params for o in p.opts} | {"--help", "--version"}
     text = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 
