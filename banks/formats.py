@@ -161,13 +161,14 @@ def _class_names(node: Node | None, place: str) -> dict[str, tuple[str, ...]]:
 
 
 def _benchmark(root: Node, name: str) -> dict[str, list[Node]] | None:
-    """Return CLIP_benchmark's lists by data set, whose templates contain {c}, or None for another format."""
+    """Return CLIP_benchmark's lists by data set, whose templates contain {c} (or {}), or None for another format."""
     tree = {name: root} if isinstance(root.value, list) else root.value
     if not isinstance(tree, dict) or any(k in KEYS for k in tree):
         return None
     lists = {k: n.value for k, n in tree.items() if isinstance(n.value, list)}
-    says_c = any(isinstance(n.value, str) and "{c}" in n.value for items in lists.values() for n in items)
-    return lists if says_c and len(lists) == len(tree) else None
+    texts = [n.value for items in lists.values() for n in items if isinstance(n.value, str)]
+    templates = any("{c}" in text or "{}" in text for text in texts)
+    return lists if templates and len(lists) == len(tree) else None
 
 
 def _from_benchmark(lists: dict[str, list[Node]], place: str, name: str, source: str, key: str | None) -> Bank:
@@ -179,9 +180,10 @@ def _from_benchmark(lists: dict[str, list[Node]], place: str, name: str, source:
     if key not in lists:
         raise InputError(f"{place}: no data set {shorten(key)}; there are {', '.join(lists)}")
     found = []
+    says_c = any("{c}" in text for text in map(_raw, lists[key]) if isinstance(text, str))
     for node in lists[key]:
         text = _raw(node)
-        if isinstance(text, str) and "{}" in text:
+        if says_c and isinstance(text, str) and "{}" in text:
             raise InputError(f"{place}:{node.line}: {{}} among templates with {{c}}: {shorten(text)}; write {{c}}")
         found.append((text.replace("{c}", "{}") if isinstance(text, str) else text, node.line))
     return _listed(collect(found, place), place, name if key == name else f"{name}#{key}", source)

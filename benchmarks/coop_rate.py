@@ -22,7 +22,8 @@ RATES = (0.002, 0.001, 0.0005, 0.00025)
 def main(draws: int, shots: tuple[int, ...]) -> None:
     """Accuracy and cross-entropy by rate and shots, means over conditions and draws."""
     from promptsearch.evaluators import open_problem
-    from promptsearch.search.gradient import CoOpOptions, Schedule, TextTower, coop, published_epochs, score_weights
+    from promptsearch.evaluators.scoring.predictions import score_weights
+    from promptsearch.search.gradient import CoOpOptions, Schedule, TextTower, coop, published_epochs
 
     found: dict[tuple[int, float], list[tuple[float, float]]] = defaultdict(list)
     for dataset in CONDITIONS:

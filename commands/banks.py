@@ -8,10 +8,14 @@ from typing import Any
 import click
 
 from promptsearch.banks import PHRASE_BANKS, Bank, PhraseBank, builtin_banks, load_bank, load_phrases
+from promptsearch.banks.notes import bank_notes
 from promptsearch.banks.shipped import OPEN_CLIP_SIZES
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.errors import PromptSearchError
+
+#: Notes that `check` shows at most.
+NOTES = 20
 
 
 @click.group(epilog=example("promptsearch banks list"))
@@ -78,7 +82,15 @@ def show(bank: str, limit: int | None, as_json: bool) -> None:
 @click.option("--phrases", is_flag=True, help="FILE holds phrases of classes (see --phrases of the searches).")
 def check(file: str, phrases: bool) -> None:
     """Check that FILE is a valid bank, and show its size and hash or the first error."""
-    click.echo(f"ok: {_phrase_summary(load_phrases(file)) if phrases else _summary(load_bank(file))}")
+    if phrases:
+        click.echo(f"ok: {_phrase_summary(load_phrases(file))}")
+        return
+    bank = load_bank(file)
+    click.echo(f"ok: {_summary(bank)}")
+    for note in (found := bank_notes(bank))[:NOTES]:
+        click.echo(f"note: {note}")
+    if len(found) > NOTES:
+        click.echo(f"note: and {len(found) - NOTES} more like these")
 
 
 def _show_phrases(bank: PhraseBank, limit: int | None, as_json: bool) -> None:

@@ -49,8 +49,9 @@ def export_features(folder: Path, train_limit: int | None, quiet: bool, **option
 @click.argument("folder", type=click.Path(path_type=Path))
 def import_features(folder: Path) -> None:
     """Check the feature pack in FOLDER and copy it to the cache, so that searches need no pictures."""
+    from promptsearch.banks.template import printable
     from promptsearch.evaluators import default_cache
     from promptsearch.evaluators.data.picture_features import import_pack
 
     for key in import_pack(folder, default_cache()):
-        click.echo(f"{key['dataset']} ({key['split']}) for the model {key['model']}")
+        click.echo(printable(f"{key['dataset']} ({key['split']}) for the model {key['model']}"))

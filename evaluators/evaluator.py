@@ -15,6 +15,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.encoding.encoder import TooLongError
 from promptsearch.evaluators.scoring.metrics import NEED_LABELS
 from promptsearch.evaluators.scoring.phrase_table import PhraseTable, fit_scale
+from promptsearch.evaluators.scoring.predictions import predict
 from promptsearch.evaluators.scoring.template_table import TemplateTable
 from promptsearch.evaluators.task import Split, Task
 from promptsearch.score import Score
@@ -191,8 +192,8 @@ class Evaluator:
         return scores
 
     def predictions(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
-        """Return the predicted class index (N,) of each picture of a split."""
-        return (split.features @ self.class_weights(prompt_set).T).argmax(axis=1)
+        """Return the predicted class index (N,) of each picture of a split; the true class never wins a tie."""
+        return predict(split.features @ self.class_weights(prompt_set).T, split.labels)
 
     def hits(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
         """Return whether each picture of a split is classified correctly, (N,) bool."""
@@ -232,9 +233,10 @@ class Evaluator:
                 if text == e.text
             )
             what = "class name" if all(p is None or all(len(c) == 1 for c in p) for _, p in rows) else "phrase"
+            longer = "template" if len(str(template).encode()) - 2 >= len(phrase.encode()) else what
             raise InputError(
                 f"template {str(template)!r} with {what} {phrase!r} has {e.tokens} tokens and the model reads "
-                f"{e.limit}; shorten the {'template' if what == 'class name' else 'phrase or the template'}"
+                f"{e.limit}; shorten the {longer if what == 'class name' else 'phrase or the template'}"
             ) from e
 
     def _class_vectors(self, rows: Sequence[_Row]) -> np.ndarray:
@@ -260,7 +262,10 @@ class Evaluator:
                 fresh[row] = None
         step, new = max(1, TEXTS // len(self.task.class_names)), list(fresh)
         for some in (new[at : at + step] for at in range(0, len(new), step)):
-            self._table.add(self._class_vectors(some))
+            vectors = self._class_vectors(some)
+            if not self._rows and some[0][1] is None:
+                _refuse_same(vectors[0], some[0][0], self.task.class_names)
+            self._table.add(vectors)
             for row in some:
                 self._rows[row] = len(self._rows)
         return [[self._rows[row] for row in rows] for rows in keys]
@@ -268,6 +273,27 @@ class Evaluator:
 
 def _set_of(template: Template, phrases: tuple[Phrases, ...] | None) -> PromptSet:
     return PromptSet._make((template,), None, phrases)
+
+
+def _refuse_same(vectors: np.ndarray, template: Template, names: Sequence[str]) -> None:
+    """Refuse classes whose prompts the model reads as one text, as it does where its tokenizer knows neither name.
+
+    Args:
+        vectors: (C, D) text vectors of the classes in `template`.
+        template: what the class names were filled into.
+        names: the C class names.
+
+    Raises:
+        InputError: two of the vectors are equal.
+    """
+    first: dict[bytes, int] = {}
+    for c, vector in enumerate(vectors):
+        at = first.setdefault(vector.tobytes(), c)
+        if at != c:
+            raise InputError(
+                f"the model reads classes {names[at]!r} and {names[c]!r} as one: {template.fill(names[at])!r} and "
+                f"{template.fill(names[c])!r} have the same tokens; rename one of the classes"
+            )
 
 
 def _no_test() -> Split:

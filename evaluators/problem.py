@@ -166,7 +166,7 @@ def open_configured(
         encoder = RemoteEncoder(spec, cache, cluster, progress, machine.encode_batch)
     columns = {"picture_column": config.picture_column, "label_column": config.label_column}
     source = open_pictures(encoder, dataset, cache, pictures=config.pictures, **columns)
-    notes += source.notes
+    notes += [*([spec.note] if spec.note else []), *source.notes]
     log.info("model %s (%s, %s), fingerprint %s", spec.name, spec.device, spec.precision, spec.fingerprint[:16])
     log.info("pictures: %s, %s, %d classes", source.name, source.origin, len(source.class_names))
     problem = Problem(encoder, source, cache, notes, machine.memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from promptsearch.config import (
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Problem, Progress, Score, no_progress, open_configured
 from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.runs.selection.select import choose_selection
 from promptsearch.runs.store.memory_record import MemoryRecord, Record
 from promptsearch.runs.store.record import RunRecord, now
@@ -122,9 +124,15 @@ def identify(problem: Problem, search: SearchConfig, bank: BankId | Bank | None 
 
 def study_name(config: RunConfig) -> str:
     """A readable name that differs whenever the configuration does: the same command finds its own run again."""
-    dataset = str(config.dataset).rstrip("/").rsplit("/", 1)[-1]
-    search = config.search
-    return f"{config.command}-{dataset}-{search.shots}shots-seed{search.seed}-{digest_of(config.to_dict())[:8]}"
+    search, dataset, spelled = config.search, str(config.dataset), config.to_dict()
+    folder = os.path.expanduser(dataset)
+    if dataset.partition("-")[0] not in SHORT_NAMES and os.path.isdir(folder):
+        # A folder is what lies in it: spelled otherwise it is the same pictures.
+        dataset, spelled["dataset"] = os.path.basename(os.path.abspath(folder)), "folder"
+    if config.model.startswith("local-dir:"):
+        spelled["model"] = "local-dir"
+    name = dataset.rstrip("/").rsplit("/", 1)[-1]
+    return f"{config.command}-{name}-{search.shots}shots-seed{search.seed}-{digest_of(spelled)[:8]}"
 
 
 def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str, Any]:

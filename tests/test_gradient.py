@@ -18,6 +18,7 @@ from tiny_model import TINY
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.scoring.predictions import score_weights
 from promptsearch.search.gradient import (
     BankHull,
     Checkpoint,
@@ -37,7 +38,6 @@ from promptsearch.search.gradient import (
     learn_names,
     pez,
     published_epochs,
-    score_weights,
 )
 from promptsearch.search.gradient.hull import project_to_simplex
 from promptsearch.search.gradient.names import name_layout

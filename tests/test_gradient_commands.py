@@ -329,7 +329,7 @@ def test_a_feature_pack_is_given_the_pictures_it_was_made_of(here: Path, tmp_pat
     weights = problem.encoder.encode_texts([f"a photo of a {name}." for name in COLOURS])
     empty = Prompted("border", {"border": np.zeros((3, 32, 32), np.float32)}, weights)
     plain = problem.task(4, 0).open_test()
-    found = classify_prompted(problem, [empty, empty], "test", plain.indices)
+    found = classify_prompted(problem, [empty, empty], "test", plain.indices, plain.labels)
     assert (found == (plain.features @ weights.T).argmax(axis=1)).all()  # an empty border changes nothing
 
 

@@ -91,3 +91,32 @@ def test_a_download_that_is_cut_is_one_line_with_remedies(hub: Any, tmp_path: Pa
     handler.cut.add("open_clip_model.safetensors")
     said = encode("RN50", tmp_path / "c", env)
     assert said.startswith("refused: --model RN50:openai cannot be downloaded")
+
+
+def test_a_tokenizer_of_the_hub_is_in_the_fingerprint_and_its_code_never_runs(hub: Any, tmp_path: Path) -> None:
+    """Two models of the hub with the same weights and config, whose tokenizers differ."""
+    handler, env = hub
+    from test_model_files import tiny_copy, word_level
+
+    said = {}
+    for name, words in (("one", "a photo of a cat two"), ("other", "two of of of of cat cat cat photo photo a a")):
+        owner = handler.folder / "owner"
+        owner.mkdir(exist_ok=True, parents=True)
+        word_level(words=words).save_pretrained(owner / f"{name}-words")
+        tiny_copy(owner / name, hf_tokenizer_name=f"owner/{name}-words")
+        said[name] = encode(f"hf-hub:owner/{name}", tmp_path / "cache", env)
+        assert said[name].startswith("[["), said[name]
+        assert encode(f"hf-hub:owner/{name}", tmp_path / "cache", env) == said[name]
+    assert said["one"] != said["other"]
+
+    about = handler.folder / "owner" / "evil-words"
+    word_level().save_pretrained(about)
+    config = json.loads((about / "tokenizer_config.json").read_text())
+    config |= {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
+    (about / "tokenizer_config.json").write_text(json.dumps(config))
+    (about / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for name, kwargs in (("quiet", {}), ("asking", {"tokenizer_kwargs": {"trust_remote_code": True}})):
+        tiny_copy(handler.folder / "owner" / name, hf_tokenizer_name="owner/evil-words", **kwargs)
+        answer = encode(f"hf-hub:owner/{name}", tmp_path / "cache", env)
+        assert answer.startswith("refused:") and "code" in answer
+    assert not (tmp_path / "ran").exists()

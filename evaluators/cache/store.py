@@ -102,12 +102,14 @@ def read_block(path: Path) -> Block:
         raise ValueError("not a file of promptsearch's cache")
     if _checksum(arrays, header["promptsearch"]) != header["checksum"]:
         raise ValueError("its checksum does not match")
-    about = json.loads(header["promptsearch"])
-    if about["format"] != FORMAT:
-        raise ValueError(f"format {about['format']}, this version reads {FORMAT}")
-    if "empty" in about["meta"]:
-        arrays = {}
-    return Block(arrays, about["key"], about["meta"], path)
+    try:
+        about = json.loads(header["promptsearch"])
+        form, key, meta = about["format"], dict(about["key"]), dict(about["meta"])
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
+        raise ValueError("its header is not one that promptsearch writes") from e
+    if form != FORMAT:
+        raise ValueError(f"format {form}, this version reads {FORMAT}")
+    return Block({} if "empty" in meta else arrays, key, meta, path)
 
 
 def write_block(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,9 @@ from promptsearch.evaluators.data.encoded_picture import StoredPicture, printabl
 from promptsearch.evaluators.data.file_kinds import mistaken_for
 from promptsearch.evaluators.data.folder_walk import CANNOT_BE_READ, SUFFIXES, Walk, is_parquet, is_picture
 from promptsearch.evaluators.data.hub import first_line, load_from_hub, prepared
-from promptsearch.evaluators.data.picture_list import StoredPictures
+from promptsearch.evaluators.data.overlap import ends_of_cells, ends_of_file
+from promptsearch.evaluators.data.parquet_size import refuse_bombs
+from promptsearch.evaluators.data.picture_list import READ, StoredPictures
 from promptsearch.plugins import Registry
 
 if TYPE_CHECKING:
@@ -150,7 +153,9 @@ class PictureData:
         Raises:
             InputError: an index that is not in the split.
         """
-        return iter(self.stored_list(split, list(indices), condition))
+        known, waiting = self.stored_list(split, (), condition), iter(indices)
+        while some := list(itertools.islice(waiting, READ)):
+            yield from known.at(some)
 
     def stored_list(self, split: str, indices: Sequence[int], condition: str | None = None) -> StoredPictures:
         """The pictures that `stored` yields, read as they are asked for, from several processes if need be."""
@@ -163,6 +168,23 @@ class PictureData:
             table = table.cast_column(column, ImageFeature(decode=False))
         where = f"data set {self.spec!r}, split {part.name!r}"
         return StoredPictures(table, where, indices, condition, part.files)
+
+    def contents(self, split: str, end: int) -> Iterator[tuple[bytes, ...]]:
+        """Yield the size and the first and last `end` bytes of every picture of a split.
+
+        Raises:
+            PromptSearchError: a file that cannot be read.
+        """
+        part = self._part(split)
+        if part.files is None:
+            for i, found in enumerate(ends_of_cells(part.table.data.column(self._picture_column), end)):
+                yield found or (str(i).encode(), split.encode())  # a path alone: like no other picture
+            return
+        for path in part.files:
+            try:
+                yield ends_of_file(path, end)
+            except OSError as e:
+                raise PromptSearchError(f"{printable_path(path)} cannot be read ({e.strerror or e})") from e
 
     def _part(self, split: str) -> _Part:
         if split not in self._parts:
@@ -289,9 +311,12 @@ def _open_parquet(spec: str, folder: Path) -> dict[str, _Part]:
                 f"--dataset {spec}: {name} files in several folders ({', '.join(places)}); give one of these folders"
             )
         try:
+            refuse_bombs(ours)
             # Split by split, or the class names of the second would be taken to be those of the first; and not by
             # load_dataset("parquet"), which tells a counter on the network about it and waits for the answer.
             table = Dataset.from_parquet([_literal(file) for file in ours], split=NamedSplit(name))
+        except PromptSearchError as error:
+            raise PromptSearchError(f"data set {spec!r}: {error}") from error
         except Exception as error:  # pyarrow's and datasets' errors share no base class
             cause = error.__cause__ or error
             raise PromptSearchError(

@@ -72,7 +72,8 @@ def load_from_hub(repo: str, config: str | None, spec: str) -> tuple[Any, str]:
         InputError: no such data set or configuration.
         PromptSearchError: unreachable and not cached, or the download is broken.
     """
-    reachable, reason = hub_reachable()
+    offline = os.environ.get("HF_DATASETS_OFFLINE", "").upper() in _TRUE
+    reachable, reason = (False, "HF_DATASETS_OFFLINE is set") if offline else hub_reachable()
     if not reachable:
         if not prepared(repo, config):
             raise PromptSearchError(

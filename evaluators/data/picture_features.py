@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from promptsearch.banks.template import printable, shorten
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import Block, Cache, digest_of, read_block, write_block
+from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.encoded_picture import DECODING
+from promptsearch.evaluators.data.folder_walk import Walk
+from promptsearch.evaluators.data.overlap import count_shared
 from promptsearch.evaluators.encoding.encoder import Encoder
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
 
@@ -42,7 +46,7 @@ class PackFeatures:
         self._loaded: dict[str, Block] = {}
         meta = self._block("train").meta
         self.class_names: tuple[str, ...] = tuple(meta["class_names"])
-        self.origin = f"feature pack made with {meta['made_with']}"
+        self.origin = f"feature pack made with {printable(meta['made_with'])}"
         self.fingerprint = str(meta["data"])
         self.notes = [f"Pictures: {self.origin}."]
         self._data: PictureData | None = None
@@ -114,6 +118,8 @@ class PackFeatures:
                     f"the feature pack of {self.name} for --model {self._model.name} has no sound {split} split; "
                     "import it again, or give the pictures with --dataset PATH"
                 )
+            if wrong := _why_no_pack(block):
+                raise PromptSearchError(f"the feature pack of {self.name} cannot be used: {wrong}; import it again")
             self._loaded[split] = block
         return self._loaded[split]
 
@@ -135,15 +141,42 @@ class LiveFeatures:
     def __init__(self, data: PictureData, condition: str | None, name: str, encoder: Encoder, cache: Cache) -> None:
         self.name = name
         self.class_names = data.class_names
-        self.notes = data.notes
         self.origin = "pictures" if condition is None else f"pictures, made {condition} on the fly"
         self.fingerprint = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition, DECODING])
         self._data, self._condition, self._encoder, self._cache = data, condition, encoder, cache
         self._known: dict[str, dict[int, np.ndarray]] = {}
         self.pictures_fingerprint = self.fingerprint
+        self.notes = [*data.notes, *self._test_notes()]
 
     has_pictures = True
     has_test = True
+
+    def _test_notes(self) -> list[str]:
+        """What is wrong with the test split by itself: classes without pictures, pictures of the training split."""
+        notes: list[str] = []
+        try:
+            labels = self._data.labels("test")
+        except PromptSearchError:  # opening the test split says so
+            return notes
+        tested = set(labels.tolist())
+        without = [name for c, name in enumerate(self.class_names) if c not in tested]
+        if without:
+            some = ", ".join(map(printable, without[:5])) + (" …" if len(without) > 5 else "")
+            notes.append(
+                f"{len(without)} of {len(self.class_names)} classes have no test picture ({some}): "
+                "test accuracy says nothing about them."
+            )
+        key = {split: self._data.fingerprint(split) for split in ("train", "test")}
+        block = self._cache.get("overlaps", key)
+        shared = count_shared(self._data) if block is None else int(block.meta["shared"])
+        if block is None:
+            self._cache.add("overlaps", key, {}, {"shared": shared})
+        if shared:
+            notes.append(
+                f"{shared} of {len(labels)} test pictures are also training pictures, byte for byte: "
+                "test accuracy is not that of unseen pictures."
+            )
+        return notes
 
     def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
         """The pictures at these indices of the data set's split, to be opened."""
@@ -233,25 +266,72 @@ def import_pack(folder: Path, cache: Cache) -> list[dict[str, Any]]:
     Raises:
         InputError: nothing there, or a file that is damaged or no feature block (then nothing is imported).
     """
-    files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+    files = Walk(folder, lenient=True).files(folder, _is_block) if folder.is_dir() else []
     if not files:
         raise InputError(f"{folder}: no feature pack there (a folder written by `promptsearch features export`)")
-    blocks = []
+    blocks: list[Block] = []
     for file in files:
         try:
             block = read_block(file)
         except (ValueError, OSError) as e:
             raise InputError(f"{file}: {e}; fetch the pack again") from e
-        if not {"features", "labels", "indices"} <= block.arrays.keys() or "dataset" not in block.key:
-            raise InputError(f"{file}: not a block of a feature pack")
-        if (bad := _not_finite(block.arrays["features"])) is not None:
-            raise InputError(
-                f"{file}: the feature of picture {block.arrays['indices'][bad]} is not finite; make the pack again"
-            )
+        if wrong := _why_no_pack(block) or _why_bad_vectors(block):
+            raise InputError(f"{file}: not a block of a feature pack: {wrong}; make the pack again")
         blocks.append(block)
+    about: dict[tuple[str, str], Block] = {}
+    for block in blocks:
+        first = about.setdefault((block.key["model"], block.key["dataset"]), block)
+        if _form(first) != _form(block):
+            raise InputError(f"{block.path}: other classes or dimensions than {first.path.name}; make the pack again")
     for block in blocks:
         cache.add("packs", block.key, block.arrays, block.meta)
     return [b.key for b in blocks]
+
+
+def _is_block(path: Path, walk: Walk) -> bool:
+    return path.suffix == ".safetensors"
+
+
+def _form(block: Block) -> tuple[Any, ...]:
+    return tuple(block.meta["class_names"]), block.arrays["features"].shape[1]
+
+
+def _why_no_pack(block: Block) -> str | None:
+    """Why a block is no split of a feature pack, by its key, its meta and the shapes of its arrays."""
+    key, meta, arrays = block.key, block.meta, block.arrays
+    if not all(isinstance(key.get(k), str) for k in ("model", "dataset", "split")):
+        return "its key names no model, data set and split"
+    if key["split"] not in ("train", "test"):
+        return f"split {shorten(key['split'])} is neither train nor test"
+    if not all(isinstance(meta.get(k), str) for k in ("made_with", "data")):
+        return "it does not say what it was made with"
+    names = meta.get("class_names")
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(n, str) for n in names):
+        return "it has no list of two or more class names"
+    try:
+        spoken_names("the pack", names)
+    except InputError as e:
+        return str(e)
+    if not {"features", "labels", "indices"} <= arrays.keys():
+        return "features, labels or indices are missing"
+    features, labels, indices = (arrays[k] for k in ("features", "labels", "indices"))
+    if features.ndim != 2 or not features.size or not np.issubdtype(features.dtype, np.floating):
+        return f"features of shape {features.shape} and type {features.dtype}"
+    for name, values in (("labels", labels), ("indices", indices)):
+        if values.shape != features.shape[:1] or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+            return f"{name} of shape {values.shape} and type {values.dtype}, or below 0"
+    if labels.max() >= len(names):
+        return f"label {labels.max()}, and {len(names)} classes"
+    return None
+
+
+def _why_bad_vectors(block: Block) -> str | None:
+    """Why the vectors of a block cannot be a model's: not finite, or not of unit length."""
+    features, indices = block.arrays["features"].astype(np.float32), block.arrays["indices"]
+    if (bad := _not_finite(features)) is not None:
+        return f"the feature of picture {indices[bad]} is not finite"
+    far = np.abs(np.linalg.norm(features, axis=1) - 1) > 0.02
+    return f"the feature of picture {indices[int(far.argmax())]} is not of unit length" if far.any() else None
 
 
 def _not_finite(features: np.ndarray) -> int | None:

@@ -33,6 +33,10 @@ class StoredPictures(Sequence[StoredPicture]):
         self._table, self._where, self._indices, self._condition = table, where, indices, condition
         self._files = files
 
+    def at(self, indices: Sequence[int]) -> StoredPictures:
+        """Other pictures of the same split."""
+        return StoredPictures(self._table, self._where, indices, self._condition, self._files)
+
     def __len__(self) -> int:
         return len(self._indices)
 

@@ -19,6 +19,8 @@ from promptsearch.evaluators.cache.store import Cache
 from promptsearch.evaluators.cache.vector_cache import TextCache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
+from promptsearch.evaluators.encoding.tokenizers import count_tokens, load_tokenizer, refuse_special_tokens
+from promptsearch.evaluators.encoding.weights_file import is_torchscript, read_torchscript
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,7 +101,7 @@ class Encoder:
         self.progress = progress
         self._cache = cache
         self._texts = TextCache(cache, spec.text_key)
-        self._excess = TextCache(cache, {"model": spec.fingerprint}, kind="lengths")
+        self._excess = TextCache(cache, {"model": spec.fingerprint, "counted": "exactly"}, kind="lengths")
         self._model: Any = None
         self._preprocess: Any = None
 
@@ -175,6 +177,8 @@ class Encoder:
                 self.refuse_too_long([text])
             except TooLongError as e:
                 excess[i] = e.tokens - e.limit
+            except InputError:  # a special token cuts it off
+                excess[i] = 1
         return excess
 
     def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
@@ -199,20 +203,25 @@ class Encoder:
         return TextEncoder(self.model, self.tokenizer, nodes=nodes)
 
     def refuse_too_long(self, texts: Sequence[str]) -> None:
-        """Check that no text is too long; tokenizers truncate silently, which could cut off the class name.
+        """Check that every text is read whole; tokenizers truncate silently, which could cut off the class name.
 
         Raises:
             TooLongError: A text is too long.
+            InputError: A text contains a special token of the tokenizer, which ends it.
         """
         if not texts:
             return
-        encode, limit = getattr(self.tokenizer, "encode", None), getattr(self.tokenizer, "context_length", None)
-        if encode is None or limit is None:
+        counting, limit = self._counting, getattr(self.tokenizer, "context_length", None)
+        if limit is None:
             return
-        for text in texts:
-            # A token has at least one character, so only long texts need to be tokenized.
-            if len(text) + 2 > limit and (tokens := len(encode(text)) + 2) > limit:
+        # Tokens of open_clip's own tokenizer have a byte or more; only in ASCII is that a character, and `&` begins
+        # what may become more bytes.
+        short = limit - 2 if hasattr(counting, "encode") else -1
+        some = [t for t in texts if len(t) > short or not t.isascii() or "&" in t]
+        for text, tokens in zip(some, count_tokens(counting, some), strict=True):
+            if tokens > limit:
                 raise TooLongError(text, tokens, limit)
+        refuse_special_tokens(counting, texts)
 
     def encode_blocks(
         self, blocks: Iterable[Iterable[Image | StoredPicture]], told: Callable[[int], None] = lambda done: None
@@ -268,10 +277,15 @@ class Encoder:
     @functools.cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        import open_clip
-
         with _quiet():
-            return open_clip.get_tokenizer(self.spec.source)
+            return load_tokenizer(self.spec.source, self.spec.tokenizer)
+
+    @functools.cached_property
+    def _counting(self) -> Any:
+        """The tokenizer, or what gives its tokens faster."""
+        from promptsearch.evaluators.encoding.word_tokenizer import remembering
+
+        return remembering(self.tokenizer)
 
     def close(self) -> None:
         """Merge small blocks of the cache."""
@@ -291,7 +305,7 @@ class Encoder:
         spec = self.spec
         log.info("loading the model %s%s", spec.name, "" if spec.weights is None else f" from {spec.weights}")
         try:
-            with _quiet():
+            with _quiet(), _no_remote_code():
                 model, preprocess = _create(spec)
         except (InputError, PromptSearchError):
             raise
@@ -317,12 +331,27 @@ def _create(spec: ModelSpec) -> tuple[Any, Any]:
     if spec.tag is None:
         if spec.source not in open_clip.list_models():
             raise InputError(f"--model {spec.name}: open_clip has no such architecture")
+        if spec.weights is not None and is_torchscript(spec.weights):
+            return _from_torchscript(spec)
         model, _, preprocess = open_clip.create_model_and_transforms(spec.source, pretrained=str(spec.weights))
         return model, preprocess
     quick_gelu = bool(open_clip.get_pretrained_cfg(spec.source, spec.tag).get("quick_gelu", False))
     model, _, preprocess = open_clip.create_model_and_transforms(
         spec.source, pretrained=spec.tag, force_quick_gelu=quick_gelu
     )
+    return model, preprocess
+
+
+def _from_torchscript(spec: ModelSpec) -> tuple[Any, Any]:
+    """The model of a TorchScript archive, as OpenAI published it, with its weights in float32."""
+    import open_clip
+    import torch
+
+    assert spec.weights is not None
+    arrays = read_torchscript(spec.weights)
+    with torch.random.fork_rng(devices=[]):
+        model, _, preprocess = open_clip.create_model_and_transforms(spec.source, pretrained=None)
+    model.load_state_dict({name: torch.from_numpy(array).float() for name, array in arrays.items()})
     return model, preprocess
 
 
@@ -338,10 +367,29 @@ def _why_unloadable(spec: ModelSpec, error: Exception) -> str:
     if "size mismatch" in text:
         first = text[text.index("size mismatch") :].splitlines()[0].strip()
         return f"{where} do not fit {spec.source}: {first}; name their architecture with --model"
+    if "Missing key" in text and spec.weights is not None and is_torchscript(spec.weights):
+        return (
+            f"{where} are a TorchScript archive, read as OpenAI's are, whose tensors do not fit {spec.source}; name "
+            "its architecture with --model, or make it a state dict where you trust it: "
+            "torch.save(torch.jit.load(OLD).state_dict(), NEW)"
+        )
     if "Missing key" in text or "Unexpected key" in text:
         lines = [line.strip() for line in text.splitlines() if "key(s)" in line]
         return f"{where} do not fit {spec.source}: {lines[0][:200]}; name the architecture with --model"
     return f"{where} cannot be loaded ({(text.splitlines() or [type(error).__name__])[0][:200]}); fetch the file again"
+
+
+@contextlib.contextmanager
+def _no_remote_code() -> Iterator[None]:
+    """Have transformers refuse a text tower that needs code of its own, instead of asking at the terminal."""
+    from transformers import dynamic_module_utils
+
+    asked = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = asked
 
 
 @contextlib.contextmanager

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import MODELS, Cache, digest_of, sha256_file
 from promptsearch.evaluators.data.hub import find_cached, go_offline, hub_reachable
 from promptsearch.evaluators.encoding.device import resolve_device
+from promptsearch.evaluators.encoding.open_clip_config import check_config, read_config
+from promptsearch.evaluators.encoding.tokenizers import FILES, VOCABULARIES, hashes
+from promptsearch.evaluators.encoding.weights_file import refuse_mistaken, trained_with_quick_gelu
 
 #: The embedded model, and one that tests use because it is smaller.
 EMBEDDED = "zeroshot"
 SHIPPED = (EMBEDDED, "tiny")
 RN50_REPO = "timm/resnet50_clip.openai"
+#: Weights in open_clip's order of preference; the first two are the hub's.
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+FOLDER_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
 PRECISIONS = ("fp32", "bf16", "fp16")
 REMEDIES = (
     "give local weights with --weights FILE or --model local-dir:FOLDER, set HF_ENDPOINT to a mirror, "
@@ -30,7 +44,8 @@ class ModelSpec:
     """A model, and how to load it.
 
     `fingerprint` changes whenever the model's features may change. `source` is the name for open_clip: a built-in
-    architecture (with `tag`), or a `local-dir:` or `hf-hub:` name.
+    architecture (with `tag`), or a `local-dir:` or `hf-hub:` name. `tokenizer` is the folder of the tokenizer's
+    files if it is not open_clip's own; `note` is shown to the user.
     """
 
     name: str
@@ -40,6 +55,8 @@ class ModelSpec:
     fingerprint: str
     device: str
     precision: str
+    tokenizer: Path | None = None
+    note: str | None = None
 
     @property
     def shipped(self) -> str | None:
@@ -49,7 +66,8 @@ class ModelSpec:
     @property
     def text_key(self) -> dict[str, str]:
         """Cache key of text vectors, which are always float32."""
-        return {"model": self.fingerprint, "device": self.device, "dtype": "fp32"}
+        # "whole": older vectors, under another key, may be of truncated texts.
+        return {"model": self.fingerprint, "device": self.device, "dtype": "fp32", "texts": "whole"}
 
     @property
     def picture_key(self) -> dict[str, str]:
@@ -88,7 +106,11 @@ def resolve_model(
         raise InputError("--precision fp16 is slower and less exact than fp32 on a CPU; use fp32 or bf16")
     source, tag, file, about = _locate(spec, weights, cache)
     about["weights"] = _file_hash(file, cache) if file else None
-    return ModelSpec(spec, source, tag, file, digest_of(about), device, precision)
+    note = about.pop("note", None)
+    tokenizer = _locate_tokenizer(spec, source, about.get("config") or _built_in_config(source))
+    if tokenizer is not None:
+        about["tokenizer"] = hashes(tokenizer)
+    return ModelSpec(spec, source, tag, file, digest_of(about), device, precision, tokenizer, note)
 
 
 def _locate(spec: str, weights: Path | None, cache: Cache) -> tuple[str, str | None, Path | None, dict[str, Any]]:
@@ -103,11 +125,7 @@ def _locate(spec: str, weights: Path | None, cache: Cache) -> tuple[str, str | N
     if weights is not None:
         if tag:
             raise InputError(f"--weights {weights} and the tag {tag!r} of --model {spec} exclude each other")
-        if not weights.is_file():
-            raise InputError(f"--weights {weights}: no such file")
-        # A file of weights does not say which activation it needs. RN50 means OpenAI's weights, which need QuickGELU.
-        name = "RN50-quickgelu" if name == "RN50" else name
-        return name, None, weights.resolve(), {"architecture": name}
+        return _locate_file(name, weights)
     if tag == "random":
         return name, tag, None, {"architecture": name, "random": True}
     tag = tag or ("openai" if name == "RN50" else "")
@@ -122,17 +140,79 @@ def _locate_folder(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
     if not folder.is_dir():
         raise InputError(f"--model {spec}: no such folder")
     try:
-        model_config = json.loads(config.read_text("utf-8"))
-        if not isinstance(model_config, dict) or "model_cfg" not in model_config:
-            raise InputError(f"{config}: has no model_cfg; save the model in open_clip's format")
+        model_config = read_config(config)
     except FileNotFoundError as e:
         raise InputError(f"--model {spec}: {config} is missing; save the model in open_clip's format") from e
-    except (ValueError, OSError) as e:
-        raise InputError(f"{config}: not readable as JSON ({e})") from e
-    for file in WEIGHT_FILES:
-        if (folder / file).is_file():
-            return f"local-dir:{folder.resolve()}", None, (folder / file).resolve(), {"config": model_config}
-    raise InputError(f"--model {spec}: no weights there ({' or '.join(WEIGHT_FILES)})")
+    except OSError as e:
+        raise InputError(f"{config}: cannot be read ({e.strerror or e}); name a folder that you may read") from e
+    file = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
+    if file is None:
+        raise InputError(f"--model {spec}: no weights there ({' or '.join(WEIGHT_FILES)})")
+    refuse_mistaken(file)
+    check_config(model_config, file, str(config))
+    return f"local-dir:{folder.resolve()}", None, file.resolve(), {"config": model_config}
+
+
+def _locate_file(name: str, weights: Path) -> tuple[str, None, Path, dict[str, Any]]:
+    """Weights in a file, which carry no activation: whether they are OpenAI's tells whether they need QuickGELU."""
+    if not weights.is_file():
+        raise InputError(f"--weights {weights}: no such file")
+    try:
+        refuse_mistaken(weights)
+    except OSError as e:
+        raise InputError(f"--weights {weights}: cannot be read ({e.strerror or e}); make it readable") from e
+    about: dict[str, Any] = {}
+    quick = trained_with_quick_gelu(name, weights)
+    if quick is None:
+        about["note"] = (
+            f"Weights in a file do not say their activation: {weights.name} is taken for weights trained with GELU, as "
+            f"most of {name} but OpenAI's are; if they were trained with QuickGELU, name --model {name}-quickgelu."
+        )
+    name = f"{name}-quickgelu" if quick else name
+    return name, None, weights.resolve(), {**about, "architecture": name}
+
+
+def _built_in_config(name: str) -> dict[str, Any]:
+    """The config of one of open_clip's architectures, read without importing it; empty where there is none."""
+    found = importlib.util.find_spec("open_clip")
+    for home in (found.submodule_search_locations or []) if found else []:
+        file = Path(home) / "model_configs" / f"{name}.json"
+        if file.is_file():
+            return {"model_cfg": json.loads(file.read_text("utf-8"))}
+    return {}
+
+
+def _locate_tokenizer(spec: str, source: str, config: dict[str, Any]) -> Path | None:
+    """The folder of a model's tokenizer files, downloaded if need be; None where open_clip's own tokenizer is used."""
+    name = config.get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name")
+    if not name:
+        return None
+    if source.startswith("local-dir:"):
+        folder = Path(source.removeprefix("local-dir:"))
+        if not any((folder / file).is_file() for file in VOCABULARIES):
+            raise InputError(f"--model {spec}: no tokenizer in {folder} ({VOCABULARIES[0]} …); save it there too")
+        return folder
+    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name):
+        raise InputError(f"--model {spec}: its tokenizer {shorten(name)} is no name of the hub's; save the model again")
+    if not any(find_cached(name, file) for file in VOCABULARIES):
+        _need_hub(f"{spec}: its tokenizer {name}")
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            for file in FILES:
+                with contextlib.suppress(EntryNotFoundError):
+                    hf_hub_download(name, file)
+        except Exception as e:  # as above
+            raise PromptSearchError(
+                f"--model {spec}: its tokenizer {name} cannot be downloaded ({_first_line(e)}); {REMEDIES}"
+            ) from e
+    else:
+        _offline_unless_reachable()
+    found = next((path for file in VOCABULARIES if (path := find_cached(name, file))), None)
+    if found is None:
+        raise PromptSearchError(f"--model {spec}: its tokenizer {name} has no vocabulary ({VOCABULARIES[0]} …)")
+    return found.parent
 
 
 def _locate_hub(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
@@ -151,7 +231,9 @@ def _locate_hub(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
             raise PromptSearchError(f"--model {spec} cannot be downloaded ({_first_line(e)}); {REMEDIES}") from e
     else:
         _offline_unless_reachable()
-    return spec, None, found, {"config": json.loads(config.read_text("utf-8"))}
+    model_config = read_config(config)
+    check_config(model_config, found, f"--model {spec}: {config.name}")
+    return spec, None, found, {"config": model_config}
 
 
 def _download_tag(name: str, tag: str, cache: Cache) -> Path:

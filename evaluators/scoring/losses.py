@@ -42,16 +42,19 @@ class Losses:
         Returns:
             (S,) accuracy and (S,) mean cross-entropy in nats, both float64.
         """
-        true, top, total = np.empty((3, sets, len(self.labels)), np.float32)
+        true, rival, total = np.empty((3, sets, len(self.labels)), np.float32)
         with np.errstate(over="ignore"):
             for to, sums, norm in pieces:
                 # Only the long loops run piece by piece, because threads in short loops wait for each other.
                 sums *= self.scales(norm)
-                self._take_true(sums, true[to])
-                sums.max(axis=1, out=top[to])
+                # The largest logit of the other classes: a tie with one of them is not a hit (see `predict`).
+                self._swap_true(sums, true[to], -np.inf)
+                sums.max(axis=1, out=rival[to])
+                self._swap_true(sums, None, true[to])
                 np.exp(sums, out=sums)
                 np.einsum("scn->sn", sums, out=total[to])
-        accuracy = np.count_nonzero(true >= top, axis=1) / len(self.labels)
+        accuracy = np.count_nonzero(true > rival, axis=1) / len(self.labels)
+        top = np.maximum(true, rival, out=rival)
         far = np.flatnonzero((top.max(axis=1) > FAR) | (top.min(axis=1) < -FAR))
         total[far] = 1
         np.log(total, out=total)
@@ -67,18 +70,29 @@ class Losses:
 
     def _shifted(self, logits: np.ndarray) -> float:
         """Return the cross-entropy of one ensemble's logits (1, C, N), subtracting the largest logit before exp."""
-        top, true = logits.max(axis=1), np.empty((1, len(self.labels)), np.float32)
-        self._take_true(logits, true)
+        top, true = logits.max(axis=1), logits[:, self.labels, self._pictures]
         losses = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - true
         return float(losses.mean(dtype=np.float64))
 
-    def _take_true(self, logits: np.ndarray, out: np.ndarray) -> None:
-        """Copy the logits of the true classes from (S, C, N) to (S, N), faster if classes are equally large."""
+    def _swap_true(self, logits: np.ndarray, out: np.ndarray | None, new: np.ndarray | float) -> None:
+        """Copy the true classes' logits of (S, C, N) to `out` (S, N), and write `new` in their places.
+
+        Faster if classes are equally large.
+        """
         s, classes, pictures = logits.shape
         each = pictures // classes
-        names = np.arange(classes)
-        even = each * classes == pictures and each and (self.labels.reshape(classes, each) == names[:, None]).all()
-        if even:
-            np.copyto(out.reshape(s, classes, each), np.einsum("sccn->scn", logits.reshape(s, classes, classes, each)))
-        else:
+        if logits.flags.c_contiguous and self._even(classes, each):
+            old = np.einsum("sccn->scn", logits.reshape(s, classes, classes, each))  # a view
+            if out is not None:
+                np.copyto(out.reshape(s, classes, each), old)
+            old[...] = new if isinstance(new, float) else new.reshape(s, classes, each)
+            return
+        if out is not None:
             out[...] = logits[:, self.labels, self._pictures]
+        logits[:, self.labels, self._pictures] = new
+
+    def _even(self, classes: int, each: int) -> bool:
+        """Return whether every class has this many pictures, one class after the other."""
+        if each * classes != len(self.labels) or not each:
+            return False
+        return bool((self.labels.reshape(classes, each) == np.arange(classes)[:, None]).all())

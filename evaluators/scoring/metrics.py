@@ -25,8 +25,10 @@ def margin(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None)
 
 def balanced(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
     """Return the balanced accuracy: the mean over classes of the accuracy on each class's pictures."""
-    true = logits[:, labels, np.arange(logits.shape[2])]
-    hits = true >= logits.max(axis=1)  # (S, N)
+    pictures = np.arange(logits.shape[2])
+    others = np.array(logits)
+    others[:, labels, pictures] = -np.inf
+    hits = logits[:, labels, pictures] > others.max(axis=1)  # (S, N)
     return np.mean([hits[:, labels == c].mean(axis=1) for c in np.unique(labels)], axis=0)
 
 

@@ -13,6 +13,7 @@ from promptsearch.banks import BASELINE, PromptSet
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Problem, Progress, Score, Split, no_progress, wilson
 from promptsearch.evaluators.fluency import LogLikelihood
+from promptsearch.evaluators.scoring.predictions import predict, score_weights
 from promptsearch.evaluators.stats.paired import compare_paired
 from promptsearch.runs.baselines.training_context import Row as Learnt
 from promptsearch.runs.baselines.training_context import Setting, TextTools, Trained, filled
@@ -119,7 +120,7 @@ def test_learnt(
     baselines = {name: score.prompt_set(name, s) for name, s in sets.items()}
     decoded = tuple(score.learnt(r, setting.support.features, test.features)[0] for r in trained.others)
     before = setting.evaluator.predictions(sets["hand-written"], test)
-    after = (features @ trained.winner.weights.T).argmax(axis=1)
+    after = predict(features @ trained.winner.weights.T, test.labels)
     record.set("details", build_details(setting.class_names, test, before, after))
     return RunResult(
         **headline(record),
@@ -160,7 +161,6 @@ class Scorer:
             support: (n, D) features of the few-shot pictures.
             tested: (N, D) features of the test pictures.
         """
-        from promptsearch.search.gradient import score_weights
 
         labels, scale = self.setting.support.labels, self.setting.logit_scale
         hits, xent = score_weights(row.weights, support, labels, scale)

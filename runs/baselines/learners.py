@@ -15,6 +15,7 @@ import numpy as np
 from promptsearch.banks import BASELINE, Bank, PromptSet
 from promptsearch.evaluators import Problem
 from promptsearch.evaluators.encoding.fused_resnet import differentiable_tower
+from promptsearch.evaluators.scoring.predictions import predict
 from promptsearch.runs.baselines.training_context import Row, Setting, Trained, decoded_row, set_row, whole_bank
 
 if TYPE_CHECKING:
@@ -191,7 +192,9 @@ class Prompted:
     weights: np.ndarray
 
 
-def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str, indices: np.ndarray) -> np.ndarray:
+def classify_prompted(
+    problem: Problem, prompts: Sequence[Prompted], split: str, indices: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
     """Classify pictures with several visual prompts, decoding each picture once.
 
     Args:
@@ -199,6 +202,7 @@ def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str,
         prompts: P visual prompts.
         split: "train" or "test".
         indices: (n,) indices of the pictures.
+        labels: (n,) true classes, which never win a tie.
 
     Returns:
         (P, n) predicted class indices.
@@ -217,8 +221,8 @@ def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str,
     for batch in _batches(encoder.preprocess, (p.open() for p in problem.source.stored(split, indices.tolist()))):
         encoder.progress(BATCH * len(parts), len(indices), f"classifying {split} pictures under {len(made)} prompts")
         features = [prompt.encode_all([batch]) for prompt in made]
-        parts.append([(x @ p.weights.T).argmax(axis=1) for x, p in zip(features, prompts, strict=True)])
-    return np.concatenate(parts, axis=1)
+        parts.append([x @ p.weights.T for x, p in zip(features, prompts, strict=True)])
+    return np.stack([predict(np.concatenate(logits), labels) for logits in zip(*parts, strict=True)])
 
 
 def _few_shots(setting: Setting) -> tuple[np.ndarray, np.ndarray, float]:

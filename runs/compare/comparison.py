@@ -14,6 +14,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress
 from promptsearch.evaluators.cache.store import digest_of
 from promptsearch.evaluators.draw import draw
+from promptsearch.evaluators.scoring.predictions import score_weights
 from promptsearch.runs.baselines.learners import Prompted, classify_prompted
 from promptsearch.runs.baselines.training_context import Setting, TextTools
 from promptsearch.runs.compare.cells import Cell, Cells
@@ -207,7 +208,8 @@ class Comparison:
             arrays = self.cells.arrays(cell)
             tensors = {k.removeprefix("tensor "): v for k, v in arrays.items() if k.startswith("tensor ")}
             prompts.append(Prompted(done[cell.key]["options"]["kind"], tensors, arrays["row 0"]))
-        for cell, predictions in zip(left, classify_prompted(problem, prompts, "test", test.indices), strict=True):
+        found = classify_prompted(problem, prompts, "test", test.indices, test.labels)
+        for cell, predictions in zip(left, found, strict=True):
             self.cells.keep_predictions(cell, predictions)
 
     def _lacks(self, method: Method, problem: Problem) -> str | None:
@@ -252,7 +254,6 @@ class Comparison:
         Raises:
             PromptSearchError: The method failed; the message names the cell.
         """
-        from promptsearch.search.gradient import score_weights
 
         setting = self._setting(cell)
         assert setting.checkpoint is not None  # set by `_setting`
@@ -297,7 +298,6 @@ class Comparison:
         return figures, arrays
 
     def _tested(self, cell: Cell, method: Method, figures: Mapping[str, Any], test: Split) -> list[Tested]:
-        from promptsearch.search.gradient import score_weights
 
         arrays = self.cells.arrays(cell)
         found = []

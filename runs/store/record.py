@@ -391,5 +391,11 @@ def _differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{k.replace('_', ' ')} {kept.get(k)!r} (now {now.get(k)!r})"
         for k in sorted(kept.keys() | now.keys())
-        if kept.get(k) != now.get(k)
+        if kept.get(k) != now.get(k) and not _is_spelling(k, kept, now)
     ]
+
+
+def _is_spelling(key: str, kept: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return whether a name differs while what it stands for has the same content: a moved folder is no difference."""
+    content = {"model": "model fingerprint", "dataset": "data fingerprint", "bank": "bank hash"}.get(key)
+    return content is not None and kept.get(content) is not None and kept.get(content) == now.get(content)

@@ -6,7 +6,7 @@ Each is a function that takes a model's text tower and few-shot features, and re
 from promptsearch.search.gradient.augment import AugmentedPictures
 from promptsearch.search.gradient.coop import CoOpOptions, context_layout, coop, decode_context
 from promptsearch.search.gradient.hull import BankHull
-from promptsearch.search.gradient.learned import Learned, score_weights
+from promptsearch.search.gradient.learned import Learned
 from promptsearch.search.gradient.names import NamesOptions, decode_names, learn_names
 from promptsearch.search.gradient.pez import PezOptions, pez
 from promptsearch.search.gradient.sparse import SparseOptions, learn_ensemble, top_templates
@@ -38,7 +38,6 @@ __all__ = [
     "learn_visual_prompt",
     "pez",
     "published_epochs",
-    "score_weights",
     "takes_tokens",
     "top_templates",
     "train",

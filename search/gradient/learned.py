@@ -88,23 +88,3 @@ def _checksum(arrays: Mapping[str, np.ndarray], header: str) -> str:
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name}:{array.dtype.str}:{array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
-
-
-def score_weights(
-    class_weights: np.ndarray, features: np.ndarray, labels: np.ndarray, logit_scale: float
-) -> tuple[np.ndarray, float]:
-    """Score class weights on labelled pictures.
-
-    Args:
-        class_weights: (C, D) class weights of unit length.
-        features: (N, D) unit vectors of the pictures.
-        labels: (N,) class indices.
-        logit_scale: The model's logit scale.
-
-    Returns:
-        (N,) bool, whether each picture is classified correctly, and the mean cross-entropy in nats.
-    """
-    logits = logit_scale * (features @ class_weights.T)  # (N, C)
-    top = logits.max(axis=1)
-    xent = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(labels)), labels]
-    return logits.argmax(axis=1) == labels, float(xent.mean(dtype=np.float64))

@@ -1,0 +1,55 @@
+"""Test pictures that a search may have seen: the same bytes in the training split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptsearch.evaluators.data.datasets import PictureData
+
+#: Bytes at each end of a picture that are compared first: its size and both ends tell nearly all pictures apart.
+END = 4096
+
+
+def count_shared(data: PictureData) -> int:
+    """Count the test pictures whose bytes are those of a training picture."""
+    known: dict[bytes, int] = {}
+    for i, ends in enumerate(_ends(data, "train")):
+        known.setdefault(ends, i)
+    alike = [(i, known[ends]) for i, ends in enumerate(_ends(data, "test")) if ends in known]
+    if not alike:
+        return 0
+    tests, trains = data.stored("test", [i for i, _ in alike]), data.stored("train", [i for _, i in alike])
+    return sum(a.packed().content == b.packed().content for a, b in zip(tests, trains, strict=True))
+
+
+def _ends(data: PictureData, split: str) -> Iterator[bytes]:
+    """A digest of every picture's size and ends."""
+    for content in data.contents(split, END):
+        yield hashlib.blake2b(b"".join(content), digest_size=16).digest()
+
+
+def ends_of_cells(column: Any, end: int) -> Iterator[tuple[bytes, bytes, bytes] | None]:
+    """Size, beginning and end of each picture of an Arrow column, without copying it; None where it has no bytes."""
+    import pyarrow as pa
+
+    for chunk in column.chunks:
+        cells = chunk.field("bytes") if isinstance(chunk, pa.StructArray) else chunk
+        for cell in cells:
+            if not cell.is_valid:
+                yield None
+                continue
+            buffer = memoryview(cell.as_buffer())
+            yield str(len(buffer)).encode(), bytes(buffer[:end]), bytes(buffer[-end:])
+
+
+def ends_of_file(path: str, end: int) -> tuple[bytes, bytes, bytes]:
+    """Size, beginning and end of a file.  Raises OSError."""
+    with open(path, "rb") as f:
+        size = f.seek(0, 2)
+        f.seek(0)
+        head = f.read(end)
+        f.seek(max(0, size - end))
+        return str(size).encode(), head, f.read(end)

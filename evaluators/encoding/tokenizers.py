@@ -1,0 +1,130 @@
+"""The tokenizers of open_clip's models: loaded from files that are in the fingerprint, and counted without cutting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.cache.store import sha256_file
+from promptsearch.evaluators.data.hub import first_line
+
+#: The files from which transformers' AutoTokenizer makes a tokenizer; each of `VOCABULARIES` can hold its vocabulary.
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "tekken.json",
+)
+FILES = (
+    *VOCABULARIES,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "config.json",
+)
+
+# Files of a model's folder that no tokenizer is made of.
+_NO_TOKENIZER = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ckpt", ".gguf", ".npz", ".npy")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file of a folder that a tokenizer may be made of, by its name."""
+    files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
+    return {f.name: sha256_file(f) for f in files if f.suffix.lower() not in _NO_TOKENIZER}
+
+
+def load_tokenizer(source: str, folder: Path | None) -> Any:
+    """Return the tokenizer of a model; code that comes with it is never run.
+
+    Args:
+        source: what open_clip calls the model.
+        folder: where the tokenizer's files lie, or None for open_clip's own.
+
+    Raises:
+        PromptSearchError: the files are missing, damaged, or need code of their own.
+    """
+    import open_clip
+    from open_clip.factory import get_model_config
+    from open_clip.tokenizer import HFTokenizer
+
+    if folder is None:
+        return open_clip.get_tokenizer(source)
+    config = get_model_config(source)["text_cfg"]
+    try:
+        return HFTokenizer(
+            str(folder),
+            context_length=config.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+            tokenizer_mode=config.get("tokenizer_mode"),
+            trust_remote_code=False,
+            **(config.get("tokenizer_kwargs") or {}),
+        )
+    except Exception as e:  # transformers, tokenizers and sentencepiece raise many kinds
+        why = first_line(e)
+        if "trust_remote_code" in str(e):
+            why = "it needs code of its own, which is never run"
+        raise PromptSearchError(
+            f"the tokenizer in {folder} cannot be loaded ({why[:200]}); save a plain tokenizer.json there"
+        ) from e
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Count the tokens of each text, with those that the tokenizer adds at its ends, nothing cut off.
+
+    Args:
+        tokenizer: one that open_clip makes (SimpleTokenizer, HFTokenizer, SigLipTokenizer), or one with `encode`.
+        texts: what to count.
+    """
+    if _inner(tokenizer) is None:
+        return [len(tokenizer.encode(text)) + 2 for text in texts]
+    clips = getattr(tokenizer, "tokenizer_mode", "") == "clips"  # start, end and class token are added by open_clip
+    return [len(ids) + 3 * clips for ids in _ids(tokenizer, texts, special=not clips)]
+
+
+def refuse_special_tokens(tokenizer: Any, texts: Sequence[str]) -> None:
+    """Refuse texts that the tokenizer reads a mark of its own in, such as `<end_of_text>`: nothing after it counts.
+
+    Raises:
+        InputError: naming the first such text.
+    """
+    some = [text for text in texts if re.search(r"[<\[|]", text)]
+    if not some:
+        return
+    inner = _inner(tokenizer)
+    if inner is None:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        marks = set(getattr(tokenizer, "all_special_ids", None) or SimpleTokenizer().all_special_ids)
+        found = [tokenizer.encode(text) for text in some]
+    else:
+        marks = set(inner.all_special_ids) - {inner.unk_token_id}
+        found = _ids(tokenizer, some, special=False)
+    for text, ids in zip(some, found, strict=True):
+        if marks & set(ids):
+            raise InputError(
+                f"the prompt {text!r} contains a special token of the model's tokenizer, which ends a text; "
+                "write it without"
+            )
+
+
+def _inner(tokenizer: Any) -> Any:
+    """Return the transformers tokenizer that one of open_clip's wraps, or None."""
+    return getattr(tokenizer, "tokenizer", None)
+
+
+def _ids(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
+    clean = getattr(tokenizer, "clean_fn", None)
+    if clean is None:  # SigLipTokenizer
+        from open_clip.tokenizer import get_clean_fn
+
+        clean = get_clean_fn("canonicalize")
+    cleaned = [clean(text) for text in texts]
+    options = {"padding": False, "truncation": False, "verbose": False, "add_special_tokens": special}
+    ids: list[list[int]] = _inner(tokenizer)(cleaned, **options)["input_ids"]
+    return ids
