@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from promptsearch.evaluators.data.datasets import PictureData
+from promptsearch.evaluators.data.encoded_picture import StoredPicture
 
 #: Bytes at each end of a picture that are compared first: its size and both ends tell nearly all pictures apart.
 END = 4096
 
 
-def count_shared(data: PictureData) -> int:
+class Pictures(Protocol):
+    """The pictures of a training and a test split."""
+
+    def contents(self, split: str, end: int) -> Iterator[tuple[bytes, ...]]:
+        """Yield the size and the first and last `end` bytes of every picture."""
+
+    def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
+        """Yield the pictures at these indices."""
+
+
+def count_shared(data: Pictures) -> int:
     """Count the test pictures whose bytes are those of a training picture."""
     known: dict[bytes, int] = {}
     for i, ends in enumerate(_ends(data, "train")):
@@ -25,7 +34,7 @@ def count_shared(data: PictureData) -> int:
     return sum(a.packed().content == b.packed().content for a, b in zip(tests, trains, strict=True))
 
 
-def _ends(data: PictureData, split: str) -> Iterator[bytes]:
+def _ends(data: Pictures, split: str) -> Iterator[bytes]:
     """A digest of every picture's size and ends."""
     for content in data.contents(split, END):
         yield hashlib.blake2b(b"".join(content), digest_size=16).digest()
