@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptsearch.banks import PhraseBank
 from promptsearch.lm import EMBEDDED, LocalModel, locate
 from promptsearch.lm.lines import LineRules, LineWriter, Vocabulary
 from promptsearch.lm.reader import Reader, common_beginning
 from promptsearch.search.proposers import Request
 from promptsearch.search.proposers.fill import FillProposer, _gap
+from promptsearch.search.proposers.phrases import PhraseWriter, merged
 from promptsearch.search.proposers.prompts import few_shot
 
 PROMPTS = ["Caption: a photo of a {}.\nShorter:", "Caption: a dark picture of the {} in the snow.\nAnother medium:"]
@@ -141,3 +143,15 @@ def test_a_gap_keeps_the_place_and_the_full_stop() -> None:
     for _ in range(200):
         before, behind = _gap("a dark photo, of a {} at night.", rng)
         assert f"{before} {behind}".count("{}") == 1 and behind.endswith(".")
+
+
+def test_phrases_are_written_for_classes_and_belong_to_one(embedded: LocalModel) -> None:
+    writer = PhraseWriter(embedded)
+    looks = writer.write(["cat", "polar_bear"], "looks", each=2)
+    assert looks.keys() == {"cat", "polar_bear"} and all(len(p) <= 2 for p in looks.values())
+    assert all(p.startswith("polar bear, ") and "{}" not in p for p in looks["polar_bear"]) and looks["polar_bear"]
+    names = writer.write(["cat", "polar_bear"], "names")
+    assert not set(names["cat"]) & set(names["polar_bear"]) and "cat" not in " ".join(names["cat"]).split()
+    bank = PhraseBank("written", merged([looks, names]))
+    assert len(bank.of_classes(["cat", "polar_bear"])[0]) == 1 + len(looks["cat"]) + len(names["cat"])
+    assert merged([{"a": ("b",), "c": ()}, {"a": ("d",)}]) == {"a": ("b", "d")}
