@@ -157,7 +157,7 @@ class LanguageProposer:
     def _better_form(self) -> str:
         model = self.model
         if not isinstance(model, LineModel):
-            return CHAT if model.chats else FEW_SHOT
+            return CHAT if model.chats else OWN  # short: only the server knows its context
         fits = all(model.fits(FORMS[FEW_SHOT](r, 2)) for r in trial_requests())
         line = FEW_SHOT if fits and not model.embedded else OWN  # the embedded model was trained on its own form
         if not model.chats:
