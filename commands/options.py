@@ -65,9 +65,9 @@ ray_option = click.option(
 device_option = click.option(
     "--device",
     default=MachineConfig.device,
-    shell_complete=complete.words("auto", "cpu", "cuda"),
+    shell_complete=complete.words("auto", "cpu", "cuda", "mps"),
     show_default=True,
-    help="Where to compute: auto, cpu or cuda.",
+    help="Where to compute: auto, cpu, cuda or mps (Apple; checked against the CPU when first used).",
 )
 memory_option = click.option(
     "--memory", type=MEMORY, help="Largest amount of memory for scoring, e.g. 4GB.  [default: a quarter of the RAM]"

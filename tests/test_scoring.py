@@ -11,6 +11,7 @@ from scipy.stats import binom
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task, mid_p, paired_difference, wilson
+from promptsearch.evaluators.stats.intervals import binomial_cdf
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -137,6 +138,14 @@ def test_the_test_split_opens_once() -> None:
     task.open_test()
     with pytest.raises(PromptSearchError, match="opened before"):
         task.open_test()
+
+
+@pytest.mark.parametrize("n", [1, 7, 160, 10_000])
+def test_the_binomial_distribution_is_scipys(n: int) -> None:
+    for k in {-1, 0, n // 3, n - 1, n}:
+        for p in (1e-9, 0.1, 0.5, 0.999):
+            expected = float(binom.cdf(k, n, p))
+            assert binomial_cdf(k, n, p) == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_mid_p_interval_holds_the_accuracy_about_as_often_as_it_says() -> None:

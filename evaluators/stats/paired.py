@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.evaluators.stats.intervals import Interval, paired_difference
+from promptsearch.evaluators.stats.intervals import Interval, binomial_cdf, paired_difference
 
 #: Number of bootstrap resamples.
 REPLICATES = 10_000
@@ -100,7 +100,5 @@ def mcnemar(gained: int, lost: int) -> float:
         gained: Number of pictures that only the first classifier gets right.
         lost: Number of pictures that only the second one gets right.
     """
-    from scipy.special import bdtr
-
     n = gained + lost
-    return 1.0 if n == 0 else min(1.0, 2 * float(bdtr(min(gained, lost), n, 0.5)))
+    return 1.0 if n == 0 else min(1.0, 2 * binomial_cdf(min(gained, lost), n, 0.5))
