@@ -61,6 +61,13 @@ if TYPE_CHECKING:
     shell_complete=complete.banks,
     help="Bank that all methods use: a file, or a built-in bank.",
 )
+@click.option(
+    "--phrases",
+    default="auto",
+    show_default=True,
+    shell_complete=complete.words_or_file("auto", "none", *complete.PHRASE_BANKS),
+    help="Phrases of the classes for the searches: a file, a built-in bank, none, or auto (see `promptsearch beam`).",
+)
 @click.option("--trials", type=click.IntRange(1), default=TRIALS, show_default=True, help="Trials of each search.")
 @click.option("--ensemble", type=int, default=6, show_default=True, help="Largest number of templates in a prompt set.")
 @lm_options
@@ -87,6 +94,7 @@ def compare(
     shots: str,
     seeds: int,
     bank_spec: str,
+    phrases: str,
     trials: int,
     ensemble: int,
     against: str,
@@ -108,6 +116,7 @@ def compare(
     Methods besides beam, random, climb, tpe, evolve and the searchers of plug-ins:
     hand-written, clip-cifar, clip-imagenet, whole-bank   fixed prompts
     single, random-words, random-10k                      controls
+    tip-adapter                                           the few shots as a cache, training-free
     climb-lm, evolve-lm                                   with a language model
     coop, coop-csc, coop-text, kgcoop, coop-hull          learnt contexts
     coop-sample, names, pez, vpt, vpt-shallow, vpt-deep   other gradient baselines
@@ -130,7 +139,7 @@ def compare(
     counts = _numbers(shots)
     bank = load_bank(bank_spec)
     given = split_lm(options)
-    known = all_methods(bank, searcher_options({"ensemble": ensemble}), trials, _writer(given))
+    known = all_methods(bank, searcher_options({"ensemble": ensemble}, phrases), trials, _writer(given))
     chosen = choose_methods(known, methods)
     if not {f"{n}-lm" for n in WRITTEN_FOR} & chosen.keys():
         refuse_unused(given, "none of the methods uses a language model; add evolve-lm or climb-lm to --methods")

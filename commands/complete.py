@@ -20,6 +20,7 @@ METHODS = (
     "random-words",
     "single",
     "random-10k",
+    "tip-adapter",
     "climb-lm",
     "evolve-lm",
     "coop",

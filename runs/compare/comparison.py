@@ -16,6 +16,7 @@ from promptsearch.evaluators.cache.store import digest_of
 from promptsearch.evaluators.draw import draw
 from promptsearch.evaluators.scoring.predictions import score_weights
 from promptsearch.runs.baselines.learners import Prompted, classify_prompted
+from promptsearch.runs.baselines.tip_adapter import score_cached
 from promptsearch.runs.baselines.training_context import Setting, TextTools
 from promptsearch.runs.compare.cells import Cell, Cells
 from promptsearch.runs.compare.methods import Method
@@ -267,7 +268,10 @@ class Comparison:
         task, scale = setting.task, setting.logit_scale
 
         def scored(split: Split, weights: np.ndarray, features: np.ndarray) -> dict[str, float]:
-            hits, xent = score_weights(weights, features, split.labels, scale)
+            if "cache features" in found.tensors:
+                hits, xent = score_cached(weights, found.tensors, features, split.labels, scale)
+            else:
+                hits, xent = score_weights(weights, features, split.labels, scale)
             return {"accuracy": round(float(hits.mean()), 6), "xent": round(xent, 6)}
 
         rows: list[dict[str, Any]] = []
@@ -304,6 +308,10 @@ class Comparison:
         for i, row in enumerate(figures["rows"]):
             if method.prompts_pictures:
                 hits = np.asarray(self.cells.predictions(cell) == test.labels)
+            elif "tensor cache features" in arrays:
+                cache = {k.removeprefix("tensor "): v for k, v in arrays.items()}
+                scale = self._tools.encoder.logit_scale
+                hits, _ = score_cached(arrays[f"row {i}"], cache, test.features, test.labels, scale)
             else:
                 hits, _ = score_weights(arrays[f"row {i}"], test.features, test.labels, self._tools.encoder.logit_scale)
             found.append(Tested(cell, row["name"], {**figures, **row}, row["support"], row.get("validation"), hits))

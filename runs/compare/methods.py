@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.banks import BASELINE, Bank, PromptSet, load_bank
+from promptsearch.banks import BASELINE, Bank, PromptSet, load_bank, load_phrases
 from promptsearch.config import (
     OBJECTIVE,
     SEARCHER_OPTIONS,
@@ -25,9 +25,10 @@ from promptsearch.runs.baselines.learners import (
     prompt_pictures,
     sample_bank,
 )
+from promptsearch.runs.baselines.tip_adapter import cache_of
 from promptsearch.runs.baselines.training_context import Row, Setting, Trained, set_row
 from promptsearch.runs.loop.shared_loop import Budget
-from promptsearch.runs.open_run import resolved
+from promptsearch.runs.open_run import resolved, with_phrases
 from promptsearch.runs.pipeline import Job, LanguageTools, choose_winner, search_job
 from promptsearch.search import SEARCHERS, get_objective
 from promptsearch.search.proposal_search import WritingSearcher
@@ -130,6 +131,7 @@ def all_methods(
         _fixed("whole-bank", "all templates of the bank, averaged", PromptSet.of(*bank.templates)),
         Method("random-words", "random words and characters after the hand-written prompt, averaged", _waffle, False),
         _single(bank),
+        Method("tip-adapter", "Tip-Adapter, training-free: the few shots as a cache beside the text", _cached, False),
     ]
     made += [_searched(name, name, bank, options, trials) for name, options in searchers.items()]
     if "random" in searchers:
@@ -251,10 +253,11 @@ def _searched(
             objective=options["objective"],
             select=options.get("select") or "auto",
             writer=None if writer is None else writer.config,
-            options={k: v for k, v in options.items() if k not in ("objective", "select")},
+            options={k: v for k, v in options.items() if k not in ("objective", "select", "phrases", "phrases hash")},
         )
         language = LanguageTools(None if writer is None else writer.open)
-        job = Job(setting.problem, setting.evaluator, bank, resolved(config), language=language, budget=Budget(trials))
+        said = with_phrases(bank, options.get("phrases", "none"), setting.problem)
+        job = Job(setting.problem, setting.evaluator, said, resolved(config), language=language, budget=Budget(trials))
         if job.by_trials:
             job = replace(job, start=(PromptSet.of(BASELINE),))
         searcher, outcome = search_job(job)
@@ -267,23 +270,28 @@ def _searched(
     return Method(name, about, find, options={**own, **budget})
 
 
-def searcher_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def searcher_options(given: Mapping[str, Any], phrases: str = "none") -> dict[str, dict[str, Any]]:
     """Return the options of every searcher in a comparison, with the default objective and no language model.
 
     Args:
         given: Options to use instead of the defaults, for searchers that have them.
+        phrases: Phrases that are chosen for what a searcher finds, as for `with_phrases`.
     """
     found: dict[str, dict[str, Any]] = {}
+    said = {} if phrases == "none" else {"phrases": phrases}
+    if phrases not in ("none", "auto"):  # a file may change: its contents are part of what a cell is
+        said["phrases hash"] = load_phrases(phrases).hash[:16]
     for name in SEARCHERS.loaded():
         if name not in SEARCHER_OPTIONS:
             own = {**asdict(TrialOptions()), "objective": OBJECTIVE, **own_options(name)}
-            found[name] = {**own, **given}
+            found[name] = {**own, **given, **said}
             continue
         defaults = asdict(COMPARED.get(name, SEARCHER_OPTIONS[name])())
         if name == "evolve":  # its prompts would depend on the language model available on this machine
             defaults |= {"proposer": "grammar", "generations": None}
         found[name] = {k: given.get(k, v) for k, v in defaults.items()}
         found[name] |= {"select": given.get("select"), "objective": given.get("objective", OBJECTIVE)}
+        found[name] |= said
     return found
 
 
@@ -310,6 +318,12 @@ def _learned(
         )
 
     return Method(name, about, find, readable, asdict(options), prompts_pictures=prompts_pictures)
+
+
+def _cached(setting: Setting) -> Found:
+    """Return the hand-written prompt with the few shots beside it."""
+    support = setting.task.support
+    return Found([set_row(setting, "", PromptSet.of(BASELINE))], tensors=cache_of(support.features, support.labels))
 
 
 def _waffle(setting: Setting) -> Found:

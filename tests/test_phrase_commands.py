@@ -1,0 +1,128 @@
+"""Phrases on the command line: searched with, stored, resumed, shown, exported, compared, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from made_problem import CLASSES, make_problem
+
+from promptsearch.banks import Template
+from promptsearch.cli import main
+from promptsearch.runs.baselines.tip_adapter import ALPHA, BETA, cache_of, score_cached
+
+TEMPLATES = ("a photo of a {}.", "a sketch of a {}.", "a {} at night.")
+KINDS = ("old", "small", "red")
+
+
+def run(*args: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(args))
+    assert result.exit_code == code, (result.output, result.exception)
+    if code:
+        assert result.stderr.count("\n") == 1 and "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    with_kinds = [Template(t.replace("{}", f"{kind} {{}}")) for t in TEMPLATES for kind in KINDS]
+    make_problem(tmp_path / "cache", [*(Template(t) for t in TEMPLATES), *with_kinds])
+    Path("bank.txt").write_text("".join(f"{t}\n" for t in TEMPLATES))
+    Path("phrases.txt").write_text("".join(f"{c}\t{kind} {c}\n" for c in CLASSES for kind in KINDS))
+    return ["--model", "tiny", "--dataset", "made", "--bank", "bank.txt", "--storage", "runs.db", "--shots", "8"]
+
+
+def test_a_search_with_phrases_is_stored_resumed_shown_and_exported(made: list[str]) -> None:
+    command = ["beam", *made, "--phrases", "phrases.txt", "--study", "mine"]
+    first = json.loads(run(*command, "--json").stdout)
+    winner = first["winner"]
+    assert first["classes"] == list(CLASSES) and len(winner["phrases"]) == len(CLASSES)
+    allowed = [{c, *(f"{kind} {c}" for kind in KINDS)} for c in CLASSES]
+    for said, may in zip(winner["phrases"], allowed, strict=True):
+        assert said.keys() <= may and len(said) <= 3 and sum(said.values()) == pytest.approx(1)
+    assert "gain" in first["estimate"]
+    assert json.loads(run(*command, "--json").stdout) == first
+    assert (
+        json.loads(run("runs", "best", "mine", "--storage", "runs.db", "--json").stdout)["phrases"] == winner["phrases"]
+    )
+    shown = run(*command, "--quiet").stdout
+    assert "What the winner says of the classes:" in shown
+    out = run("export", "mine", "--storage", "runs.db", "--to", "clip-benchmark").stdout
+    prompts = json.loads(out)["made"]
+    assert prompts.keys() == set(CLASSES) and any(
+        "old" in p or "small" in p or "red" in p for p in sum(prompts.values(), [])
+    )
+    run("report", "mine", "--storage", "runs.db", "--out", "report.html")
+    assert "What is said of the classes" in Path("report.html").read_text()
+    other = run("beam", *made, "--phrases", "none", "--study", "mine", code=2)
+    assert "bank hash" in other.stderr
+
+
+def test_a_searcher_may_move_phrases_itself(made: list[str]) -> None:
+    found = json.loads(
+        run("climb", *made, "--phrases", "phrases.txt", "--move-phrases", "--trials", "40", "--json").stdout
+    )
+    assert "phrases" not in found["winner"]
+    tried = [*found["runners_up"], found["winner"]]
+    assert any("class_names" in row for row in tried)
+
+
+def test_classes_get_names_from_a_file(made: list[str]) -> None:
+    Path("names.txt").write_text("cat, small cat\ndog\nship, old ship\ntruck\n")
+    found = json.loads(run("beam", *made, "--class-names", "names.txt", "--study", "named", "--json").stdout)
+    assert found["classes"] == list(CLASSES)
+    assert {p for said in found["winner"].get("phrases", []) for p in said} <= {*CLASSES, "small cat", "old ship"}
+    resumed = run("runs", "resume", "named", "--storage", "runs.db", "--json").stdout
+    assert json.loads(resumed)["winner"] == found["winner"]
+    Path("names.txt").write_text("cat\ndog\n")
+    assert "2 names for 4 classes" in run("beam", *made, "--class-names", "names.txt", code=2).stderr
+    assert "nowhere.txt" in run("beam", *made, "--class-names", "nowhere.txt", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cow\tbull\n", "p.txt:1: phrases for class 'cow', which is not in the data set"),
+        ("cat\tdog\n", "p.txt:1: phrase 'dog' of class 'cat' names another class"),
+        ("cat\tpet\ndog\tpet\n", "p.txt:2: phrase 'pet' of class 'dog' is one of class 'cat' too"),
+        ("", "p.txt: no phrases"),
+    ],
+)
+def test_wrong_phrases_are_refused_in_one_line(made: list[str], text: str, said: str) -> None:
+    Path("p.txt").write_text(text)
+    assert said in run("beam", *made, "--phrases", "p.txt", code=2).stderr
+
+
+def test_a_bank_of_phrases_that_is_not_there_is_named(made: list[str]) -> None:
+    error = run("beam", *made, "--phrases", "cifar11", code=2).stderr
+    assert "cifar11: no such file or bank; built-in phrase banks: cifar10, cifar100, pacs" in error
+
+
+def test_tip_adapter_adds_the_shots_to_the_text() -> None:
+    rng = np.random.default_rng(0)
+    keys, labels = rng.normal(size=(6, 5)), np.array([0, 0, 1, 1, 2, 2])
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    weights, pictures = rng.normal(size=(3, 5)), keys[::-1] + 0.1
+    hits, xent = score_cached(weights, cache_of(keys, labels), pictures, labels[::-1], 2.0)
+    for n, x in enumerate(pictures):
+        logits = 2.0 * weights @ x
+        for key, c in zip(keys, labels, strict=True):
+            logits[c] += ALPHA * np.exp(-BETA * (1 - x @ key))
+        assert hits[n] == (logits.argmax() == labels[::-1][n])
+    assert xent > 0
+
+
+def test_tip_adapter_and_phrases_are_compared(made: list[str]) -> None:
+    options = ["--model", "tiny", "--dataset", "made", "--bank", "bank.txt", "--storage", "runs.db", "--shots", "4"]
+    methods = "hand-written,beam,tip-adapter"
+    options += ["--seeds", "2", "--methods", methods, "--against", "hand-written", "--phrases", "phrases.txt"]
+    found = json.loads(run("compare", *options, "--json").stdout)
+    rows = {(c["method"], c["seed"]): c for c in found["cells"]}
+    assert rows["tip-adapter", 0]["test_accuracy"] >= rows["hand-written", 0]["test_accuracy"] - 0.1
+    assert not rows["tip-adapter", 0]["readable"]
+    assert any(" / " in name for seed in (0, 1) for name in rows["beam", seed]["class_names"] or [])
+    assert json.loads(run("compare", *options, "--json").stdout)["cells"] == found["cells"]
