@@ -13,7 +13,7 @@ from promptsearch.evaluators.scoring.phrase_table import Mixture, PhraseTable
 #: Prior probability of the class's own name, and of the hand-written template; the others share the rest equally.
 OWN, HAND_WRITTEN = 0.5, 0.5
 #: What the evidence is multiplied by: the model's probabilities, even at a fitted scale, are no independent draws.
-TEMPER = 0.5
+TEMPER = 0.25
 #: Most templates, most phrases of a class, the smallest weight of either, and what weights are multiples of.
 TEMPLATES, PHRASES, LEAST, UNIT = 3, 3, 0.05, 0.05
 #: Smallest gain in cosine for which a class takes one more phrase, or another one.
