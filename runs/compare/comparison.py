@@ -265,11 +265,12 @@ class Comparison:
         except (InputError, PromptSearchError) as e:
             raise type(e)(f"{cell}: {e}") from e
         seconds = time.perf_counter() - started
-        task, scale = setting.task, setting.logit_scale
+        # One scale for all, fitted to the labels; a cache is part of its method and goes by the model's own.
+        task, scale = setting.task, setting.evaluator.logit_scale
 
         def scored(split: Split, weights: np.ndarray, features: np.ndarray) -> dict[str, float]:
             if "cache features" in found.tensors:
-                hits, xent = score_cached(weights, found.tensors, features, split.labels, scale)
+                hits, xent = score_cached(weights, found.tensors, features, split.labels, setting.logit_scale)
             else:
                 hits, xent = score_weights(weights, features, split.labels, scale)
             return {"accuracy": round(float(hits.mean()), 6), "xent": round(xent, 6)}
