@@ -18,6 +18,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,20 +78,25 @@ def pictures(rng: random.Random, home: Path) -> Iterator[Attack]:
     def opened(content: bytes) -> Any:
         return StoredPicture(content, None, "a picture").open()
 
+    def same(grey: np.ndarray, found: Any) -> bool:
+        return bool((np.asarray(found)[..., 0] == grey).all())
+
+    def rgb(found: Any) -> bool:
+        return bool(found.mode == "RGB")
+
     while True:
         form = rng.choice(list(forms))
         mode = rng.choice(forms[form])
         grey = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (9, 7)).astype(np.uint8)
         grey[0, 0], out = 255, io.BytesIO()
-        deep = {"I;16": grey.astype(np.uint16) * 257, "I": grey.astype(np.int32), "F": grey.astype(np.float32) / 255}
+        deep: dict[str, Any] = {"I;16": grey.astype(np.uint16) * 257, "I": grey.astype(np.int32)}
+        deep["F"] = grey.astype(np.float32) / 255
         (Image.fromarray(deep[mode]) if mode in deep else Image.fromarray(grey).convert(mode)).save(out, form)
         exact = mode in (*deep, "L") and form in ("PNG", "TIFF", "BMP")
-        same = (lambda found, grey=grey: (np.asarray(found)[..., 0] == grey).all()) if exact else (lambda found: True)
         content = out.getvalue()
-        yield f"{form} {mode}", lambda content=content, same=same: refused(lambda: opened(content), same)
-        broken = damaged(content, rng)
-        rgb = lambda found: found.mode == "RGB"  # noqa: E731
-        yield f"{form} {mode}, damaged", lambda broken=broken, rgb=rgb: refused(lambda: opened(broken), rgb)
+        shows = partial(same, grey) if exact else rgb
+        yield f"{form} {mode}", partial(refused, partial(opened, content), shows)
+        yield f"{form} {mode}, damaged", partial(refused, partial(opened, damaged(content, rng)), rgb)
 
 
 @door("folders")
@@ -99,6 +105,10 @@ def folders(rng: random.Random, home: Path) -> Iterator[Attack]:
     from PIL import Image
 
     from promptsearch.evaluators.data import open_dataset
+
+    def opened(tree: Path) -> bool:
+        data = open_dataset(str(tree))
+        return all(data.fingerprint(s) for s in ("train", "test")) and "\x1b" not in "".join(data.notes)
 
     out = io.BytesIO()
     Image.new("RGB", (4, 4)).save(out, "PNG")
@@ -125,16 +135,12 @@ def folders(rng: random.Random, home: Path) -> Iterator[Attack]:
                 elif kind == "folder":
                     os.mkdir(path)
                 else:
-                    target = {"up": tree, "out": "/usr/share/doc", "self": path, "zero": "/dev/zero"}[kind]
-                    os.symlink(target, path)
+                    targets = {"up": os.fsencode(tree), "out": b"/usr/share/doc", "self": path, "zero": b"/dev/zero"}
+                    os.symlink(targets[kind], path)
             except OSError:
                 continue
 
-        def opened(tree: Path = tree) -> Any:
-            data = open_dataset(str(tree))
-            return [data.fingerprint(s) for s in ("train", "test")] and "\x1b" not in "".join(data.notes)
-
-        yield f"tree {n}", lambda opened=opened: refused(opened, bool)
+        yield f"tree {n}", partial(refused, partial(opened, tree), bool)
         shutil.rmtree(tree)
 
 
@@ -150,23 +156,25 @@ def class_names(rng: random.Random, home: Path) -> Iterator[Attack]:
 
     while True:
         names = ["".join(rng.choices(some, k=rng.randint(0, 5))) for _ in range(3)]
-        names.append(rng.choice([str.upper, lambda s: f" {s}_", lambda s: s.replace(" ", "_")])(names[0]))
-        yield repr(names), lambda names=names: refused(lambda: spoken_names("x", names), distinct)
+        names.append(rng.choice([names[0].upper(), f" {names[0]}_", names[0].replace(" ", "_")]))
+        yield repr(names), partial(refused, partial(spoken_names, "x", names), distinct)
 
 
 @door("model configs")
 def model_configs(rng: random.Random, home: Path) -> Iterator[Attack]:
     """The embedded model's config with a key of another value, and its bytes damaged."""
     from promptsearch.evaluators import Cache, resolve_model
-    from promptsearch.evaluators.encoding.model_spec import MODELS
+    from promptsearch.evaluators.cache.store import MODELS
 
     text = (MODELS / "tiny" / "open_clip_config.json").read_text()
     shutil.copy(MODELS / "tiny" / "open_clip_model.safetensors", home)
-    values = [10**9, -1, 0, float("nan"), "x", None, [], {}, [1] * 99, True, {"trust_remote_code": True}, "hf-hub:x/y"]
+    values: list[Any] = [10**9, -1, 0, float("nan"), "x", None, [], {}, [1] * 99, True, "hf-hub:x/y"]
+    values.append({"trust_remote_code": True})
     keys = ["layers", "width", "heads", "vocab_size", "embed_dim", "image_size", "tokenizer_kwargs", "act_kwargs"]
     keys += ["hf_model_name", "hf_tokenizer_name", "timm_model_name", "mean", "std", "size", "tokenizer_mode"]
 
-    def resolved() -> Any:
+    def resolved(content: bytes) -> Any:
+        (home / "open_clip_config.json").write_bytes(content)
         return resolve_model(f"local-dir:{home}", Cache(home / "cache"))
 
     while True:
@@ -178,11 +186,7 @@ def model_configs(rng: random.Random, home: Path) -> Iterator[Attack]:
         at[key] = value
         content = json.dumps(config).encode() if rng.random() < 0.7 else damaged(text.encode(), rng)
 
-        def written(content: bytes = content) -> Any:
-            (home / "open_clip_config.json").write_bytes(content)
-            return resolved()
-
-        yield f"{section} {key} = {value!r}", lambda written=written: refused(written)
+        yield f"{section} {key} = {value!r}", partial(refused, partial(resolved, content))
 
 
 @door("weights")
@@ -192,6 +196,17 @@ def weights(rng: random.Random, home: Path) -> Iterator[Attack]:
     from safetensors.torch import save
 
     from promptsearch.evaluators import Cache, Encoder, resolve_model
+
+    def loaded(name: str, content: bytes) -> bool:
+        """Whether code in the file ran; no file here has all weights of a model."""
+        (home / name).write_bytes(content)
+        cache = Cache(home / "cache")
+        try:
+            _ = Encoder(resolve_model("ViT-S-32-alt", cache, weights=home / name), cache).model
+        except PromptSearchError:
+            if not (home / "ran").exists():
+                raise
+        return False
 
     plain, script, archive = io.BytesIO(), io.BytesIO(), io.BytesIO()
     torch.save({"text_projection": torch.zeros(2, 2)}, plain)
@@ -205,12 +220,7 @@ def weights(rng: random.Random, home: Path) -> Iterator[Attack]:
         name = rng.choice(list(good))
         content = good[name] if rng.random() < 0.3 else damaged(good[name], rng)
 
-        def loaded(name: str = name, content: bytes = content) -> Any:
-            (home / name).write_bytes(content)
-            cache = Cache(home / "cache")
-            return Encoder(resolve_model("ViT-S-32-alt", cache, weights=home / name), cache).model
-
-        yield name, lambda loaded=loaded: refused(loaded, lambda found: False) and not (home / "ran").exists()
+        yield name, partial(refused, partial(loaded, name, content), bool)
 
 
 @door("packs")
@@ -223,25 +233,39 @@ def packs(rng: random.Random, home: Path) -> Iterator[Attack]:
     key = {"model": "m", "dataset": "d", "split": "train"}
     meta = {"class_names": ["cat", "ship"], "made_with": "x", "data": "y"}
     arrays = {"features": np.eye(4, dtype=np.float16), "labels": np.array([0, 1, 0, 1]), "indices": np.arange(4)}
-    odd = [np.zeros(0), np.full((4, 4), np.nan), np.array([9, 9, 9, 9]), np.zeros((4, 0)), np.array(3)]
+    odd: list[np.ndarray] = [np.zeros(0), np.full((4, 4), np.nan), np.array([9, 9, 9, 9]), np.zeros((4, 0))]
+    odd.append(np.array(3))
     odd.append(np.ones((4, 4), "?"))
     while True:
         folder = home / "pack"
         shutil.rmtree(folder, ignore_errors=True)
         change = rng.choice(["bytes", "array", "meta", "key"])
-        a = {**arrays, rng.choice(list(arrays)): rng.choice(odd)} if change == "array" else arrays
-        m = {**meta, rng.choice(list(meta)): rng.choice([None, 3, [], ["a"], "\x1b[2J"])} if change == "meta" else meta
-        k = {**key, rng.choice(list(key)): rng.choice([None, 3, [], "../../x"])} if change == "key" else key
+        a: dict[str, Any] = dict(arrays)
+        m: dict[str, Any] = dict(meta)
+        k: dict[str, Any] = dict(key)
+        if change == "array":
+            a[rng.choice(list(a))] = rng.choice(odd)
+        elif change == "meta":
+            m[rng.choice(list(m))] = rng.choice([None, 3, [], ["a"], "\x1b[2J"])
+        elif change == "key":
+            k[rng.choice(list(k))] = rng.choice([None, 3, [], "../../x"])
         file = write_block(folder, k, a, m)
         if change == "bytes":
             file.write_bytes(damaged(file.read_bytes(), rng))
-        yield change, lambda folder=folder: refused(lambda: import_pack(folder, Cache(home / "cache")))
+        yield change, partial(refused, partial(import_pack, folder, Cache(home / "cache")))
 
 
 @door("banks")
 def banks(rng: random.Random, home: Path) -> Iterator[Attack]:
     """Bank files with changed bytes, and text that is deep, long or of braces."""
     from promptsearch.banks import load_bank
+
+    def loaded(suffix: str, content: bytes) -> Any:
+        (home / f"b{suffix}").write_bytes(content)
+        return load_bank(home / f"b{suffix}")
+
+    def valid(bank: Any) -> bool:
+        return all(t.count("{}") == 1 for t in bank.templates)
 
     good = {
         ".txt": b'a photo of a {}.\n"a toy {}."\n# {}\n',
@@ -254,12 +278,7 @@ def banks(rng: random.Random, home: Path) -> Iterator[Attack]:
         suffix = rng.choice(list(good))
         content = damaged(good[suffix], rng) if rng.random() < 0.8 else rng.choice(odd)
 
-        def loaded(suffix: str = suffix, content: bytes = content) -> Any:
-            (home / f"b{suffix}").write_bytes(content)
-            return load_bank(home / f"b{suffix}")
-
-        valid = lambda bank: all(t.count("{}") == 1 for t in bank.templates)  # noqa: E731
-        yield suffix, lambda loaded=loaded, valid=valid: refused(loaded, valid)
+        yield suffix, partial(refused, partial(loaded, suffix, content), valid)
 
 
 def held(attack: Callable[[], bool]) -> tuple[bool, str]:

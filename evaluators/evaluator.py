@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from promptsearch.banks import BASELINE, PromptSet, Template
 from promptsearch.banks.phrases import fill
 from promptsearch.banks.prompt_set import Phrases
-from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarning
 from promptsearch.evaluators.encoding.encoder import TooLongError
 from promptsearch.evaluators.scoring.metrics import NEED_LABELS
 from promptsearch.evaluators.scoring.phrase_table import PhraseTable, fit_scale
@@ -264,7 +265,7 @@ class Evaluator:
         for some in (new[at : at + step] for at in range(0, len(new), step)):
             vectors = self._class_vectors(some)
             if not self._rows and some[0][1] is None:
-                _refuse_same(vectors[0], some[0][0], self.task.class_names)
+                _warn_of_same(vectors[0], some[0][0], self.task.class_names)
             self._table.add(vectors)
             for row in some:
                 self._rows[row] = len(self._rows)
@@ -275,25 +276,29 @@ def _set_of(template: Template, phrases: tuple[Phrases, ...] | None) -> PromptSe
     return PromptSet._make((template,), None, phrases)
 
 
-def _refuse_same(vectors: np.ndarray, template: Template, names: Sequence[str]) -> None:
-    """Refuse classes whose prompts the model reads as one text, as it does where its tokenizer knows neither name.
+class ClassNameWarning(PromptSearchWarning):
+    """A model has the same text vector for two classes, so that no picture of either can be a hit."""
+
+
+def _warn_of_same(vectors: np.ndarray, template: Template, names: Sequence[str]) -> None:
+    """Warn of classes whose prompts have the same vector, for example because the tokenizer knows neither name.
 
     Args:
         vectors: (C, D) text vectors of the classes in `template`.
-        template: what the class names were filled into.
-        names: the C class names.
-
-    Raises:
-        InputError: two of the vectors are equal.
+        template: The template that the class names were filled into.
+        names: The C class names.
     """
     first: dict[bytes, int] = {}
     for c, vector in enumerate(vectors):
         at = first.setdefault(vector.tobytes(), c)
         if at != c:
-            raise InputError(
-                f"the model reads classes {names[at]!r} and {names[c]!r} as one: {template.fill(names[at])!r} and "
-                f"{template.fill(names[c])!r} have the same tokens; rename one of the classes"
+            warnings.warn(
+                f"the model does not tell classes {names[at]!r} and {names[c]!r} apart: {template.fill(names[at])!r} "
+                f"and {template.fill(names[c])!r} have the same vector, and a tie is not a hit; rename one of the classes",
+                ClassNameWarning,
+                stacklevel=2,
             )
+            return
 
 
 def _no_test() -> Split:
