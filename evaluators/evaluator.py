@@ -294,7 +294,7 @@ def _warn_of_same(vectors: np.ndarray, template: Template, names: Sequence[str])
         if at != c:
             warnings.warn(
                 f"the model does not tell classes {names[at]!r} and {names[c]!r} apart: {template.fill(names[at])!r} "
-                f"and {template.fill(names[c])!r} have the same vector, and a tie is not a hit; rename one of the classes",
+                f"and {template.fill(names[c])!r} have the same vector, and a tie is not a hit; rename one class",
                 ClassNameWarning,
                 stacklevel=2,
             )
