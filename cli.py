@@ -109,6 +109,10 @@ class _Group(click.Group):
             raise
         except Exception as e:
             _last_line(e)
+        except BaseException as e:  # nothing here exits: a plug-in, or another's library, wanted to end the process
+            ended = RuntimeError(f"{type(e).__name__} ({e}) was raised before the command was done")
+            ended.__cause__ = e
+            _last_line(ended)
 
 
 def _interrupted() -> NoReturn:

@@ -68,7 +68,9 @@ class Plugin:
             return self.thing
         try:
             return self.point.load()
-        except (Exception, SystemExit) as e:  # a plug-in may raise anything while it is imported
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:  # a plug-in may raise anything while it is imported, or exit
             reason = f"{type(e).__name__}: {e}".splitlines()[0]
             raise PromptSearchError(
                 f"plug-in {self.name!r} ({self.kind}) of {self.package} cannot be loaded ({reason}); "

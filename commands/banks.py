@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from promptsearch.banks import PHRASE_BANKS, Bank, PhraseBank, builtin_banks, load_bank, load_phrases
+from promptsearch.banks import PHRASE_BANKS, Bank, PhraseBank, builtin_banks, load_bank, load_phrases, printable
 from promptsearch.banks.notes import bank_notes
 from promptsearch.banks.shipped import OPEN_CLIP_SIZES
 from promptsearch.commands import complete
@@ -32,7 +32,7 @@ def list_banks(as_json: bool) -> None:
         try:
             size = OPEN_CLIP_SIZES.get(name) or len(load_bank(name))
         except PromptSearchError as e:  # a broken plug-in must not hide the other banks
-            click.echo(f"Warning: {e}", err=True)
+            click.echo(printable(f"Warning: {e}"), err=True)
             continue
         rows.append({"name": name, "kind": "templates", "size": size, "description": description})
     for name in PHRASE_BANKS:
@@ -43,7 +43,7 @@ def list_banks(as_json: bool) -> None:
         return
     width = max(len(str(r["name"])) for r in rows)
     for row in rows:
-        click.echo(f"{row['name']:{width}}  {row['size']:>5}  {row['description']}")
+        click.echo(printable(f"{row['name']:{width}}  {row['size']:>5}  {row['description']}"))
 
 
 @banks.command(epilog=example("promptsearch banks show templates --limit 10"))
@@ -62,14 +62,14 @@ def show(bank: str, limit: int | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_document(loaded, limit), indent=2))
         return
-    click.echo(f"# {_summary(loaded)}")
+    click.echo(printable(f"# {_summary(loaded)}"))
     if loaded.grammar is not None:
         for pattern in loaded.grammar.patterns:
-            click.echo(f"# pattern: {pattern}")
+            click.echo(printable(f"# pattern: {pattern}"))
         for name, words in loaded.grammar.slots.items():
-            click.echo(f"# [{name}]: {' | '.join(words)}")
+            click.echo(printable(f"# [{name}]: {' | '.join(words)}"))
     for class_name, others in loaded.class_names.items():
-        click.echo(f"# class {class_name}: {', '.join(others)}")
+        click.echo(printable(f"# class {class_name}: {', '.join(others)}"))
     lines = loaded.to_txt().splitlines()[:limit]
     for line in lines:
         click.echo(line)
@@ -83,12 +83,12 @@ def show(bank: str, limit: int | None, as_json: bool) -> None:
 def check(file: str, phrases: bool) -> None:
     """Check that FILE is a valid bank, and show its size and hash or the first error."""
     if phrases:
-        click.echo(f"ok: {_phrase_summary(load_phrases(file))}")
+        click.echo(printable(f"ok: {_phrase_summary(load_phrases(file))}"))
         return
     bank = load_bank(file)
-    click.echo(f"ok: {_summary(bank)}")
+    click.echo(printable(f"ok: {_summary(bank)}"))
     for note in (found := bank_notes(bank))[:NOTES]:
-        click.echo(f"note: {note}")
+        click.echo(printable(f"note: {note}"))
     if len(found) > NOTES:
         click.echo(f"note: and {len(found) - NOTES} more like these")
 
@@ -98,7 +98,7 @@ def _show_phrases(bank: PhraseBank, limit: int | None, as_json: bool) -> None:
         document = {**bank.to_dict(), "hash": bank.hash, "size": len(bank)}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    click.echo(f"# {_phrase_summary(bank)}")
+    click.echo(printable(f"# {_phrase_summary(bank)}"))
     lines = [f"{name}\t{phrase}" for name, phrases in bank.phrases.items() for phrase in phrases]
     for line in lines[:limit]:
         click.echo(line)

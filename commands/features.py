@@ -18,9 +18,7 @@ def features() -> None:
     """Export and import feature packs, with which others can search without the pictures."""
 
 
-@features.command(
-    "export", epilog=example("promptsearch features export my-features --model RN50 --dataset cifar10")
-)
+@features.command("export", epilog=example("promptsearch features export my-features --model RN50 --dataset cifar10"))
 @problem_options
 @click.option("--train", "train_limit", type=int, help="Export only this many training pictures per class.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")

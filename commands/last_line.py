@@ -56,12 +56,22 @@ def describe(error: Exception) -> str:
     elif isinstance(error, MemoryError):
         what, remedy = "out of memory", "give it less at a time (--encode-batch, --memory), or a larger machine"
     else:
-        what = f"unexpected {type(error).__name__}: {what}" if what else f"unexpected {type(error).__name__}"
+        what = f"unexpected {type(error).__name__}{_place(error)}{f': {what}' if what else ''}"
         remedy = "what is recorded is safe; please report it with"
     log = _write_log(error)
     if isinstance(error, (OSError, MemoryError)):
         return f"{what}; {remedy}" + (f" (details: {log})" if log is not None else "")
     return f"{what}; {remedy} {log if log is not None else 'the details, which could not be written anywhere'}"
+
+
+def _place(error: Exception) -> str:
+    """Where an error was raised: a file's name and its line."""
+    from promptsearch.banks import printable
+
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return "" if at is None else f" in {printable(Path(at.tb_frame.f_code.co_filename).name)}:{at.tb_lineno}"
 
 
 def _write_log(error: Exception) -> Path | None:

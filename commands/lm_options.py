@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,7 @@ from promptsearch.commands import complete
 
 if TYPE_CHECKING:
     from promptsearch.config import SearchConfig, WriterConfig
-    from promptsearch.runs import LanguageTools
+    from promptsearch.runs import LanguageTools, RunRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: Options of a server alone.
@@ -101,6 +102,45 @@ def lm_config(given: Mapping[str, Any]) -> WriterConfig:
 
     server_place(given)
     return WriterConfig(f"server:{given['lm_model']}", api=given["lm_api"], **drawing)
+
+
+def own_server(record: RunRecord, here: Mapping[str, Any], shared: bool) -> dict[str, Any]:
+    """The options of a recorded run's server, with an address and a key variable that its user chose.
+
+    Whoever writes to a shared storage could otherwise choose which secret of this machine is sent where.
+
+    Args:
+        record: The run.
+        here: The options of `resume_options` and `output_options`.
+        shared: Whether the storage was named, so that others may write to it.
+
+    Raises:
+        InputError: The storage alone says where the server is, and nobody is there to confirm it.
+    """
+    from promptsearch.banks import printable
+    from promptsearch.errors import InputError
+    from promptsearch.runs.store.storage import sound
+
+    writer, url, key = record.config.search.writer, here["lm_url"], here["lm_key_env"]
+    if writer is None or not str(writer.lm).startswith("server:"):
+        for name, value in (("--lm-url", url), ("--lm-key-env", key)):
+            if value is not None:
+                raise InputError(f"{name} would do nothing: run {record.name!r} asks no server; leave it out")
+        return {}
+    with sound(f"run {record.name!r} in {record.url}"):
+        kept = {str(k): v for k, v in (record.get("lm") or {}).items()}
+        told, variable = str(kept["lm_url"]), kept.get("lm_key_env")
+    if url is None and shared:
+        where = f"{told} with the key in {variable or 'OPENAI_API_KEY, if it is set'}"
+        if here["as_json"] or not sys.stdin.isatty():
+            raise InputError(
+                f"run {record.name!r}: its storage says that prompts are sent to {where}; if that is right, give "
+                f"--lm-url {told}{f' --lm-key-env {variable}' if variable else ''}"
+            )
+        asked = f"run {record.name} sends prompts to {where}, as its storage says; go on?"
+        click.confirm(printable(asked), abort=True, err=True)
+        return {**kept, "lm_key_env": key or variable}
+    return {**kept, "lm_url": url or told, "lm_key_env": key if url is not None else key or variable}
 
 
 def language_tools(config: SearchConfig, server: Mapping[str, Any]) -> LanguageTools:

@@ -271,7 +271,9 @@ def run_elsewhere_options(f: F) -> F:
 
 def resume_options(f: F) -> F:
     """Add the options for continuing a run on this machine."""
-    return _apply([run_elsewhere_options, memory_option, batch_option, ray_option], f)
+    url = click.option("--lm-url", help="The run's language model server, where a shared storage names one.")
+    key = click.option("--lm-key-env", help="Environment variable with that server's key.  [default: OPENAI_API_KEY]")
+    return _apply([run_elsewhere_options, memory_option, batch_option, ray_option, url, key], f)
 
 
 def storage_option(f: F) -> F:

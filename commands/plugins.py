@@ -17,6 +17,7 @@ def plugins(as_json: bool) -> None:
     A plug-in that cannot be loaded is listed with the reason and does not affect the others.
     """
     from promptsearch import banks, evaluators, search  # noqa: F401 (they register what is built in)
+    from promptsearch.banks import printable
     from promptsearch.plugins import KINDS, all_plugins, found
 
     rows = all_plugins()
@@ -33,6 +34,6 @@ def plugins(as_json: bool) -> None:
         click.echo(f"{kind}: {what}")
         for plugin, error in rows:
             if plugin.kind == kind:
-                click.echo(f"  {plugin.name:{width}}  {plugin.package}{'  (left out)' if error else ''}")
+                click.echo(printable(f"  {plugin.name:{width}}  {plugin.package}{'  (left out)' if error else ''}"))
     for line in [*(e for _, e in rows if e), *shadowed]:
-        click.echo(f"Warning: {line}", err=True)
+        click.echo(printable(f"Warning: {line}"), err=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,19 @@ def list_runs(storage: str | None, as_json: bool) -> None:
     Console(width=None if Console().is_terminal else 160).print(table)
 
 
+def _reads_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Say of a run whose record is damaged that it is."""
+
+    @functools.wraps(command)
+    def call(name: str, **options: Any) -> None:
+        from promptsearch.runs.store.storage import sound
+
+        with sound(f"run {name!r}"):
+            command(name, **options)
+
+    return call
+
+
 def _cell(value: Any) -> str:
     from promptsearch.banks import printable
 
@@ -65,6 +80,7 @@ def _cell(value: Any) -> str:
 @click.argument("name", shell_complete=complete.studies)
 @storage_option
 @output_options
+@_reads_run
 def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
     """Show the result of the run NAME, or its progress if it is not finished."""
     from promptsearch.banks import printable
@@ -96,6 +112,7 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
 @click.argument("name", shell_complete=complete.studies)
 @storage_option
 @json_option
+@_reads_run
 def best(name: str, storage: str | None, as_json: bool) -> None:
     """Print the templates of the winner of the run NAME, one per line, as a bank for another run."""
     from promptsearch.banks import Bank, PromptSet
@@ -134,7 +151,7 @@ def resume(name: str, storage: str | None, trials: int | None, timeout: float | 
 
     record = RunRecord.load(name, storage)
     refuse_comparison(record)
-    emit(resume_run(record, here, trials, timeout), here["as_json"], here["quiet"])
+    emit(resume_run(record, here, trials, timeout, storage is not None), here["as_json"], here["quiet"])
 
 
 @runs.command(epilog=example("promptsearch runs delete my-run"))
@@ -166,10 +183,12 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
 @storage_option
 @out_option
 @json_option
+@_reads_run
 def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> None:
     """Write all trials of the run NAME as CSV, or as JSON with --json."""
     from promptsearch.commands.guards import refuse_comparison
     from promptsearch.errors import InputError
+    from promptsearch.reports.comparison import no_formula
     from promptsearch.runs import RunRecord
 
     record = RunRecord.load(name, storage)
@@ -189,7 +208,8 @@ def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> N
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow([*figures, "templates"])
         for row in rows:
-            writer.writerow([*(row[k] for k in figures), " | ".join(row["templates"])])
+            cells = (*(row[k] for k in figures), " | ".join(row["templates"]))
+            writer.writerow([no_formula(c) for c in cells])
         text = buffer.getvalue()
     if out is None:
         click.echo(text, nl=False)

@@ -59,9 +59,11 @@ def search_command(
         bank = with_phrases(bank, options["phrases"], problem, moved=options["move_phrases"])
         targets = open_targets(problem, options["transfer"])
         kept = {k: options[k] for k in ("storage", "study", "fork")}
-        record = open_run(problem, bank, search, opened=opened, start=start, **kept)
+        named = options.get("named_lm")
+        first = {"budget": {"trials": budget.trials}, **({} if named is None else {"lm": named})}
+        record = open_run(problem, bank, search, opened=opened, start=start, first=first, **kept)
         keep_budget(record, budget.trials)
-        if (named := options.get("named_lm")) is not None and record.get("lm") != named:
+        if named is not None and record.get("lm") != named:
             record.set("lm", named)
         result = run_search(
             problem,
@@ -103,7 +105,9 @@ def machine_config(options: Mapping[str, Any]) -> MachineConfig:
     return MachineConfig(**{k: options[k] for k in ("device", "memory", "encode_batch", "ray") if k in options})
 
 
-def resume_run(record: RunRecord, here: dict[str, Any], trials: int | None, timeout: float | None) -> dict[str, Any]:
+def resume_run(
+    record: RunRecord, here: dict[str, Any], trials: int | None, timeout: float | None, shared: bool
+) -> dict[str, Any]:
     """Resume a recorded run, and return its result document.
 
     Args:
@@ -111,12 +115,14 @@ def resume_run(record: RunRecord, here: dict[str, Any], trials: int | None, time
         here: The options of `resume_options` and `output_options`.
         trials: New total number of trials; None for the run's own.
         timeout: Seconds after which to stop.
+        shared: Whether its storage was named, so that others may write to it.
     """
-    from promptsearch.commands.lm_options import language_tools
+    from promptsearch.commands.lm_options import language_tools, own_server
     from promptsearch.runs import Budget, Watch, reopen, restore_bank, run_search
     from promptsearch.runs.open_run import keep_budget
 
     bank = restore_bank(record)
+    server = own_server(record, here, shared)
     with progress_bar(here["quiet"] or here["as_json"]) as progress:
         where = {k: here[k] for k in ("model", "weights", "dataset")}
         problem = reopen(record, **where, machine=machine_config(here), progress=progress)
@@ -126,7 +132,7 @@ def resume_run(record: RunRecord, here: dict[str, Any], trials: int | None, time
             problem,
             bank,
             record,
-            language=language_tools(record.config.search, record.get("lm") or {}),
+            language=language_tools(record.config.search, server),
             budget=Budget(total, timeout),
             watch=Watch(progress, interruptible),
         )

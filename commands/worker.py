@@ -18,10 +18,18 @@ from promptsearch.commands.trial_options import timeout_option
 @click.option("--storage", help="Storage of the run: a database URL or a SQLite file.")
 @resume_options
 @timeout_option
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for the run to begin, if there is none of this name yet.",
+)
 @output_options
 def worker(
     study: str,
     storage: str | None,
+    wait: float,
     timeout: float | None,
     as_json: bool,
     quiet: bool,
@@ -34,17 +42,23 @@ def worker(
     import secrets
 
     from promptsearch.banks import printable
-    from promptsearch.commands.lm_options import language_tools
+    from promptsearch.commands.lm_options import language_tools, own_server
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.search_run import interruptible, machine_config
     from promptsearch.errors import InputError, Interrupted
-    from promptsearch.runs import Budget, RunRecord, Watch, join_search, reopen, restore_bank, shareable
+    from promptsearch.runs import Budget, Watch, join_search, reopen, restore_bank, shareable
+    from promptsearch.runs.open_run import await_run
 
-    record = RunRecord.load(study, storage)
+    def waiting() -> None:
+        if wait and not quiet:
+            click.echo(printable(f"waiting up to {wait:g} s for run {study} to begin"), err=True)
+
+    record = await_run(study, storage, wait, waiting)
     bank = restore_bank(record)
     if not shareable(record, bank):
         command, others = record.config.command, "tpe, climb, random or evolve"
         raise InputError(f"run {study!r}: {command} goes by rounds in one process; join one of {others}")
+    server = own_server(record, {**here, "as_json": as_json}, storage is not None)
     number = 1 + secrets.randbelow(2**31 - 1)
     total = (record.get("budget") or {}).get("trials")
     with progress_bar(quiet or as_json) as progress:
@@ -55,7 +69,7 @@ def worker(
             bank,
             record,
             number,
-            language=language_tools(record.config.search, record.get("lm") or {}),
+            language=language_tools(record.config.search, server),
             budget=Budget(total, timeout),
             watch=Watch(progress, interruptible),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,6 +107,10 @@ def build_comparison(
     }
 
 
+#: Where a spreadsheet may see a formula begin: at the start of a cell, whatever separates cells there.
+_FORMULA = re.compile(r"((?:^|[;,\t\r\n])[\s\"']*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20\t\r])")
+
+
 def to_csv(document: Mapping[str, Any]) -> str:
     """Return a comparison as CSV text, one line for each single result.
 
@@ -124,8 +129,22 @@ def to_csv(document: Mapping[str, Any]) -> str:
             "templates": " | ".join(cell["templates"]),
             "class_names": " | ".join(cell["class_names"] or []),
         }
-        writer.writerow(["" if flat[c] is None else flat[c] for c in COLUMNS])
+        writer.writerow(["" if flat[c] is None else no_formula(flat[c]) for c in COLUMNS])
     return buffer.getvalue()
+
+
+def no_formula(cell: Any) -> Any:
+    """Return a cell of a CSV file that no spreadsheet takes for a formula.
+
+    A text gets an apostrophe before a sign that begins a formula, at its start or after what may separate cells.
+
+    Args:
+        cell: A number, which is returned as it is, or a text.
+    """
+    if not isinstance(cell, str):
+        return cell
+    text = _FORMULA.sub(r"\1'", cell)
+    return f"'{text}" if text.startswith(("\t", "\r")) else text
 
 
 def _cell(row: Tested) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 import os
-from collections.abc import Sequence
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from promptsearch.runs.selection.select import choose_selection
 from promptsearch.runs.store.memory_record import MemoryRecord, Record
 from promptsearch.runs.store.record import RunRecord, now
 from promptsearch.runs.store.restore import bank_to_dict
+from promptsearch.runs.store.storage import LOOK, NoSuchRun
 from promptsearch.search import SEARCHERS, TrialSearcher, build_searcher, choose_objective, of_options
 from promptsearch.search.registry import own_options
 from promptsearch.version import __version__
@@ -155,6 +157,7 @@ def open_run(
     study: str | None = None,
     start: Sequence[PromptSet] = (),
     fork: str | None = None,
+    first: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Open the recorded run of a search, or begin it.
 
@@ -167,6 +170,7 @@ def open_run(
         study: name of the run (default: made from its configuration).
         start: prompt sets that are scored first.
         fork: name of a new run that begins with the best prompt sets of `study`.
+        first: further attributes of a new run, for those who join it as soon as it is there.
 
     Raises:
         InputError: there is a run of this name with another configuration.
@@ -179,9 +183,36 @@ def open_run(
         start = [*start, *(s for s, _ in best_first(RunRecord.load(study, storage))[:FORKED])]
         about["forked from"] = study
     config = identify(problem, search, bank)
-    record = RunRecord.open(fork or study or study_name(config), storage, config, about)
-    keep_bank(record, bank, start)
+    first = {**(first or {}), "start": [s.to_dict() for s in start], "bank": bank_to_dict(bank)}
+    record = RunRecord.open(fork or study or study_name(config), storage, config, about, first)
+    keep_bank(record, bank, start)  # of a run that an earlier version began and did not get so far
     return record
+
+
+def await_run(name: str, storage: str | None, patience: float, waiting: Callable[[], None]) -> RunRecord:
+    """Open an existing run, or wait for it to begin.
+
+    Args:
+        name: its name.
+        storage: a database URL or a SQLite file (default: the user's own).
+        patience: seconds to wait.
+        waiting: called once if there is no such run yet.
+
+    Raises:
+        NoSuchRun: the run did not begin in time.
+        InputError: the study was not made by promptsearch.
+    """
+    until, told = time.monotonic() + patience, False
+    while True:
+        try:
+            return RunRecord.load(name, storage)
+        except NoSuchRun:
+            if time.monotonic() >= until:
+                raise
+        if not told:
+            waiting()
+            told = True
+        time.sleep(LOOK)
 
 
 def memory_run(

@@ -7,6 +7,7 @@ baselines use the same steps.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 import warnings
 from collections.abc import Callable
@@ -155,7 +156,9 @@ def run_search(
         result = run_search(problem, bank, record)
         print(result.winner.templates, result.winner.test)
 
-    A run that was cut off goes on where it was; of one whose budget is spent the recorded result is returned.
+    A run that was cut off goes on where it was; of one whose budget is spent the recorded result is returned. While
+    another process leads the run, this one joins it as a worker and then returns the same result; for a search that
+    goes by rounds it waits.
 
     Args:
         problem: the model and the pictures.
@@ -175,10 +178,43 @@ def run_search(
         PromptSearchError: the run cannot be recorded, or nothing was scored.
     """
     started = time.perf_counter()
-    if (known := finished(record, bank, budget)) is not None:
-        return known
-    job = open_job(problem, bank, record, language, budget, watch)
-    searcher, outcome = search_job(job, record)
+    with contextlib.ExitStack() as stack:
+        first, worker = stack.enter_context(record.leading(wait=False)), 0
+        if not first and shareable(record, bank):
+            worker = 1 + secrets.randbelow(2**31 - 1)
+        elif not first:
+            _lead(record, watch, stack)
+        if (known := finished(record, bank, budget)) is not None:
+            return known
+        job = open_job(problem, bank, record, language, budget, watch)
+        searcher, outcome = search_job(job, record, worker)
+        if worker:
+            _lead(record, watch, stack)
+            if (known := finished(record, bank, budget)) is not None:
+                return known
+        return conclude(job, record, searcher, outcome, estimate, started)
+
+
+def _lead(record: Record, watch: Watch, stack: contextlib.ExitStack) -> None:
+    """Lead a run from now on, as soon as no other process does."""
+    watch.progress(0, 0, "waiting for another process of this run")
+    stack.enter_context(record.leading(wait=True))
+
+
+def conclude(
+    job: Job, record: Record, searcher: Searcher, outcome: Outcome, estimate: bool, started: float
+) -> RunResult:
+    """Choose the winner of a search, estimate its accuracy, test it once, and record the result.
+
+    Args:
+        job: what was searched, and how.
+        record: the run.
+        searcher: the searcher at its end.
+        outcome: what it found.
+        estimate: whether to estimate the winner's accuracy by repeating search and choice in folds.
+        started: when this process began with the run, by `time.perf_counter`.
+    """
+    problem, bank, watch = job.problem, job.bank, job.watch
     baselines = standard_baselines(bank, searcher, job.evaluator)
     selection, repeat, chosen = choose_winner(job, searcher, outcome)
     expected = estimate_accuracy(job, selection, repeat, chosen) if estimate else None
@@ -243,13 +279,18 @@ def drawn(task: Task) -> dict[str, list[int]]:
     return {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
 
 
-def search_job(job: Job, record: Record | None = None) -> tuple[Searcher, Outcome]:
+def search_job(job: Job, record: Record | None = None, worker: int = 0) -> tuple[Searcher, Outcome]:
     """Search until the budget is spent; with a record, from where the run was left.
+
+    Args:
+        job: what is searched, and how.
+        record: where it is recorded.
+        worker: number of this process, if another leads the run.
 
     Raises:
         Interrupted: `job.watch` stopped it.
     """
-    searcher = job.searcher(journal=None if record is None else StudyJournal(record))
+    searcher = job.searcher(worker=worker, journal=None if record is None else StudyJournal(record))
     with job.watch.interruptible() as stopping:
         outcome = search(searcher, job.evaluator, record, job.watch.progress, job.budget, stopping)
     if outcome.ended == "interrupted":
@@ -464,7 +505,7 @@ def join_search(
         return Sharing(searcher, job.evaluator, record, budget, watch.progress, stopping).run()
 
 
-def shareable(record: RunRecord, bank: Bank) -> bool:
+def shareable(record: Record, bank: Bank) -> bool:
     """Whether several processes can work on a run: whether its searcher goes by trials."""
     config = record.config.search
     return isinstance(build_searcher(config.searcher, bank, config.builder_options()), TrialSearcher)

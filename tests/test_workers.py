@@ -145,7 +145,7 @@ def test_a_run_by_rounds_cannot_be_joined(tmp_path: Path) -> None:
     document("beam", *PROBLEM, "--bank", bank, "--storage", storage, "--study", "b", "--depth", "1")
     error = run("worker", "--study", "b", "--storage", storage, code=2).stderr
     assert "beam goes by rounds in one process" in error
-    assert "no run 'x'" in run("worker", "--study", "x", "--storage", storage, code=2).stderr
+    assert "no run 'x'" in run("worker", "--study", "x", "--storage", storage, "--wait", "0", code=2).stderr
 
 
 def test_a_worker_ends_at_once_where_all_is_done(tmp_path: Path) -> None:

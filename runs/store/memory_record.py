@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,10 @@ class MemoryRecord:
     def finish(self, result: dict[str, Any]) -> None:
         """Store the result document."""
         self.attributes["result"] = result
+
+    def leading(self, wait: bool) -> contextlib.AbstractContextManager[bool]:
+        """Return a context that is entered with True: no other process can have this run."""
+        return contextlib.nullcontext(True)
 
     def get(self, key: str) -> Any:
         """Return an attribute of the run, or None."""

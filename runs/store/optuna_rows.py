@@ -36,6 +36,50 @@ class NewTrial:
     values: Sequence[float] | None = None
 
 
+def create_study(
+    storage: optuna.storages.RDBStorage,
+    name: str,
+    directions: Sequence[str],
+    attrs: Mapping[str, Any],
+    metric_names: Sequence[str] = (),
+) -> None:
+    """Create a study with its attributes in one transaction, so that nobody ever sees a part of it.
+
+    Args:
+        storage: The storage.
+        name: Name of the study.
+        directions: "minimize" or "maximize" for each objective.
+        attrs: User attributes.
+        metric_names: Names of the objectives, for Optuna's plots.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: There is a study of this name.
+    """
+    import sqlalchemy as sql
+    from optuna.storages._rdb import models
+    from optuna.study import StudyDirection
+
+    studies, aims, user, system = (
+        m.__table__
+        for m in (
+            models.StudyModel,
+            models.StudyDirectionModel,
+            models.StudyUserAttributeModel,
+            models.StudySystemAttributeModel,
+        )
+    )
+    with _transaction(storage) as connection:
+        key = connection.execute(sql.insert(studies).values(study_name=name)).inserted_primary_key
+        assert key is not None  # the table has one
+        own = {"study_id": key[0]}
+        rows = [{**own, "direction": StudyDirection[d.upper()], "objective": i} for i, d in enumerate(directions)]
+        connection.execute(sql.insert(aims), rows)
+        connection.execute(sql.insert(user), [{**own, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()])
+        if metric_names:
+            named = {**own, "key": "study:metric_names", "value_json": json.dumps(list(metric_names))}
+            connection.execute(sql.insert(system), [named])
+
+
 def insert(
     storage: optuna.storages.RDBStorage, study_id: int, trials: Sequence[NewTrial], first: int
 ) -> list[tuple[int, int]]:

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from promptsearch.banks import PromptSet
 from promptsearch.config import RunConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs.store import optuna_rows as rows
-from promptsearch.runs.store.storage import alone, masked, open_storage, reason_of
+from promptsearch.runs.store.storage import NoSuchRun, alone, leading, masked, open_storage, reason_of, sound
 from promptsearch.search import Objective, get_objective
 from promptsearch.search.pareto import words
 
@@ -72,14 +72,22 @@ class RunRecord:
         self._counts: Counter[TrialState] | None = None  # number of trials by state at that time
 
     @classmethod
-    def open(cls, name: str, url: str | None, config: RunConfig, about: dict[str, Any]) -> RunRecord:
-        """Open a run to resume it, or create it.
+    def open(
+        cls,
+        name: str,
+        url: str | None,
+        config: RunConfig,
+        about: dict[str, Any],
+        first: Mapping[str, Any] | None = None,
+    ) -> RunRecord:
+        """Open a run to resume it, or create it whole, in one transaction.
 
         Args:
             name: Name of the run.
             url: URL of the storage; by default the user's own.
             config: The run's configuration.
             about: Versions, names and paths to store with a new run.
+            first: Further attributes that a new run begins with.
 
         Raises:
             InputError: A run of this name has another configuration; the message names the differences.
@@ -89,24 +97,21 @@ class RunRecord:
 
         storage = open_storage(url)
         stored = config.to_dict()
-        objective = get_objective(config.search.objective)
-        direction: Literal["minimize", "maximize"] = "minimize" if objective.smaller else "maximize"
-        several: list[Literal["minimize", "maximize"]] = []
-        if config.search.fluency is not None and config.search.fluency.pareto:
-            several = ["maximize", "minimize"]  # fluency, words
-        with _readable(masked(str(storage.url))):
+        with readable(masked(str(storage.url))):
             try:
-                study = optuna.create_study(storage=storage, study_name=name, directions=[direction, *several])
-            except optuna.exceptions.DuplicatedStudyError:
+                study = optuna.load_study(storage=storage, study_name=name)
+            except KeyError:
+                attrs = {"about": about, "config": stored, **(first or {})}
+                _create(storage, name, config, attrs)
                 study = optuna.load_study(storage=storage, study_name=name)
             record = cls(study, storage)
-            if several and study.metric_names is None:
-                _name(study, [objective.figure, "fluency", "words"])
             log.info("run %s in %s", name, record.url)
             kept = study.user_attrs.get("config")
-            if kept is None:  # the run is new, or was interrupted before anything was recorded
+            if kept is None:  # not ours, or an earlier version was interrupted before it recorded anything
                 if study.get_trials(deepcopy=False, states=None) or study.user_attrs.keys() - {"about"}:
                     raise _not_ours(name, record.url)
+                for key, value in (first or {}).items():
+                    study.set_user_attr(key, value)
                 study.set_user_attr("about", about)
                 study.set_user_attr("config", stored)
             elif differences := _differences(kept, stored):
@@ -125,18 +130,19 @@ class RunRecord:
             url: URL of the storage; by default the user's own.
 
         Raises:
-            InputError: There is no run of this name, or it was not made by promptsearch.
+            NoSuchRun: There is no run of this name.
+            InputError: The study was not made by promptsearch.
         """
         import optuna
 
         storage = open_storage(url, create=False)
-        with _readable(masked(str(storage.url))):
+        with readable(masked(str(storage.url))):
             try:
                 record = cls(optuna.load_study(storage=storage, study_name=name), storage)
             except KeyError as e:
                 names = optuna.get_all_study_names(storage)
                 hint = ", ".join(names[-5:]) or "none"
-                raise InputError(f"no run {name!r} in {masked(str(storage.url))}; the latest runs: {hint}") from e
+                raise NoSuchRun(f"no run {name!r} in {masked(str(storage.url))}; the latest runs: {hint}") from e
             if "config" not in record.study.user_attrs:
                 raise _not_ours(name, record.url)
         return record
@@ -149,12 +155,14 @@ class RunRecord:
     @property
     def config(self) -> RunConfig:
         """The run's configuration, which is equal for every command that resumes it."""
-        return RunConfig.from_dict(self.study.user_attrs.get("config", {}))
+        with sound(f"run {self.name!r} in {self.url}"):
+            return RunConfig.from_dict(self.study.user_attrs.get("config", {}))
 
     @property
     def about(self) -> dict[str, Any]:
         """Versions, names and paths of the run."""
-        return dict(self.study.user_attrs.get("about", {}))
+        with sound(f"run {self.name!r} in {self.url}"):
+            return dict(self.study.user_attrs.get("about", {}))
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -167,6 +175,14 @@ class RunRecord:
     def finish(self, result: dict[str, Any]) -> None:
         """Store the final document."""
         self.set("result", result)
+
+    def leading(self, wait: bool) -> contextlib.AbstractContextManager[bool]:
+        """Return a context in which no other process leads this run; it is entered with whether this one does.
+
+        Args:
+            wait: Wait until no other process leads it.
+        """
+        return leading(self.storage, self.study._study_id, wait)
 
     def delete(self) -> None:
         """Delete the run and its trials permanently.
@@ -212,7 +228,8 @@ class RunRecord:
         with self.recording():
             now = rows.counts(self.storage, self.study._study_id)
             if anew or now != self._counts:
-                self._read()
+                with sound(f"run {self.name!r} in {self.url}"):
+                    self._read()
                 self._counts = now  # counted before reading, so that later changes are noticed next time
         return [self._seen[number] for number in sorted(self._seen)]
 
@@ -351,13 +368,16 @@ class RunRecord:
         return self.safe
 
 
-def _name(study: optuna.Study, figures: list[str]) -> None:
-    """Name the values of a study's trials, for the plots of Optuna and its dashboard."""
-    import warnings
+def _create(storage: optuna.storages.RDBStorage, name: str, config: RunConfig, attrs: Mapping[str, Any]) -> None:
+    """Create the study of a run, unless another process was quicker."""
+    import sqlalchemy.exc
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna warns that this function is experimental
-        study.set_metric_names(figures)
+    objective = get_objective(config.search.objective)
+    directions, names = ["minimize" if objective.smaller else "maximize"], []
+    if config.search.fluency is not None and config.search.fluency.pareto:
+        directions, names = [*directions, "maximize", "minimize"], [objective.figure, "fluency", "words"]
+    with contextlib.suppress(sqlalchemy.exc.IntegrityError):
+        rows.create_study(storage, name, directions, attrs, names)
 
 
 def _attrs(prompt_set: PromptSet, step: int) -> dict[str, Any]:
@@ -374,12 +394,14 @@ def _not_ours(name: str, url: str) -> InputError:
 
 
 @contextlib.contextmanager
-def _readable(url: str) -> Iterator[None]:
+def readable(url: str) -> Iterator[None]:
+    """Turn the errors of a database that cannot be used, or is damaged, into one line that names it."""
     import optuna
     import sqlalchemy.exc
 
     try:
-        yield
+        with sound(f"--storage {url}"):
+            yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as e:
         raise PromptSearchError(
             f"--storage {url} cannot be used ({reason_of(e)}); solve the problem, or name another, e.g. "

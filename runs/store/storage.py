@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +17,15 @@ from promptsearch.errors import InputError, PromptSearchError
 if TYPE_CHECKING:
     import optuna
 
+
+class NoSuchRun(InputError):
+    """There is no run of this name, or not yet."""
+
+
 #: Seconds between two heartbeats of a worker, and without one until others may retry its trials.
 HEARTBEAT, GRACE = 15, 60
+#: First key of the advisory locks by which one process leads a study, and seconds between two tries to have it.
+LEAD, LOOK = 1886544244, 0.5
 #: Seconds to wait for a SQLite file while another process writes to it.
 PATIENCE = 120
 
@@ -68,11 +78,17 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
         kwargs: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
         if url.startswith("postgresql+psycopg://"):
             kwargs["connect_args"] = {"connect_timeout": 15}
-        with _one_at_a_time(url):
+        with _one_at_a_time(url, kwargs):
+            if not create and not _has_runs(url, kwargs):
+                raise NoSuchRun(
+                    f"no runs are saved in {masked(url)}; a search such as `promptsearch beam` saves its run"
+                )
             storage = _connect(url, kwargs)
     except ImportError as e:
         extra = "pip install 'promptsearch[postgresql]'" if url.startswith("postgresql") else "install it"
         raise InputError(f"--storage {masked(url)}: its driver is not installed ({e}); {extra}") from e
+    except NoSuchRun:
+        raise
     except (sqlalchemy.exc.ArgumentError, ValueError, KeyError, IndexError) as e:  # Optuna calls str.format on the URL
         raise InputError(f"--storage {url}: not a database URL, e.g. sqlite:///runs.db") from e
     except RuntimeError as e:
@@ -87,6 +103,14 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
     if sqlite:
         _write_ahead(storage.engine)
     return storage
+
+
+def _has_runs(url: str, engine_kwargs: dict[str, Any]) -> bool:
+    """Return whether a database has Optuna's tables, so that to read another program's adds none to it."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, **engine_kwargs)
+    return bool(sqlalchemy.inspect(engine).has_table("studies"))
 
 
 def _connect(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStorage:
@@ -112,10 +136,18 @@ def _connect(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStor
 
 
 @contextlib.contextmanager
-def _one_at_a_time(url: str) -> Iterator[None]:
-    """Let only one process at a time create the tables of a SQLite file."""
+def _one_at_a_time(url: str, engine_kwargs: dict[str, Any]) -> Iterator[None]:
+    """Let only one process at a time create the tables of a database."""
     import filelock
 
+    if url.startswith("postgresql"):
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, **engine_kwargs)
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(1886544245)"))
+            yield
+        return
     lock = None
     if url.startswith("sqlite:///"):
         lock = filelock.FileLock(f"{url.removeprefix('sqlite:///')}.lock")
@@ -150,6 +182,28 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
+def sound(what: str) -> Iterator[None]:
+    """Turn the errors that a damaged or changed row causes into one that says so.
+
+    Args:
+        what: What is being read, for the message.
+
+    Raises:
+        PromptSearchError: The row is not what promptsearch writes.
+    """
+    try:
+        yield
+    except PromptSearchError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+        reason = " ".join(f"{type(e).__name__}: {e}".split())[:120]
+        raise PromptSearchError(
+            f"{what} is damaged, or was changed by something else ({reason}); restore the storage from a copy, or "
+            "delete the run and start it again"
+        ) from e
+
+
+@contextlib.contextmanager
 def alone(storage: optuna.storages.RDBStorage) -> Iterator[None]:
     """Hold the storage's lock, so that only one of the processes that share the storage runs the `with` block.
 
@@ -170,11 +224,65 @@ def alone(storage: optuna.storages.RDBStorage) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def leading(storage: optuna.storages.RDBStorage, study_id: int, wait: bool) -> Iterator[bool]:
+    """Hold the lead of a study while the `with` block runs; one process at a time has it, and loses it if it dies.
+
+    It is a session's advisory lock in PostgreSQL, and a lock among this machine's processes for SQLite.
+
+    Args:
+        storage: The study's storage.
+        study_id: The study.
+        wait: Wait until no other process has the lead.
+
+    Yields:
+        Whether this process has the lead; always True if `wait` is True.
+    """
+    import sqlalchemy
+
+    if storage.engine.name == "sqlite":
+        import filelock
+
+        lock = filelock.FileLock(_lead_file(str(storage.engine.url.database), study_id))
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+    elif storage.engine.name == "postgresql":
+        keys = {"kind": LEAD, "study": study_id}
+        with storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            ask = sqlalchemy.text("SELECT pg_try_advisory_lock(:kind, :study)")
+            while not (ours := bool(connection.execute(ask, keys).scalar())) and wait:
+                time.sleep(LOOK)
+            try:
+                yield ours
+            finally:
+                if ours:
+                    with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # lost with the connection
+                        connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:kind, :study)"), keys)
+    else:
+        yield True
+
+
+def _lead_file(database: str, study_id: int) -> str:
+    """Path of a lock file: with the temporary files of this user, so that no folder of runs fills with locks."""
+    name = hashlib.sha256(f"{Path(database).resolve()}#{study_id}".encode()).hexdigest()[:24]
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"promptsearch-{user}" / "locks"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder / name)
+
+
 def _prepare_file(path: Path, create: bool) -> None:
     if path.is_dir():
         raise InputError(f"--storage {path}: is a folder; name a file in it, e.g. {path / 'runs.db'}")
     if not path.exists() and not create:
-        raise InputError(f"{path} does not exist; a search such as `promptsearch beam` creates it and saves its run")
+        raise NoSuchRun(f"{path} does not exist; a search such as `promptsearch beam` creates it and saves its run")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
