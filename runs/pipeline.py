@@ -214,7 +214,7 @@ def conclude(
         estimate: whether to estimate the winner's accuracy by repeating search and choice in folds.
         started: when this process began with the run, by `time.perf_counter`.
     """
-    problem, bank, watch = job.problem, job.bank, job.watch
+    problem, bank = job.problem, job.bank
     baselines = standard_baselines(bank, searcher, job.evaluator)
     selection, repeat, chosen = choose_winner(job, searcher, outcome)
     expected = estimate_accuracy(job, selection, repeat, chosen) if estimate else None

@@ -84,7 +84,8 @@ def test_a_damaged_database_is_one_line(whole: bytes, tmp_path: Path, damage) ->
         db.write_bytes(damage(whole))
         result = CliRunner().invoke(main, ["runs", *command, "--storage", str(db)])
         _ends(result)
-        assert result.exit_code and str(db) in result.stderr
+        assert not result.exit_code or str(db) in result.stderr
+        assert result.exit_code or len(db.read_bytes()) > len(whole) // 2  # a free page may be cut
 
 
 def test_flipped_bytes_of_a_database_are_one_line(whole: bytes, tmp_path: Path) -> None:
