@@ -89,7 +89,7 @@ def test_every_option_is_known_to_be_harmless_or_is_refused() -> None:
         for key, option in _options(command).items()
         if isinstance(option.type, click.Path) and not option.type.exists
     }
-    assert writes <= NAMED_ONLY.keys() | {"weights"}
+    assert writes <= NAMED_ONLY.keys() | {"weights", "class-names"}
 
 
 def test_the_file_that_was_read_is_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
