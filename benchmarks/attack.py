@@ -24,6 +24,7 @@ from typing import Any
 
 import click
 import numpy as np
+from attack_strangers import STRANGERS
 
 from promptsearch.errors import PromptSearchError
 
@@ -279,6 +280,9 @@ def banks(rng: random.Random, home: Path) -> Iterator[Attack]:
         content = damaged(good[suffix], rng) if rng.random() < 0.8 else rng.choice(odd)
 
         yield suffix, partial(refused, partial(loaded, suffix, content), valid)
+
+
+DOORS.update(STRANGERS)
 
 
 def held(attack: Callable[[], bool]) -> tuple[bool, str]:
