@@ -383,7 +383,8 @@ class PromptSearch:
             return open_configured(ProblemConfig(), MachineConfig(device=self.device)).encoder
         if not isinstance(self.model, Sequence) or len(self.model) != 3:
             raise InputError("--model: give a name, or an open_clip triple (model, preprocess, tokenizer)")
-        return Encoder.of_model(*self.model, cache)
+        model, preprocess, tokenizer = self.model
+        return Encoder.of_model(model, preprocess, tokenizer, cache)
 
     def _features(self, encoder: Encoder, images: Any) -> np.ndarray:
         """Unit vectors (N, D) of pictures, or of features that are given."""

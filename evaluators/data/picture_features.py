@@ -12,6 +12,7 @@ import numpy as np
 from promptsearch.banks.template import printable, shorten
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import Block, Cache, digest_of, read_block, write_block
+from promptsearch.evaluators.data.array_features import ArrayFeatures
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.encoded_picture import DECODING
@@ -220,7 +221,7 @@ class LiveFeatures:
 
 
 def export_pack(
-    source: PackFeatures | LiveFeatures,
+    source: PackFeatures | LiveFeatures | ArrayFeatures,
     model: ModelSpec,
     folder: Path,
     positions: dict[str, np.ndarray] | None = None,

@@ -180,7 +180,7 @@ class Sharing:
 
     def _answer(self, trial: Trial, known: dict) -> Score | None:
         score = known.get(trial.prompt_set)
-        return score if score is not None else self.searcher.known.get(trial.prompt_set)  # type: ignore[return-value]
+        return score if score is not None else self.searcher.known.get(trial.prompt_set)
 
     def _show(self) -> None:
         done = self.searcher.trials
