@@ -119,6 +119,9 @@ SEARCHER_OPTIONS: dict[str, type] = {
 #: Trials of a search whose every prompt set is one.
 TRIALS = 200
 
+#: Phrases of the classes: the built-in ones that fit, if any.
+PHRASES = "auto"
+
 #: Bank of each built-in searcher, and of all others.
 SEARCHER_BANKS, BANK = {"beam": "templates"}, "grammar"
 

@@ -15,6 +15,7 @@ import numpy as np
 from promptsearch.banks import Bank, load_bank
 from promptsearch.config import (
     BANK,
+    PHRASES,
     SEARCHER_BANKS,
     TRIALS,
     ClimbOptions,
@@ -38,7 +39,7 @@ from promptsearch.runs import (
     open_run,
     run_search,
 )
-from promptsearch.runs.open_run import default_options, default_start
+from promptsearch.runs.open_run import default_options, default_start, with_phrases
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +70,8 @@ class PromptSearch:
         device: "auto", "cpu" or "cuda".
         bank: Templates to search: name of a built-in bank, a file, a `Bank`, or a list of templates. "auto" takes
             the default bank of the searcher.
+        phrases: What else the classes may be called: a phrase bank or file, "none", or "auto" for the built-in phrases
+            that fit the class names.
         searcher: "beam", "random", "climb", "tpe", "evolve", or the name of a plug-in.
         searcher_options: Options of the searcher that differ from its defaults, e.g. `{"width": 16}`.
         objective: What the search maximises: "xent", "xent-fitted", "accuracy", "margin" or "balanced"; without
@@ -95,7 +98,7 @@ class PromptSearch:
         classes_: Labels that `predict` returns, as given to `fit`.
         class_names_: Name of each class.
         class_weights_: Unit text vectors (n_classes, n_features) of the classes.
-        logit_scale_: What cosines are multiplied by before the softmax of `predict_proba`.
+        logit_scale_: What cosines are multiplied by before the softmax of `predict_proba`, fitted to the few labels.
         n_features_in_: Length D of the picture features.
     """
 
@@ -105,6 +108,7 @@ class PromptSearch:
     precision: str = ProblemConfig.precision
     device: str = MachineConfig.device
     bank: str | os.PathLike[str] | Bank | Sequence[str] = "auto"
+    phrases: str = PHRASES
     searcher: str = SearchConfig.searcher
     searcher_options: Mapping[str, Any] | None = None
     objective: str = SearchConfig.objective
@@ -149,6 +153,7 @@ class PromptSearch:
             given = self._open(images, labels, class_names, features)
             problem, classes = given.problem, given.classes
             bank, search = self._search(problem, given.shots, seed)
+            bank = with_phrases(bank, self.phrases, problem)
             record = self._record(problem, bank, search, given.opened)
             language = _language(search)
             result = run_search(
@@ -165,14 +170,14 @@ class PromptSearch:
             self.class_names_: list[str] = list(problem.source.class_names)
             self.classes_: np.ndarray = np.asarray(self.class_names_ if classes is None else classes)
             self.class_weights_: np.ndarray = evaluator.class_weights(winner)  # (C, D)
-            self.logit_scale_ = problem.encoder.logit_scale
+            self.logit_scale_ = float(evaluator.logit_scale)
             self.n_features_in_ = int(self.class_weights_.shape[1])
             self._encoder = problem.encoder
             problem.encoder.close()
         return self
 
     def decision_function(self, images: Any) -> np.ndarray:
-        """Return the logits (N, C): cosines of pictures and classes times the model's logit scale."""
+        """Return the logits (N, C): cosines of pictures and classes times `logit_scale_`."""
         with _names_parameters():
             self._fitted()
             return self.logit_scale_ * (self._features(self._loaded_encoder(), images) @ self.class_weights_.T)
@@ -187,7 +192,7 @@ class PromptSearch:
         return np.asarray(self.classes_[self.decision_function(images).argmax(axis=1)])
 
     def predict_proba(self, images: Any) -> np.ndarray:
-        """Return the probability (N, C) of each class, at the model's own logit scale.
+        """Return the probability (N, C) of each class, at the logit scale that fits the few labels.
 
         p(c | x) = exp(s cos(x, w_c)) / sum_k exp(s cos(x, w_k))
 

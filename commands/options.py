@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from promptsearch.commands import complete
 from promptsearch.commands.logs import verbose_option
-from promptsearch.config import MachineConfig, ProblemConfig, SearchConfig
+from promptsearch.config import PHRASES, MachineConfig, ProblemConfig, SearchConfig
 
 if TYPE_CHECKING:
     from promptsearch.evaluators import Problem
@@ -193,7 +193,7 @@ def phrase_options(f: F) -> F:
         [
             click.option(
                 "--phrases",
-                default="auto",
+                default=PHRASES,
                 show_default=True,
                 shell_complete=complete.words_or_file("auto", "none", *complete.PHRASE_BANKS),
                 help=(

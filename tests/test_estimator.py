@@ -66,6 +66,20 @@ def test_python_and_the_command_line_find_the_same(made: Problem, tmp_path: Path
     assert {k: named[k] for k in same} == {k: doc[k] for k in same}
 
 
+def test_phrases_of_the_classes_are_those_of_the_command_line(tmp_path: Path) -> None:
+    """On CIFAR-10's classes both take the built-in phrases."""
+    bank = tmp_path / "bank.txt"
+    bank.write_text("a photo of a {}.\na {}.\n")
+    args = ["beam", "--model", "tiny", "--dataset", "cifar10", "--bank", str(bank), "--shots", "2", "--no-estimate"]
+    doc = json.loads(CliRunner().invoke(main, [*args, "--device", "cpu", "--json"]).stdout)
+    ours = PromptSearch("tiny", bank=bank, shots=2, device="cpu", estimate=False).fit("cifar10")
+    assert ours.result_.winner.to_dict() == doc["winner"]
+    features, labels = everything(open_problem("tiny", "cifar10", device="cpu"), "test")
+    assert np.mean(ours.predict(features) == np.array(ours.class_names_)[labels]) == pytest.approx(
+        doc["winner"]["test"]["accuracy"], abs=1e-6
+    )
+
+
 def test_every_default_is_written_once() -> None:
     """The options of the command line and the parameters of the estimator have the values of `config`."""
     defaults = {

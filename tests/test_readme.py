@@ -49,7 +49,10 @@ def test_options_named_in_the_readme_exist() -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 
 
-def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_example_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it writes files
     (code,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
     exec(compile(code, "README.md", "exec"), {})
     assert 0.5 < float(capsys.readouterr().out.splitlines()[-1]) < 1
