@@ -23,7 +23,7 @@ def main(draws: int, shots: tuple[int, ...]) -> None:
     """Accuracy and cross-entropy by rate and shots, means over conditions and draws."""
     from promptsearch.evaluators import open_problem
     from promptsearch.evaluators.scoring.predictions import score_weights
-    from promptsearch.search.gradient import CoOpOptions, Schedule, TextTower, coop, published_epochs
+    from promptsearch.search.gradient import CoOpOptions, FewShots, Schedule, TextTower, coop, published_epochs
 
     found: dict[tuple[int, float], list[tuple[float, float]]] = defaultdict(list)
     for dataset in CONDITIONS:
@@ -38,7 +38,8 @@ def main(draws: int, shots: tuple[int, ...]) -> None:
                 for rate in RATES:
                     options = CoOpOptions(schedule=Schedule(published_epochs(count), rate))
                     support = task.support
-                    learned = coop(tower, task.class_names, support.features, support.labels, scale, options, seed)
+                    few = FewShots(task.class_names, support.features, support.labels, scale)
+                    learned = coop(tower, few, options, seed)
                     hits, xent = score_weights(learned.class_weights, features[left], labels[left], scale)
                     found[count, rate].append((float(hits.mean()), xent))
         click.echo(f"{dataset} done", err=True)

@@ -346,7 +346,7 @@ def timed_command(args: list[str], env: dict[str, str], code: str, folder: Path)
 
 def coop(bench: Bench) -> dict[str, Any]:
     """CoOp's training, 16 shots of ten classes: launch by launch, as one graph, and on the CPU."""
-    from promptsearch.search.gradient import CoOpOptions, Schedule, TextTower
+    from promptsearch.search.gradient import CoOpOptions, FewShots, Schedule, TextTower
     from promptsearch.search.gradient import coop as _  # noqa: F401
     from promptsearch.search.gradient import coop as learn
 
@@ -365,7 +365,7 @@ def coop(bench: Bench) -> dict[str, Any]:
 
     def run(model: Any, epochs: int) -> Any:
         tower = TextTower(model, encoder.tokenizer)
-        return learn(tower, names, x, y, 100.0, CoOpOptions(schedule=Schedule(epochs)), 0)
+        return learn(tower, FewShots(names, x, y, 100.0), CoOpOptions(schedule=Schedule(epochs)), 0)
 
     found: dict[str, Any] = {}
     epochs = bench.sizes["epochs"]
@@ -394,7 +394,7 @@ def vpt(bench: Bench) -> dict[str, Any]:
     import torch
 
     from promptsearch.evaluators.encoding.fused_resnet import differentiable_tower
-    from promptsearch.search.gradient import VptOptions, learn_visual_prompt, vpt_schedule
+    from promptsearch.search.gradient import FewShots, VptOptions, learn_visual_prompt, vpt_schedule
 
     encoder = bench.encoder("fp32")
     side = encoder.model.visual.image_size
@@ -409,9 +409,8 @@ def vpt(bench: Bench) -> dict[str, Any]:
 
         def run(epochs: int, tower: Any = tower) -> Any:
             options = VptOptions("border", schedule=vpt_schedule(VptOptions(), epochs))
-            return learn_visual_prompt(
-                encoder.model, weights, pixels, np.arange(64) % 10, 100.0, options, 0, tower=tower
-            )
+            shots = FewShots([], pixels, np.arange(64) % 10, 100.0)
+            return learn_visual_prompt(encoder.model, weights, shots, options, 0, tower=tower)
 
         run(1)
         found[f"ms_per_step, {name}"] = bench.seconds(functools.partial(run, 3)) / 6 * 1000

@@ -23,6 +23,7 @@ from promptsearch.search.gradient import (
     BankHull,
     Checkpoint,
     CoOpOptions,
+    FewShots,
     Learned,
     NamesOptions,
     PezOptions,
@@ -180,7 +181,8 @@ def test_coop_learns_repeats_itself_and_leaves_the_model_alone(options: CoOpOpti
     model, tokenizer = model_of()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     features, labels = shots()
-    first, again, other = (coop(tower_of(), NAMES, features, labels, 20.0, options, seed) for seed in (3, 3, 4))
+    few = FewShots(NAMES, features, labels, 20.0)
+    first, again, other = (coop(tower_of(), few, options, seed) for seed in (3, 3, 4))
     assert first.losses[-1] < first.losses[0]
     np.testing.assert_array_equal(first.class_weights, again.class_weights)
     assert not np.array_equal(first.class_weights, other.class_weights)
@@ -192,7 +194,7 @@ def test_coop_learns_repeats_itself_and_leaves_the_model_alone(options: CoOpOpti
 
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     features, labels = shots()
-    whole = coop(tower_of(), NAMES, features, labels, 20.0, QUICK, 3)
+    whole = coop(tower_of(), FewShots(NAMES, features, labels, 20.0), QUICK, 3)
 
     class Killed(Exception):
         pass
@@ -203,11 +205,10 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
 
     kept = Checkpoint(tmp_path / "a" / "coop.pt", "k")
     with pytest.raises(Killed):
-        coop(tower_of(), NAMES, features, labels, 20.0, QUICK, 3, checkpoint=kept, progress=kill)
+        coop(tower_of(), FewShots(NAMES, features, labels, 20.0), QUICK, 3, checkpoint=kept, progress=kill)
     calls: list[int] = []
-    resumed = coop(
-        tower_of(), NAMES, features, labels, 20.0, QUICK, 3, checkpoint=kept, progress=lambda d, t, w: calls.append(d)
-    )
+    few = FewShots(NAMES, features, labels, 20.0)
+    resumed = coop(tower_of(), few, QUICK, 3, checkpoint=kept, progress=lambda d, t, w: calls.append(d))
     assert calls == [3, 4, 5, 6, 7, 8]  # an epoch is kept when the first loss after it shows that it is good
     np.testing.assert_array_equal(resumed.class_weights, whole.class_weights)
     assert resumed.losses == whole.losses
@@ -223,10 +224,10 @@ def test_pulls_bring_the_class_features_closer() -> None:
     hand = plain([f"a photo of a {n}." for n in NAMES]).numpy()
     bank = np.stack([plain([t.replace("{}", n) for n in NAMES]).numpy() for t in TEMPLATES])
     hull = BankHull(torch.from_numpy(bank))
-    free = coop(tower_of(), NAMES, features, labels, 20.0, QUICK, 0, bank=bank)
-    near = coop(tower_of(), NAMES, features, labels, 20.0, replace(QUICK, kg=8.0), 0, hand_written=hand)
+    free = coop(tower_of(), FewShots(NAMES, features, labels, 20.0), QUICK, 0, bank=bank)
+    near = coop(tower_of(), FewShots(NAMES, features, labels, 20.0), replace(QUICK, kg=8.0), 0, hand_written=hand)
     assert np.square(near.class_weights - hand).sum() < np.square(free.class_weights - hand).sum()
-    held = coop(tower_of(), NAMES, features, labels, 20.0, replace(QUICK, hull=30.0), 0, bank=bank)
+    held = coop(tower_of(), FewShots(NAMES, features, labels, 20.0), replace(QUICK, hull=30.0), 0, bank=bank)
     assert hull.distance(torch.from_numpy(held.class_weights)) < hull.distance(torch.from_numpy(free.class_weights))
     assert held.tensors["mixture"].sum() == pytest.approx(1, abs=1e-4)
 
@@ -267,13 +268,13 @@ def test_the_learnt_ensemble_has_real_templates_and_finds_the_right_ones(gumbel:
     bank /= np.linalg.norm(bank, axis=2, keepdims=True)
     templates = [f"template {i} of a {{}}" for i in range(len(bank))]
     options = SparseOptions(size=2, steps=150, gumbel=gumbel)
-    found, learned = learn_ensemble(templates, bank, features, labels, 20.0, options, 0)
-    again, _ = learn_ensemble(templates, bank, features, labels, 20.0, options, 0)
+    found, learned = learn_ensemble(templates, bank, FewShots(NAMES, features, labels, 20.0), options, 0)
+    again, _ = learn_ensemble(templates, bank, FewShots(NAMES, features, labels, 20.0), options, 0)
     assert set(found.templates) == {templates[3], templates[7]} and found == again
     assert isinstance(found, PromptSet) and found.weights is not None
     assert learned.about["kept"] > 0.9  # little is lost by leaving the other templates out
     with pytest.raises(InputError, match="has only 12 templates"):
-        learn_ensemble(templates, bank, features, labels, 20.0, SparseOptions(size=13), 0)
+        learn_ensemble(templates, bank, FewShots(NAMES, features, labels, 20.0), SparseOptions(size=13), 0)
 
 
 def test_words_are_tokenized_to_themselves() -> None:
@@ -303,7 +304,7 @@ def test_a_context_of_words_is_decoded_to_a_text_with_its_features(position: str
 def test_names_are_learnt_and_read_back() -> None:
     features, labels = shots()
     options = NamesOptions(vectors=2, schedule=Schedule(8, rate=0.01, batch=12, momentum=0, weight_decay=0))
-    first, again = (learn_names(tower_of(), NAMES, features, labels, 20.0, options, 1) for _ in range(2))
+    first, again = (learn_names(tower_of(), FewShots(NAMES, features, labels, 20.0), options, 1) for _ in range(2))
     assert first.losses[-1] < first.losses[0]
     np.testing.assert_array_equal(first.class_weights, again.class_weights)
     assert first.tensors["counts"].tolist() == [2, 2, 2]
@@ -316,7 +317,7 @@ def test_names_are_learnt_and_read_back() -> None:
 def test_pez_ends_with_a_text_that_scores_as_it_was_scored(tmp_path: Path) -> None:
     features, labels = shots()
     options = PezOptions(tokens=4, steps=250, rate=0.01)
-    template, learned = pez(tower_of(), words(), NAMES, features, labels, 20.0, options, 0)
+    template, learned = pez(tower_of(), words(), FewShots(NAMES, features, labels, 20.0), options, 0)
     assert learned.about["best_loss"] == min(learned.losses) < learned.losses[0]
     texts = [Template(template).fill(n) for n in NAMES]
     np.testing.assert_allclose(learned.class_weights, plain(texts).numpy(), atol=1e-5)
@@ -331,21 +332,21 @@ def test_pez_ends_with_a_text_that_scores_as_it_was_scored(tmp_path: Path) -> No
 
     kept = Checkpoint(tmp_path / "pez.pt", "k")
     with pytest.raises(Killed):
-        pez(tower_of(), words(), NAMES, features, labels, 20.0, options, 0, checkpoint=kept, progress=kill)
-    resumed, _ = pez(tower_of(), words(), NAMES, features, labels, 20.0, options, 0, checkpoint=kept)
+        pez(tower_of(), words(), FewShots(NAMES, features, labels, 20.0), options, 0, checkpoint=kept, progress=kill)
+    resumed, _ = pez(tower_of(), words(), FewShots(NAMES, features, labels, 20.0), options, 0, checkpoint=kept)
     assert resumed == template
 
 
 def test_bad_input_is_one_line() -> None:
     features, labels = shots()
     with pytest.raises(InputError, match="class 'aquarium fish' needs 25 positions.*context length is 24"):
-        coop(tower_of(), NAMES, features, labels, 20.0, CoOpOptions(vectors=20), 0)
+        coop(tower_of(), FewShots(NAMES, features, labels, 20.0), CoOpOptions(vectors=20), 0)
     with pytest.raises(InputError, match="--position back"):
         CoOpOptions(position="back")
     with pytest.raises(InputError, match="--rate"):
         Schedule(3, rate=-1)
     with pytest.raises(InputError, match="hull those of a bank"):
-        coop(tower_of(), NAMES, features, labels, 20.0, CoOpOptions(hull=1.0), 0)
+        coop(tower_of(), FewShots(NAMES, features, labels, 20.0), CoOpOptions(hull=1.0), 0)
     cfg = json.loads((TINY / "open_clip_config.json").read_text())["model_cfg"]
     cfg["text_cfg"] |= {"no_causal_mask": True}
     with pytest.raises(InputError, match="need a causal text tower"):
@@ -362,7 +363,7 @@ def test_a_diverging_training_stops_and_keeps_the_epoch_before(tmp_path: Path) -
         return torch.from_numpy(features)[batch] * (float("nan") if len(calls) > 5 else 1)
 
     with pytest.raises(PromptSearchError, match="epoch 2, step 1 is nan.*has the last good epoch, 1"):
-        coop(tower_of(), NAMES, spoilt, labels, 20.0, QUICK, 0, checkpoint=kept)
+        coop(tower_of(), FewShots(NAMES, spoilt, labels, 20.0), QUICK, 0, checkpoint=kept)
     state = kept.load()
     assert state is not None and len(state["losses"]) == 2 and torch.isfinite(state["learnt"]["context"]).all()
 
@@ -381,7 +382,7 @@ def test_what_an_epochs_last_step_spoilt_is_not_kept(tmp_path: Path, at: int, me
         return torch.from_numpy(features)[batch] * (float("nan") if len(calls) > at else 1)
 
     with pytest.raises(PromptSearchError, match=message):
-        coop(tower_of(), NAMES, spoilt, labels, 20.0, QUICK, 0, checkpoint=kept)
+        coop(tower_of(), FewShots(NAMES, spoilt, labels, 20.0), QUICK, 0, checkpoint=kept)
     state = kept.load()
     assert state is not None and len(state["losses"]) == at // 2 - 1
 

@@ -16,6 +16,7 @@ from tiny_model import TINY
 from promptsearch.errors import InputError
 from promptsearch.search.gradient import (
     AugmentedPictures,
+    FewShots,
     Schedule,
     VisualPrompt,
     VptOptions,
@@ -96,7 +97,7 @@ def test_learning_lowers_the_loss_and_leaves_the_model_alone(tower: str, kind: s
     labels = np.array([0, 0, 1, 1, 2, 2])
     options = VptOptions(kind, tokens=4)
     options = VptOptions(kind, tokens=4, schedule=Schedule(12, 2.0 if kind == "border" else 0.2, 6, 0.9, 0.0, 1, None))
-    runs = [learn_visual_prompt(model, weights, pixels(), labels, 20.0, options, 0) for _ in range(2)]
+    runs = [learn_visual_prompt(model, weights, FewShots([], pixels(), labels, 20.0), options, 0) for _ in range(2)]
     prompt, learned = runs[0]
     assert learned.losses[-1] < learned.losses[0]
     for name, tensor in learned.tensors.items():

@@ -21,6 +21,7 @@ from promptsearch.evaluators import Encoder, default_cache, resolve_model
 from promptsearch.search.gradient import (
     Checkpoint,
     CoOpOptions,
+    FewShots,
     Learned,
     NamesOptions,
     PezOptions,
@@ -85,13 +86,15 @@ def test_every_method_leaves_the_weights_bit_identical() -> None:
     features = rng.normal(size=(6, model.text_projection.shape[1])).astype(np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     quick = Schedule(2, rate=0.01, batch=3)
-    coop(tower, NAMES, features, labels, 20.0, CoOpOptions(vectors=2, schedule=quick), 0)
-    names = learn_names(tower, NAMES, features, labels, 20.0, NamesOptions(schedule=quick), 0)
-    pez(tower, Words(tower), NAMES, features, labels, 20.0, PezOptions(tokens=2, steps=3), 0)
+    shots = FewShots(NAMES, features, labels, 20.0)
+    coop(tower, shots, CoOpOptions(vectors=2, schedule=quick), 0)
+    names = learn_names(tower, shots, NamesOptions(schedule=quick), 0)
+    pez(tower, Words(tower), shots, PezOptions(tokens=2, steps=3), 0)
     side = model.visual.image_size
     size = (side, side) if isinstance(side, int) else tuple(side)
     pixels = torch.randn(6, 3, *size)
-    learn_visual_prompt(model, names.class_weights, pixels, labels, 20.0, VptOptions(schedule=quick), 0)
+    shots = FewShots(NAMES, pixels, labels, 20.0)
+    learn_visual_prompt(model, names.class_weights, shots, VptOptions(schedule=quick), 0)
     after = model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[k], v) for k, v in before.items())
     assert all(p.grad is None for p in model.parameters())
@@ -103,7 +106,7 @@ def test_a_mixture_that_was_cut_off_ends_the_same(tmp_path: Path, gumbel: bool) 
     bank = rng.normal(size=(9, 3, 8)).astype(np.float32)
     features, labels = rng.normal(size=(12, 8)).astype(np.float32), np.arange(12) % 3
     templates = [f"{i} {{}}" for i in range(9)]
-    given = (templates, bank, features, labels, 5.0, SparseOptions(2, steps=300, gumbel=gumbel), 3)
+    given = (templates, bank, FewShots(NAMES, features, labels, 5.0), SparseOptions(2, steps=300, gumbel=gumbel), 3)
     whole, learned = learn_ensemble(*given)
 
     class Killed(Exception):

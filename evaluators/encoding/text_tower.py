@@ -186,7 +186,6 @@ def recognise(model: Any) -> Tower | str:
     """
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transformer import TextTransformer, Transformer
-    from torch import nn
 
     if type(model) is CLIP:
         module, pool, eos = model, model.text_pool_type, getattr(model, "text_eos_id", None)
@@ -206,6 +205,13 @@ def recognise(model: Any) -> Tower | str:
         return "its text tower is not causal"
     if type(module.transformer) is not Transformer:
         return f"its text transformer is a {type(module.transformer).__name__}, not a Transformer of open_clip"
+    return _unknown_part(module) or Tower(module, pool, eos)
+
+
+def _unknown_part(module: Any) -> str | None:
+    """Return which part of a text tower is not known to process rows independently, or None."""
+    from torch import nn
+
     known = _acting_by_row()
     for part in (module.token_embedding, module.ln_final, module.text_projection):
         if part is not None and type(part) not in {*known, nn.Embedding, nn.Parameter}:
@@ -213,7 +219,7 @@ def recognise(model: Any) -> Tower | str:
     for i, block in enumerate(module.transformer.resblocks):
         if reason := _unknown(block, known):
             return f"layer {i} of its text tower has {reason}"
-    return Tower(module, pool, eos)
+    return None
 
 
 def _causal(mask: torch.Tensor | None) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from promptsearch.search.gradient import CoOpOptions, NamesOptions, PezOptions, SparseOptions, VptOptions
+    from promptsearch.search.gradient import CoOpOptions, FewShots, NamesOptions, PezOptions, SparseOptions, VptOptions
 
 UNREADABLE = "The result consists of learnt vectors. The words shown are the nearest ones, scored as text below."
 
@@ -53,10 +53,7 @@ def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = No
         notes = ["Pictures are cropped and flipped at random in every step."]
     learned = coop(
         setting.tools.tower,
-        setting.class_names,
-        features,
-        support.labels,
-        setting.logit_scale,
+        _few_shots(setting, features),
         options,
         setting.task.seed,
         hand_written=setting.evaluator.class_weights(PromptSet.of(BASELINE)) if options.kg else None,
@@ -86,7 +83,7 @@ def sample_bank(setting: Setting, options: SparseOptions, bank: Bank) -> Trained
     found, learned = learn_ensemble(
         [str(t) for t in bank.templates],
         setting.bank_weights(bank.templates),
-        *_few_shots(setting),
+        _few_shots(setting),
         options,
         setting.task.seed,
         **_kept(setting),
@@ -108,8 +105,7 @@ def learn_class_names(setting: Setting, options: NamesOptions) -> Trained:
 
     learned = learn_names(
         setting.tools.tower,
-        setting.class_names,
-        *_few_shots(setting),
+        _few_shots(setting),
         options,
         setting.task.seed,
         **_kept(setting),
@@ -133,8 +129,7 @@ def project_words(setting: Setting, options: PezOptions) -> Trained:
     template, learned = pez(
         setting.tools.tower,
         setting.tools.words,
-        setting.class_names,
-        *_few_shots(setting),
+        _few_shots(setting),
         options,
         setting.task.seed,
         **_kept(setting),
@@ -161,9 +156,7 @@ def prompt_pictures(setting: Setting, options: VptOptions, template: str = BASEL
     prompt, learned = learn_visual_prompt(
         encoder.model,
         weights,
-        pixels,
-        support.labels,
-        setting.logit_scale,
+        _few_shots(setting, pixels),
         options,
         setting.task.seed,
         tower=differentiable_tower(encoder.model, encoder.spec.device),
@@ -225,9 +218,13 @@ def classify_prompted(
     return np.stack([predict(np.concatenate(logits), labels) for logits in zip(*parts, strict=True)])
 
 
-def _few_shots(setting: Setting) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the support set's features (N, D) and labels (N,), and the logit scale."""
-    return setting.support.features, setting.support.labels, setting.logit_scale
+def _few_shots(setting: Setting, features: Any = None) -> FewShots:
+    """Return the pictures to train on, with the support set's features unless others are given."""
+    from promptsearch.search.gradient import FewShots
+
+    support = setting.support
+    given = support.features if features is None else features
+    return FewShots(setting.class_names, given, support.labels, setting.logit_scale)
 
 
 def _kept(setting: Setting) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from promptsearch.search.gradient.names import NamesOptions, decode_names, learn
 from promptsearch.search.gradient.pez import PezOptions, pez
 from promptsearch.search.gradient.sparse import SparseOptions, learn_ensemble, top_templates
 from promptsearch.search.gradient.tower import TextTower
-from promptsearch.search.gradient.training import Checkpoint, Schedule, published_epochs, train
+from promptsearch.search.gradient.training import Checkpoint, FewShots, Schedule, published_epochs, train
 from promptsearch.search.gradient.vpt import VisualPrompt, VptOptions, learn_visual_prompt, takes_tokens, vpt_schedule
 from promptsearch.search.gradient.words import Words
 
@@ -19,6 +19,7 @@ __all__ = [
     "AugmentedPictures",
     "BankHull",
     "Checkpoint",
+    "FewShots",
     "CoOpOptions",
     "Learned",
     "NamesOptions",

@@ -6,7 +6,7 @@ the convex hull of a bank's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from promptsearch.search.gradient.learned import Learned
 from promptsearch.search.gradient.tower import Layout, TextTower
 from promptsearch.search.gradient.training import (
     Checkpoint,
+    FewShots,
     Progress,
     Schedule,
     few_shot_loss,
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
 
 POSITIONS = ("end", "middle", "front")
 INITIAL_STD = 0.02
-
-#: Encodes the pictures at the indices (B,) to unit vectors (B, D), with new augmentation on each call.
-FreshFeatures = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
-
 
 @dataclass(frozen=True)
 class CoOpOptions:
@@ -127,10 +124,7 @@ def initial_context(tower: TextTower, options: CoOpOptions, classes: int, seed: 
 
 def coop(
     tower: TextTower,
-    class_names: Sequence[str],
-    features: np.ndarray | FreshFeatures,
-    labels: np.ndarray,
-    logit_scale: float,
+    shots: FewShots,
     options: CoOpOptions,
     seed: int,
     *,
@@ -145,11 +139,7 @@ def coop(
 
     Args:
         tower: The model's text tower.
-        class_names: The C class names.
-        features: (N, D) unit vectors of the pictures, or a function that returns those of a batch with new
-            augmentation.
-        labels: (N,) class indices.
-        logit_scale: The model's logit scale (the factor, not its logarithm).
+        shots: The labelled pictures.
         options: What is learnt, and how.
         seed: Seed of the initial vectors and of the batches.
         hand_written: (C, D) unit class features of the hand-written prompt, needed if `options.kg` is not 0.
@@ -170,6 +160,7 @@ def coop(
         if not (words := tower.tokens(options.init)):
             raise InputError(f"--init {options.init!r}: the text has no tokens; write words, e.g. 'a photo of a'")
         options = _with_vectors(options, len(words))
+    class_names, features, labels = shots.class_names, shots.features, shots.labels
     layout = context_layout(tower, class_names, options.vectors, options.position, options.specific)
     context = initial_context(tower, options, len(class_names), seed)
     schedule = options.schedule or Schedule(published_epochs(len(labels) // len(class_names)))
@@ -183,7 +174,7 @@ def coop(
     def loss(batch: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         pictures = x[batch] if x is not None else features(batch, random)  # type: ignore[operator]
         weights = tower.encode(layout, context)  # (C, D)
-        value = few_shot_loss(pictures, weights, y[batch], logit_scale)
+        value = few_shot_loss(pictures, weights, y[batch], shots.logit_scale)
         if options.kg and anchor is not None:
             value = value + options.kg * (weights - anchor).square().sum(dim=1).mean()
         if options.hull and hull is not None:

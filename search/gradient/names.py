@@ -18,6 +18,7 @@ from promptsearch.search.gradient.learned import Learned
 from promptsearch.search.gradient.tower import Layout, TextTower, split_template
 from promptsearch.search.gradient.training import (
     Checkpoint,
+    FewShots,
     Progress,
     Schedule,
     few_shot_loss,
@@ -85,10 +86,7 @@ def name_layout(tower: TextTower, class_names: Sequence[str], options: NamesOpti
 
 def learn_names(
     tower: TextTower,
-    class_names: Sequence[str],
-    features: np.ndarray,
-    labels: np.ndarray,
-    logit_scale: float,
+    shots: FewShots,
     options: NamesOptions,
     seed: int,
     *,
@@ -99,10 +97,7 @@ def learn_names(
 
     Args:
         tower: The model's text tower.
-        class_names: The C class names.
-        features: (N, D) unit vectors of the pictures.
-        labels: (N,) class indices.
-        logit_scale: The model's logit scale.
+        shots: The labelled pictures.
         options: What is learnt, and how.
         seed: Seed of the random vectors and of the batches.
         checkpoint: Where the state is saved after each epoch; None to save nothing.
@@ -119,6 +114,7 @@ def learn_names(
     """
     import torch
 
+    class_names, labels = shots.class_names, shots.labels
     layout, originals = name_layout(tower, class_names, options)
     random = generator(seed, 0, 3)
     parts = []
@@ -130,10 +126,10 @@ def learn_names(
     schedule = options.schedule or Schedule(
         published_epochs(len(labels) // len(class_names)), RATE, momentum=0.0, weight_decay=0.0
     )
-    x, y = torch.as_tensor(features, device=tower.device), torch.as_tensor(labels, device=tower.device)
+    x, y = torch.as_tensor(shots.features, device=tower.device), torch.as_tensor(labels, device=tower.device)
 
     def loss(batch: torch.Tensor, _: torch.Generator) -> torch.Tensor:
-        return few_shot_loss(x[batch], tower.encode(layout, names), y[batch], logit_scale)
+        return few_shot_loss(x[batch], tower.encode(layout, names), y[batch], shots.logit_scale)
 
     losses = train(
         {"names": names},

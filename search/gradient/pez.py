@@ -6,7 +6,6 @@ Its prompts consist of real words, but make no sense to a reader.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from promptsearch.search.gradient.learned import Learned
 from promptsearch.search.gradient.tower import TextTower
 from promptsearch.search.gradient.training import (
     Checkpoint,
+    FewShots,
     Progress,
     check_rate,
     few_shot_loss,
@@ -62,10 +62,7 @@ class PezOptions:
 def pez(
     tower: TextTower,
     words: Words,
-    class_names: Sequence[str],
-    features: np.ndarray,
-    labels: np.ndarray,
-    logit_scale: float,
+    shots: FewShots,
     options: PezOptions,
     seed: int,
     *,
@@ -81,10 +78,7 @@ def pez(
     Args:
         tower: The model's text tower.
         words: The words to choose from.
-        class_names: The C class names.
-        features: (N, D) unit vectors of the pictures.
-        labels: (N,) class indices.
-        logit_scale: The model's logit scale.
+        shots: The labelled pictures.
         options: Options of PEZ.
         seed: Seed of the initial words.
         checkpoint: Where the state is saved every `KEEP` steps; None to save nothing.
@@ -99,11 +93,11 @@ def pez(
     """
     import torch
 
-    layout = context_layout(tower, class_names, options.tokens, options.position)
+    layout = context_layout(tower, shots.class_names, options.tokens, options.position)
     start = torch.randint(len(words.ids), (options.tokens,), generator=generator(seed, 0, 4))
     soft = words.vectors[start.to(tower.device)].float().clone()  # (V, W)
     optim = torch.optim.AdamW([soft], lr=options.rate, weight_decay=options.weight_decay)
-    x, y = torch.as_tensor(features, device=tower.device), torch.as_tensor(labels, device=tower.device)
+    x, y = (torch.as_tensor(v, device=tower.device) for v in (shots.features, shots.labels))
     best, best_loss, losses = words.ids[start.to(tower.device)].tolist(), math.inf, []
     if checkpoint and (state := checkpoint.load()):
         soft.copy_(state["soft"])
@@ -112,7 +106,7 @@ def pez(
     for step in range(len(losses), options.steps):
         ids = words.nearest(soft, "cosine")
         hard = tower.embeddings(ids).float().requires_grad_(True)
-        loss = few_shot_loss(x, tower.encode(layout, hard), y, logit_scale)
+        loss = few_shot_loss(x, tower.encode(layout, hard), y, shots.logit_scale)
         if not math.isfinite(amount := float(loss.detach())):
             raise PromptSearchError(f"the training diverged: the loss of step {step} is {amount}; use a smaller --rate")
         if amount < best_loss:

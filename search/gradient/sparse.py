@@ -11,7 +11,7 @@ import numpy as np
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.search.gradient.learned import Learned
-from promptsearch.search.gradient.training import Checkpoint, Progress, few_shot_loss, generator, no_progress
+from promptsearch.search.gradient.training import Checkpoint, FewShots, Progress, few_shot_loss, generator, no_progress
 
 #: Steps between two checkpoints.
 KEEP = 100
@@ -52,9 +52,7 @@ class SparseOptions:
 def learn_ensemble(
     templates: Sequence[str],
     bank: np.ndarray,
-    features: np.ndarray,
-    labels: np.ndarray,
-    logit_scale: float,
+    shots: FewShots,
     options: SparseOptions,
     seed: int,
     *,
@@ -70,9 +68,7 @@ def learn_ensemble(
     Args:
         templates: The T templates of the bank.
         bank: (T, C, D) unit class features v of the templates.
-        features: (N, D) unit vectors of the pictures.
-        labels: (N,) class indices.
-        logit_scale: The model's logit scale.
+        shots: The labelled pictures.
         options: Options of the learnt distribution.
         seed: Seed of the Gumbel noise.
         checkpoint: Where the state is saved every `KEEP` steps; None to save nothing.
@@ -90,8 +86,7 @@ def learn_ensemble(
 
     if options.size > len(templates):
         raise InputError(f"--sample {options.size}: the bank has only {len(templates)} templates; give at most as many")
-    v, x = torch.as_tensor(bank), torch.as_tensor(features)
-    y = torch.as_tensor(labels)
+    v, x, y = torch.as_tensor(bank), torch.as_tensor(shots.features), torch.as_tensor(shots.labels)
     logits = torch.zeros(len(templates), requires_grad=True)
     optim = torch.optim.Adam([logits], lr=options.rate)
     losses: list[float] = []
@@ -109,7 +104,7 @@ def learn_ensemble(
             noisy = logits - torch.log(-torch.log(uniform))
         w = (noisy / temperature).softmax(0)  # (T,)
         weights = F.normalize(torch.tensordot(w, v, dims=1), dim=-1)  # (C, D)
-        xent = few_shot_loss(x, weights, y, logit_scale)
+        xent = few_shot_loss(x, weights, y, shots.logit_scale)
         sure = (logits / temperature).softmax(0)
         entropy = -(sure * sure.clamp(min=1e-12).log()).sum()
         loss = xent + options.entropy * at * (entropy - math.log(options.size)).clamp(min=0)

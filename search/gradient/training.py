@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,28 @@ Progress = Callable[[int, int, str], None]
 
 #: Largest learning rate; an optimiser's products with a larger one do not fit into 32 bits.
 MOST = 1e30
+
+
+#: Encodes the pictures at the indices (B,) to unit vectors (B, D), with new augmentation on each call.
+FreshFeatures = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class FewShots:
+    """The labelled pictures that a baseline is trained on.
+
+    Attributes:
+        class_names: The C class names.
+        features: (N, D) unit vectors of the pictures; for a visual prompt the preprocessed pictures (N, 3, H, W), and
+            with augmentation a function that encodes a batch.
+        labels: (N,) class indices.
+        logit_scale: The model's logit scale (the factor, not its logarithm).
+    """
+
+    class_names: Sequence[str]
+    features: np.ndarray | torch.Tensor | FreshFeatures
+    labels: np.ndarray
+    logit_scale: float
 
 
 def no_progress(done: int, total: int, what: str) -> None:
@@ -194,20 +216,8 @@ def train(
     tensors = list(learnt.values())
     for t in tensors:
         t.requires_grad_(True)
-    optim: torch.optim.Optimizer
-    if optimizer == "sgd":
-        optim = torch.optim.SGD(
-            tensors, lr=schedule.rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
-        )
-    else:
-        optim = torch.optim.Adam(tensors, lr=schedule.rate, weight_decay=schedule.weight_decay)
-    losses: list[float] = []
-    if checkpoint and (state := checkpoint.load()):
-        losses = list(state["losses"])
-        optim.load_state_dict(state["optimizer"])
-        with torch.no_grad():
-            for name, t in learnt.items():
-                t.copy_(state["learnt"][name])
+    optim = _optimizer(optimizer, tensors, schedule)
+    losses = _restore(checkpoint, learnt, optim)
     kept = len(losses)
 
     def finite(value: torch.Tensor, where: str) -> float:
@@ -250,6 +260,32 @@ def train(
         t.requires_grad_(False)
         t.grad = None
     return losses
+
+
+def _optimizer(name: str, tensors: list[torch.Tensor], schedule: Schedule) -> torch.optim.Optimizer:
+    import torch
+
+    if name == "sgd":
+        return torch.optim.SGD(
+            tensors, lr=schedule.rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+        )
+    return torch.optim.Adam(tensors, lr=schedule.rate, weight_decay=schedule.weight_decay)
+
+
+def _restore(
+    checkpoint: Checkpoint | None, learnt: dict[str, torch.Tensor], optim: torch.optim.Optimizer
+) -> list[float]:
+    """Restore the tensors and the optimizer from a checkpoint, and return the losses of the saved epochs."""
+    import torch
+
+    state = None if checkpoint is None else checkpoint.load()
+    if state is None:
+        return []
+    optim.load_state_dict(state["optimizer"])
+    with torch.no_grad():
+        for name, t in learnt.items():
+            t.copy_(state["learnt"][name])
+    return list(state["losses"])
 
 
 def few_shot_loss(

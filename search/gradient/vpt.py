@@ -18,6 +18,7 @@ from promptsearch.errors import InputError
 from promptsearch.search.gradient.learned import Learned
 from promptsearch.search.gradient.training import (
     Checkpoint,
+    FewShots,
     Progress,
     Schedule,
     few_shot_loss,
@@ -197,9 +198,7 @@ class VisualPrompt:
 def learn_visual_prompt(
     model: Any,
     class_weights: np.ndarray,
-    pixels: torch.Tensor,
-    labels: np.ndarray,
-    logit_scale: float,
+    shots: FewShots,
     options: VptOptions,
     seed: int,
     *,
@@ -212,9 +211,7 @@ def learn_visual_prompt(
     Args:
         model: An open_clip model.
         class_weights: (C, D) frozen class weights of unit length, those of a hand-written prompt.
-        pixels: (N, 3, H, W) preprocessed pictures.
-        labels: (N,) class indices.
-        logit_scale: The model's logit scale.
+        shots: The labelled pictures, preprocessed.
         options: What is learnt, and how.
         seed: Seed of the initial tokens and of the batches.
         tower: See `VisualPrompt`.
@@ -233,11 +230,12 @@ def learn_visual_prompt(
     prompt = VisualPrompt(model, options, seed, tower)
     device = prompt._device
     weights = torch.as_tensor(class_weights, device=device)
+    pixels, labels = torch.as_tensor(shots.features), shots.labels
     y = torch.as_tensor(labels, device=device)
     schedule = options.schedule or vpt_schedule(options)
 
     def loss(batch: torch.Tensor, _: torch.Generator) -> torch.Tensor:
-        return few_shot_loss(prompt.encode(pixels[batch].to(device)), weights, y[batch], logit_scale)
+        return few_shot_loss(prompt.encode(pixels[batch].to(device)), weights, y[batch], shots.logit_scale)
 
     losses = train(prompt.tensors, loss, len(labels), schedule, seed, checkpoint=checkpoint, progress=progress)
     steps = schedule.epochs * max(1, len(labels) // schedule.batch)
