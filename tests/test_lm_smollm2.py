@@ -85,10 +85,13 @@ def test_a_sentence_is_likelier_than_its_words_in_disorder(smollm2: LocalModel) 
     assert rows[0, 0] / rows[0, 1] > rows[1, 0] / rows[1, 1] + 1
 
 
-def test_evolve_with_it_and_fluency_by_it(smollm2: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evolve_with_it_and_fluency_by_it(smollm2: LocalModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PROMPTSEARCH_CACHE", str(Path(smollm2.place.folder).parents[1]))
+    bank = tmp_path / "bank.txt"  # a small one: every template of it is rated
+    bank.write_text("\n".join(f"a {w} photo of a {{}}." for w in ("dark", "bright", "small", "big", "good", "bad")))
     options = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--population", "4"]
     options += ["--offspring", "4", "--trials", "16", "--lm", "smollm2", "--fluency-weight", "0.1", "--json"]
+    options += ["--bank", str(bank), "--no-estimate"]
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 0, (result.output, result.exception)
     proposals = json.loads(result.stdout)["proposals"]
