@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,9 @@ def test_a_run_is_its_pictures_not_the_spelling_of_their_path(
     def run_of(dataset: str, *more: str) -> str:
         done = CliRunner().invoke(main, [*args, dataset, "--bank", "simple-imagenet", *more])
         assert done.exit_code == 0, done.output
-        return next(line for line in done.output.splitlines() if line.startswith("Run ")).split()[1]
+        found = re.search(r"\bRun (\S+)", done.output)
+        assert found, done.output
+        return found[1]
 
     names = {run_of(d) for d in ("pets", "./pets", "pets/", str(pets), f"{tmp_path}/pets/../pets")}
     assert len(names) == 1
