@@ -74,7 +74,7 @@ def bind(port: int) -> socket.socket:
     return sock
 
 
-def build_app(
+def build_app(  # noqa: C901 (the routes are closures)
     explorer: Explorer, bank: Bank, heading: str, picture: Picture | None = None, token: str = ""
 ) -> Starlette:
     """Build the web application: the page, its scripts, the scoring endpoint and the pictures.

@@ -147,7 +147,7 @@ def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str,
     return {**about, "classes": list(problem.source.class_names)}
 
 
-def open_run(
+def open_run(  # noqa: PLR0913 (keyword options)
     problem: Problem,
     bank: Bank,
     search: SearchConfig,

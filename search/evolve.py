@@ -52,7 +52,7 @@ class EvolveSearch(WritingSearcher):
         InputError: An option is out of range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keyword options of the search)
         self,
         space: Space,
         objective: Objective,

@@ -73,7 +73,7 @@ class TpeSearch(TrialSearcher):
         InputError: The sampler is unknown, or does not fit the space or several aims.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keyword options of the search)
         self,
         space: Space,
         objective: Objective,

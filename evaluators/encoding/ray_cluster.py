@@ -223,7 +223,7 @@ class Crew:
         self._load: dict[Any, int] = {}
         self._starting = {worker.ready.remote(): worker for worker in workers}
 
-    def run(self, jobs: Iterator[Job[K]]) -> Iterator[tuple[K, Any]]:
+    def run(self, jobs: Iterator[Job[K]]) -> Iterator[tuple[K, Any]]:  # noqa: C901 (one loop over all events)
         """Run jobs, and yield their results as they finish; a job is only taken when a worker is free for it.
 
         Args:

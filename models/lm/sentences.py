@@ -108,7 +108,7 @@ def say(c: Caption, rng: Rng, name: str = "{}") -> str:
     return text if odd[3] > 0.9 else text + "."
 
 
-def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str] | None:
+def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str] | None:  # noqa: C901 (a list of cases)
     """Draw a caption and an edit of it.
 
     Args:

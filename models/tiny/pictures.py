@@ -50,7 +50,7 @@ def _gray(x: Tensor) -> Tensor:
     return (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).expand_as(x)
 
 
-def apply_condition(name: str, x: Tensor, gen: torch.Generator) -> Tensor:
+def apply_condition(name: str, x: Tensor, gen: torch.Generator) -> Tensor:  # noqa: C901 (a list of cases)
     """Apply a picture condition to a batch.
 
     Args:

@@ -204,7 +204,7 @@ def _painted(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tenso
     return x if edges is None else x * (1 - torch.sigmoid((edges - 0.5) * 12))
 
 
-def apply_condition(name: str, x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:
+def apply_condition(name: str, x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:  # noqa: C901 (cases)
     """Put a batch of pictures under a condition.
 
     Args:

@@ -161,7 +161,6 @@ class Scorer:
             support: (n, D) features of the few-shot pictures.
             tested: (N, D) features of the test pictures.
         """
-
         labels, scale = self.setting.support.labels, self.setting.logit_scale
         hits, xent = score_weights(row.weights, support, labels, scale)
         test_hits, _ = score_weights(row.weights, tested, self.test.labels, scale)

@@ -255,7 +255,6 @@ class Comparison:
         Raises:
             PromptSearchError: The method failed; the message names the cell.
         """
-
         setting = self._setting(cell)
         assert setting.checkpoint is not None  # set by `_setting`
         whole = not setting.checkpoint.path.exists()

@@ -46,7 +46,7 @@ def learnt_folder() -> Path:
     return Path(default_storage().removeprefix("sqlite:///")).parent / "learnt"
 
 
-def open_storage(url: str | None = None, *, create: bool = True) -> optuna.storages.RDBStorage:
+def open_storage(url: str | None = None, *, create: bool = True) -> optuna.storages.RDBStorage:  # noqa: C901 (errors)
     """Open a storage, and create it if it does not exist.
 
     Args:
