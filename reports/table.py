@@ -73,7 +73,7 @@ def headline(result: RunResult) -> str:
     return (
         f"The winner, {what}, classifies {100 * test.value:.2f} % of {result.test_pictures:,} test pictures correctly "
         f"({_interval(test, 1)}), {abs(points):.2f} points {'fewer' if points < 0 else 'more'} than the "
-        f"{result.baselines[0].name} prompt ({_against(result.paired)}): {result.paired.verdict}."
+        f"{_baseline(result)} prompt ({_against(result.paired)}): {result.paired.verdict}."
     )
 
 
@@ -130,6 +130,10 @@ def by_weight(row: Mapping[str, Any]) -> list[tuple[str, float | None]]:
         return [(t, None) for t in templates]
     shares = [w / sum(weights) for w in weights]
     return sorted(zip(templates, shares, strict=True), key=lambda r: -r[1])
+
+
+def _baseline(result: RunResult) -> str:
+    return result.baselines[0].name if result.baselines else "hand-written"
 
 
 def _what(result: RunResult) -> str:
@@ -249,7 +253,7 @@ def _opened(result: RunResult) -> list[str]:
     if result.test_choices > 1:
         times += f" for {result.test_choices} choices: no clean test any more"
     difference = f"{100 * result.paired.difference.value:+.2f} points"
-    against = f"{result.baselines[0].name}: {difference} ({_against(result.paired)}): {result.paired.verdict}"
+    against = f"{_baseline(result)}: {difference} ({_against(result.paired)}): {result.paired.verdict}"
     return [f"Test split ({result.test_pictures} pictures, {times}). Winner against {against}."]
 
 

@@ -149,7 +149,7 @@ class Transfer:
             "dataset": self.dataset,
             "winner": self.winner.to_dict(),
             "baselines": [r.to_dict() for r in self.baselines],
-            **_paired_to_dict("paired", self.paired, self.baselines[0].name),
+            **_paired_to_dict("paired", self.paired, self.baselines[0].name if self.baselines else "hand-written"),
             "test_pictures": self.test_pictures,
             "choices": self.choices,
         }
@@ -260,7 +260,7 @@ class RunResult:
         data |= {
             "runners_up": [r.to_dict() for r in self.runners_up],
             "baselines": [r.to_dict() for r in self.baselines],
-            **_paired_to_dict("paired", self.paired, self.baselines[0].name),
+            **_paired_to_dict("paired", self.paired, self.baselines[0].name if self.baselines else "hand-written"),
             "test_pictures": self.test_pictures,
         }
         return data | ({"transfers": [t.to_dict() for t in self.transfers]} if self.transfers else {})
@@ -270,14 +270,16 @@ class RunResult:
         """Read a document that `to_dict` gave, in this or an earlier version."""
         run, times = data.get("run", {}), int(data.get("paired") is not None)
         opened = {"opened": times, "choices": times, **(data.get("test_opened") or {})}
+        bare = {"command": "", "model": "", "dataset": "", "shots": 0, "seed": 0}
         same = ("command", "model", "dataset", "shots", "seed", "bank", "objective", "evaluations", "seconds", "steps")
         return cls(
             **{k: data[k] for k in same if k in data},
+            **{k: default for k, default in bare.items() if k not in data},
             winner=Row.from_dict(data["winner"]),
-            baselines=_rows(data["baselines"]) or (),
+            baselines=_rows(data.get("baselines")) or (),
             runners_up=_rows(data.get("runners_up")) or (),
             paired=Paired.from_dict(data["paired"]) if data.get("paired") else None,
-            test_pictures=data["test_pictures"],
+            test_pictures=data.get("test_pictures", 0),
             study=run.get("study", ""),
             storage=run.get("storage", ""),
             trials=run.get("trials"),
