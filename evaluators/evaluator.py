@@ -62,7 +62,6 @@ class Evaluator:
         self.fluency = fluency
         self._figures: tuple[str, ...] = ()
         self._consensus: np.ndarray | None = None
-        self.evaluations = 0
 
     def require(self, figures: Iterable[str], templates: Sequence[Template] = ()) -> None:
         """Let `score` compute further metrics.
@@ -141,7 +140,6 @@ class Evaluator:
         Returns:
             One score per set.
         """
-        self.evaluations += len(sets)
         rows = self._index(sets)
         scores: list[Score | None] = [None] * len(sets)
         by_size: dict[tuple[int, bool], list[int]] = {}
@@ -213,11 +211,6 @@ class Evaluator:
         w = np.ones(len(rows)) if prompt_set.weights is None else np.asarray(prompt_set.weights)
         mean = np.tensordot(w.astype(np.float64), self._table.vectors(rows).astype(np.float64), axes=1)  # (C, D)
         return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-
-    def prompts(self, prompt_set: PromptSet) -> list[list[str]]:
-        """The very texts that are encoded: one list of class prompts per template, each class's phrases in turn."""
-        own = self.task.class_names
-        return [[p for of_class in prompt_set.texts(t, own) for p in of_class] for t in prompt_set.templates]
 
     def _encode(self, rows: Iterable[_Row], texts: Sequence[str]) -> np.ndarray:
         try:

@@ -166,8 +166,3 @@ class _Either(set[PromptSet]):
 
     def __contains__(self, item: object) -> bool:
         return item in self.one or item in self.more
-
-
-def starting_points(sets: Sequence[PromptSet]) -> tuple[PromptSet, ...]:
-    """Starting points, each once, in order."""
-    return tuple(dict.fromkeys(sets))

@@ -259,7 +259,7 @@ def test_a_run_that_is_empty_unfinished_or_of_one_trial(runs: list[str], tmp_pat
     assert "no scored trial" in run("report", "empty", "-o", str(out), code=2).stderr
     assert not out.exists()
     done = run("report", "empty", "random-2", "-o", str(out))
-    assert "left out" in done.stderr and "left out" in out.read_text()
+    assert "is skipped" in done.stderr and "is skipped" in out.read_text()
     empty.add([(PromptSet.of("a {}."), Score(0.5, 1.0))], 0, 1)
     run("report", "empty", "-o", str(out))
     page = out.read_text()
@@ -267,7 +267,7 @@ def test_a_run_that_is_empty_unfinished_or_of_one_trial(runs: list[str], tmp_pat
     one = ["--trials", "1", "--shots", "2", "--model", "tiny", "--dataset", "made", "--study", "one", "--quiet"]
     run("random", "--bank", str(tmp_path / "bank.txt"), "--select", "none", *one)
     run("report", "one", "-o", str(out))
-    assert "The winner is “a photo of a {}.”" in out.read_text()
+    assert "The winner, “a photo of a {}.”, classifies" in out.read_text()
     assert "no run" in run("report", "nobody", "-o", str(out), code=2).stderr
 
 
