@@ -32,6 +32,7 @@ from promptsearch.search import (
     EvolveSearch,
     RandomSearch,
     Space,
+    Survival,
     Tools,
     TrialSearcher,
     get_objective,
@@ -58,9 +59,9 @@ COMPARED: dict[str, tuple[Make, bool]] = {  # and whether the language model wri
 }
 TUNED: dict[str, tuple[Make, bool]] = {
     "random": COMPARED["random"],
-    **{f"crowding {c}": (evolve(crowding=c), False) for c in (0.99, 0.999, 0.9999, 1.0)},
-    "crowding 1.0, population 8": (evolve(crowding=1.0, population=8, batch=4), False),
-    "crowding 0.999, population 8": (evolve(crowding=0.999, population=8, batch=4), False),
+    **{f"crowding {c}": (evolve(survival=Survival(crowding=c)), False) for c in (0.99, 0.999, 0.9999, 1.0)},
+    "crowding 1.0, population 8": (evolve(survival=Survival(crowding=1.0), population=8, batch=4), False),
+    "crowding 0.999, population 8": (evolve(population=8, batch=4), False),
 }
 
 

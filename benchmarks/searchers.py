@@ -10,7 +10,6 @@ A line is written for every search, and what is written is not measured again: a
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,7 +47,6 @@ COMPARED: dict[str, Make] = {
     "climb": climb(4),
     "tpe": tpe(batch=4),
 }
-_PLAIN: dict[str, Any] = {"resample": 0, "patience": 10**9}  # as Optuna has it: a repeat is a trial
 TUNED: dict[str, Make] = {
     "random": COMPARED["random"],
     "climb, batch 4": climb(4),
@@ -57,23 +55,12 @@ TUNED: dict[str, Make] = {
         space, get_objective("xent"), seed=seed, batch=4
     ),
     "tpe (multivariate, group, startup 20, batch 4, a quarter of the root good, repeats → neighbours)": tpe(batch=4),
-    "tpe, a tenth good, at most 25 (Optuna)": tpe(batch=4, good=lambda n: min(math.ceil(n / 10), 25)),
-    "tpe, a quarter good": tpe(batch=4, good=lambda n: math.ceil(n / 4)),
-    "tpe, two good": tpe(batch=4, good=lambda n: 2),
-    "tpe, repeats are trials": tpe(batch=4, **_PLAIN),
-    "tpe, repeats → any unseen": tpe(batch=4, nearby=False),
     "tpe, startup 10": tpe(batch=4, startup=10),
     "tpe, startup 40": tpe(batch=4, startup=40),
     "tpe, startup 60": tpe(batch=4, startup=60),
     "tpe, batch 1": tpe(batch=1),
     "tpe, batch 8": tpe(batch=8),
     "tpe, by accuracy": tpe("accuracy", batch=4),
-    "tpe, no group": tpe(batch=4, group=False),
-    "tpe, not multivariate": tpe(batch=4, multivariate=False),
-    "tpe, parameters for each place of a member": tpe(batch=4, members=False),
-    "tpe, parameters for each place, a tenth good": tpe(
-        batch=4, members=False, good=lambda n: min(math.ceil(n / 10), 25)
-    ),
     "tpe --sampler nsga2": tpe(sampler="nsga2", batch=4),
 }
 

@@ -2,7 +2,7 @@
 
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
-from promptsearch.search.evolve import EvolveSearch
+from promptsearch.search.evolve import EvolveSearch, Survival
 from promptsearch.search.lm_climb import AskClimb
 from promptsearch.search.names import Names
 from promptsearch.search.objective import OBJECTIVES, Objective, choose_objective, get_objective, of_options
@@ -27,6 +27,7 @@ __all__ = [
     "RandomSearch",
     "Searcher",
     "Space",
+    "Survival",
     "Tools",
     "TpeSearch",
     "TrialSearcher",

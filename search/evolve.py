@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,21 @@ from promptsearch.search.space import Space
 BEST, WORST = 6, 2
 #: Kinds of written offspring and their relative shares; immigrants come on top.
 WAYS = {"mutation": 5, "crossover": 2, "history": 2}
+#: Number of sets drawn in a tournament.
+TOURNAMENT = 3
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Which sets of a generation survive.
+
+    Args:
+        elite: Number of best sets that survive however similar they are.
+        crowding: Cosine of two sets' text vectors above which the worse set does not survive.
+    """
+
+    elite: int = 2
+    crowding: float = 0.999
 
 
 class EvolveSearch(WritingSearcher):
@@ -42,17 +58,15 @@ class EvolveSearch(WritingSearcher):
         seed: Seed of all draws.
         batch: Number of offspring in a generation.
         population: Number of survivors.
-        elite: Number of best sets that survive however similar they are.
-        crowding: Cosine of two sets' text vectors above which the worse set does not survive.
+        survival: Which sets survive; by default `Survival()`.
         immigrants: Share of the offspring that are drawn from the bank.
-        tournament: Number of sets drawn in a tournament.
         pareto: Whether sets are ranked by Pareto front (objective, fluency, brevity) before the objective.
 
     Raises:
         InputError: An option is out of range.
     """
 
-    def __init__(  # noqa: PLR0913 (keyword options of the search)
+    def __init__(
         self,
         space: Space,
         objective: Objective,
@@ -60,10 +74,8 @@ class EvolveSearch(WritingSearcher):
         seed: int = 0,
         batch: int = 8,
         population: int = 16,
-        elite: int = 2,
-        crowding: float = 0.999,
+        survival: Survival | None = None,
         immigrants: float = 0.1,
-        tournament: int = 3,
         pareto: bool = False,
     ) -> None:
         if batch < 1:
@@ -71,6 +83,8 @@ class EvolveSearch(WritingSearcher):
         super().__init__(space, objective, seed=seed, batch=batch)
         if population < 2:
             raise InputError(f"--population {population}: must be at least 2, for two parents")
+        survival = survival or Survival()
+        elite, crowding = survival.elite, survival.crowding
         if not 1 <= elite <= population:
             raise InputError(f"--elite {elite}: must be from 1 to the population, {population}")
         if not 0 < crowding <= 1:
@@ -78,7 +92,7 @@ class EvolveSearch(WritingSearcher):
         if not 0 <= immigrants <= 1:
             raise InputError(f"--immigrants {immigrants}: must be a share of the offspring, from 0 to 1")
         self.pareto, self.immigrants = pareto, immigrants
-        self.population, self.elite, self.crowding, self.tournament = population, elite, crowding, tournament
+        self.population, self.elite, self.crowding = population, elite, crowding
         self._vectors: dict[PromptSet, np.ndarray] = {}
 
     def _look(self, news: Sequence[Scored]) -> View:
@@ -152,7 +166,7 @@ class EvolveSearch(WritingSearcher):
 
     def _parent(self, view: View, rng: np.random.Generator) -> PromptSet:
         """Choose a parent by tournament; the population is sorted, so the smallest index wins."""
-        drawn = rng.integers(len(view.best), size=self.tournament)
+        drawn = rng.integers(len(view.best), size=TOURNAMENT)
         return view.best[int(drawn.min())][0]
 
     def _joined(self, one: PromptSet, other: PromptSet, rng: np.random.Generator) -> PromptSet:

@@ -11,7 +11,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.plugins import Registry
 from promptsearch.search.beam import BeamSearch
 from promptsearch.search.climb import HillClimb
-from promptsearch.search.evolve import EvolveSearch
+from promptsearch.search.evolve import EvolveSearch, Survival
 from promptsearch.search.lm_climb import AskClimb
 from promptsearch.search.objective import of_options
 from promptsearch.search.random_search import RandomSearch
@@ -71,8 +71,7 @@ def evolve(bank: Bank, o: Mapping[str, Any]) -> Searcher:
         seed=o["seed"],
         batch=o["offspring"],
         population=o["population"],
-        elite=o["elite"],
-        crowding=o["crowding"],
+        survival=Survival(o["elite"], o["crowding"]),
         immigrants=o.get("immigrants", 0.1),
         pareto=o.get("pareto", False),
     )

@@ -45,9 +45,8 @@ class TpeSearch(TrialSearcher):
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
     The sampler works on a study in memory, to which all told scores are added, and gets a new seed for every batch. If
-    it proposes a set that was scored before, it is asked again up to `resample` times; then the set is told again with
-    its known score, which costs nothing. After `patience` such repeats in a row, a neighbour that was not scored
-    replaces the set, or any set that was not scored if it has no such neighbour or `nearby` is False.
+    it proposes a set that was scored before, a neighbour that was not scored replaces it, or any set
+    that was not scored if it has no such neighbour.
 
     With ensembles, TPE starts with single templates. After that it changes good ensembles: it adds a template that TPE
     samples, replaces one by it, or drops one (`Members`).
@@ -59,21 +58,13 @@ class TpeSearch(TrialSearcher):
         batch: Number of sets proposed at a time.
         sampler: One of `SAMPLERS`.
         startup: Number of random trials before the sampler's model is used.
-        good: Returns how many of n trials count as good (gamma in the literature); with `pareto` Optuna's rule is used
-            instead. For ensembles, also the number of best sets that are changed.
-        multivariate: Whether to model the parameters jointly.
-        group: Whether to model only parameters jointly that occur together.
-        members: Whether to change ensembles template by template; otherwise each position has its own parameters.
-        resample: Number of times to ask again for a set that was scored before.
-        patience: Number of repeats in a row before a set is replaced.
-        nearby: Whether to replace a repeat by a neighbour.
         pareto: Whether the study has three aims: objective, fluency and brevity.
 
     Raises:
         InputError: The sampler is unknown, or does not fit the space or several aims.
     """
 
-    def __init__(  # noqa: PLR0913 (keyword options of the search)
+    def __init__(
         self,
         space: Space,
         objective: Objective,
@@ -82,13 +73,6 @@ class TpeSearch(TrialSearcher):
         batch: int = 1,
         sampler: str = "tpe",
         startup: int = 20,
-        good: Callable[[int], int] = few_good,
-        multivariate: bool = True,
-        group: bool = True,
-        members: bool = True,
-        resample: int = 0,
-        patience: int = 0,
-        nearby: bool = True,
         pareto: bool = False,
     ) -> None:
         super().__init__(space, objective, seed=seed, batch=batch)
@@ -98,15 +82,12 @@ class TpeSearch(TrialSearcher):
             raise InputError("--sampler cmaes: supports a single aim; leave --pareto out, or use tpe or nsga2")
         if startup < 1:
             raise InputError(f"--startup {startup}: must be at least 1")
-        self.sampler, self.startup, self.good, self.pareto = sampler, startup, good, pareto
-        self.multivariate, self.group = multivariate, group and multivariate
-        self.resample, self.patience, self.nearby = resample, patience, nearby
+        self.sampler, self.startup, self.pareto = sampler, startup, pareto
         self._slots = self.encoding
         self._shown: SlotEncoding | KeyEncoding = self._slots
         self._fit()
-        by_member = members and sampler == "tpe" and space.ensemble > 1
+        by_member = sampler == "tpe" and space.ensemble > 1
         self._members = Members(space, 3 if pareto else 1) if by_member else None
-        self._repeats = 0
         self._study_kept: optuna.Study | None = None
         self._pending: dict[PromptSet, optuna.Trial] = {}
         self._groups: _Groups | None = None
@@ -146,14 +127,13 @@ class TpeSearch(TrialSearcher):
                 sampler = samplers.TPESampler(
                     seed=seed,
                     n_startup_trials=self.startup,
-                    gamma=None if self.pareto else self.good,
-                    multivariate=self.multivariate,
-                    group=self.group,
+                    gamma=None if self.pareto else few_good,
+                    multivariate=True,
+                    group=True,
                     constant_liar=liar,  # only useful while trials are running, and costs time
                 )
-                if self.group:
-                    self._groups = self._groups or _Groups()
-                    sampler._group_decomposed_search_space = self._groups  # type: ignore[assignment]
+                self._groups = self._groups or _Groups()
+                sampler._group_decomposed_search_space = self._groups  # type: ignore[assignment]
                 return sampler
             if self.sampler == "random":
                 return samplers.RandomSampler(seed=seed)
@@ -187,8 +167,8 @@ class TpeSearch(TrialSearcher):
                 sampling.again()
             return members.encoding.suggest(sampling).templates[0]
 
-        def draw(again: bool) -> PromptSet:
-            parent = members.parent(self.good(len(self.known)), rng)
+        def draw() -> PromptSet:
+            parent = members.parent(few_good(len(self.known)), rng)
             assert parent is not None  # checked above
             around = self.names.around(parent) if self.names is not None and rng.random() < RENAMED else []
             return around[int(rng.integers(len(around)))] if around else members.changed(parent, rng, sample)
@@ -223,15 +203,10 @@ class TpeSearch(TrialSearcher):
                 )
                 open_trials.append(len(study.get_trials(deepcopy=False)))
                 study.add_trial(running)
-        sampling: _Sampling
 
-        def draw(again: bool) -> PromptSet:
-            nonlocal sampling
-            if again:
-                sampling.again()
-            else:
-                sampling = _Sampling(study)
-                open_trials.append(sampling.number)
+        def draw() -> PromptSet:
+            sampling = _Sampling(study)
+            open_trials.append(sampling.number)
             return self._slots.suggest(sampling)
 
         batch = self._fill(draw, self.rng(), taken)
@@ -240,40 +215,32 @@ class TpeSearch(TrialSearcher):
         return batch
 
     def _fill(
-        self, draw: Callable[[bool], PromptSet], rng: np.random.Generator, taken: set[PromptSet]
+        self, draw: Callable[[], PromptSet], rng: np.random.Generator, taken: set[PromptSet]
     ) -> list[PromptSet]:
         """Draw a batch, replacing repeats.
 
         Args:
-            draw: Draws a set; with True, draws again for the same trial.
+            draw: Draws a set.
             rng: Chooses replacements.
             taken: Sets that other workers are scoring.
         """
         batch: list[PromptSet] = []
-        repeats = self._repeats
         while len(batch) < self.batch:
-            proposed = draw(False)
-            for _ in range(self.resample):
-                if proposed not in self.known and proposed not in taken and proposed not in batch:
-                    break
-                proposed = draw(True)
-            repeated = proposed in self.known
-            if proposed in taken or proposed in batch or (repeated and repeats >= self.patience):
+            proposed = draw()
+            if proposed in taken or proposed in batch or proposed in self.known:
                 instead = self._instead(proposed, rng, taken | set(batch))
                 if instead is None:
                     break
-                proposed, repeated = instead, False
-            repeats = repeats + 1 if repeated else 0
+                proposed = instead
             batch.append(proposed)
         return batch
 
     def _instead(self, repeat: PromptSet, rng: np.random.Generator, taken: set[PromptSet]) -> PromptSet | None:
         """Return a set that was not scored to replace a repeat, or None if there is none left."""
-        if self.nearby:
-            around = self.space.neighbours(repeat) + ([] if self.names is None else self.names.around(repeat))
-            around = [s for s in around if s not in self.known and s not in taken]
-            if around:
-                return around[int(rng.integers(len(around)))]
+        around = self.space.neighbours(repeat) + ([] if self.names is None else self.names.around(repeat))
+        around = [s for s in around if s not in self.known and s not in taken]
+        if around:
+            return around[int(rng.integers(len(around)))]
         unseen = self._unseen(rng, taken, 1)
         return unseen[0] if unseen else None
 
@@ -307,7 +274,6 @@ class TpeSearch(TrialSearcher):
         self._drop_pending()
 
     def _learn(self, prompt_set: PromptSet, score: Score, repeated: bool) -> None:
-        self._repeats = self._repeats + 1 if repeated else 0
         values = self._values(prompt_set, score)
         if self._members is not None:
             if not repeated and self._slots.params(prompt_set):  # belongs to the space

@@ -24,7 +24,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs import Budget, RunRecord, search
 from promptsearch.runs.store.reply_journal import StudyJournal
-from promptsearch.search import AskClimb, EvolveSearch, Space, Tools, WritingSearcher, get_objective
+from promptsearch.search import AskClimb, EvolveSearch, Space, Survival, Tools, WritingSearcher, get_objective
 from promptsearch.search.evolve import whole_numbers
 from promptsearch.search.proposers import KINDS, Request
 
@@ -64,7 +64,9 @@ class Writer:
 
 
 def evolve(ensemble: int = 1, tools: Tools | None = None, bank: Bank = BANK, **kw: Any) -> EvolveSearch:
-    searcher = EvolveSearch(Space(bank, ensemble), get_objective("xent"), **{"batch": 4, "population": 6, **kw})
+    survival = Survival(**{k: kw.pop(k) for k in ("elite", "crowding") if k in kw})
+    options = {"batch": 4, "population": 6, "survival": survival, **kw}
+    searcher = EvolveSearch(Space(bank, ensemble), get_objective("xent"), **options)
     searcher.equip(tools or Tools())
     return searcher
 
@@ -263,7 +265,7 @@ def test_a_proposer_that_fails_ends_the_run_and_loses_nothing() -> None:
         ("elite", 9, "--elite 9"),
         ("crowding", 0.0, "--crowding 0.0"),
         ("crowding", 1.5, "--crowding 1.5"),
-        ("immigrants", -0.1, "--immigrants -0.1: a share"),
+        ("immigrants", -0.1, "--immigrants -0.1: must be a share"),
         ("immigrants", float("nan"), "--immigrants nan"),
         ("batch", 0, "must be at least 1"),
     ],
