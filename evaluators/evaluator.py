@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import warnings
@@ -144,7 +145,7 @@ class Evaluator:
         scores: list[Score | None] = [None] * len(sets)
         by_size: dict[tuple[int, bool], list[int]] = {}
         for i, s in enumerate(sets):
-            by_size.setdefault((s.size, s.weights is not None), []).append(i)
+            by_size.setdefault((len(s.templates), s.weights is not None), []).append(i)
         for (_, weighted), members in by_size.items():
             index = np.array([rows[i] for i in members], dtype=np.intp)
             weights = np.array([sets[i].weights for i in members], np.float32) if weighted else None
@@ -249,11 +250,11 @@ class Evaluator:
 
     def _index(self, sets: Sequence[PromptSet]) -> list[list[int]]:
         """Return the rows of the table for every set, after encoding new templates, `TEXTS` texts in a call."""
-        fresh: dict[_Row, None] = {}
+        known = self._rows
+        with contextlib.suppress(KeyError):  # nearly always all are known, and this is done for every set of a search
+            return [[known[t, s.phrases] for t in s.templates] for s in sets]
         keys: list[list[_Row]] = [[(t, s.phrases) for t in s.templates] for s in sets]
-        for row in (row for rows in keys for row in rows):
-            if row not in self._rows:
-                fresh[row] = None
+        fresh = dict.fromkeys(row for rows in keys for row in rows if row not in known)
         step, new = max(1, TEXTS // len(self.task.class_names)), list(fresh)
         for some in (new[at : at + step] for at in range(0, len(new), step)):
             vectors = self._class_vectors(some)

@@ -61,7 +61,8 @@ class Searcher(ABC):
 
     def rank_key(self, prompt_set: PromptSet, score: Score) -> tuple:
         """Return a key that sorts best first: by the objective, then by size, then alphabetically."""
-        return (tuple(-v for v in self.objective(score)), prompt_set.size, prompt_set.templates)
+        templates = prompt_set.templates
+        return (tuple([-v for v in self.objective(score)]), len(templates), templates)
 
     def ranked(self, results: Told) -> list[tuple[PromptSet, Score]]:
         """Return a sorted copy of `results`, best first."""

@@ -161,9 +161,9 @@ def _by_rounds(
     step = scored = 0
     started = time.monotonic()
     while batch := searcher.ask():
-        fresh = [s for s in batch if s not in known]
-        scores = dict(zip(fresh, evaluator.score(fresh), strict=True))
-        results = [(s, known.get(s) or scores[s]) for s in batch]
+        fresh = [s for s in batch if s not in known] if known else batch
+        scores = iter(evaluator.score(fresh))
+        results = [(s, known.get(s) or next(scores)) for s in batch] if known else list(zip(batch, scores, strict=True))
         searcher.tell(results)
         evaluations, scored = evaluations + len(batch), scored + len(fresh)
         assert searcher.best is not None  # something was told
