@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 import numpy as np
-from attack_strangers import STRANGERS
+from attack_strangers import STRANGERS  # type: ignore[import-not-found]
 
 from promptsearch.errors import PromptSearchError
 

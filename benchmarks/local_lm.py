@@ -20,6 +20,7 @@ import numpy as np
 
 from promptsearch.banks import load_bank
 from promptsearch.lm import LocalModel, locate
+from promptsearch.score import Score
 from promptsearch.search import EvolveSearch, Space, Tools, get_objective
 from promptsearch.search.proposers.forms import FORMS, measure, trial_requests
 from promptsearch.search.proposers.language import LanguageProposer
@@ -90,19 +91,13 @@ def evolution(model: LocalModel, trials: int) -> None:
     """Evolution over random scores: the time is the writing's."""
     rng = np.random.default_rng(0)
 
-    class Score:
-        labels = True
-
-        def __init__(self) -> None:
-            self.accuracy, self.xent = float(rng.random()), float(rng.random())
-
     searcher = EvolveSearch(Space(load_bank("templates")), get_objective("xent"))
     searcher.equip(Tools(LanguageProposer(model, CLASSES), CLASSES, usage=lambda: model.usage))
     searcher.total = trials
     wall, cpu = time.perf_counter(), time.process_time()
     while searcher.trials < trials:
         batch: list[Any] = searcher.ask()[: trials - searcher.trials]
-        searcher.tell([(s, Score()) for s in batch])
+        searcher.tell([(s, Score(float(rng.random()), float(rng.random()))) for s in batch])
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     click.echo(f"\n{trials} trials of evolve: {wall:.1f} s, {cpu:.1f} CPU s; {searcher.progress()}")
     click.echo(f"form: {searcher.reported().get('form')}")

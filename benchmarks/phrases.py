@@ -6,6 +6,7 @@ python benchmarks/phrases.py --model local-dir:FOLDER --data CIFAR100 [--temper 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import numpy as np
 
@@ -33,6 +34,10 @@ def draw(features: np.ndarray, labels: np.ndarray, seed: int, shots: int) -> tup
     return classes, split(inside), split(outside)
 
 
+def _opened(test: Split) -> Split:
+    return test
+
+
 def main() -> None:
     """Print points above the hand-written prompt, by shots."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -51,7 +56,7 @@ def main() -> None:
         for seed in range(args.draws):
             classes, support, outside = draw(features, labels, seed, shots)
             own = tuple(names[c] for c in classes)
-            task = Task("development", own, shots, seed, support, outside, lambda s=outside: s)
+            task = Task("development", own, shots, seed, support, outside, partial(_opened, outside))
             evaluator = Evaluator(task, problem.encoder.encode_texts, problem.encoder.logit_scale)
             evaluator.fit_scale()
             phrases = PhraseBank(bank.name, {n: bank.phrases[n] for n in own})

@@ -270,7 +270,7 @@ class RunResult:
         """Read a document that `to_dict` gave, in this or an earlier version."""
         run, times = data.get("run", {}), int(data.get("paired") is not None)
         opened = {"opened": times, "choices": times, **(data.get("test_opened") or {})}
-        bare = {"command": "", "model": "", "dataset": "", "shots": 0, "seed": 0}
+        bare: dict[str, Any] = {"command": "", "model": "", "dataset": "", "shots": 0, "seed": 0}
         same = ("command", "model", "dataset", "shots", "seed", "bank", "objective", "evaluations", "seconds", "steps")
         return cls(
             **{k: data[k] for k in same if k in data},

@@ -141,7 +141,7 @@ class WordNet:
         found: dict[str, None] = {}
         level, seen = list(self.synsets[offset].kinds), set()
         for _ in range(depth):
-            above = []
+            above: list[str] = []
             for kind in level:
                 if kind not in seen:
                     seen.add(kind)
@@ -194,7 +194,8 @@ def find_concepts(classes: list[tuple[str, str]], wordnet: WordNet) -> Concepts:
     """
     offsets = imagenet_offsets()
     keys: dict[str, int] = {}
-    own, kinds, called = [], [], {}
+    own, kinds = [], []
+    called: dict[int, list[str]] = {}
     for dataset, name in classes:
         base = SPELLINGS.get(name, name)
         offset = offsets.get(name) if dataset == "tiny_imagenet" else None
