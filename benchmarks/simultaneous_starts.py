@@ -41,7 +41,7 @@ def database(storage: str | None) -> Iterator[str]:
 
 
 def begin(*args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "promptsearch", *args, "--json", "--quiet"]
+    command = [sys.executable, "-m", "promptsearch", *args, "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
