@@ -117,7 +117,7 @@ class _Group(click.Group):
 
 def _interrupted() -> NoReturn:
     with contextlib.suppress(OSError):
-        click.echo("interrupted; the same command again resumes", err=True)
+        click.echo("interrupted; run the same command again to resume", err=True)
     sys.exit(130)
 
 

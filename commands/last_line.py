@@ -107,7 +107,7 @@ def _folders() -> list[Path]:
 
 
 def give_up_stdout() -> None:
-    """Drop what stdout still holds, which Python would try to write, and complain of, at its end."""
+    """Discard the unwritten output of stdout, which Python would otherwise fail to write when it exits."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError):

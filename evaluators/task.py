@@ -56,7 +56,10 @@ def _no_test() -> Split:
 
 @dataclass
 class Task:
-    """One few-shot problem.  `open_test()` is the only way to the test split, and it is remembered."""
+    """One few-shot problem.
+
+    Only `open_test()` returns the test split, and it does so once.
+    """
 
     dataset: str
     class_names: tuple[str, ...]

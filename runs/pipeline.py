@@ -127,7 +127,7 @@ class Job:
         return searcher
 
     def _proposer(self, searcher: TrialSearcher, journal: Journal | None) -> dict[str, Any]:
-        """Who writes the prompts of a writing searcher, and where the replies are kept."""
+        """Return the searcher's arguments for its proposer, and for the journal in which its replies are recorded."""
         kept: dict[str, Any] = {"journal": Memory() if journal is None else journal}
         if self.language.writer is not None:
             model, names = self.language.writer(), self.evaluator.task.class_names

@@ -214,9 +214,7 @@ class TpeSearch(TrialSearcher):
             study.tell(number, state=optuna.trial.TrialState.FAIL)
         return batch
 
-    def _fill(
-        self, draw: Callable[[], PromptSet], rng: np.random.Generator, taken: set[PromptSet]
-    ) -> list[PromptSet]:
+    def _fill(self, draw: Callable[[], PromptSet], rng: np.random.Generator, taken: set[PromptSet]) -> list[PromptSet]:
         """Draw a batch, replacing repeats.
 
         Args:

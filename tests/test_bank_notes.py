@@ -59,7 +59,7 @@ def test_plain_templates_have_no_notes() -> None:
 
 
 def test_check_says_the_line(tmp_path: Path) -> None:
-    (tmp_path / "b.txt").write_text("a {}.\n\n\"a photo of a {}.\"\nA  {}.\n")
+    (tmp_path / "b.txt").write_text('a {}.\n\n"a photo of a {}."\nA  {}.\n')
     done = CliRunner().invoke(main, ["banks", "check", str(tmp_path / "b.txt")])
     assert done.exit_code == 0
     assert "note: line 3: quotes around" in done.output and "of line 1" in done.output

@@ -55,7 +55,8 @@ PLAIN = {"train": [3, 3], "test": [2, 2]}
 
 
 @pytest.mark.parametrize(
-    "name", [".ipynb_checkpoints", ".git", ".AppleDouble", ".Trash-1000", "@eaDir", "__MACOSX", "__pycache__"]
+    "name",
+    [".ipynb_checkpoints", ".git", ".AppleDouble", ".Trash-1000", "@eaDir", "__MACOSX", "__pycache__"]
     + ["#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@Recently-Snapshot"],
 )
 def test_tool_folders_are_no_pictures_of_a_class_and_no_class(folder: Path, name: str) -> None:

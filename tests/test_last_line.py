@@ -178,7 +178,7 @@ def test_an_import_that_ctrl_c_cut_is_an_interrupt(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(main.commands["doctor"], "callback", cut)
     result = CliRunner().invoke(main, ["doctor"])
-    assert result.exit_code == 130 and result.stderr == "interrupted; the same command again resumes\n"
+    assert result.exit_code == 130 and result.stderr == "interrupted; run the same command again to resume\n"
     assert not after_interrupt(ValueError("x"))
 
 

@@ -59,7 +59,9 @@ def byte_level() -> PreTrainedTokenizerFast:
 def unigram() -> PreTrainedTokenizerFast:
     made = Tokenizer(models.Unigram())
     made.pre_tokenizer = pre_tokenizers.Metaspace()
-    made.train_from_iterator([CORPUS] * 5, trainers.UnigramTrainer(special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>"))  # noqa: E501
+    made.train_from_iterator(
+        [CORPUS] * 5, trainers.UnigramTrainer(special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>")
+    )  # noqa: E501
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
@@ -110,9 +112,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_every_token_of_every_tokenizer_is_counted(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_token_of_every_tokenizer_is_counted(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text is read whole exactly where a longer context would change nothing but padding."""
     tokenizer = MAKE[kind](tmp_path, monkeypatch)
     inner = getattr(tokenizer, "_tokenizer", tokenizer)

@@ -146,5 +146,5 @@ def test_a_comparison_leaves_a_broken_searcher_out(broken: None, tmp_path: Path)
 def test_unknown_names_say_what_there_is() -> None:
     assert "has its own command" in run("search", "beam", code=2).stderr
     assert "installed: none" in run("search", "nobody", code=2).stderr
-    assert "choose from grammar, lm" in run("evolve", "--proposer", "nobody", code=2).stderr
+    assert "choose from fill, grammar, lm" in run("evolve", "--proposer", "nobody", code=2).stderr
     assert "cifar100" in run("random", "--dataset", "nothing-there", "--model", "tiny", code=2).stderr

@@ -209,7 +209,7 @@ def needed_package(head: bytes) -> tuple[str, str] | None:
 
 
 def looks_like_picture(head: bytes) -> bool:
-    """Whether a file that begins so is of one of `FORMATS`."""
+    """Return whether a file that starts with `head` is in one of `FORMATS`."""
     starts = (
         b"\x89PNG\r\n\x1a\n",
         b"\xff\xd8\xff",

@@ -54,14 +54,17 @@ class PackFeatures:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether `take_pictures` was called."""
+        """True if `take_pictures` was called."""
         return self._data is not None
 
     def take_pictures(self, data: PictureData) -> None:
-        """The pictures that the features were made of, for what needs more than features.
+        """Attach the pictures that the features were computed from, for methods that need more than features.
+
+        Args:
+            data: The pictures.
 
         Raises:
-            InputError: their labels are not the pack's.
+            InputError: The pictures' classes or labels differ from the pack's.
         """
         for split in ("train", "test"):
             labels, indices = self.labels(split)
@@ -76,7 +79,7 @@ class PackFeatures:
 
     @property
     def pictures_fingerprint(self) -> str:
-        """What the pictures are, byte for byte; without pictures what the pack says that it was made of."""
+        """Fingerprint of the pictures' bytes; without pictures, the fingerprint of the pack."""
         if self._data is None:
             return self.fingerprint
         contents = [self._data.fingerprint(split) for split in ("train", "test")]

@@ -1,4 +1,4 @@
-"""Which device computes: what `auto` stands for, and whether a Mac's GPU gives right vectors."""
+"""Choose the device for `--device auto`, and check that a Mac's GPU computes the right vectors."""
 
 from __future__ import annotations
 

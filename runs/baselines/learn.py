@@ -1,4 +1,4 @@
-"""A gradient baseline from a problem to a result: train, then score what was learnt like everything else."""
+"""Train a gradient baseline on a problem, and score the class weights that it learnt."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ class Cells:
         return self._file(cell.key).with_suffix(".test")
 
     def _whole(self, file: Path) -> bool:
-        """Whether a file is there and what was written; each is read once as long as it is not written again."""
+        """Return whether a file exists and is intact.  A file is only read again if it was changed since."""
         try:
             stat = file.stat()
         except OSError:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 POSITIONS = ("end", "middle", "front")
 INITIAL_STD = 0.02
 
+
 @dataclass(frozen=True)
 class CoOpOptions:
     """Options of CoOp; the defaults are the paper's.

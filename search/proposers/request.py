@@ -1,4 +1,4 @@
-"""What is asked of a proposer: one new template, made from others in one of a few ways."""
+"""Requests to a proposer for one new template, made from existing templates in one of a few ways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = (*MUTATIONS, "crossover", "history", "better")
 
 @dataclass(frozen=True)
 class Request:
-    """One template that is wanted.
+    """A request for one template.
 
         Request("shorter", ("a dark photo of a {} at night.",))
         Request("history", scores=((52, "a photo of a {}."), (77, "a dark photo of a {}.")))
@@ -25,7 +25,7 @@ class Request:
         parents: one template for a mutation, two for a crossover.
         scores: for "history", (score in per cent, template), best last.
         good, bad: for "better", templates, best last.
-        seen: templates that are no use because they were tried before, whoever reads them.
+        seen: templates that were tried before, so a reply that repeats one is useless.
     """
 
     kind: str
@@ -36,7 +36,10 @@ class Request:
     seen: frozenset[str] = field(default=frozenset(), repr=False)
 
     def smaller(self) -> Request | None:
-        """The same with fewer templates shown, for a context that is too short; None where none can be spared."""
+        """Return the request with fewer templates shown, or None if there is only one left to show.
+
+        It is used if the prompt does not fit into the language model's context.
+        """
         if len(self.scores) > 1:
             return replace(self, scores=self.scores[len(self.scores) // 2 :])
         if len(self.good) > 1 or self.bad:
@@ -46,11 +49,16 @@ class Request:
 
 
 class Proposer(Protocol):
-    """Writes templates on request; what it gives back is raw text, which may hold anything.
+    """Writes templates on request.  Its replies are raw text, which may contain anything.
 
     proposer.propose([Request("shorter", ("a dark photo of a {} at night.",))], seed=0)  # ["a dark {}."]
     """
 
     def propose(self, requests: Sequence[Request], seed: int) -> list[str]:
-        """One raw reply per request; the same seed and requests give the same replies, where that can be had."""
+        """Return one raw reply per request.
+
+        Args:
+            requests: The requests.
+            seed: Seed of the replies; the same seed and requests give the same replies if the model is deterministic.
+        """
         ...
