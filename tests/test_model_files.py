@@ -61,7 +61,7 @@ def unigram() -> PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.train_from_iterator(
         [CORPUS] * 5, trainers.UnigramTrainer(special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>")
-    )  # noqa: E501
+    )
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
