@@ -283,7 +283,7 @@ def test_a_class_name_that_leaves_no_room(here: Path, tmp_path: Path) -> None:
                 Image.new("RGB", (32, 32), colour).save(tmp_path / "data" / split / name / f"{i}.png")
     for command in ("coop", "names", "pez"):
         told = error(here, command, "--dataset", str(tmp_path / "data"), code=2)
-        assert f"class '{long}'" in told and "context length is 24" in told
+        assert long in told and "the model reads 24" in told  # already the hand-written prompt has too many tokens
 
 
 def error(here: Path, command: str, *args: str, code: int) -> str:

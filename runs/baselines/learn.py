@@ -161,7 +161,7 @@ class Scorer:
             support: (n, D) features of the few-shot pictures.
             tested: (N, D) features of the test pictures.
         """
-        labels, scale = self.setting.support.labels, self.setting.logit_scale
+        labels, scale = self.setting.support.labels, self.setting.evaluator.logit_scale
         hits, xent = score_weights(row.weights, support, labels, scale)
         test_hits, _ = score_weights(row.weights, tested, self.test.labels, scale)
         figures = {k: round(v, 6) for k, v in Score(float(hits.mean()), xent).to_dict().items()}
