@@ -1,4 +1,4 @@
-"""Pictures that were given as features: what `PromptSearch.fit` searches on."""
+"""Features given as arrays, as `PromptSearch.fit` takes them."""
 
 from __future__ import annotations
 

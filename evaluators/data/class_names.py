@@ -13,15 +13,17 @@ _JOINERS = str.maketrans("", "", "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}
 
 
 def spoken_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The class names that go into prompts: underscores become spaces, spaces at the ends and repeated ones go.
+    """Return the class names as prompts contain them.
+
+    Underscores are replaced by spaces, and repeated, leading and trailing spaces are removed.
 
     Args:
-        place: what messages begin with, such as "data set 'pets'".
-        names: as the data set writes them.
+        place: The start of error messages, such as "data set 'pets'".
+        names: The class names as the data set writes them.
 
     Raises:
-        InputError: a name that is empty or does not print, two that differ only in what models do not read: case,
-            underscores, spaces, the form in which accents are written.
+        InputError: A name is empty or contains invisible characters, or two names differ only in case, underscores,
+            spaces or the encoding of accents, which models do not distinguish.
     """
     spoken = tuple(" ".join(name.replace("_", " ").split()) for name in names)
     met: dict[str, str] = {}

@@ -43,11 +43,11 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class _Part:
-    """One split: its own name, its `datasets.Dataset`, and what its content is identified by.
+    """One split: its own name, its `datasets.Dataset`, and a fingerprint of its content.
 
     Attributes:
-        files: where the pictures lie, of a folder of pictures; the table has their labels only.
-        note: what was left out of it.
+        files: The picture files, if the data set is a folder of pictures; the table then has their labels only.
+        note: A sentence about the files that were ignored.
     """
 
     name: str
@@ -95,10 +95,17 @@ class PictureData:
             self.labels("train")
 
     def labels(self, split: str) -> np.ndarray:
-        """(N,) int64 class indices of a split, in the data set's own order.
+        """Return the class indices of a split, in the data set's own order.
+
+        Args:
+            split: "train" or "test".
+
+        Returns:
+            (N,) int64 class indices.
 
         Raises:
-            PromptSearchError: no such split, pictures without a label, a class without a training picture.
+            PromptSearchError: The split does not exist, some pictures have no label, or a class has no training
+                picture.
         """
         part = self._part(split)
         column = part.table.data.column(self._label_column)
@@ -132,7 +139,7 @@ class PictureData:
         return values
 
     def fingerprint(self, split: str) -> str:
-        """What the pictures and labels of a split are, byte for byte, and the columns they are read from."""
+        """Return a fingerprint of a split: its pictures' bytes, its labels, and the columns that both are read from."""
         if split not in self._digests:
             self._digests[split] = self._part(split).content()
         return f"{self._digests[split]}#{self._picture_column},{self._label_column}"
@@ -140,25 +147,34 @@ class PictureData:
     def pictures(self, split: str, indices: Iterable[int]) -> Iterator[Image]:
         """Yield RGB pictures in the order of `indices`, decoded one at a time.
 
+        Args:
+            split: "train" or "test".
+            indices: Indices of pictures in the split.
+
         Raises:
-            InputError: an index that is not in the split.
-            PromptSearchError: a picture that cannot be decoded.
+            InputError: An index is not in the split.
+            PromptSearchError: A picture cannot be decoded.
         """
         for picture in self.stored(split, indices):
             yield picture.open()
 
     def stored(self, split: str, indices: Iterable[int], condition: str | None = None) -> Iterator[StoredPicture]:
-        """Yield the pictures as they are stored, in the order of `indices`, to be degraded to `condition` when opened.
+        """Yield the encoded pictures in the order of `indices`.
+
+        Args:
+            split: "train" or "test".
+            indices: Indices of pictures in the split.
+            condition: The condition that is applied when a picture is opened; None leaves it as it is.
 
         Raises:
-            InputError: an index that is not in the split.
+            InputError: An index is not in the split.
         """
         known, waiting = self.stored_list(split, (), condition), iter(indices)
         while some := list(itertools.islice(waiting, READ)):
             yield from known.at(some)
 
     def stored_list(self, split: str, indices: Sequence[int], condition: str | None = None) -> StoredPictures:
-        """The pictures that `stored` yields, read as they are asked for, from several processes if need be."""
+        """Return the pictures of `stored` as a sequence that reads each on access, also from several processes."""
         from datasets import Image as ImageFeature
 
         part = self._part(split)
@@ -172,8 +188,12 @@ class PictureData:
     def contents(self, split: str, end: int) -> Iterator[tuple[bytes, ...]]:
         """Yield the size and the first and last `end` bytes of every picture of a split.
 
+        Args:
+            split: "train" or "test".
+            end: Number of bytes.
+
         Raises:
-            PromptSearchError: a file that cannot be read.
+            PromptSearchError: A file cannot be read.
         """
         part = self._part(split)
         if part.files is None:
@@ -210,12 +230,17 @@ class PictureData:
 def open_dataset(spec: str, *, picture_column: str | None = None, label_column: str | None = None) -> PictureData:
     """Open `cifar10`, `cifar100`, a hub id `owner/name[:config]`, or a local folder of parquet files or pictures.
 
-    "validation" or "val" serves as the test split where there is none.
+    If there is no test split, "validation" or "val" is used instead.
+
+    Args:
+        spec: The name, hub id or folder.
+        picture_column: Column of the pictures; None finds it by its type.
+        label_column: Column of the labels; None finds it by its type and name.
 
     Raises:
-        InputError: no such folder or data set, columns that cannot be told, no class names.
-        PromptSearchError: the hub cannot be reached and nothing is cached, a download or a file is broken,
-            pictures without labels, a class without training pictures.
+        InputError: The folder or data set does not exist, its columns are ambiguous, or it has no class names.
+        PromptSearchError: The hub is unreachable and nothing is cached, a download or a file is damaged, pictures have
+            no labels, or a class has no training pictures.
     """
     folder = _local(spec)
     import datasets
@@ -226,7 +251,7 @@ def open_dataset(spec: str, *, picture_column: str | None = None, label_column: 
 
 
 def dataset_cached(spec: str) -> bool:
-    """Whether `open_dataset(spec)` can do without the hub: a local folder, or prepared in the datasets cache."""
+    """Return whether `open_dataset(spec)` works offline: it is a local folder, or is in the cache of `datasets`."""
     return _local(spec) is not None or prepared(*_hub_id(spec))
 
 
@@ -240,7 +265,7 @@ def _hub_id(spec: str) -> tuple[str, str | None]:
 
 
 def _named_data(spec: str) -> str:
-    """The hub id or folder that a name stands for (CIFAR, or what a plug-in brings); anything else is itself."""
+    """Return the hub id or folder of a short name (CIFAR, or a plug-in's); any other text is returned unchanged."""
     if spec in SHORT_NAMES:
         return SHORT_NAMES[spec]
     if not re.fullmatch(r"\w[\w-]*", spec) or os.path.exists(spec) or spec not in DATASETS:
@@ -250,7 +275,7 @@ def _named_data(spec: str) -> str:
 
 
 def _local(spec: str) -> Path | None:
-    """The folder that `spec` means, or None for the hub's."""
+    """Return the folder that `spec` names, or None if it is a data set on the hub."""
     path = os.path.expanduser(_named_data(spec))
     if spec and os.path.isdir(path):
         return Path(path)
@@ -261,7 +286,7 @@ def _local(spec: str) -> Path | None:
 
 
 def _roles(names: Iterable[str]) -> dict[str, str]:
-    """Which of a data set's splits serve as "train" and "test"."""
+    """Map "train" and "test" to the data set's own names of these splits."""
     there = set(names)
     test = next((name for name in ("test", "validation", "val") if name in there), None)
     return {role: name for role, name in (("train", "train" if "train" in there else None), ("test", test)) if name}
@@ -281,7 +306,7 @@ def _open_hub(spec: str) -> dict[str, _Part]:
 
 
 def _open_parquet(spec: str, folder: Path) -> dict[str, _Part]:
-    """The splits of a folder of parquet files; empty if it holds none."""
+    """Return the splits of a folder of parquet files; empty if there are no such files."""
     by_split: dict[str, list[Path]] = {}
     walk = Walk(folder, lenient=True)
     files = walk.files(folder, is_parquet)
@@ -328,7 +353,10 @@ def _open_parquet(spec: str, folder: Path) -> dict[str, _Part]:
 
 
 def _open_pictures(spec: str, folder: Path) -> dict[str, _Part]:
-    """The splits of a folder SPLIT/CLASS/.../PICTURE (imagefolder's layout, without its half minute of indexing)."""
+    """Return the splits of a folder SPLIT/CLASS/.../PICTURE.
+
+    This is the layout of `datasets`' imagefolder, whose indexing takes half a minute and is not used.
+    """
     from datasets import ClassLabel, Dataset, Features
     from datasets import Image as ImageFeature
 
@@ -370,22 +398,22 @@ def _open_pictures(spec: str, folder: Path) -> dict[str, _Part]:
 
 
 def _picture_splits(folder: Path) -> list[str]:
-    """The names of splits that are folders of a folder."""
+    """Return the names of a folder's subfolders that are splits."""
     return [name for name in _SPLITS if os.path.isdir(folder / name)]
 
 
 def _is_stray(file: Path) -> bool:
-    """Whether a file beside the class folders is a picture."""
+    """Return whether a file is a picture that lies beside the class folders instead of in one."""
     return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and os.path.isfile(file)
 
 
 def _literal(file: Path) -> str:
-    """The path as a pattern that matches only itself."""
+    """Return a path as a glob pattern that matches only this path."""
     return re.sub(r"([\[*?])", r"[\1]", str(file.resolve()))
 
 
 def _why_broken(files: Sequence[Path], error: BaseException) -> str:
-    """Why parquet files are not to be read, with the remedy."""
+    """Return why parquet files cannot be read, and how to solve it."""
     for file in files:
         with contextlib.suppress(OSError), file.open("rb") as f:
             if found := mistaken_for(f.read(512)):
@@ -394,10 +422,10 @@ def _why_broken(files: Sequence[Path], error: BaseException) -> str:
 
 
 def _hash(files: Sequence[Path], home: Path | None = None) -> str:
-    """sha256 over the files' bytes; with `home` also over their names below it and their sizes.
+    """Return the sha256 of the files' bytes; with `home`, their paths relative to it and sizes are hashed too.
 
     Raises:
-        PromptSearchError: a file that cannot be read.
+        PromptSearchError: A file cannot be read.
     """
     digest = hashlib.sha256()
     for file in files:

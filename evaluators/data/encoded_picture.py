@@ -1,4 +1,4 @@
-"""A picture as its data set stores it, and the one rule by which its file becomes 8-bit RGB."""
+"""Pictures as their data set stores them, and their conversion to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AVIF = (b"avif", b"avis")
 
 
 class _Unfit(Exception):
-    """A picture that cannot be shown in 8-bit RGB: what is wrong, and the remedy."""
+    """Raised for a picture that cannot be converted to 8-bit RGB, with the reason and the remedy."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -42,15 +42,17 @@ class _Unfit(Exception):
 
 @dataclass(frozen=True)
 class StoredPicture:
-    """One picture of a data set, still encoded: small to send, and decoded by the thread or machine that uses it.
+    """One encoded picture of a data set.
+
+    It is small to send, and the thread or machine that uses it decodes it.
 
     for picture in data.stored("train", range(8)):
         print(picture.open().size)
 
     Attributes:
-        content: the file's bytes, or None where they lie at `path`.
-        where: data set, split and number, for messages.
-        condition: what the picture is degraded to when it is opened.
+        content: The file's bytes, or None if they are read from `path`.
+        where: Data set, split and index, for messages.
+        condition: The condition that is applied when the picture is opened.
     """
 
     content: bytes | None
@@ -59,10 +61,12 @@ class StoredPicture:
     condition: str | None = None
 
     def open(self) -> Image:
-        """Decode the picture to 8-bit RGB (see `to_rgb`), upright by its EXIF orientation, animations' first frame.
+        """Decode the picture to 8-bit RGB (see `to_rgb`).
+
+        The picture is rotated as its EXIF orientation says.  Of an animation, the first frame is decoded.
 
         Raises:
-            PromptSearchError: it cannot be decoded, or 8-bit RGB cannot hold it.
+            PromptSearchError: The picture cannot be decoded or converted to 8-bit RGB.
         """
         from promptsearch.evaluators.data.corruptions import degrade
 
@@ -73,7 +77,7 @@ class StoredPicture:
         return degrade(picture, self.condition)
 
     def packed(self) -> StoredPicture:
-        """The same picture with its bytes in it, for a machine that does not have the file."""
+        """Return the picture with its bytes in `content`, for a machine that does not have the file."""
         if self.content is not None or self.path is None:
             return self
         try:
@@ -100,7 +104,7 @@ class StoredPicture:
             return to_rgb(upright)
 
     def _explain(self) -> None:
-        """Raise for a file that Pillow does not know and we do."""
+        """Raise an error that explains the problem if the file is of a known kind that Pillow cannot open."""
         head = self.content[:512] if self.content is not None else b""
         if self.content is None and self.path is not None:
             with open(self.path, "rb") as f:
@@ -119,17 +123,17 @@ class StoredPicture:
 def to_rgb(picture: Image) -> Image:
     """Convert an opened picture to 8-bit RGB.
 
-    Transparency is laid on white: what lies under it does not count.  Grey values of 16 bits are scaled from 0 … 65535
-    and floating-point ones from 0 … 1; integers and floats within 0 … 255 are taken as they are.
+    Transparent pixels become white.  Grey values of 16 bits are scaled from 0 … 65535 and floating-point ones from
+    0 … 1; integers and floats within 0 … 255 are kept.
 
     Args:
-        picture: in any of Pillow's modes.
+        picture: The picture, in any of Pillow's modes.
 
     Returns:
         A picture of mode RGB and the same size.
 
     Raises:
-        _Unfit: values that 8 bits cannot hold and whose range is not known.
+        _Unfit: Some values do not fit into 8 bits, and their full range is unknown.
     """
     from PIL import Image
 
@@ -148,7 +152,7 @@ def to_rgb(picture: Image) -> Image:
 
 
 def _eight_bits(picture: Image) -> np.ndarray:
-    """(H, W) uint8 of a grey picture of 16 or 32 bits or floating-point numbers."""
+    """Convert a grey picture of 16-bit, 32-bit or floating-point values to an (H, W) array of uint8."""
     values = np.asarray(picture)  # (H, W)
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     # Pillow gives some 16-bit files as 32-bit integers; only PNG and PPM say that their range is the whole one.
@@ -173,7 +177,7 @@ def _eight_bits(picture: Image) -> np.ndarray:
 
 
 def openable() -> tuple[str, ...]:
-    """The `FORMATS` that can be read here; plug-in packages for HEIC and AVIF are used where they are installed."""
+    """Return the `FORMATS` that can be decoded here; HEIC and AVIF need Pillow plug-in packages."""
     from PIL import Image
 
     Image.init()
@@ -196,7 +200,7 @@ def _register(name: str, package: str) -> None:
 
 
 def needed_package(head: bytes) -> tuple[str, str] | None:
-    """What is missing to read a file that begins so, and the remedy; None where nothing is known to be missing."""
+    """Return which decoder is missing for a file that starts with `head`, and how to install it; None if none is."""
     if head[4:8] != b"ftyp":
         return None
     for name, brands, what in (("HEIF", _HEIC, "HEIC"), ("AVIF", _AVIF, "AVIF")):
@@ -229,6 +233,6 @@ def looks_like_picture(head: bytes) -> bool:
 
 
 def printable_path(path: str | os.PathLike[str] | None) -> str:
-    """A path for a message: bytes that are no UTF-8, and what a terminal would obey, as escapes."""
+    """Return a path for a message, with invalid UTF-8 and terminal control characters escaped."""
     text = os.fsencode(path or "").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

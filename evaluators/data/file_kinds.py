@@ -1,16 +1,16 @@
-"""What a file is that is not what its name promises: a Git LFS pointer, a web page, nothing at all."""
+"""Recognise files with the wrong content: Git LFS pointers, web pages and empty files."""
 
 from __future__ import annotations
 
 
 def mistaken_for(head: bytes) -> tuple[str, str] | None:
-    """What a file that begins so is, and the remedy, or None where it is nothing known.
+    """Return what a file with the wrong content is, and how to solve it, or None if it is not recognised.
 
     Args:
-        head: its first 512 bytes, or all of it where it is shorter.
+        head: The first 512 bytes of the file, or all of a shorter one.
 
     Returns:
-        ("a Git LFS pointer …", "fetch …"), to be put into a message.
+        Two parts of a message, such as ("a Git LFS pointer …", "fetch …").
     """
     if not head:
         return "empty", "replace it or remove it"

@@ -1,4 +1,4 @@
-"""Which files below a folder are a data set's: one walk that opens regular files only and says what it left out."""
+"""Find the files of a data set in a folder, and record which files were ignored and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIXES = frozenset(
     | {".pbm", ".pgm", ".pnm", ".ppm", ".heic", ".heics", ".heif", ".heifs", ".hif"}
 )
 
-#: What file managers, network drives and editors put beside pictures, in lower case; so is all that begins with a dot.
+#: Files of file managers, network drives and editors that are ignored, in lower case; so are names that start with ".".
 TOOLS = frozenset(
     {"__macosx", "__pycache__", "_vti_cnf", "lost+found", "found.000", "recycler", "$recycle.bin", "icon\r"}
     | {"@eadir", "@synoeastream", "@synoresource", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"}
@@ -26,25 +26,25 @@ TOOLS = frozenset(
     | {"system volume information", "network trash folder", "temporary items"}
 )
 
-#: Why a lenient walk leaves out what another refuses.
+#: The reason that a lenient walk gives for files that it ignores and that other walks raise for.
 CANNOT_BE_READ = "files or folders that cannot be read"
 
-#: Examples of each reason that a note names.
+#: Number of examples that a note names for each reason.
 _NAMED = 3
 
 
 @dataclass
 class LeftOut:
-    """What a walk passed over: paths by reason."""
+    """The paths that a walk ignored, by reason."""
 
     paths: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, path: str) -> None:
-        """Note a file that is left out."""
+        """Record an ignored file."""
         self.paths.setdefault(reason, []).append(path)
 
     def sentence(self) -> str | None:
-        """One sentence with numbers, reasons and examples, or None where nothing was passed over."""
+        """Return one sentence with counts, reasons and examples, or None if nothing was ignored."""
         if not self.paths:
             return None
         parts = [f"{len(paths)} {reason} ({_some(paths)})" for reason, paths in self.paths.items()]
@@ -52,19 +52,19 @@ class LeftOut:
 
 
 class Walk:
-    """Walks below one data set's folder; every folder is read once.
+    """A walk through the folder of a data set that reads every folder once.
 
         walk = Walk(Path("pets"))
         for file in walk.files(Path("pets/train/cat"), is_picture):
             print(file)
         print(walk.left_out.sentence())
 
-    Hidden and tool folders are passed over, as are pipes, sockets, devices, and links to folders that are (or contain)
-    the data set.  Links to other folders are followed, and named.
+    Hidden folders and those of tools are ignored, as are pipes, sockets, devices, and links to folders that are in the
+    data set or contain it.  Links to other folders are followed and reported.
 
     Args:
-        root: the data set's folder; paths in messages are relative to it.
-        lenient: pass over what cannot be read, too, instead of raising.
+        root: The data set's folder; paths in messages are relative to it.
+        lenient: Ignore files and folders that cannot be read, instead of raising an error.
     """
 
     def __init__(self, root: Path, lenient: bool = False) -> None:
@@ -75,10 +75,10 @@ class Walk:
         self._real = os.path.realpath(root)
 
     def folders(self, folder: Path) -> list[Path]:
-        """The folders in `folder`, sorted, links to folders among them, without hidden and tool ones.
+        """Return the sorted folders in `folder`, and links to folders, without hidden ones and those of tools.
 
         Raises:
-            PromptSearchError: it cannot be read.
+            PromptSearchError: The folder cannot be read.
         """
         found = []
         for entry in self._entries(folder):
@@ -90,21 +90,21 @@ class Walk:
         return found
 
     def files(self, folder: Path, wanted: Callable[[Path, Walk], bool]) -> list[Path]:
-        """The regular files at any depth below `folder` that are `wanted`, sorted by path.
+        """Return the regular files at any depth below `folder` for which `wanted` is true, sorted by path.
 
         Raises:
-            PromptSearchError: a folder, or a file that is wanted, cannot be read.
+            PromptSearchError: A folder or a wanted file cannot be read.
         """
         return sorted(self._files(folder, wanted))
 
     def led_out_sentence(self) -> str | None:
-        """One sentence about links to folders elsewhere, or None where there were none."""
+        """Return one sentence about links to folders outside the data set, or None if there are none."""
         if not self.led_out:
             return None
         return f"{len(self.led_out)} links lead out of the folder and were followed ({_some(self.led_out)})."
 
     def shown(self, path: str | Path) -> str:
-        """A path relative to the data set's folder."""
+        """Return a path relative to the data set's folder."""
         return os.path.relpath(path, self.root)
 
     def _files(self, home: Path, wanted: Callable[[Path, Walk], bool]) -> Iterator[Path]:
@@ -132,7 +132,7 @@ class Walk:
             return []
 
     def _was_seen(self, folder: str, seen: set[tuple[int, int]]) -> bool:
-        """Whether a folder was walked before, under this name or another; it is remembered."""
+        """Return whether a folder was walked before, under any name, and remember that it was."""
         try:
             status = os.stat(folder)
         except OSError as e:
@@ -157,10 +157,10 @@ class Walk:
         return True
 
     def _is_file(self, entry: os.DirEntry[str]) -> bool:
-        """Whether it is a regular file, or a link to one.
+        """Return whether an entry is a regular file or a link to one.
 
         Raises:
-            PromptSearchError: a link that leads nowhere, named like a picture or a table.
+            PromptSearchError: The entry is a broken link with the suffix of a picture or a table.
         """
         try:
             status = os.stat(entry.path)
@@ -175,7 +175,7 @@ class Walk:
         return False
 
     def _follows(self, entry: os.DirEntry[str]) -> bool:
-        """Whether to walk into a folder: not through a link to a place that is walked anyway."""
+        """Return whether to walk into a folder; links to folders that are walked anyway are not followed."""
         if not entry.is_symlink():
             return True
         target = os.path.realpath(entry.path)
@@ -186,14 +186,14 @@ class Walk:
         return True
 
     def _leads_back(self, entry: os.DirEntry[str], inside: str) -> bool:
-        """Whether a class folder is a link to the folder that it lies in, or to one above."""
+        """Return whether a class folder is a link to the folder that contains it, or to one above."""
         return entry.is_symlink() and _within(inside, os.path.realpath(entry.path))
 
     def refuse(self, path: str | Path, error: OSError) -> None:
-        """Raise what says that a file or folder cannot be read; a lenient walk only notes it.
+        """Raise an error about a file or folder that cannot be read; a lenient walk records it instead.
 
         Raises:
-            PromptSearchError: unless this walk is lenient.
+            PromptSearchError: This walk is not lenient.
         """
         if self.lenient:
             self.left_out.add(CANNOT_BE_READ, self.shown(path))
@@ -206,10 +206,10 @@ class Walk:
 
 
 def is_picture(path: Path, walk: Walk) -> bool:
-    """Whether a file is a picture: by its suffix, or, where it has none, by its first bytes.
+    """Return whether a file is a picture: by its suffix, or by its first bytes if it has no suffix.
 
     Raises:
-        PromptSearchError: a file without a suffix that cannot be read, a format that needs a package.
+        PromptSearchError: A file without a suffix cannot be read, or its format needs a package.
     """
     suffix = path.suffix.lower()
     if suffix and suffix not in SUFFIXES:
@@ -234,15 +234,15 @@ def is_picture(path: Path, walk: Walk) -> bool:
 
 
 def is_parquet(path: Path, walk: Walk) -> bool:
-    """Whether a file is a table by its suffix; others are not worth a note here."""
+    """Return whether a file has the suffix of a parquet table; other files are ignored without a record."""
     return path.suffix.lower() == ".parquet"
 
 
 def _some(paths: list[str]) -> str:
-    """The first few paths."""
+    """Return the first few paths, as text."""
     return ", ".join(printable_path(p) for p in paths[:_NAMED]) + (" …" if len(paths) > _NAMED else "")
 
 
 def _within(path: str, folder: str) -> bool:
-    """Whether a real path is a folder or lies below it."""
+    """Return whether a resolved path is the folder or lies in it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

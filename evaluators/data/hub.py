@@ -1,4 +1,7 @@
-"""The Hugging Face hub: whether it can be reached (found out first, its clients take a minute), caches, data sets."""
+"""The Hugging Face hub: check whether it is reachable, find cached files, and load data sets.
+
+The check comes first because the hub's own clients take a minute to give up.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,13 @@ _answer: tuple[bool, str] | None = None
 
 
 def hub_reachable(timeout: float = 3.0) -> tuple[bool, str]:
-    """(reachable, why not in a few words) for HF_ENDPOINT or huggingface.co; at most `timeout` seconds, never raises.
+    """Check whether HF_ENDPOINT, or huggingface.co, is reachable.  The first result is kept for the process.
 
-    The first answer is remembered for the process.
+    Args:
+        timeout: Longest time to wait, in seconds.
+
+    Returns:
+        Whether the hub is reachable, and if not, the reason in a few words.
     """
     global _answer
     if _answer is None:
@@ -34,7 +41,7 @@ def hub_reachable(timeout: float = 3.0) -> tuple[bool, str]:
 
 
 def go_offline() -> None:
-    """Make huggingface_hub, datasets and transformers answer from their caches at once, imported already or not."""
+    """Make huggingface_hub, datasets and transformers use their caches only, even if they are already imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     for module, names in {
         "huggingface_hub.constants": ("HF_HUB_OFFLINE",),
@@ -47,7 +54,7 @@ def go_offline() -> None:
 
 
 def find_cached(repo_id: str, filename: str, repo_type: str = "model") -> Path | None:
-    """The newest cached copy of a file of a hub repository, without asking the hub; None if there is none."""
+    """Return the newest cached copy of a file of a hub repository, or None.  The hub is not contacted."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo_id, filename, repo_type=repo_type)
@@ -55,7 +62,7 @@ def find_cached(repo_id: str, filename: str, repo_type: str = "model") -> Path |
 
 
 def prepared(repo: str, config: str | None) -> bool:
-    """Whether the datasets cache holds a data set of the hub, ready to be opened without asking the hub."""
+    """Return whether a data set of the hub is in the cache of `datasets` and opens offline."""
     from datasets import config as settings
     from datasets.naming import camelcase_to_snakecase
 
@@ -66,11 +73,19 @@ def prepared(repo: str, config: str | None) -> bool:
 
 
 def load_from_hub(repo: str, config: str | None, spec: str) -> tuple[Any, str]:
-    """(`datasets.DatasetDict`, address with the revision) of a data set, from the cache where the hub is far.
+    """Load a data set of the hub, from the cache if the hub is unreachable.
+
+    Args:
+        repo: The hub id, owner/name.
+        config: Name of the configuration, or None.
+        spec: The data set as the user named it, for messages.
+
+    Returns:
+        The `datasets.DatasetDict`, and its address with the revision.
 
     Raises:
-        InputError: no such data set or configuration.
-        PromptSearchError: unreachable and not cached, or the download is broken.
+        InputError: The data set or configuration does not exist.
+        PromptSearchError: The hub is unreachable and nothing is cached, or the download is damaged.
     """
     offline = os.environ.get("HF_DATASETS_OFFLINE", "").upper() in _TRUE
     reachable, reason = (False, "HF_DATASETS_OFFLINE is set") if offline else hub_reachable()
@@ -103,7 +118,7 @@ def load_from_hub(repo: str, config: str | None, spec: str) -> tuple[Any, str]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Return the first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
