@@ -300,8 +300,8 @@ def test_tables_files_and_the_picture(made: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--methods", "beam,magic"], "--methods magic: not known; choose from all, hand-written"),
-        (["--against", "magic"], "--against magic: not known; choose from hand-written"),
+        (["--methods", "beam,magic"], "--methods magic: unknown method; choose from all, hand-written"),
+        (["--against", "magic"], "--against magic: unknown method; choose from hand-written"),
         (["--methods", "beam:x"], "--methods beam:x: give a number of draws after the colon"),
         (["--methods", "beam:0"], "names no method"),
         (["--methods", "vpt"], "feature pack only"),
