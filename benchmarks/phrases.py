@@ -5,9 +5,9 @@ python benchmarks/phrases.py --model local-dir:FOLDER --data CIFAR100 [--temper 
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 
+import click
 import numpy as np
 
 from promptsearch.banks import BASELINE, PhraseBank, PromptSet, load_phrases
@@ -38,22 +38,21 @@ def _opened(test: Split) -> Split:
     return test
 
 
-def main() -> None:
+@click.command()
+@click.option("--model", required=True)
+@click.option("--data", required=True, help="Folder of CIFAR-100.")
+@click.option("--temper", default=phrase_choice.TEMPER, show_default=True, help="Share of the evidence that counts.")
+@click.option("--draws", default=30, show_default=True)
+def main(model: str, data: str, temper: float, draws: int) -> None:
     """Print points above the hand-written prompt, by shots."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--temper", type=float, default=phrase_choice.TEMPER)
-    parser.add_argument("--draws", type=int, default=30)
-    args = parser.parse_args()
-    phrase_choice.TEMPER = args.temper
-    problem = open_problem(args.model, args.data)
+    phrase_choice.TEMPER = temper
+    problem = open_problem(model, data)
     labels, _ = problem.source.labels("train")
     features, names = problem.source.features("train", np.arange(len(labels))), problem.source.class_names
     bank = load_phrases("cifar100")
     for shots in (1, 4, 16):
         gains, plain = [], []
-        for seed in range(args.draws):
+        for seed in range(draws):
             classes, support, outside = draw(features, labels, seed, shots)
             own = tuple(names[c] for c in classes)
             task = Task("development", own, shots, seed, support, outside, partial(_opened, outside))
@@ -64,10 +63,9 @@ def main() -> None:
             ours, theirs = (100 * evaluator.hits(s, outside).mean() for s in (found, PromptSet.of(BASELINE)))
             gains.append(ours - theirs)
             plain.append(theirs)
-        print(
+        click.echo(
             f"{shots:2d} shots: hand-written {np.mean(plain):.1f}, gain {np.mean(gains):+.2f} "
-            f"(worst draw {min(gains):+.1f})",
-            flush=True,
+            f"(worst draw {min(gains):+.1f})"
         )
 
 
