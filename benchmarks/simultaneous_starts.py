@@ -72,7 +72,10 @@ def attempt(name: str, own: list[str], storage: str, trials: int, rng: random.Ra
             winners.add(json.dumps(json.loads(out)["winner"]["templates"]))
     if len(winners) != 1:
         wrong.append(f"{len(winners)} winners")
-    export = done("runs", "export", name, "--storage", storage)["trials"]
+    try:
+        export = done("runs", "export", name, "--storage", storage)["trials"]
+    except click.ClickException as e:
+        return [*wrong, e.message.strip()]
     if [t["number"] for t in export] != list(range(trials)):
         wrong.append(f"trials {[t['number'] for t in export]}")
     if len({tuple(t["templates"]) for t in export}) != trials:
