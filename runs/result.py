@@ -1,4 +1,4 @@
-"""What a run found, as one typed value; the JSON document, the tables and the reports are views of it."""
+"""The result of a run.  The JSON document, the tables and the reports are made from it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from promptsearch.runs.selection.nested_cv import Estimate
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt set, or what a gradient method learnt, with its figures.
+    """The scores of one prompt set, or of what a gradient method learnt.
 
     Attributes:
         templates: its templates, or the texts nearest to what was learnt.
         support: figures on the few-shot pictures, by name ("accuracy", "xent", ...).
         name: what a baseline or a learnt row is called.
         weights: of the templates in a weighted ensemble, in their order.
-        class_names: what the classes are called, where that is not the data set's own names.
-        phrases: instead of that, for each class its phrases with their weights, where a class has several.
-        test: accuracy on the test split with its 95 % interval, where it was measured.
+        class_names: the class names in the prompts, if they differ from the data set's own names.
+        phrases: for each class its phrases with their weights, if a class has several; replaces `class_names`.
+        test: accuracy on the test split with its 95 % interval, if it was measured.
         words: number of words, for the front of several aims.
         fluency: mean log-likelihood per token (nats) of decoded texts.
         readable: False for learnt vectors; None for prompts that were searched for.
@@ -42,7 +42,7 @@ class Row:
 
     @classmethod
     def of(cls, prompt_set: PromptSet, score: Score, **more: Any) -> Row:
-        """The row of a scored prompt set."""
+        """Return the row of a scored prompt set."""
         data = prompt_set.to_dict()
         return cls(
             tuple(str(t) for t in prompt_set.templates),
@@ -59,7 +59,7 @@ class Row:
         return PromptSet(self.templates, self.weights, self.class_names, self.phrases)
 
     def to_dict(self) -> dict[str, Any]:
-        """A row of the JSON document."""
+        """Return the row as part of the JSON document."""
         data: dict[str, Any] = {"name": self.name} if self.name else {}
         data["templates"] = list(self.templates)
         data |= {} if self.weights is None else {"weights": list(self.weights)}
@@ -90,15 +90,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """How the winner was chosen among what the search found.
+    """How the winner was chosen among the prompt sets that the search found.
 
     Attributes:
         method: one of `runs.SELECTIONS`.
         tried: prompt sets that were compared, or searches that were repeated.
         scored: those of them that were scored for the choice alone.
-        shares: probability (or weight) of each template of the winner, where the method gives one.
-        kept: in how many folds each template of the winner was chosen again.
-        refused: what was chosen first, where the hand-written prompt did better on pictures outside and was kept.
+        shares: probability (or weight) of each template of the winner, if the method computes one.
+        kept: number of folds in which each template of the winner was chosen again.
+        refused: the prompt set that was chosen first, if the hand-written prompt was better on held-out pictures and
+            was kept instead.
     """
 
     method: str = "none"
@@ -109,7 +110,7 @@ class Choice:
     refused: PromptSet | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The `selection` of the JSON document."""
+        """Return the choice as `selection` of the JSON document."""
         shares = None if self.shares is None else list(self.shares)
         data: dict[str, Any] = {"method": self.method, "tried": self.tried, "scored": self.scored, "shares": shares}
         data |= {} if self.refused is None else {"refused": self.refused.to_dict()}
@@ -133,7 +134,7 @@ class Transfer:
         winner: the run's winner, with its accuracy there.
         baselines: the run's baselines, with their accuracies there.
         paired: the winner and the first baseline on the same pictures there.
-        choices: for how many different winners this run opened that test split.
+        choices: number of different winners for which this run opened that test split.
     """
 
     dataset: str
@@ -144,7 +145,7 @@ class Transfer:
     choices: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """An entry of the `transfers` of the JSON document."""
+        """Return the entry in `transfers` of the JSON document."""
         return {
             "dataset": self.dataset,
             "winner": self.winner.to_dict(),
@@ -169,7 +170,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run found: the winner, how sure it is, and what it is compared with.
+    """The result of a run: the winner, its accuracy with an interval, and the baselines it is compared with.
 
         result = run_search(problem, bank, SearchConfig(), record)
         print(result.winner.templates, result.winner.test.value, result.paired.verdict)
@@ -178,29 +179,29 @@ class RunResult:
     Attributes:
         command: the searcher or method.
         model, dataset, bank: their names.
-        shots, seed: of the draw.
-        objective: what the search went by.
+        shots, seed: shots per class and seed of the drawn pictures.
+        objective: the quantity that the search optimised.
         winner: the chosen prompt set, with its accuracy on the test split.
-        baselines: what it is compared with, the first one picture by picture (`paired`).
+        baselines: prompt sets to compare the winner with; `paired` compares it with the first one.
         runners_up: the search's best other prompt sets.
         paired: the winner's and the first baseline's accuracy on the same test pictures; None without a test split.
         test_pictures: size of the test split; 0 if there is none.
         evaluations: prompt sets scored.
-        seconds: wall time.
-        study, storage: where the run is stored; `storage` is empty for one that is not.
-        trials: recorded prompt sets; None for a training.
+        seconds: wall time in seconds.
+        study, storage: name of the run's study and where it is stored; `storage` is empty if it is not stored.
+        trials: number of recorded prompt sets; None for a training.
         ended: why the search ended: "exhausted", "trials" or "timeout".
         selection: how the winner was chosen.
         estimate: the accuracy expected on new pictures, if it was asked for.
         test_opened, test_choices: how often the test split was opened, and for how many different winners.
-        front: with several aims, the prompt sets that no other beats in all of them.
+        front: with several objectives, the Pareto front: the prompt sets that no other one beats in all objectives.
         decoded: texts nearest to learnt vectors, scored as text.
-        proposals: what a proposer's prompts came to: {"proposed", "repaired", "rejected", "usage"}.
-        steps, losses: of a training.
-        transfers: the winner judged on other data sets, where that was asked for.
+        proposals: counts of a proposer's prompts: {"proposed", "repaired", "rejected", "usage"}.
+        steps, losses: number of steps and the losses of a training.
+        transfers: the winner's accuracy on other data sets, if it was measured.
         classes: the data set's class names.
-        notes: what a reader must know.
-        version: of promptsearch.
+        notes: warnings for the reader of the result.
+        version: version of promptsearch.
     """
 
     command: str
@@ -236,7 +237,7 @@ class RunResult:
     version: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document: what `--json` prints and studies store."""
+        """Return the JSON document that `--json` prints and studies store."""
         run: dict[str, Any] = {"study": self.study, "storage": self.storage}
         run |= {} if self.trials is None else {"trials": self.trials}
         run |= {} if self.ended is None else {"ended": self.ended}
@@ -267,7 +268,7 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
-        """Read a document that `to_dict` gave, in this or an earlier version."""
+        """Read a document that `to_dict` returned, in this version or an earlier one."""
         run, times = data.get("run", {}), int(data.get("paired") is not None)
         opened = {"opened": times, "choices": times, **(data.get("test_opened") or {})}
         bare: dict[str, Any] = {"command": "", "model": "", "dataset": "", "shots": 0, "seed": 0}

@@ -35,13 +35,13 @@ def count_shared(data: Pictures) -> int:
 
 
 def _ends(data: Pictures, split: str) -> Iterator[bytes]:
-    """A digest of every picture's size and ends."""
+    """Yield a digest of the size and the first and last bytes of every picture."""
     for content in data.contents(split, END):
         yield hashlib.blake2b(b"".join(content), digest_size=16).digest()
 
 
 def ends_of_cells(column: Any, end: int) -> Iterator[tuple[bytes, bytes, bytes] | None]:
-    """Size, beginning and end of each picture of an Arrow column, without copying it; None where it has no bytes."""
+    """Yield size, first and last bytes of each picture in an Arrow column without copying it; None if it is empty."""
     import pyarrow as pa
 
     for chunk in column.chunks:
@@ -55,7 +55,11 @@ def ends_of_cells(column: Any, end: int) -> Iterator[tuple[bytes, bytes, bytes] 
 
 
 def ends_of_file(path: str, end: int) -> tuple[bytes, bytes, bytes]:
-    """Size, beginning and end of a file.  Raises OSError."""
+    """Return size, first and last bytes of a file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     with open(path, "rb") as f:
         size = f.seek(0, 2)
         f.seek(0)

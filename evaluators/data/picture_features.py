@@ -1,4 +1,4 @@
-"""Picture features of a data set: from a feature pack, or from pictures and a model, block by block in the cache."""
+"""Picture features of a data set: read from a feature pack, or computed by a model and cached in blocks."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from promptsearch.evaluators.data.datasets import PictureData
     from promptsearch.evaluators.data.encoded_picture import StoredPicture
 
-#: Pictures encoded between two writes to the cache: what a kill can cost, and during which a GPU waits.
+#: Pictures encoded between two writes to the cache.  A killed process loses at most these, and a GPU waits for a write.
 BLOCK = {"cpu": 1024, "cuda": 8192}
 
 log = logging.getLogger(__name__)
 
 
 def pack_key(model: ModelSpec, dataset: str, split: str) -> dict[str, str]:
-    """What a feature pack is found by: the model's fingerprint and the data set's name, whoever made it and where."""
+    """Return the cache key of a feature pack: the model's fingerprint, the data set's name and the split."""
     return {"model": model.fingerprint, "dataset": dataset, "split": split}
 
 
 class PackFeatures:
-    """Features that came without pictures: the shipped pack, or one that `promptsearch features import` brought."""
+    """Features without pictures: the shipped pack, or one that `promptsearch features import` imported."""
 
     has_test = True
 
@@ -86,10 +86,10 @@ class PackFeatures:
         return digest_of([*contents, split_condition(self.name)[1], DECODING])
 
     def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
-        """The pictures at these indices of the data set's split, to be opened.
+        """Yield the encoded pictures at these indices of the data set's split.
 
         Raises:
-            InputError: there is the pack only.
+            InputError: No pictures were attached to the pack.
         """
         if self._data is None:
             raise InputError(
@@ -129,7 +129,7 @@ class PackFeatures:
 
 
 def has_pack(model: ModelSpec, dataset: str, cache: Cache) -> bool:
-    """Whether there is a feature pack of this data set for this model."""
+    """Return whether the cache has a feature pack of this data set for this model."""
     return cache.holds("packs", pack_key(model, dataset, "train"))
 
 
@@ -140,7 +140,7 @@ def packs_of(dataset: str, cache: Cache) -> list[tuple[str, str]]:
 
 
 class LiveFeatures:
-    """Features computed from pictures as they are asked for, each picture once ever."""
+    """Features computed from pictures on demand; the cache keeps them, so each picture is encoded only once."""
 
     def __init__(self, data: PictureData, condition: str | None, name: str, encoder: Encoder, cache: Cache) -> None:
         self.name = name
@@ -156,7 +156,7 @@ class LiveFeatures:
     has_test = True
 
     def _test_notes(self) -> list[str]:
-        """What is wrong with the test split by itself: classes without pictures, pictures of the training split."""
+        """Return notes about the test split: classes without pictures, and pictures that are also in training."""
         notes: list[str] = []
         try:
             labels = self._data.labels("test")
@@ -183,7 +183,7 @@ class LiveFeatures:
         return notes
 
     def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
-        """The pictures at these indices of the data set's split, to be opened."""
+        """Yield the encoded pictures at these indices of the data set's split."""
         return self._data.stored(split, indices, self._condition)
 
     def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +230,7 @@ def export_pack(
     positions: dict[str, np.ndarray] | None = None,
     dtype: type[np.floating[Any]] = np.float32,
 ) -> list[Path]:
-    """Write a data set's features as a pack: one block per split that `import_pack` (or a copy) gives to others.
+    """Write a data set's features as a pack of one block per split, which `import_pack` reads on another machine.
 
     Args:
         source: The data set's features.
@@ -240,7 +240,7 @@ def export_pack(
         dtype: Type of the features in the files.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: The folder cannot be written.
     """
     written = []
     for split in ("train", "test"):
@@ -265,10 +265,17 @@ def export_pack(
 
 
 def import_pack(folder: Path, cache: Cache) -> list[dict[str, Any]]:
-    """Check every block of a pack and put it into the cache; returns their keys.
+    """Check every block of a pack, and copy the blocks to the cache if all are valid.
+
+    Args:
+        folder: The folder of the pack.
+        cache: The cache.
+
+    Returns:
+        The keys of the blocks.
 
     Raises:
-        InputError: nothing there, or a file that is damaged or no feature block (then nothing is imported).
+        InputError: The folder has no pack, or a file is damaged or is not a block; then nothing is imported.
     """
     files = Walk(folder, lenient=True).files(folder, _is_block) if folder.is_dir() else []
     if not files:
@@ -301,7 +308,7 @@ def _form(block: Block) -> tuple[Any, ...]:
 
 
 def _why_no_pack(block: Block) -> str | None:
-    """Why a block is no split of a feature pack, by its key, its meta and the shapes of its arrays."""
+    """Return why a block is not a split of a feature pack, by its key, meta data and shapes, or None if it is."""
     key, meta, arrays = block.key, block.meta, block.arrays
     if not all(isinstance(key.get(k), str) for k in ("model", "dataset", "split")):
         return "its key names no model, data set and split"
@@ -330,7 +337,7 @@ def _why_no_pack(block: Block) -> str | None:
 
 
 def _why_bad_vectors(block: Block) -> str | None:
-    """Why the vectors of a block cannot be a model's: not finite, or not of unit length."""
+    """Return why the vectors of a block are invalid (not finite, or not of unit length), or None."""
     features, indices = block.arrays["features"].astype(np.float32), block.arrays["indices"]
     if (bad := _not_finite(features)) is not None:
         return f"the feature of picture {indices[bad]} is not finite"
@@ -339,6 +346,6 @@ def _why_bad_vectors(block: Block) -> str | None:
 
 
 def _not_finite(features: np.ndarray) -> int | None:
-    """The first row that is not finite."""
+    """Return the index of the first row that is not finite, or None."""
     finite = np.isfinite(features).all(axis=1)
     return None if finite.all() else int(np.argmin(finite))

@@ -1,4 +1,4 @@
-"""Some pictures of a split as a sequence: read from their table as they are asked for."""
+"""A sequence of some pictures of a split, which reads each from its table on access."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ READ = 16
 
 
 class StoredPictures(Sequence[StoredPicture]):
-    """Some pictures of a split, none of them in memory until it is asked for.
+    """Some pictures of a split, each read into memory on access.
 
     Args:
-        table: a `datasets.Dataset` of one column, the undecoded pictures.
-        where: data set and split, for messages.
-        indices: rows of the table, in the order wanted.
-        files: where the pictures lie, if they are not in the table.
+        table: A `datasets.Dataset` with one column, the encoded pictures.
+        where: Data set and split, for messages.
+        indices: Rows of the table, in the order of the sequence.
+        files: The picture files, if the pictures are not in the table.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class StoredPictures(Sequence[StoredPicture]):
         self._files = files
 
     def at(self, indices: Sequence[int]) -> StoredPictures:
-        """Other pictures of the same split."""
+        """Return other pictures of the same split."""
         return StoredPictures(self._table, self._where, indices, self._condition, self._files)
 
     def __len__(self) -> int:
@@ -47,10 +47,10 @@ class StoredPictures(Sequence[StoredPicture]):
     def __getitem__(self, at: slice) -> list[StoredPicture]: ...
 
     def __getitem__(self, at: int | slice) -> StoredPicture | list[StoredPicture]:
-        """One picture, or some of them in one reading.
+        """Return one picture, or a slice that is read at once.
 
         Raises:
-            InputError: an index that is not in the split.
+            InputError: An index is not in the split.
         """
         if not isinstance(at, slice):
             return self[at : at + 1][0]

@@ -1,4 +1,4 @@
-"""The proposer that fills gaps: a word of a good template gives way to one that a language model holds likely there."""
+"""The proposer that fills gaps: it replaces a word of a good template by a likely one from a language model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from promptsearch.search.proposers.language import WrittenLine
 from promptsearch.search.proposers.request import Request
 
-#: What a template that is rated stands behind: templates of several kinds, so that `{}` is read as a noun.
+#: The text before a template that is rated: templates of several kinds, so that the model reads `{}` as a noun.
 CONTEXT = (
     "Captions of pictures; {} stands for the object.",
     "a photo of a {}.",
@@ -18,7 +18,7 @@ CONTEXT = (
     "an oil painting of a small {} in the snow.",
     "a {} seen from far away.",
 )
-#: How a gap is made, with its share: a word taken out, a place between two words, two words taken out.
+#: The kinds of gaps and their probabilities: a word removed, a place between two words, two words removed.
 WAYS = {"replace": 5, "insert": 3, "shorten": 2}
 
 
@@ -29,26 +29,26 @@ class GapModel(Protocol):
     def fill(
         self, gaps: Sequence[tuple[str, str]], seed: int, *, context: str = "", names: Sequence[str] = ()
     ) -> Sequence[Sequence[WrittenLine]]:
-        """For each gap between two texts, the texts joined by a likely word, the likeliest first; none holds a name."""
+        """Return for each gap the text with likely words filled in, the likeliest first; none contains a class name."""
         ...
 
 
 class FillProposer:
-    """Answers every kind of request by a small edit of a parent: a gap, filled from the model's own distribution.
+    """A proposer that answers every kind of request with a small edit: it makes a gap in a parent and fills it.
 
         proposer = FillProposer(LocalModel(locate("smollm2")), ["cat", "dog"])
         print(proposer.propose([Request("condition", ("a dark photo of a {} at night.",))], seed=0))
 
-    A word is taken out, or a place between two words is opened; the model draws words for it from what stands before,
-    rates each by the whole template, and one is drawn by that rating among those that are new.  A crossover joins the
-    part before `{}` of one parent and the part behind it of the other, and then has a gap filled too.
+    The gap is a removed word or a place between two words.  The model draws words for it given the text before it, and
+    rates each resulting template as a whole; one of the new templates is drawn by this rating.  A crossover joins the
+    part before `{}` of one parent to the part after it of the other, and then fills a gap as well.
     """
 
     def __init__(self, model: GapModel, class_names: Sequence[str] = ()) -> None:
         self.model, self.class_names = model, tuple(class_names)
 
     def propose(self, requests: Sequence[Request], seed: int) -> list[str]:
-        """One template per request; the parent itself where nothing new fits into its gap."""
+        """Return one template per request, or the parent itself if no new template was found."""
         rngs = [np.random.default_rng([seed, i]) for i in range(len(requests))]
         parents = [_parent(r, rng) for r, rng in zip(requests, rngs, strict=True)]
         gaps = [_gap(p, rng) for p, rng in zip(parents, rngs, strict=True)]
@@ -65,7 +65,7 @@ class FillProposer:
 
 
 def _parent(request: Request, rng: np.random.Generator) -> str:
-    """The template that is edited: a parent, one of the best shown, or two parents joined."""
+    """Return the template to edit: a parent, one of the best shown, or two parents joined."""
     parents = request.parents or tuple(t for _, t in request.scores[-4:]) or request.good
     if request.kind == "crossover" and len(parents) > 1:
         one, two = (parents[i] for i in rng.permutation(len(parents))[:2])
@@ -74,7 +74,7 @@ def _parent(request: Request, rng: np.random.Generator) -> str:
 
 
 def _gap(template: str, rng: np.random.Generator) -> tuple[str, str]:
-    """What stands before and behind a gap that is made in a template; `{}` stays."""
+    """Make a gap in a template that leaves `{}` in place, and return the texts before and after it."""
     words = template.split()
     shares = np.array(list(WAYS.values())) / sum(WAYS.values())
     way = list(WAYS)[int(rng.choice(len(WAYS), p=shares))]
@@ -91,7 +91,7 @@ def _gap(template: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _drawn(lines: Sequence[WrittenLine], rng: np.random.Generator) -> str:
-    """One of the lines, drawn by how likely each is as a whole."""
+    """Draw one of the lines by the likelihood of each as a whole."""
     totals = np.array([line.likelihood * (1 + len(line.text.split())) for line in lines])
     share = np.exp(totals - totals.max())
     return lines[int(rng.choice(len(lines), p=share / share.sum()))].text

@@ -1,4 +1,4 @@
-"""The forms in which a request is put to a language model, and which of them a model answers better."""
+"""The forms of prompts for a language model, and the measure of how well a model answers one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promptsearch.search.reply_parser import ProposalFilter
 #: line to complete; an instruction in a conversation.
 OWN, FEW_SHOT, CHAT = "own examples", "few-shot", "chat"
 FORMS: Mapping[str, Callable[[Request, int], Any]] = {OWN: completion, FEW_SHOT: few_shot, CHAT: conversation}
-#: What the forms are tried on.
+#: Templates on which the forms are tried.
 TRIED = (
     "a photo of a {} on a rainy day.",
     "a black and white picture of the {}.",
@@ -22,17 +22,13 @@ TRIED = (
 
 
 def trial_requests() -> list[Request]:
-    """The requests that a form is measured by: every kind of change, of each template of `TRIED`."""
+    """Return the requests by which a form is measured: every kind of change of each template in `TRIED`."""
     single = [Request(kind, (t,)) for kind in EXAMPLES if kind != "crossover" for t in TRIED]
     return [*single, *(Request("crossover", (one, two)) for one, two in zip(TRIED, TRIED[1:], strict=False))]
 
 
 def measure(proposer: Proposer) -> float:
-    """The share of these requests that come back as templates which are new.
-
-    Returns:
-        From 0 to 1.
-    """
+    """Return the share of `trial_requests()` that a proposer answers with a new template, from 0 to 1."""
     asked = trial_requests()
     read = ProposalFilter().read
     known = {*TRIED, *(answer for some in EXAMPLES.values() for _, answer in some)}

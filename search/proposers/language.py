@@ -9,48 +9,48 @@ from promptsearch.search.proposers.forms import CHAT, FEW_SHOT, FORMS, OWN, meas
 from promptsearch.search.proposers.request import Request
 
 Prompt = str | list[dict[str, str]]
-#: Requests that have nothing in common but what all requests have.
+#: Requests of different kinds, whose prompts share only the text that all prompts start with.
 DIFFERENT = (
     Request("shorter", ("a {}.",)),
     Request("medium", ("the {}.",)),
     Request("history", scores=((50, "a {}."),)),
     Request("better", good=("my {}.",)),
 )
-#: What a model's better form is remembered by; a new number where the requests that it is measured by change.
+#: Key under which a model's better form is remembered; the number increases if the measuring requests change.
 REMEMBERED = "form 1"
 
 
 class LanguageModel(Protocol):
-    """What is asked of a language model: texts to go on with, or conversations, and what that cost.
+    """A language model that completes texts or answers conversations, and counts its calls and tokens.
 
     Attributes:
-        chats: whether it takes conversations (a list of messages each) or texts to complete by one line.
-        usage: calls made so far, tokens read and written.
+        chats: True if it takes conversations (lists of messages), False if it completes texts by one line.
+        usage: number of calls so far, and of tokens read and written.
     """
 
     @property
     def chats(self) -> bool:
-        """Whether it takes conversations instead of texts to complete."""
+        """Return whether the model takes conversations instead of texts to complete."""
         ...
 
     @property
     def usage(self) -> Mapping[str, int]:
-        """Number of calls, and of tokens read and written."""
+        """Return the number of calls, and of tokens read and written."""
         ...
 
     def fits(self, prompt: Any) -> bool:
-        """Whether the prompt and an answer fit into its context."""
+        """Return whether the prompt and an answer fit into the model's context."""
         ...
 
 
 class WritingModel(LanguageModel, Protocol):
-    """A language model that answers as it likes: a server's."""
+    """A language model whose answers are not constrained, such as one on a server."""
 
     def write(self, prompts: Sequence[Any], seed: int) -> list[str]:
-        """One answer per prompt.
+        """Return one answer per prompt.
 
         Raises:
-            PromptSearchError: it cannot be had, or does not answer.
+            PromptSearchError: The model is not available or does not answer.
         """
         ...
 
@@ -71,33 +71,33 @@ class WrittenLine(Protocol):
 
 @runtime_checkable
 class LineModel(LanguageModel, Protocol):
-    """A language model in this process, whose lines are held to rules while they are written.
+    """A language model in this process, whose lines are constrained while they are generated.
 
     Attributes:
-        embedded: whether it is the shipped one, which was trained on examples of a form of its own.
+        embedded: True for the shipped model, which was trained on examples in its own form.
     """
 
     @property
     def embedded(self) -> bool:
-        """Whether it is the shipped one."""
+        """Return whether this is the shipped model."""
         ...
 
     def write_lines(
         self, prompts: Sequence[Any], seed: int, *, names: Sequence[str] = ()
     ) -> Sequence[Sequence[WrittenLine]]:
-        """Several templates for each prompt, the likeliest first; none holds one of the names."""
+        """Return several templates for each prompt, the likeliest first; none contains one of the names."""
         ...
 
     def share(self, prompts: Sequence[Any]) -> None:
-        """Keep what these prompts begin with alike for all prompts that begin so."""
+        """Cache the computed state of these prompts' common beginning, for all prompts that share it."""
         ...
 
     def recall(self, key: str) -> Any:
-        """What was remembered of this model under a key, by whichever process; None where nothing was."""
+        """Return the value that any process remembered for this model under a key, or None."""
         ...
 
     def remember(self, key: str, value: Any) -> None:
-        """Keep a JSON value for `recall`."""
+        """Store a JSON value for `recall`."""
         ...
 
 
@@ -105,22 +105,22 @@ AskedModel = WritingModel | LineModel
 
 
 class LanguageProposer:
-    """Puts requests into words for a language model, with fewer examples where its context is short.
+    """A proposer that turns requests into prompts for a language model.
 
         proposer = LanguageProposer(LocalModel(locate("embedded")), ["cat", "dog"])
         print(proposer.propose([Request("shorter", ("a dark photo of a {} at night.",))], seed=0))
 
-    A model in this process draws several templates for each request; the likeliest that is new is taken.  One with a
-    chat template is asked in the form of which more came back as new templates when both were tried on the same
-    requests: a conversation, or examples and a line to complete.
+    Prompts for a model with a short context have fewer examples.  A model in this process draws several templates for
+    each request, and the likeliest new one is returned.  For a model with a chat template, two forms are tried on the
+    same requests, a conversation and examples with a line to complete; the form that gives more new templates is used.
 
     Args:
-        model: who writes.
-        class_names: what no template may name.
-        form: one of `FORMS`; where it is None, the model's better one.
+        model: The language model.
+        class_names: Names that no template may contain.
+        form: One of `FORMS`; None chooses the form that works better with the model.
 
     Attributes:
-        asked: the form that was used; None before anything is asked.
+        asked: The form that was used last; None before the first request.
     """
 
     def __init__(self, model: AskedModel, class_names: Sequence[str] = (), form: str | None = None) -> None:
@@ -129,13 +129,13 @@ class LanguageProposer:
 
     @property
     def form(self) -> str:
-        """How requests are put to this model: one of `FORMS`."""
+        """The form of this model's prompts: one of `FORMS`."""
         if self.asked is None:
             self.asked = self._better_form()
         return self.asked
 
     def propose(self, requests: Sequence[Request], seed: int) -> list[str]:
-        """One raw reply per request; a local model's is a template."""
+        """Return one raw reply per request; the replies of a local model are templates."""
         if not requests:
             return []
         prompts = [self._prompt(r) for r in requests]

@@ -1,4 +1,4 @@
-"""Words for classes that a language model writes: other names, and descriptions of what a thing looks like."""
+"""Phrases for classes from a language model: other names, and descriptions of what a thing looks like."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from promptsearch.search.proposers.language import WrittenLine
 
-#: What a model is shown: (thing, answers), none of them a class of CIFAR or PACS.
+#: Examples in the prompts, as (thing, answers); none is a class of CIFAR or PACS.
 NAMES = (
     ("sofa", "couch"),
     ("rock", "stone"),
@@ -25,7 +25,7 @@ LOOKS = (
     ("sofa", "a long soft seat with a back and arms"),
     ("igloo", "a round white house made of blocks of snow"),
 )
-#: Kinds of phrases: the label of a line, what stands above all, the examples, and the most words.
+#: Kinds of phrases: the label of a line, the prompt's first line, the examples, and the largest number of words.
 KINDS: Mapping[str, tuple[str, str, tuple[tuple[str, str], ...], int]] = {
     "names": ("Other word", "Words that mean the same thing.", NAMES, 3),
     "looks": ("Looks like", "Things, and what they look like in a picture.", LOOKS, 12),
@@ -33,22 +33,22 @@ KINDS: Mapping[str, tuple[str, str, tuple[tuple[str, str], ...], int]] = {
 
 
 class PhraseModel(Protocol):
-    """A language model whose lines are held to rules while they are written."""
+    """A language model whose lines are constrained while they are generated."""
 
     def write_phrases(
         self, prompts: Sequence[str], seed: int, *, words: int, names: Sequence[Sequence[str]], continuations: int
     ) -> Sequence[Sequence[WrittenLine]]:
-        """Lines of at most so many words for each prompt, the likeliest first; none holds one of its prompt's names."""
+        """Return lines of a limited number of words for each prompt, the likeliest first; none contains its names."""
         ...
 
 
 class PhraseWriter:
-    """Writes phrases for classes by a language model: what a phrase bank is made of.
+    """Writes the phrases of a phrase bank with a language model.
 
         writer = PhraseWriter(LocalModel(locate("smollm2")))
         print(writer.write(["cat", "ship"], "looks", each=2)["cat"])  # ('cat, a small animal with soft fur', …)
 
-    A description becomes "name, description".  What two classes would have in common goes to neither.
+    A description becomes "name, description".  A phrase that two classes would share is given to neither.
     """
 
     def __init__(self, model: PhraseModel) -> None:
@@ -57,16 +57,16 @@ class PhraseWriter:
     def write(
         self, class_names: Sequence[str], kind: str, *, each: int = 2, seed: int = 0
     ) -> dict[str, tuple[str, ...]]:
-        """Phrases of one kind for every class.
+        """Write phrases of one kind for every class.
 
         Args:
-            class_names: the classes of a task; a phrase names none of the others.
-            kind: one of `KINDS`.
-            each: how many a class gets at most.
-            seed: what the draws depend on.
+            class_names: The classes of a task; a phrase never contains the name of another class.
+            kind: One of `KINDS`.
+            each: Largest number of phrases per class.
+            seed: Seed of the draws.
 
         Returns:
-            For each class name its phrases, the likeliest first; none where nothing new was written.
+            For each class name its phrases, the likeliest first; empty if the model wrote nothing new.
         """
         label, head, examples, words = KINDS[kind]
         shots = [f"Thing: {thing}\n{label}: {answer}" for thing, answer in examples]
@@ -87,13 +87,13 @@ class PhraseWriter:
 
 
 def _distinct(lines: Sequence[WrittenLine], name: str) -> list[str]:
-    """The texts of lines without their full stops, each once; the class name alone is none."""
+    """Return the distinct texts of lines without full stops, except the class name alone."""
     texts = (re.sub(r"[.,]+$", "", line.text) for line in lines)
     return [t for t in dict.fromkeys(texts) if t and t != name]
 
 
 def merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Phrases of several kinds as one mapping; classes without any are left out."""
+    """Merge phrases of several kinds into one mapping; classes without phrases are not in it."""
     result: dict[str, tuple[str, ...]] = {}
     for part in parts:
         for name, phrases in part.items():

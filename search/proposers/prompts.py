@@ -1,4 +1,4 @@
-"""What a language model is shown: a few-shot text to complete, or a conversation, by its kind."""
+"""Prompts for language models: few-shot texts to complete, and conversations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADS = {
     "history": "Captions of pictures, from worst to best, with their scores:",
     "better": "Captions of pictures, bad ones first, then good ones, then a better one:",
 }
-#: What the examples of all kinds stand under.
+#: The line above the examples of all kinds.
 HEAD = "Captions of pictures, and the same captions changed. {} stands for the object in the picture."
 #: Examples of each kind: (parents, answer).
 EXAMPLES: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
@@ -72,7 +72,7 @@ SYSTEM = (
 
 
 def completion(request: Request, examples: int = 3) -> str:
-    """A text whose next line is the answer, for models without a chat template."""
+    """Return a text for a model without a chat template; the model's next line is the answer."""
     if request.kind == "history":
         lines = [HEADS["history"], *(f"{score}: {template}" for score, template in request.scores)]
         top = request.scores[-1][0] if request.scores else 50
@@ -86,7 +86,10 @@ def completion(request: Request, examples: int = 3) -> str:
 
 
 def few_shot(request: Request, examples: int = 2) -> str:
-    """A text whose next line is the answer; what is the same for all requests stands first, so that it is read once."""
+    """Return a text whose next line is the answer.
+
+    The part that is the same for all requests comes first, so that a model computes it only once.
+    """
     rounds = range(min(examples, 2))
     blocks = [block(*EXAMPLES[kind][i][:1], LABELS[kind], EXAMPLES[kind][i][1]) for i in rounds for kind in LABELS]
     asked = completion(request, 0)
@@ -94,12 +97,12 @@ def few_shot(request: Request, examples: int = 2) -> str:
 
 
 def block(parents: tuple[str, ...], label: str, answer: str) -> str:
-    """One example: the parents, and the answer behind its label."""
+    """Return one example: the parents, then the label and the answer."""
     return "\n".join([*(f"Caption: {t}" for t in parents), f"{label}: {answer}"])
 
 
 def conversation(request: Request, examples: int = 3) -> list[dict[str, str]]:
-    """Messages for a model with a chat template."""
+    """Return the messages for a model with a chat template."""
     lines = [INSTRUCTIONS[request.kind]]
     if request.kind == "history":
         lines += [f"{score}: {template}" for score, template in request.scores]
