@@ -16,6 +16,8 @@ from promptsearch.runs import Row, RunResult
 from promptsearch.runs.result import Transfer
 from promptsearch.search.proposal_search import tokens_a_second
 
+#: Columns of a terminal that is too narrow for a table.
+NARROW = 80
 #: A baseline of more templates is described by their number.
 LISTED = 12
 #: Largest number of classes whose phrases are shown without `-v`.
@@ -50,10 +52,27 @@ def print_result(result: RunResult, console: Console, verbose: bool = False) -> 
     if verbose and result.storage:
         lines.append(f"Saved in {result.storage}")
     for line in lines:
-        if isinstance(line, Table):
+        if isinstance(line, Table) and console.width < NARROW:
+            for text in _as_lines(line):
+                console.print(text, highlight=False)  # wrapped at spaces
+        elif isinstance(line, Table):
             console.print(line)
         else:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _as_lines(table: Table) -> list[str]:
+    """Return a table as lines of text, for terminals so narrow that its columns would cut words."""
+    headings = [str(c.header).replace("-\n", "-").replace("\n", " ") for c in table.columns]
+    lines = []
+    for row in zip(*(c.cells for c in table.columns), strict=True):
+        for heading, cell in zip(headings, map(str, row), strict=True):
+            if heading in ("", "prompts"):
+                lines += [part if not heading else f"  {part}" for part in cell.splitlines()]
+            elif cell:
+                lines.append(f"  {heading}: {cell}")
+        lines.append("")
+    return lines
 
 
 def headline(result: RunResult) -> str:

@@ -226,3 +226,19 @@ def test_folders_that_may_not_be_written_are_one_line(tmp_path: Path) -> None:
     running = start("random", *PROBLEM, "--bank", bank, "--trials", "4", first=DROP, PROMPTSEARCH_HOME=str(home / "x"))
     out, err = running.communicate(timeout=60)
     assert running.returncode == 2 and err.count("Error: ") == 1 and "Traceback" not in err and str(home) in err, err
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 79, 80, 120])
+def test_words_are_whole_in_terminals_of_any_width(kept: Path, width: int) -> None:
+    from rich.console import Console
+
+    from promptsearch.reports.table import print_result
+    from promptsearch.runs import RunRecord, RunResult
+
+    result = RunRecord.load("猫–ü🙂", str(kept)).result
+    assert result is not None
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    print_result(RunResult.from_dict(result), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    words = {w for t in result["winner"]["templates"] for w in t.split()}
+    assert words and all(word in printed for word in words)
