@@ -62,7 +62,7 @@ def load_phrases(spec: str | Path) -> PhraseBank:
     Raises:
         InputError: The bank does not exist or is invalid: "path:line: what is wrong: value; remedy".
     """
-    if spec in PHRASE_BANKS and not os.path.exists(spec):
+    if spec in PHRASE_BANKS and not os.path.isfile(spec):  # a data set's folder may have that name
         file = f"{spec}.phrases.yaml"
         data = (resources.files(__package__) / file).read_bytes()
         return parse_phrases(data, ".yaml", f"promptsearch/banks/{file}", str(spec))

@@ -113,13 +113,13 @@ def compare(
     the new results are computed. The same command in several terminals shares the work.
 
     \b
-    Methods besides beam, random, climb, tpe, evolve and the searchers of plug-ins:
-    hand-written, clip-cifar, clip-imagenet, whole-bank   fixed prompts
-    single, random-words, random-10k                      controls
-    tip-adapter                                           the few shots as a cache, training-free
-    climb-lm, evolve-lm                                   with a language model
-    coop, coop-csc, coop-text, kgcoop, coop-hull          learnt contexts
-    coop-sample, names, pez, vpt, vpt-shallow, vpt-deep   other gradient baselines
+    Methods besides beam, random, climb, tpe, evolve and plug-ins' searchers:
+    hand-written, clip-cifar, clip-imagenet, whole-bank  fixed prompts
+    single, random-words, random-10k                     controls
+    tip-adapter                                          few shots as a cache
+    climb-lm, evolve-lm                                  with a language model
+    coop, coop-csc, coop-text, kgcoop, coop-hull         learnt contexts
+    coop-sample, names, pez, vpt, vpt-shallow, vpt-deep  other gradient baselines
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar

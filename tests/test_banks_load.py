@@ -236,7 +236,7 @@ MISTAKES: list[tuple[str, str | bytes, str]] = [
     ("b.json", "[" * 200000, "b.json:1: nested too deeply"),
     ("b.yaml", "template: [a]\n", "b.yaml:1: unknown key: 'template'; there are name, templates"),
     ("b.json", '{"templates": ["a {}"],\n "slot": {}}', "b.json:2: unknown key: 'slot'"),
-    ("b.yaml", "- a {}\n", "b.yaml:1: a bank must be a mapping: a list of 1; give the keys"),
+    ("b.yaml", "5\n", "b.yaml:1: a bank must be a mapping: 5; give the keys"),
     ("b.yaml", "templates:\n- a {}\n- 5\n", "b.yaml:3: a template must be text: 5; quote it"),
     ("b.yaml", "templates:\n- a {}\n-\n", "b.yaml:3: a template must be text: null; quote it"),
     ("b.yaml", "templates:\n- {}\n", "b.yaml:2: a template must be text: a mapping of 0; quote it"),

@@ -138,8 +138,8 @@ AIMED = {
     "beam": (["beam", "--width", "2", "--patience", "9", "--depth"], "1", "3"),
     "random": (["random", "--trials"], "7", "16"),
     "climb": (["climb", "--trials"], "7", "16"),
-    "tpe": (["tpe", "--startup", "6", "--trials"], "7", "16"),
-    "nsga2": (["tpe", "--sampler", "nsga2", "--trials"], "7", "16"),
+    "tpe": (["tpe", "--startup", "6", "--trials"], "7", "18"),
+    "nsga2": (["tpe", "--sampler", "nsga2", "--trials"], "7", "18"),
     "evolve": (["evolve", "--proposer", "grammar", "--population", "4", "--trials"], "7", "16"),
 }
 
