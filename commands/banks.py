@@ -51,7 +51,7 @@ def list_banks(as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(min=0), help="Show at most this many templates.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with line numbers.")
 def show(bank: str, limit: int | None, as_json: bool) -> None:
-    """Show the templates of BANK, a file or a built-in bank, or the phrases of a built-in phrase bank.
+    """Show a bank's templates, or a phrase bank's phrases.
 
     Without --json the output can be used as a bank file.
     """
@@ -81,7 +81,7 @@ def show(bank: str, limit: int | None, as_json: bool) -> None:
 @click.argument("file")
 @click.option("--phrases", is_flag=True, help="FILE holds phrases of classes (see --phrases of the searches).")
 def check(file: str, phrases: bool) -> None:
-    """Check that FILE is a valid bank, and show its size and hash or the first error."""
+    """Check that a file is a valid bank."""
     if phrases:
         click.echo(printable(f"ok: {_phrase_summary(load_phrases(file))}"))
         return

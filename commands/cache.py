@@ -35,7 +35,7 @@ def info(as_json: bool) -> None:
 @cache.command(epilog=example("promptsearch cache clear --kind texts"))
 @click.option("--kind", shell_complete=complete.kinds, help="Delete only this kind (see `promptsearch cache info`).")
 def clear(kind: str | None) -> None:
-    """Delete the cached vectors, which are computed again when needed, and imported feature packs."""
+    """Delete cached vectors and imported feature packs."""
     from promptsearch.evaluators import default_cache
 
     store = default_cache()

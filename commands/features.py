@@ -25,7 +25,7 @@ def features() -> None:
 @verbose_option
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def export_features(folder: Path, train_limit: int | None, quiet: bool, **options: Any) -> None:
-    """Encode the pictures of a data set with a model and write their features to FOLDER."""
+    """Encode a data set's pictures and write them to a folder."""
     from promptsearch.evaluators import open_problem
     from promptsearch.evaluators.data.picture_features import export_pack
     from promptsearch.evaluators.draw import draw
@@ -46,7 +46,7 @@ def export_features(folder: Path, train_limit: int | None, quiet: bool, **option
 @features.command("import", epilog=example("promptsearch features import my-features"))
 @click.argument("folder", type=click.Path(path_type=Path))
 def import_features(folder: Path) -> None:
-    """Check the feature pack in FOLDER and copy it to the cache, so that searches need no pictures."""
+    """Check a feature pack and copy it to the cache."""
     from promptsearch.banks.template import printable
     from promptsearch.evaluators import default_cache
     from promptsearch.evaluators.data.picture_features import import_pack

@@ -82,7 +82,7 @@ def _cell(value: Any) -> str:
 @output_options
 @_reads_run
 def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
-    """Show the result of the run NAME, or its progress if it is not finished."""
+    """Show the result of a run, or its progress."""
     from promptsearch.banks import printable
     from promptsearch.commands.search_run import emit
     from promptsearch.runs import RunRecord, best_first
@@ -114,7 +114,7 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
 @json_option
 @_reads_run
 def best(name: str, storage: str | None, as_json: bool) -> None:
-    """Print the templates of the winner of the run NAME, one per line, as a bank for another run."""
+    """Print the winner's templates as a bank, one per line."""
     from promptsearch.banks import Bank, PromptSet
     from promptsearch.commands.guards import refuse_comparison, refuse_vectors
     from promptsearch.errors import InputError
@@ -144,7 +144,7 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
 @resume_options
 @output_options
 def resume(name: str, storage: str | None, trials: int | None, timeout: float | None, **here: Any) -> None:
-    """Resume the interrupted run NAME with its own options, and print its result."""
+    """Resume an interrupted run and print its result."""
     from promptsearch.commands.guards import refuse_comparison
     from promptsearch.commands.search_run import emit, resume_run
     from promptsearch.runs import RunRecord
