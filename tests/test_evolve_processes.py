@@ -52,7 +52,8 @@ def test_four_workers_evolve_one_population(
     storage = str(tmp_path / "runs.db") if kind == "sqlite" else request.getfixturevalue("postgres")
     document(*options, "--storage", storage, "--trials", 2)
     RunRecord.load("r", storage).set("budget", {"trials": TOTAL})
-    workers = [start("worker", "--study", "r", "--storage", storage, "--lm-url", server.url, "--json") for _ in range(4)]
+    joined = ["worker", "--study", "r", "--storage", storage, "--lm-url", server.url, "--json"]
+    workers = [start(*joined) for _ in range(4)]
     outputs = [w.communicate(timeout=240) for w in workers]
     assert [w.returncode for w in workers] == [0] * 4 and all(not err for _, err in outputs), outputs
     trials = recorded("r", storage)
