@@ -57,6 +57,10 @@ def test_an_id_is_downloaded_into_an_empty_cache_and_then_found_there(hub: Any, 
     )
     assert (code, again) == (0, 0), err
     ours, shipped = json.loads(out), json.loads(second)
+    for document in (ours, shipped):  # only how fast it writes differs
+        document["proposals"] = {k: v for k, v in document["proposals"].items() if not k.startswith("seconds")}
+        usage = document["proposals"].get("usage", {})
+        document["proposals"]["usage"] = {k: v for k, v in usage.items() if "second" not in k}
     assert ours["winner"] == shipped["winner"] and ours["proposals"] == shipped["proposals"]  # the very same model
     assert "model.safetensors" in handler.served and "pytorch_model.bin" not in handler.served
     assert (tmp_path / "hf" / "hub" / "models--someone--small-lm" / "snapshots" / REVISION / "config.json").exists()
