@@ -34,14 +34,17 @@ def progress_bar(quiet: bool) -> Iterator[Show]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(done: int, total: int, what: str) -> None:
+            room = console.width - len(f"{total}/{total}") - 25  # spinner, bar and time, which rich would cut as well
+            what = what if len(what) <= room else what[: room - 1] + "…"
             bar.update(task, description=what, completed=done, total=total or None)
 
         yield show

@@ -170,7 +170,7 @@ class WritingSearcher(TrialSearcher):
             return ""
         reasons = ", ".join(f"{n} {reason}" for reason, n in total["rejected"].items())
         speed = tokens_a_second(total["usage"])
-        parts = [f"{total['accepted']} of {total['proposed']} proposals accepted", *([reasons] if reasons else [])]
+        parts = [f"{total['accepted']}/{total['proposed']} accepted", *([reasons] if reasons else [])]
         return ", ".join([*parts, *([f"{speed:.0f} tokens/s"] if speed else [])])
 
     @abstractmethod

@@ -49,7 +49,7 @@ def frames(monkeypatch: pytest.MonkeyPatch):
 def test_best_so_far_speed_and_time_left(command: str, frames, tmp_path: Path) -> None:
     args = [command, *PROBLEM, "--bank", prepare(tmp_path), *SEARCHES[command]]
     unit, total = ("sets", 5) if command == "beam" else ("trials", 40)
-    shown = re.compile(rf"best \d+\.\d %, \d\.\d{{4}}; [\d.]+ {unit}/s .* (\d+)/{total} (-:--:--|\d:\d\d:\d\d)")
+    shown = re.compile(rf"best \d+\.\d %, \d\.\d{{4}}; [\d.]+ {unit}/s[ ;].* (\d+)/{total} (-:--:--|\d:\d\d:\d\d)")
     drawn = [m for line in frames(args) if (m := shown.search(line))]
     done = [int(m[1]) for m in drawn]
     assert done == sorted(done) and done[-1] == total

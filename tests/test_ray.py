@@ -141,7 +141,9 @@ def test_another_model_under_the_same_name_is_refused() -> None:
     with pytest.raises(PromptSearchError, match="tiny is a different model on .*give all machines the same weights"):
         worker.ready()
     worker = EncodingWorker(("tiny", None), "", **told, version="0.0.1")
-    with pytest.raises(PromptSearchError, match="has promptsearch .*, this is 0.0.1; install the same"):
+    with pytest.raises(
+        PromptSearchError, match="has promptsearch .*, but this machine has 0.0.1; install the same version"
+    ):
         worker.ready()
 
 
@@ -199,7 +201,7 @@ def test_room_for_no_worker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, t
         open_problem("tiny", "cifar10", ray="auto", device="cuda")
     monkeypatch.setattr("promptsearch.evaluators.encoding.ray_encoder.one_process_threads", lambda: 64)
     problem = open_problem("tiny", str(picture_folder(tmp_path)), ray="auto")
-    with pytest.raises(PromptSearchError, match="wants 64 cores.*the largest has 2.*OMP_NUM_THREADS"):
+    with pytest.raises(PromptSearchError, match="needs 64 cores.*the largest has 2.*OMP_NUM_THREADS"):
         problem.task(1, 0)
 
 

@@ -163,7 +163,7 @@ def test_tampered_trials_are_one_line(whole: bytes, tmp_path: Path, key: str) ->
         "UPDATE trials SET state = 'WEIRD'",
         "UPDATE trials SET number = NULL",
         "UPDATE trials SET datetime_start = 'yesterday'",
-        "UPDATE studies SET study_name = char(27) || '[2Jone'",
+        "UPDATE studies SET study_name = char(27) || '[2Jone' WHERE study_name = 'one'",
         "UPDATE study_directions SET direction = 'UP'",
         "UPDATE trial_values SET value = 'x'",
         "DROP TABLE trials",
