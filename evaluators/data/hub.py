@@ -63,13 +63,22 @@ def find_cached(repo_id: str, filename: str, repo_type: str = "model") -> Path |
 
 def prepared(repo: str, config: str | None) -> bool:
     """Return whether a data set of the hub is in the cache of `datasets` and opens offline."""
-    from datasets import config as settings
+    owner, _, name = repo.partition("/")
+    if not any(_datasets_cache().glob(f"{owner}___*")):
+        return False  # without the second that importing `datasets` takes
     from datasets.naming import camelcase_to_snakecase
 
-    owner, _, name = repo.partition("/")
-    folder = Path(settings.HF_DATASETS_CACHE).expanduser() / f"{owner}___{camelcase_to_snakecase(name)}"
-    found = folder.glob(f"{config or '*'}/*/*/dataset_info.json")
+    found = _datasets_cache().glob(f"{owner}___{camelcase_to_snakecase(name)}/{config or '*'}/*/*/dataset_info.json")
     return any(not path.parent.name.endswith(".incomplete") for path in found)
+
+
+def _datasets_cache() -> Path:
+    """Return the cache folder of `datasets`, by that library's rule, whether or not it is imported."""
+    if settings := sys.modules.get("datasets.config"):
+        return Path(settings.HF_DATASETS_CACHE).expanduser()
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(HF_HOME) / "datasets").expanduser()
 
 
 def load_from_hub(repo: str, config: str | None, spec: str) -> tuple[Any, str]:
