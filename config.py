@@ -129,6 +129,24 @@ SEARCHER_BANKS, BANK = {"beam": "templates"}, "grammar"
 OBJECTIVE, OBJECTIVE_UNLABELLED = "xent", "mutual-information"
 
 
+#: Keys of a stored configuration that name something, and the keys that identify its content.
+CONTENT = {
+    "model": "model fingerprint",
+    "dataset": "data fingerprint",
+    "bank": "bank hash",
+    "lm": "lm fingerprint",
+    "fluency lm": "fluency lm fingerprint",
+}
+
+
+def without_names(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration without the names of what it identifies by content.
+
+    The same folder can be named in many ways (`d`, `./d`, `d/`, a link, or another place after it was moved).
+    """
+    return {k: v for k, v in stored.items() if stored.get(CONTENT.get(k, "")) is None}
+
+
 @dataclass(frozen=True)
 class FluencyConfig:
     """How fluency takes part in a search: as a weighted part of the objective, or as an aim of its own.

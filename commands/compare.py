@@ -225,7 +225,8 @@ def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> d
     problems = {first.source.name: first}
     for name in datasets[1:]:
         source = open_pictures(first.encoder, name, first.cache, **_reading(options))
-        problems[source.name] = Problem(first.encoder, source, first.cache, [], options["memory"])
+        if all(source.fingerprint != p.source.fingerprint for p in problems.values()):  # named in two ways
+            problems[source.name] = Problem(first.encoder, source, first.cache, [], options["memory"])
     refuse_idle_pictures(options["pictures"], *problems.values())
     return problems
 
@@ -236,8 +237,8 @@ def _reading(options: dict[str, Any]) -> dict[str, str | None]:
 
 
 def _record(problem: Problem, bank: Bank, storage: str | None, study: str | None) -> RunRecord:
-    from promptsearch.evaluators.cache.store import digest_of
     from promptsearch.runs import RunRecord
+    from promptsearch.runs.open_run import study_name
     from promptsearch.runs.store.record import now
     from promptsearch.version import __version__
 
@@ -249,8 +250,7 @@ def _record(problem: Problem, bank: Bank, storage: str | None, study: str | None
         spec.precision,
         bank=BankId(bank.name, bank.hash),
     )
-    name = study or f"compare-{digest_of(config.to_dict())[:8]}"
-    return RunRecord.open(name, storage, config, {"version": __version__, "started": now()})
+    return RunRecord.open(study or study_name(config), storage, config, {"version": __version__, "started": now()})
 
 
 def _numbers(text: str) -> list[int]:

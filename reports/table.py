@@ -173,11 +173,11 @@ def _against(paired: Paired) -> str:
 
 
 def _setting(result: RunResult) -> str:
-    """Return what was run, in one line: model, data, draw, effort, and the name to find it by."""
+    """Return what was run, in one line: the name to find it by, model, data, draw and effort."""
     shots = result.shots
     per_class = f"{shots} shot{'s' if shots != 1 else ''} per class" if shots else "no labels"
-    run = f"{result.model} on {result.dataset}, {per_class}, seed {result.seed}"
-    return f"{run}: {effort(result)} in {result.seconds:.1f} s. Run {result.study} (-v shows more)."
+    run = f"Run {result.study}: {result.model} on {result.dataset}, {per_class}, seed {result.seed}"
+    return f"{run}; {effort(result)} in {result.seconds:.1f} s (-v shows more)."
 
 
 def _table(result: RunResult, verbose: bool) -> Table:

@@ -18,6 +18,7 @@ from promptsearch.config import (
     RunConfig,
     SearchConfig,
     TrialOptions,
+    without_names,
 )
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Problem, Progress, Score, no_progress, open_configured
@@ -125,16 +126,21 @@ def identify(problem: Problem, search: SearchConfig, bank: BankId | Bank | None 
 
 
 def study_name(config: RunConfig) -> str:
-    """A readable name that differs whenever the configuration does: the same command finds its own run again."""
-    search, dataset, spelled = config.search, str(config.dataset), config.to_dict()
-    folder = os.path.expanduser(dataset)
-    if dataset.partition("-")[0] not in SHORT_NAMES and os.path.isdir(folder):
-        # A folder is what lies in it: spelled otherwise it is the same pictures.
-        dataset, spelled["dataset"] = os.path.basename(os.path.abspath(folder)), "folder"
-    if config.model.startswith("local-dir:"):
-        spelled["model"] = "local-dir"
-    name = dataset.rstrip("/").rsplit("/", 1)[-1]
-    return f"{config.command}-{name}-{search.shots}shots-seed{search.seed}-{digest_of(spelled)[:8]}"
+    """Return a readable name that differs whenever the configuration does, so that the same command finds its run.
+
+    Models, pictures and banks count by their content, however they are named.
+
+    Args:
+        config: The run's configuration.
+    """
+    search, digest = config.search, digest_of(without_names(config.to_dict()))[:8]
+    if config.dataset is None:
+        return f"{config.command}-{digest}"
+    name, folder = config.dataset, os.path.expanduser(config.dataset)
+    if name.partition("-")[0] not in SHORT_NAMES and os.path.isdir(folder):
+        name = os.path.realpath(folder)
+    name = name.rstrip("/").rsplit("/", 1)[-1]
+    return f"{config.command}-{name}-{search.shots}shots-seed{search.seed}-{digest}"
 
 
 def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from promptsearch.runs.selection.select import Selected, Selection
 from promptsearch.runs.store.memory_record import Record
 from promptsearch.runs.store.record import RunRecord, now
 from promptsearch.runs.store.reply_journal import StudyJournal
+from promptsearch.runs.store.storage import LOOK
 from promptsearch.search import Searcher, TrialSearcher, WritingSearcher, build_searcher
 from promptsearch.search.pareto import aims, front, words
 from promptsearch.search.proposal_search import Journal, Memory
@@ -179,26 +180,37 @@ def run_search(
     """
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        first, worker = stack.enter_context(record.leading(wait=False)), 0
-        if not first and shareable(record, bank):
+        worker = 0
+        if not shareable(record, bank):
+            stack.enter_context(lead(record, watch.progress))
+        elif not stack.enter_context(record.leading()):
             worker = 1 + secrets.randbelow(2**31 - 1)
-        elif not first:
-            _lead(record, watch, stack)
         if (known := finished(record, bank, budget)) is not None:
             return known
         job = open_job(problem, bank, record, language, budget, watch)
         searcher, outcome = search_job(job, record, worker)
         if worker:
-            _lead(record, watch, stack)
+            stack.enter_context(lead(record, watch.progress))
             if (known := finished(record, bank, budget)) is not None:
                 return known
         return conclude(job, record, searcher, outcome, estimate, started)
 
 
-def _lead(record: Record, watch: Watch, stack: contextlib.ExitStack) -> None:
-    """Lead a run from now on, as soon as no other process does."""
-    watch.progress(0, 0, "waiting for another process of this run")
-    stack.enter_context(record.leading(wait=True))
+@contextlib.contextmanager
+def lead(record: Record, progress: Progress) -> Iterator[None]:
+    """Lead a run while the `with` block runs; if another process leads it, wait until that one ends.
+
+    Args:
+        record: The run.
+        progress: Told that this process waits.
+    """
+    while True:
+        with record.leading() as ours:
+            if ours:
+                yield
+                return
+        progress(0, 0, "waiting for another process of this run")
+        time.sleep(LOOK)
 
 
 def conclude(

@@ -396,7 +396,7 @@ def test_files_that_are_no_weights_say_what_they_are(name: str, content: bytes, 
         resolve_model(f"local-dir:{folder}", Cache(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("form", ["safetensors", "pt"])
+@pytest.mark.parametrize("form", ["safetensors", "pt", "checkpoint.pt"])
 @pytest.mark.parametrize(
     ("name", "half", "quick"),
     [
@@ -419,7 +419,11 @@ def test_quick_gelu_for_openais_weights(name: str, half: bool, quick: bool | Non
     numbers = torch.randn(8, 8)
     state = {"text_projection": numbers.half().float() if half else numbers}
     path = tmp_path / f"weights.{form}"
-    save_file(state, path) if form == "safetensors" else torch.save(state, path)
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        wrapped = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}
+        torch.save(state if form == "pt" else wrapped, path)
     assert trained_with_quick_gelu(name, path) is quick
     spec = resolve_model(name, Cache(tmp_path / "cache"), weights=path)
     assert spec.source == (f"{name}-quickgelu" if quick else name)

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from trial_runs import PROBLEM, document, prepare, recorded, run, start, wait_for_trials
 
+from promptsearch.errors import PromptSearchError
+from promptsearch.runs import RunRecord
+from promptsearch.runs.pipeline import lead
+from promptsearch.runs.store import optuna_rows
 from promptsearch.runs.store.storage import leading, open_storage
 
 TOTAL = 24
@@ -72,31 +76,58 @@ def test_a_worker_waits_for_a_run_that_has_not_begun(tmp_path: Path) -> None:
 
 def test_one_process_leads(storage: str) -> None:
     one, other = open_storage(storage), open_storage(storage)
-    with leading(one, 1, wait=False) as first, leading(other, 1, wait=False) as second:
+    with leading(one, 1) as first, leading(other, 1) as second:
         assert first and not second
-        with leading(other, 2, wait=False) as another:
+        with leading(other, 2) as another:
             assert another
-    with leading(other, 1, wait=False) as later:
+    with leading(other, 1) as later:
         assert later
-    with leading(one, 1, wait=True):
-        got = threading.Event()
 
-        def wait() -> None:
-            with leading(open_storage(storage), 1, wait=True) as led:
-                if led:
-                    got.set()
 
+def test_who_comes_second_waits_for_the_lead_and_is_told(storage: str) -> None:
+    optuna_rows.create_study(open_storage(storage), "r", ["minimize"], {"config": {}})
+    one, told, got = RunRecord.load("r", storage), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with lead(RunRecord.load("r", storage), lambda done, total, what: told.set()):
+            got.set()
+
+    with lead(one, lambda done, total, what: pytest.fail(what)):
         thread = threading.Thread(target=wait)
         thread.start()
-        assert not got.wait(1)
+        assert told.wait(10) and not got.is_set()
     assert got.wait(10)
     thread.join()
 
 
+@pytest.mark.parametrize("what", ["result", "about", "config", "all_trials", "get", "set", "attribute_names"])
+def test_a_run_that_is_deleted_while_it_is_used_is_one_line(storage: str, what: str) -> None:
+    optuna_rows.create_study(open_storage(storage), "r", ["minimize"], {"config": {}})
+    one, other = RunRecord.load("r", storage), RunRecord.load("r", storage)
+    other.delete()
+    arguments = {"get": ("x",), "set": ("x", 1)}.get(what, ())
+    with pytest.raises(PromptSearchError, match="run 'r' in .* was deleted while this process used it; give"):
+        found = getattr(one, what)
+        found(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [("coop", ["--epochs", "40"]), ("names", ["--epochs", "40"]), ("pez", ["--steps", "60", "--tokens", "2"])],
+)
+def test_a_training_that_is_started_twice_is_trained_once(method: str, own: list[str], tmp_path: Path) -> None:
+    given = [method, "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "1", *own, "--json"]
+    both = [start(*given, "--storage", tmp_path / "runs.db") for _ in range(2)]
+    outputs = [p.communicate(timeout=300) for p in both]
+    assert [p.returncode for p in both] == [0, 0], outputs
+    first, second = (json.loads(out) for out, _ in outputs)
+    assert first == second  # with its seconds and the time of its test: one process trained, the other read
+    kept = document("runs", "show", first["run"]["study"], "--storage", tmp_path / "runs.db")
+    assert kept["winner"] == first["winner"]
+
+
 def test_a_run_is_there_whole_or_not_at_all(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import sqlalchemy.exc
-
-    from promptsearch.runs.store import optuna_rows
 
     opened = open_storage(storage)
     with pytest.raises(TypeError):

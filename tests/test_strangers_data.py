@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -22,7 +23,7 @@ from PIL import Image
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, open_problem
-from promptsearch.evaluators.cache.store import digest_of, read_block, write_block
+from promptsearch.evaluators.cache.store import MODELS, digest_of, read_block, write_block
 from promptsearch.evaluators.data import open_dataset
 from promptsearch.evaluators.data.picture_features import import_pack
 
@@ -223,11 +224,13 @@ def test_a_run_is_its_pictures_not_the_spelling_of_their_path(
     def run_of(dataset: str, *more: str) -> str:
         done = CliRunner().invoke(main, [*args, dataset, "--bank", "simple-imagenet", *more])
         assert done.exit_code == 0, done.output
-        found = re.search(r"\bRun (\S+)", done.output)
+        found = re.search(r"^Run (\S+):", done.output, re.M)
         assert found, done.output
         return found[1]
 
-    names = {run_of(d) for d in ("pets", "./pets", "pets/", str(pets), f"{tmp_path}/pets/../pets")}
+    (tmp_path / "link").symlink_to(pets)
+    spellings = ("pets", "./pets", "pets/", str(pets), f"{tmp_path}/pets/../pets", "link", "./link/")
+    names = {run_of(d) for d in spellings}
     assert len(names) == 1
     mine = run_of("pets", "--study", "mine")
     pets.rename(tmp_path / "moved")
@@ -235,6 +238,32 @@ def test_a_run_is_its_pictures_not_the_spelling_of_their_path(
     (tmp_path / "moved" / "train" / "cat" / "9.png").write_bytes(png(77))
     done = CliRunner().invoke(main, [*args, "moved", "--bank", "simple-imagenet", "--study", "mine"])
     assert done.exit_code == 2 and "data fingerprint" in done.output
+
+
+@pytest.mark.parametrize("command", ["random", "coop", "compare"])
+def test_a_run_is_its_model_and_bank_not_the_spelling_of_their_paths(
+    command: str, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(MODELS / "tiny")
+    for name in ("bank.txt", "copy.txt"):
+        (tmp_path / name).write_text("a photo of a {}.\na toy {}.\n", "utf-8")
+    own = {
+        "random": ["--shots", "2", "--no-estimate", "--trials", "2"],
+        "coop": ["--shots", "2", "--epochs", "1", "--hull", "1"],
+        "compare": ["--shots", "2", "--seeds", "1", "--methods", "hand-written"],
+    }
+    found = []
+    for model, data, bank in (
+        (MODELS / "tiny", "pets", "bank.txt"),
+        ("model", "./pets/", "./bank.txt"),
+        ("./model/", str(pets), str(tmp_path / "copy.txt")),
+    ):
+        given = [command, "--model", f"local-dir:{model}", "--dataset", data, "--bank", bank, *own[command], "--json"]
+        done = CliRunner().invoke(main, given)
+        assert done.exit_code == 0, done.output
+        found.append(json.loads(done.stdout)["run"])
+    assert found[0] == found[1] == found[2]  # the study, and of a comparison that no cell was computed again
 
 
 @pytest.mark.parametrize(

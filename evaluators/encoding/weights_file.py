@@ -103,6 +103,7 @@ def _tensors(path: Path, only: tuple[str, ...] | None = None) -> Iterator[tuple[
         home = index.removesuffix("data.pkl")
         tree = _Reader(archive.open(index)).load()
         for name, tensor in _named(tree, ""):
+            name = name.removeprefix("state_dict.").removeprefix("module.")  # as checkpoints of trainings wrap them
             if only is None or name in only:
                 yield name, tensor.array(archive, home)
 

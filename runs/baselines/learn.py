@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from promptsearch.runs.baselines.training_context import Row as Learnt
 from promptsearch.runs.baselines.training_context import Setting, TextTools, Trained, filled
 from promptsearch.runs.details import build_details
 from promptsearch.runs.open_run import study_name
-from promptsearch.runs.pipeline import drawn, headline, open_test
+from promptsearch.runs.pipeline import drawn, headline, lead, open_test
 from promptsearch.runs.result import Row, RunResult
 from promptsearch.runs.store.record import RunRecord
 
@@ -42,7 +43,8 @@ def run_training(
 ) -> RunResult:
     """Train a gradient baseline, test it once, and record the result.
 
-    A training that was cut off goes on from its checkpoint beside `file`.
+    A training that was cut off goes on from its checkpoint beside `file`.  While another process trains the same run,
+    this one waits and then returns the same result, or goes on with what that one left.
 
     Args:
         problem: the model and the pictures.
@@ -59,12 +61,28 @@ def run_training(
     Raises:
         InputError: the method refuses its options; a new run then leaves no record.
     """
+    started = time.perf_counter()
+    with lead(record, progress):
+        known = record.result
+        if known is not None and not (again and not _whole(file)):
+            return RunResult.from_dict(known)
+        return _train(problem, train, record, file, known, rate=rate, progress=progress, started=started)
+
+
+def _train(
+    problem: Problem,
+    train: Train,
+    record: RunRecord,
+    file: Path,
+    known: dict[str, Any] | None,
+    *,
+    rate: LogLikelihood | None,
+    progress: Progress,
+    started: float,
+) -> RunResult:
+    """Train, and test and record what was learnt unless the run has a result already (`known`)."""
     from promptsearch.search.gradient import Checkpoint
 
-    started = time.perf_counter()
-    known = record.result
-    if known is not None and not (again and not _whole(file)):
-        return RunResult.from_dict(known)
     config = record.config
     task = problem.task(config.search.shots, config.search.seed)
     new = record.get("draw") is None

@@ -23,7 +23,7 @@ class Cell:
 
     Attributes:
         method: Name of the method.
-        dataset: Name of the data set.
+        dataset: Name of the data set, which is no part of the key: `inputs` identify its pictures.
         shots: Labelled pictures per class.
         seed: Seed of the draw.
         inputs: Hash of all else that the result depends on.
@@ -38,7 +38,7 @@ class Cell:
     @property
     def key(self) -> str:
         """Short hash that identifies the cell."""
-        return digest_of(asdict(self))[:16]
+        return _key_of(asdict(self))
 
     def __str__(self) -> str:
         return f"{self.method} on {self.dataset}, {self.shots} shots, seed {self.seed}"
@@ -214,7 +214,7 @@ class Cells:
         """The arrays of a file, or None where there is none or it is damaged; that one is deleted."""
         try:
             block = read_block(file)
-            if digest_of(block.key)[:16] != file.stem:
+            if _key_of(block.key) != file.stem:
                 raise ValueError("it holds another cell")
             return block.arrays
         except FileNotFoundError:
@@ -233,3 +233,8 @@ class Cells:
                 f"{self.folder}: the result of {cell} cannot be written ({e.strerror or e}); "
                 "free some space, or set PROMPTSEARCH_HOME, and run the same command again"
             ) from e
+
+
+def _key_of(cell: dict[str, Any]) -> str:
+    """Return the hash of a cell's fields, without the data set's name, of which the same pictures may have several."""
+    return digest_of({k: v for k, v in cell.items() if k != "dataset"})[:16]

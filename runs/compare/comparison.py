@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from promptsearch.config import without_names
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress
 from promptsearch.evaluators.cache.store import digest_of
@@ -228,7 +229,7 @@ class Comparison:
     def _cell(self, method: Method, dataset: str, problem: Problem, shots: int, seed: int) -> Cell:
         source = problem.source
         data = source.pictures_fingerprint if method.prompts_pictures else source.fingerprint
-        inputs = digest_of([data, list(source.class_names), dict(method.options)])
+        inputs = digest_of([data, list(source.class_names), without_names(method.options)])
         return Cell(method.name, dataset, shots, seed, inputs)
 
     def _setting(self, cell: Cell) -> Setting:

@@ -39,7 +39,7 @@ class MemoryRecord:
         """Store the result document."""
         self.attributes["result"] = result
 
-    def leading(self, wait: bool) -> contextlib.AbstractContextManager[bool]:
+    def leading(self) -> contextlib.AbstractContextManager[bool]:
         """Return a context that is entered with True: no other process can have this run."""
         return contextlib.nullcontext(True)
 

@@ -12,11 +12,21 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from promptsearch.banks import PromptSet
-from promptsearch.config import RunConfig
+from promptsearch.config import CONTENT, RunConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs.store import optuna_rows as rows
-from promptsearch.runs.store.storage import NoSuchRun, alone, leading, masked, open_storage, reason_of, sound
+from promptsearch.runs.store.storage import (
+    NoSuchRun,
+    alone,
+    deleted,
+    is_deletion,
+    leading,
+    masked,
+    open_storage,
+    reason_of,
+    sound,
+)
 from promptsearch.search import Objective, get_objective
 from promptsearch.search.pareto import words
 
@@ -156,18 +166,18 @@ class RunRecord:
     def config(self) -> RunConfig:
         """The run's configuration, which is equal for every command that resumes it."""
         with sound(f"run {self.name!r} in {self.url}"):
-            return RunConfig.from_dict(self.study.user_attrs.get("config", {}))
+            return RunConfig.from_dict(self._attributes().get("config", {}))
 
     @property
     def about(self) -> dict[str, Any]:
         """Versions, names and paths of the run."""
         with sound(f"run {self.name!r} in {self.url}"):
-            return dict(self.study.user_attrs.get("about", {}))
+            return dict(self._attributes().get("about", {}))
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The final document of a finished run; None if trials were added since."""
-        result: dict[str, Any] | None = self.study.user_attrs.get("result")
+        result: dict[str, Any] | None = self.get("result")
         if result is None or result.get("run", {}).get("trials") in (None, len(self.trials())):
             return result
         return None
@@ -176,13 +186,9 @@ class RunRecord:
         """Store the final document."""
         self.set("result", result)
 
-    def leading(self, wait: bool) -> contextlib.AbstractContextManager[bool]:
-        """Return a context in which no other process leads this run; it is entered with whether this one does.
-
-        Args:
-            wait: Wait until no other process leads it.
-        """
-        return leading(self.storage, self.study._study_id, wait)
+    def leading(self) -> contextlib.AbstractContextManager[bool]:
+        """Return a context in which no other process leads this run, entered with whether this one does."""
+        return leading(self.storage, self.study._study_id)
 
     def delete(self) -> None:
         """Delete the run and its trials permanently.
@@ -206,11 +212,15 @@ class RunRecord:
 
     def get(self, key: str) -> Any:
         """Return a study attribute, or None."""
-        return self.study.user_attrs.get(key)
+        return self._attributes().get(key)
 
     def attribute_names(self) -> Iterable[str]:
         """Return the names of all study attributes."""
-        return self.study.user_attrs.keys()
+        return self._attributes().keys()
+
+    def _attributes(self) -> dict[str, Any]:
+        with self.recording():
+            return self.study.user_attrs
 
     def trials(self) -> list[tuple[PromptSet, Score]]:
         """Return the scored sets of all trials, in order."""
@@ -356,6 +366,10 @@ class RunRecord:
                 f"run {self.name!r} cannot be recorded in {self.url} ({reason_of(e)}); {safe}; "
                 "solve the problem and run the same command again to resume"
             ) from e
+        except KeyError as e:
+            if is_deletion(e):
+                raise deleted(f"run {self.name!r} in {self.url}") from e
+            raise
 
     def _last_safe(self) -> int:
         """Return the highest number of a finished trial, as far as it can be read."""
@@ -419,5 +433,5 @@ def _differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _is_spelling(key: str, kept: dict[str, Any], now: dict[str, Any]) -> bool:
     """Return whether a name differs while what it stands for has the same content: a moved folder is no difference."""
-    content = {"model": "model fingerprint", "dataset": "data fingerprint", "bank": "bank hash"}.get(key)
+    content = CONTENT.get(key)
     return content is not None and kept.get(content) is not None and kept.get(content) == now.get(content)

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,11 +195,23 @@ def sound(what: str) -> Iterator[None]:
     except PromptSearchError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+        if is_deletion(e):
+            raise deleted(what) from e
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:120]
         raise PromptSearchError(
             f"{what} is damaged, or was changed by something else ({reason}); restore the storage from a copy, or "
             "delete the run and start it again"
         ) from e
+
+
+def is_deletion(error: BaseException) -> bool:
+    """Return whether an error of Optuna says that a study, which was there before, is not there any more."""
+    return isinstance(error, KeyError) and error.args == ("Record does not exist.",)
+
+
+def deleted(what: str) -> PromptSearchError:
+    """Return the error about a run that another process deleted."""
+    return PromptSearchError(f"{what} was deleted while this process used it; give the same command again")
 
 
 @contextlib.contextmanager
@@ -225,7 +236,7 @@ def alone(storage: optuna.storages.RDBStorage) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def leading(storage: optuna.storages.RDBStorage, study_id: int, wait: bool) -> Iterator[bool]:
+def leading(storage: optuna.storages.RDBStorage, study_id: int) -> Iterator[bool]:
     """Hold the lead of a study while the `with` block runs; one process at a time has it, and loses it if it dies.
 
     It is a session's advisory lock in PostgreSQL, and a lock among this machine's processes for SQLite.
@@ -233,10 +244,9 @@ def leading(storage: optuna.storages.RDBStorage, study_id: int, wait: bool) -> I
     Args:
         storage: The study's storage.
         study_id: The study.
-        wait: Wait until no other process has the lead.
 
     Yields:
-        Whether this process has the lead; always True if `wait` is True.
+        Whether this process has the lead.
     """
     import sqlalchemy
 
@@ -245,7 +255,7 @@ def leading(storage: optuna.storages.RDBStorage, study_id: int, wait: bool) -> I
 
         lock = filelock.FileLock(_lead_file(str(storage.engine.url.database), study_id))
         try:
-            lock.acquire(timeout=-1 if wait else 0)
+            lock.acquire(timeout=0)
         except filelock.Timeout:
             yield False
             return
@@ -257,8 +267,7 @@ def leading(storage: optuna.storages.RDBStorage, study_id: int, wait: bool) -> I
         keys = {"kind": LEAD, "study": study_id}
         with storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             ask = sqlalchemy.text("SELECT pg_try_advisory_lock(:kind, :study)")
-            while not (ours := bool(connection.execute(ask, keys).scalar())) and wait:
-                time.sleep(LOOK)
+            ours = bool(connection.execute(ask, keys).scalar())
             try:
                 yield ours
             finally:
