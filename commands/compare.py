@@ -68,6 +68,13 @@ if TYPE_CHECKING:
     shell_complete=complete.words_or_file("auto", "none", *complete.PHRASE_BANKS),
     help="Phrases of the classes for the searches: a file, a built-in bank, none, or auto (see `promptsearch beam`).",
 )
+@click.option(
+    "--transfer",
+    "transfers",
+    multiple=True,
+    shell_complete=complete.datasets,
+    help="Judge results on the test pictures of this data set with the same classes too; may be repeated.",
+)
 @click.option("--trials", type=click.IntRange(1), default=TRIALS, show_default=True, help="Trials of each search.")
 @click.option("--ensemble", type=int, default=6, show_default=True, help="Largest number of templates in a prompt set.")
 @lm_options
@@ -95,6 +102,7 @@ def compare(
     seeds: int,
     bank_spec: str,
     phrases: str,
+    transfers: tuple[str, ...],
     trials: int,
     ensemble: int,
     against: str,
@@ -115,10 +123,11 @@ def compare(
     \b
     Methods besides beam, random, climb, tpe, evolve and plug-ins' searchers:
     hand-written, clip-cifar, clip-imagenet, whole-bank  fixed prompts
-    single, random-words, random-10k                     controls
+    single, random-words, random-10k, beam-no-phrases    controls
     tip-adapter                                          few shots as a cache
     climb-lm, evolve-lm                                  with a language model
-    coop, coop-csc, coop-text, kgcoop, coop-hull         learnt contexts
+    coop, coop-4, coop-8, coop-text, coop-csc            learnt contexts
+    coop-restart, kgcoop, coop-hull                      variants of CoOp
     coop-sample, names, pez, vpt, vpt-shallow, vpt-deep  other gradient baselines
     """
     from promptsearch.banks import load_bank
@@ -132,6 +141,7 @@ def compare(
     from promptsearch.runs.compare.comparison import Comparison
     from promptsearch.runs.compare.methods import WRITTEN_FOR, all_methods, choose_methods, searcher_options
     from promptsearch.runs.store.storage import learnt_folder
+    from promptsearch.runs.transfer import targets_of_each
     from promptsearch.version import __version__
 
     if figure is not None:
@@ -150,9 +160,10 @@ def compare(
     with progress_bar(quiet or as_json) as progress:
         problems = _open(list(dict.fromkeys(datasets)), options, progress)
         first = next(iter(problems.values()))
+        targets = targets_of_each(problems, transfers)
         record = _record(first, bank, storage, study)
         folder = learnt_folder() / record.name
-        comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, progress)
+        comparison = Comparison(Cells(record, folder), problems, chosen, counts, seeds, progress, targets)
         spread = None
         if options["ray"] is not None:
             from promptsearch.runs.compare.ray_compare import spread_over
@@ -166,12 +177,12 @@ def compare(
     head = {
         "command": "compare",
         "model": first.encoder.spec.name,
-        "datasets": list(problems),
+        "datasets": list(dict.fromkeys(r.dataset for r in tested)),
         "shots": counts,
         "seeds": seeds,
         "bank": bank.name,
         "bank_hash": bank.hash,
-        "test_pictures": {r.cell.dataset: len(r.hits) for r in tested},
+        "test_pictures": {r.dataset: len(r.hits) for r in tested},
         "run": {"study": record.name, "storage": record.url, "cells": comparison.cells.count()},
         "notes": list(dict.fromkeys([*(n for p in problems.values() for n in p.notes), *skipped, *_cost(tested)])),
         "version": __version__,

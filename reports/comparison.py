@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.evaluators.stats.intervals import crossed_interval
+from promptsearch.evaluators.data.corruptions import split_condition
+from promptsearch.evaluators.stats.intervals import crossed_interval, pooled_interval
 from promptsearch.runs.compare.comparison import Tested
 from promptsearch.runs.compare.methods import Method
 
@@ -26,6 +27,7 @@ COLUMNS = (
     "validation_accuracy",
     "validation_xent",
     "test_accuracy",
+    "estimate",
     "evaluations",
     "steps",
     "seconds",
@@ -34,6 +36,13 @@ COLUMNS = (
     "templates",
     "class_names",
 )
+
+#: The method that collapsed trainings are told by.
+HAND_WRITTEN = "hand-written"
+
+#: Data set, shots and name of a row, and the row in every draw.
+Key = tuple[str, int, str]
+Groups = dict[Key, list[Tested]]
 
 
 def row_name(tested: Tested) -> str:
@@ -53,58 +62,125 @@ def build_comparison(
         against: Name of the method from which the others' differences are computed.
 
     Returns:
-        A JSON-serialisable document with `table` (mean accuracy over draws), `against` (differences with 95 %
-        intervals) and `cells` (every single result). Accuracies are fractions, times are in seconds.
+        A JSON-serialisable document with `table` (accuracy over draws), `against` (differences with 95 % intervals),
+        `overall` (both, averaged over the data sets first) and `cells` (every single result). Accuracies are fractions,
+        times are in seconds.
     """
-    groups: dict[tuple[str, int, str], list[Tested]] = {}
+    groups: Groups = {}
     for row in tested:
-        groups.setdefault((row.cell.dataset, row.cell.shots, row_name(row)), []).append(row)
-    table, distances = [], []
-    for (dataset, shots, name), rows in groups.items():
-        accuracy = np.array([r.hits.mean() for r in rows])
-        seconds = [r.figures["seconds"] for r in rows if r.figures["seconds"] is not None]
-        own = not rows[0].name
-        table.append(
-            {
-                "dataset": dataset,
-                "shots": shots,
-                "method": name,
-                "readable": rows[0].figures["readable"],
-                "draws": len(rows),
-                "mean": round(float(accuracy.mean()), 6),
-                "sd": round(float(accuracy.std(ddof=1)), 6) if len(rows) > 1 else None,
-                "evaluations": round(float(np.mean([r.figures["evaluations"] for r in rows])), 1) if own else None,
-                "steps": round(float(np.mean([r.figures["steps"] for r in rows])), 1) if own else None,
-                "seconds": round(float(np.mean(seconds)), 3) if own and seconds else None,
-            }
-        )
-        reference = {r.cell.seed: r for r in groups.get((dataset, shots, against), [])}
-        both = [r for r in rows if r.cell.seed in reference]
-        if name != against and both:
-            gaps = [r.hits.astype(np.float64) - reference[r.cell.seed].hits for r in both]
-            interval = crossed_interval(np.stack(gaps))
-            distances.append(
-                {
-                    "dataset": dataset,
-                    "shots": shots,
-                    "method": name,
-                    "readable": rows[0].figures["readable"],
-                    "draws": len(both),
-                    "difference": round(interval.value, 6),
-                    "low": round(interval.low, 6),
-                    "high": round(interval.high, 6),
-                }
-            )
+        groups.setdefault((row.dataset, row.cell.shots, row_name(row)), []).append(row)
     return {
         **head,
         "methods": [
             {"name": m.name, "about": m.about, "readable": m.readable, "options": dict(m.options)}
             for m in methods.values()
         ],
-        "table": table,
-        "against": {"method": against, "rows": distances},
+        "table": [_summary(key, rows, groups) for key, rows in groups.items()],
+        "against": {"method": against, "rows": [d for key in groups if (d := _distance(key, groups, against))]},
+        "overall": _overall(groups, against),
         "cells": [_cell(r) for r in tested],
     }
+
+
+def _summary(key: Key, rows: Sequence[Tested], groups: Groups) -> dict[str, Any]:
+    """Return what the draws of one method gave at one number of shots of one data set."""
+    dataset, shots, name = key
+    accuracy = np.array([r.hits.mean() for r in rows])
+    interval = crossed_interval(np.stack([r.hits.astype(np.float64) for r in rows]))
+    seconds = [r.figures["seconds"] for r in rows if r.figures["seconds"] is not None]
+    gaps = [e - a for r, a in zip(rows, accuracy, strict=True) if (e := r.figures.get("estimate")) is not None]
+    own = not rows[0].name
+    return {
+        "dataset": dataset,
+        "shots": shots,
+        "method": name,
+        "readable": rows[0].figures["readable"],
+        "draws": len(rows),
+        "mean": round(float(accuracy.mean()), 6),
+        "sd": round(float(accuracy.std(ddof=1)), 6) if len(rows) > 1 else None,
+        "low": round(interval.low, 6),
+        "high": round(interval.high, 6),
+        "median": round(float(np.median(accuracy)), 6),
+        "collapsed": _collapsed(rows, groups.get((dataset, shots, HAND_WRITTEN), [])) if own else None,
+        "estimate_gap": round(float(np.mean(gaps)), 6) if own and gaps else None,
+        "evaluations": round(float(np.mean([r.figures["evaluations"] for r in rows])), 1) if own else None,
+        "steps": round(float(np.mean([r.figures["steps"] for r in rows])), 1) if own else None,
+        "seconds": round(float(np.mean(seconds)), 3) if own and seconds else None,
+    }
+
+
+def _collapsed(rows: Sequence[Tested], hand_written: Sequence[Tested]) -> int | None:
+    """Return in how many draws a training did worse on its own few shots than the hand-written prompt; None if none."""
+    floor = {r.cell.seed: r.support["accuracy"] for r in hand_written}
+    if not any(r.figures["steps"] for r in rows) or not all(r.cell.seed in floor for r in rows):
+        return None
+    return sum(r.support["accuracy"] < floor[r.cell.seed] for r in rows)
+
+
+def _distance(key: Key, groups: Groups, against: str) -> dict[str, Any] | None:
+    """Return the difference from the reference method on the same draws and pictures, if there are any."""
+    dataset, shots, name = key
+    reference = {r.cell.seed: r for r in groups.get((dataset, shots, against), [])}
+    both = [r for r in groups[key] if r.cell.seed in reference]
+    if name == against or not both:
+        return None
+    gaps = [r.hits.astype(np.float64) - reference[r.cell.seed].hits for r in both]
+    return {
+        "dataset": dataset,
+        "shots": shots,
+        "method": name,
+        "readable": both[0].figures["readable"],
+        "draws": len(both),
+        **crossed_interval(np.stack(gaps)).to_dict("difference"),
+    }
+
+
+def _overall(groups: Groups, against: str) -> list[dict[str, Any]]:
+    """Return the means over the data sets that were drawn from, averaged for each draw first.
+
+    Methods that lack a data set or a draw are left out, and so is everything where there is one data set only.
+    """
+    own = {key: rows for key, rows in groups.items() if rows[0].dataset == rows[0].cell.dataset}
+    datasets = list(dict.fromkeys(dataset for dataset, _, _ in own))
+    if len(datasets) < 2:
+        return []
+    found = []
+    for shots, name in dict.fromkeys((shots, name) for _, shots, name in own):
+        parts = _parts([own.get((d, shots, name), []) for d in datasets])
+        if parts is None:
+            continue
+        rows = own[datasets[0], shots, name]
+        by_draw = np.sum([w * v.mean(axis=1) for w, v in parts], axis=0)  # (S,)
+        row = {
+            "shots": shots,
+            "method": name,
+            "readable": rows[0].figures["readable"],
+            "datasets": len(datasets),
+            "draws": len(by_draw),
+            **pooled_interval(parts).to_dict("mean"),
+            "by_draw": [round(float(a), 6) for a in by_draw],
+        }
+        theirs = _parts([own.get((d, shots, against), []) for d in datasets])
+        if theirs is not None and name != against and len(theirs[0][1]) == len(by_draw):
+            gaps = [(w, ours - other) for (w, ours), (_, other) in zip(parts, theirs, strict=True)]
+            row["against"] = pooled_interval(gaps).to_dict("difference")
+        found.append(row)
+    return found
+
+
+def _parts(by_dataset: Sequence[Sequence[Tested]]) -> list[tuple[float, np.ndarray]] | None:
+    """Return the weights and hits (S, P) of every set of test pictures, or None if draws are missing.
+
+    Conditions of one data set are the same pictures: their hits are averaged, because they are not independent.
+    """
+    seeds = {tuple(r.cell.seed for r in rows) for rows in by_dataset}
+    if len(seeds) != 1 or () in seeds:
+        return None
+    pictures: dict[tuple[str, int], list[np.ndarray]] = {}
+    for rows in by_dataset:
+        hits = np.stack([r.hits.astype(np.float64) for r in rows])  # (S, P)
+        pictures.setdefault((split_condition(rows[0].dataset)[0], hits.shape[1]), []).append(hits)
+    return [(len(same) / len(by_dataset), np.mean(same, axis=0)) for same in pictures.values()]
 
 
 #: Where a spreadsheet may see a formula begin: at the start of a cell, whatever separates cells there.
@@ -151,7 +227,7 @@ def _cell(row: Tested) -> dict[str, Any]:
     figures: Mapping[str, Any] = row.figures
     validation: Mapping[str, Any] = row.validation or {"accuracy": None, "xent": None}
     return {
-        "dataset": row.cell.dataset,
+        "dataset": row.dataset,
         "shots": row.cell.shots,
         "seed": row.cell.seed,
         "method": row_name(row),
@@ -161,6 +237,7 @@ def _cell(row: Tested) -> dict[str, Any]:
         "validation_accuracy": validation["accuracy"],
         "validation_xent": validation["xent"],
         "test_accuracy": round(float(row.hits.mean()), 6),
+        "estimate": figures.get("estimate") if not row.name else None,
         "evaluations": figures["evaluations"],
         "steps": figures["steps"],
         "seconds": figures["seconds"],

@@ -25,7 +25,7 @@ def print_comparison(document: Mapping[str, Any], console: Console) -> None:
         for i, name in enumerate(header):
             table.add_column(name, justify="left" if i == 0 else "right")
         for row in rows:
-            table.add_row(*row, style=None if row[-1] == "yes" else "dim")
+            table.add_row(*row, style="dim" if row[-1] == "no" else None)
         console.print(table)
     run = document["run"]
     console.print(
@@ -59,9 +59,9 @@ def tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[
     Returns:
         (title, column headings, rows) of each table.
     """
-    found = []
     shots = [str(s) for s in document["shots"]]
     reference = document["against"]["method"]
+    found = _overall_tables(document)
     for dataset in document["datasets"]:
         over = _draws(document)
         found.append(
@@ -79,7 +79,48 @@ def tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[
                     _rows(document, dataset, document["against"]["rows"], _difference),
                 )
             )
-    return found
+    return [*found, *_training_tables(document)]
+
+
+def _overall_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return the table of means over data sets, if there are several."""
+    rows = document.get("overall") or []
+    if not rows:
+        return []
+    reference, shots = document["against"]["method"], document["shots"]
+    by_method: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        by_method.setdefault(row["method"], {})[row["shots"]] = row
+    lines = []
+    for method, cells in by_method.items():
+        some = next(iter(cells.values()))
+        means = [f"{100 * cells[s]['mean']:.2f}" if s in cells else "" for s in shots]
+        gaps = [_difference(cells[s]["against"]) if "against" in cells.get(s, {}) else "" for s in shots]
+        lines.append([method, *means, *gaps, "yes" if some["readable"] else "no"])
+    title = (
+        f"{document['model']}, mean over {rows[0]['datasets']} data sets and {_draws(document)}: test accuracy by "
+        f"shots, and points above {reference} with 95 % intervals over draws and test pictures"
+    )
+    header = ["method", *map(str, shots), *(f"{s}: above {reference}" for s in shots), "readable"]
+    return [(title, header, lines)]
+
+
+def _training_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return the table of trainings' medians and collapses, if the hand-written prompt is there to tell them by."""
+    lines: dict[tuple[str, str], dict[int, str]] = {}
+    for row in document["table"]:
+        if row.get("collapsed") is not None:
+            told = f"{100 * row['median']:.2f}, {row['collapsed']} of {row['draws']}"
+            lines.setdefault((row["dataset"], row["method"]), {})[row["shots"]] = told
+    if not lines:
+        return []
+    shots = document["shots"]
+    title = (
+        "Trainings by shots per class: median test accuracy over draws, and draws that collapsed "
+        "(few-shot accuracy below the hand-written prompt's)"
+    )
+    rows = [[dataset, method, *(cells.get(s, "") for s in shots)] for (dataset, method), cells in lines.items()]
+    return [(title, ["data set", "method", *map(str, shots)], rows)]
 
 
 def _draws(document: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,15 +49,53 @@ def open_targets(problem: Problem, names: Sequence[str]) -> list[Target]:
         if name == problem.source.name or names.count(name) > 1:
             raise InputError(f"--transfer {name}: already judged on; name each other data set once")
         source = open_pictures(problem.encoder, name, problem.cache)
-        ours, theirs = problem.source.class_names, source.class_names
-        if set(ours) != set(theirs):
-            alone = [*sorted(set(ours) - set(theirs)), *sorted(set(theirs) - set(ours))]
-            raise InputError(
-                f"--transfer {name}: its {len(theirs)} classes are not the {len(ours)} of {problem.source.name} "
-                f"({alone[0]!r} is in one only); name a data set with the same classes"
-            )
-        targets.append(Target(source, np.array([ours.index(c) for c in theirs])))
+        if (why := _differs(problem, source)) is not None:
+            raise InputError(f"--transfer {name}: {why}; name a data set with the same classes")
+        targets.append(_target(problem, source))
     return targets
+
+
+def targets_of_each(problems: Mapping[str, Problem], names: Sequence[str]) -> dict[str, list[Target]]:
+    """Open the data sets that several data sets' prompts are transferred to, each to those with its classes.
+
+    Args:
+        problems: The data sets that are drawn from, by name, all with the same encoder.
+        names: The data sets to transfer to.
+
+    Returns:
+        The targets of each data set that has any, by its name.
+
+    Raises:
+        InputError: A data set is given twice, does not exist, or no data set that is drawn from has its classes.
+        PromptSearchError: A data set is neither here nor can be downloaded.
+    """
+    found: dict[str, list[Target]] = {}
+    first = next(iter(problems.values()))
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--transfer {name}: already judged on; name each other data set once")
+        source = open_pictures(first.encoder, name, first.cache)
+        same = [own for own, p in problems.items() if own != name and _differs(p, source) is None]
+        if not same:
+            others = [p for own, p in problems.items() if own != name]
+            why = _differs(others[0], source) if others else "it is the data set that is drawn from"
+            raise InputError(f"--transfer {name}: {why}; name a data set with the same classes")
+        for own in same:
+            found.setdefault(own, []).append(_target(problems[own], source))
+    return found
+
+
+def _differs(problem: Problem, source: FeatureSource) -> str | None:
+    """Return how the classes of two data sets differ, or None if they are the same."""
+    ours, theirs = problem.source.class_names, source.class_names
+    if set(ours) == set(theirs):
+        return None
+    alone = [*sorted(set(ours) - set(theirs)), *sorted(set(theirs) - set(ours))]
+    return f"its {len(theirs)} classes are not the {len(ours)} of {problem.source.name} ({alone[0]!r} is in one only)"
+
+
+def _target(problem: Problem, source: FeatureSource) -> Target:
+    return Target(source, np.array([problem.source.class_names.index(c) for c in source.class_names]))
 
 
 def transfer(problem: Problem, record: Record, result: RunResult, targets: Sequence[Target]) -> RunResult:

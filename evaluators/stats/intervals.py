@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,19 +114,40 @@ def crossed_interval(values: np.ndarray) -> Interval:
     Args:
         values: (S, P) one row per draw, one column per test picture.
     """
-    s, p = values.shape
-    mean = float(values.mean())
-    pictures = values.mean(axis=0)  # (P,)
+    return pooled_interval([(1.0, values)])
+
+
+def pooled_interval(parts: Sequence[tuple[float, np.ndarray]]) -> Interval:
+    """Return the weighted mean over several sets of test pictures, averaged for each draw first.
+
+    The variance over draws is that of the draws' means; to it comes the variance over the pictures of each set, as in
+    `crossed_interval`, which this is for a single set.
+
+    Args:
+        parts: The weight of each set and its values (S, P), one row per draw, one column per test picture. The weights
+            sum to 1, S is the same for all.
+    """
+    draws = np.sum([w * v.mean(axis=1) for w, v in parts], axis=0)  # (S,)
+    s, mean = len(draws), float(draws.mean())
+    of_pictures = sum(w * w * _picture_variance(v) for w, v in parts)
     if s == 1:
-        half = Z95 * float(pictures.std(ddof=1)) / math.sqrt(p) if p > 1 else math.inf
+        half = Z95 * math.sqrt(of_pictures)
         return Interval(mean, mean - half, mean + half)
     from scipy.stats import t
 
-    draws = values.mean(axis=1)  # (S,)
-    ms_draws = p * float(draws.var(ddof=1))
-    ms_pictures = s * float(pictures.var(ddof=1)) if p > 1 else 0.0
-    rest = values - draws[:, None] - pictures[None, :] + mean
-    ms_both = float(np.square(rest).sum()) / max(1, (s - 1) * (p - 1))
-    variance = max(0.0, ms_draws + ms_pictures - ms_both, ms_draws) / (s * p)
-    half = float(t.ppf(0.975, s - 1)) * math.sqrt(variance)
+    half = float(t.ppf(0.975, s - 1)) * math.sqrt(float(draws.var(ddof=1)) / s + of_pictures)
     return Interval(mean, mean - half, mean + half)
+
+
+def _picture_variance(values: np.ndarray) -> float:
+    """Return the variance of the mean of (S, P) values that the choice of pictures brings, without that of draws."""
+    s, p = values.shape
+    if p == 1:
+        return math.inf if s == 1 else 0.0
+    pictures = values.mean(axis=0)  # (P,)
+    ms_pictures = s * float(pictures.var(ddof=1))
+    if s == 1:
+        return ms_pictures / p
+    rest = values - values.mean(axis=1)[:, None] - pictures[None, :] + pictures.mean()
+    ms_both = float(np.square(rest).sum()) / ((s - 1) * (p - 1))
+    return max(0.0, ms_pictures - ms_both) / (s * p)

@@ -7,7 +7,7 @@ the same functions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = No
         setting.tools.tower,
         _few_shots(setting, features),
         options,
-        setting.task.seed,
+        setting.training_seed,
         hand_written=setting.evaluator.class_weights(PromptSet.of(BASELINE)) if options.kg else None,
         bank=setting.bank_weights(bank.templates) if bank is not None else None,
         **_kept(setting),
@@ -68,6 +68,41 @@ def learn_context(setting: Setting, options: CoOpOptions, bank: Bank | None = No
         others.append(set_row(setting, "nearest templates", nearest))
     winner = Row("learnt context", learned.class_weights, decoded["cosine"], readable=False)
     return Trained(learned, winner, others, whole_bank(bank.templates) if bank else [], [*notes, UNREADABLE])
+
+
+def learn_context_restarted(setting: Setting, options: CoOpOptions, starts: int = 3) -> Trained:
+    """Learn context vectors with CoOp, and again from another start if the training collapsed.
+
+    A training has collapsed if it classifies its own few-shot pictures worse than the hand-written prompt does.
+
+    Args:
+        setting: What to train with.
+        options: Options of CoOp.
+        starts: Largest number of trainings.
+
+    Returns:
+        The first training that did not collapse, else the one with the highest few-shot accuracy.
+    """
+    from promptsearch.search.gradient import Checkpoint
+
+    floor = setting.evaluator.score([PromptSet.of(BASELINE)])[0].accuracy
+    found: list[tuple[float, Trained]] = []
+    for i in range(starts):
+        own = setting.checkpoint
+        if own is not None and i > 0:
+            own = Checkpoint(own.path.with_name(f"{own.path.stem}-{i}.pt"), f"{own.key} {i}")
+        # The first start is that of `learn_context`; the others are far from any other draw's.
+        seed = setting.training_seed
+        start = seed if i == 0 else int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
+        trained = learn_context(replace(setting, start=start, checkpoint=own), options)
+        if own is not None and i > 0:
+            own.remove()
+        support = setting.support
+        right = predict(support.features @ trained.winner.weights.T, support.labels) == support.labels
+        found.append((float(right.mean()), trained))
+        if right.mean() >= floor:
+            break
+    return max(found, key=lambda f: f[0])[1]
 
 
 def sample_bank(setting: Setting, options: SparseOptions, bank: Bank) -> Trained:
@@ -85,7 +120,7 @@ def sample_bank(setting: Setting, options: SparseOptions, bank: Bank) -> Trained
         setting.bank_weights(bank.templates),
         _few_shots(setting),
         options,
-        setting.task.seed,
+        setting.training_seed,
         **_kept(setting),
     )
     winner = set_row(setting, "sampled templates", found)
@@ -107,7 +142,7 @@ def learn_class_names(setting: Setting, options: NamesOptions) -> Trained:
         setting.tools.tower,
         _few_shots(setting),
         options,
-        setting.task.seed,
+        setting.training_seed,
         **_kept(setting),
     )
     words, template = setting.tools.words, str(options.template)
@@ -131,7 +166,7 @@ def project_words(setting: Setting, options: PezOptions) -> Trained:
         setting.tools.words,
         _few_shots(setting),
         options,
-        setting.task.seed,
+        setting.training_seed,
         **_kept(setting),
     )
     return Trained(learned, Row("projected words", learned.class_weights, [template], readable=False))
@@ -158,7 +193,7 @@ def prompt_pictures(setting: Setting, options: VptOptions, template: str = BASEL
         weights,
         _few_shots(setting, pixels),
         options,
-        setting.task.seed,
+        setting.training_seed,
         tower=differentiable_tower(encoder.model, encoder.spec.device),
         **_kept(setting),
     )

@@ -58,6 +58,7 @@ class Setting:
         tools: Text tower and vocabulary of the model.
         progress: Called during training.
         checkpoint: Where the training's state is saved, if anywhere.
+        start: Seed of the initial vectors, the batches and all else that a training draws; None for the draw's.
     """
 
     problem: Problem
@@ -66,6 +67,12 @@ class Setting:
     tools: TextTools
     progress: Progress
     checkpoint: Checkpoint | None = None
+    start: int | None = None
+
+    @property
+    def training_seed(self) -> int:
+        """Seed of what a training draws: initial vectors, batches, augmentation."""
+        return self.task.seed if self.start is None else self.start
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from promptsearch.runs.baselines.training_context import Setting, TextTools
 from promptsearch.runs.compare.cells import Cell, Cells
 from promptsearch.runs.compare.methods import Method
 from promptsearch.runs.store.record import now
+from promptsearch.runs.transfer import Target
 from promptsearch.version import __version__
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Tested:
     Attributes:
         cell: The cell.
         name: Name of the row; empty for the method's own result.
+        dataset: The data set that it is judged on: the cell's own, or "OWN → OTHER" if it was transferred.
         figures: The row's figures.
         support: Accuracy and cross-entropy on the support set.
         validation: The same on the validation set, if they were computed.
@@ -54,6 +56,7 @@ class Tested:
 
     cell: Cell
     name: str
+    dataset: str
     figures: Mapping[str, Any]
     support: Mapping[str, float]
     validation: Mapping[str, float] | None
@@ -79,6 +82,7 @@ class Comparison:
         shots: Numbers of labelled pictures per class.
         seeds: Number of draws.
         progress: Called before each cell.
+        targets: For each data set, others with the same classes on whose test pictures its results are judged too.
 
     Raises:
         InputError: A class has fewer pictures than `shots`, or no method can run.
@@ -90,6 +94,7 @@ class Comparison:
     shots: Sequence[int]
     seeds: int
     progress: Progress = no_progress
+    targets: Mapping[str, Sequence[Target]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for problem in self.problems.values():
@@ -196,6 +201,12 @@ class Comparison:
             self._classify_prompted(problem, [c for c, m in cells if m.prompts_pictures], done, test)
             for cell, method in cells:
                 found += self._tested(cell, method, done[cell.key], test)
+            for target in self.targets.get(name, ()):
+                self.progress(0, 0, f"opening the test split of {target.source.name}")
+                judged, test = f"{name} → {target.source.name}", target.open_test()
+                for cell, method in cells:
+                    if not method.prompts_pictures:  # its predictions would need the other data set's pictures
+                        found += self._tested(cell, method, done[cell.key], test, judged)
         return found
 
     def _classify_prompted(
@@ -241,7 +252,9 @@ class Comparison:
             self._evaluator = (at, problem.evaluator(problem.task(cell.shots, cell.seed)))
         evaluator = self._evaluator[1]
         checkpoint = Checkpoint(self.cells.checkpoint(cell), cell.key)
-        return Setting(problem, evaluator.task, evaluator, self._tools, no_progress, checkpoint)
+        # Each cell's own, so that the starts of two data sets or numbers of shots with the same draw are independent.
+        start = int(digest_of(["start", cell.dataset, cell.shots, cell.seed])[:8], 16)
+        return Setting(problem, evaluator.task, evaluator, self._tools, no_progress, checkpoint, start)
 
     def work(self, cell: Cell, method: Method) -> Computed:
         """Run a method on a draw.
@@ -291,6 +304,7 @@ class Comparison:
             "rows": rows,
             "support": rows[0]["support"],
             "evaluations": found.evaluations,
+            "estimate": found.estimate,
             "steps": found.steps,
             "usage": dict(found.usage),
             # The duration of a training that was resumed from a checkpoint is unknown.
@@ -302,8 +316,10 @@ class Comparison:
         log.info("%s: %.1f s, few-shot accuracy %.1f %%", cell, seconds, 100 * rows[0]["support"]["accuracy"])
         return figures, arrays
 
-    def _tested(self, cell: Cell, method: Method, figures: Mapping[str, Any], test: Split) -> list[Tested]:
-
+    def _tested(
+        self, cell: Cell, method: Method, figures: Mapping[str, Any], test: Split, judged: str | None = None
+    ) -> list[Tested]:
+        judged = judged or cell.dataset
         arrays = self.cells.arrays(cell)
         found = []
         for i, row in enumerate(figures["rows"]):
@@ -315,7 +331,8 @@ class Comparison:
                 hits, _ = score_cached(arrays[f"row {i}"], cache, test.features, test.labels, scale)
             else:
                 hits, _ = score_weights(arrays[f"row {i}"], test.features, test.labels, self._tools.encoder.logit_scale)
-            found.append(Tested(cell, row["name"], {**figures, **row}, row["support"], row.get("validation"), hits))
+            of_row = (row["support"], row.get("validation"), hits)
+            found.append(Tested(cell, row["name"], judged, {**figures, **row}, *of_row))
         return found
 
 

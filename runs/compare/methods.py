@@ -21,6 +21,7 @@ from promptsearch.errors import InputError
 from promptsearch.runs.baselines.learners import (
     learn_class_names,
     learn_context,
+    learn_context_restarted,
     project_words,
     prompt_pictures,
     sample_bank,
@@ -62,6 +63,7 @@ class Found:
         usage: The language model's usage: calls, tokens read, tokens written.
         support: Features of the support set under a visual prompt, else None.
         tensors: What is needed besides the class weights to classify pictures.
+        estimate: A search's own estimate of its accuracy on new pictures, by folds of the few shots.
     """
 
     rows: list[Row]
@@ -70,6 +72,7 @@ class Found:
     usage: Mapping[str, int] = field(default_factory=dict)
     support: np.ndarray | None = None
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    estimate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,17 @@ def all_methods(
         Method("tip-adapter", "Tip-Adapter, training-free: the few shots as a cache beside the text", _cached, False),
     ]
     made += [_searched(name, name, bank, options, trials) for name, options in searchers.items()]
+    if "beam" in searchers and "phrases" in searchers["beam"]:
+        plain = {k: v for k, v in searchers["beam"].items() if not k.startswith("phrases")}
+        made.append(_searched("beam-no-phrases", "beam", bank, plain, trials))
     if "random" in searchers:
         made.append(_searched("random-10k", "random", bank, searchers["random"], MANY))
     if writer is not None:
         made += [_searched(f"{n}-lm", n, bank, searchers[n], trials, writer) for n in WRITTEN_FOR if n in searchers]
     contexts = {
         "coop": ("CoOp, 16 vectors", CoOpOptions()),
+        "coop-8": ("CoOp, 8 vectors", CoOpOptions(vectors=8)),
+        "coop-4": ("CoOp, 4 vectors", CoOpOptions(vectors=4)),
         "coop-csc": ("CoOp, 16 vectors for every class", CoOpOptions(specific=True)),
         "coop-text": ("CoOp, from the words 'a photo of a'", CoOpOptions(init="a photo of a")),
         "kgcoop": ("KgCoOp, weight 8", CoOpOptions(kg=8.0)),
@@ -148,6 +156,14 @@ def all_methods(
         _learned(name, about, options, lambda s, o=options: learn_context(s, o))  # type: ignore[misc]
         for name, (about, options) in contexts.items()
     ]
+    made.append(
+        _learned(
+            "coop-restart",
+            "CoOp, 16 vectors, from another start if the few-shot accuracy collapsed",
+            CoOpOptions(),
+            lambda s: learn_context_restarted(s, CoOpOptions()),
+        )
+    )
     hull, sparse = CoOpOptions(hull=8.0), SparseOptions(min(SAMPLED, len(bank.templates)))
     made += [
         _learned("coop-hull", "CoOp pulled to the bank's hull, weight 8", hull, lambda s: learn_context(s, hull, bank)),
@@ -262,9 +278,11 @@ def _searched(
             job = replace(job, start=(PromptSet.of(BASELINE),))
         searcher, outcome = search_job(job)
         selection, repeat, chosen = choose_winner(job, searcher, outcome)
-        chosen, _ = guard(selection, setting.evaluator, chosen, estimate_accuracy(job, selection, repeat, chosen))
+        expected = estimate_accuracy(job, selection, repeat, chosen)
+        chosen, expected = guard(selection, setting.evaluator, chosen, expected)
         usage = searcher.reported()["usage"] if isinstance(searcher, WritingSearcher) else {}
-        return Found([set_row(setting, "", chosen.prompt_set)], outcome.evaluations, usage=usage)
+        estimate = None if expected is None else expected.accuracy.value
+        return Found([set_row(setting, "", chosen.prompt_set)], outcome.evaluations, usage=usage, estimate=estimate)
 
     budget = {"trials": trials} if command != "beam" else {}
     about = f"{command} search" if writer is None else f"{command} search, a language model writes"
@@ -318,7 +336,9 @@ def _learned(
             tensors=dict(tensors),
         )
 
-    return Method(name, about, find, readable, asdict(options), prompts_pictures=prompts_pictures)
+    # "start": earlier versions drew the start by the draw's seed alone.
+    known = {**asdict(options), "start": "own"}
+    return Method(name, about, find, readable, known, prompts_pictures=prompts_pictures)
 
 
 def _cached(setting: Setting) -> Found:
