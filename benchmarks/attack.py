@@ -167,8 +167,8 @@ def model_configs(rng: random.Random, home: Path) -> Iterator[Attack]:
     from promptsearch.evaluators import Cache, resolve_model
     from promptsearch.evaluators.cache.store import MODELS
 
-    text = (MODELS / "tiny" / "open_clip_config.json").read_text()
-    shutil.copy(MODELS / "tiny" / "open_clip_model.safetensors", home)
+    text = (MODELS / "zeroshot" / "open_clip_config.json").read_text()
+    shutil.copy(MODELS / "zeroshot" / "open_clip_model.safetensors", home)
     values: list[Any] = [10**9, -1, 0, float("nan"), "x", None, [], {}, [1] * 99, True, "hf-hub:x/y"]
     values.append({"trust_remote_code": True})
     keys = ["layers", "width", "heads", "vocab_size", "embed_dim", "image_size", "tokenizer_kwargs", "act_kwargs"]

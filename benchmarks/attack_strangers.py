@@ -169,7 +169,7 @@ def databases(rng: random.Random, home: Path) -> Iterator[Attack]:
     from promptsearch.runs.store.listing import summaries
 
     whole, db = home / "whole.db", home / "attacked.db"
-    config = RunConfig(SearchConfig("random", objective="xent", select="none"), model="tiny", dataset="x")
+    config = RunConfig(SearchConfig("random", objective="xent", select="none"), model="zeroshot", dataset="x")
     from promptsearch.banks import PromptSet
 
     record = RunRecord.open("r", str(whole), config, {"classes": ["cat"]})

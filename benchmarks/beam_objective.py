@@ -44,7 +44,7 @@ def compare(evaluator: Evaluator, bank: Bank, judge: Split, options: dict[str, A
 
 @click.command()
 @click.option("--bank", "bank_spec", default="templates", show_default=True)
-@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
+@click.option("--datasets", default="cifar100,pacs-photo", show_default=True)
 @click.option("--shots", default="1,4,16", show_default=True)
 @click.option("--draws", default=10, show_default=True)
 @click.option("--width", default=8, show_default=True)
@@ -67,7 +67,7 @@ def main(
     options = {"width": width, "depth": depth, "patience": patience}
     rows = []
     for dataset in datasets.split(","):
-        problem = open_problem("tiny", dataset)
+        problem = open_problem("zeroshot", dataset)
         for k in map(int, shots.split(",")):
             results: list[dict[str, float]] = []
             for seed in range(draws):

@@ -1,6 +1,6 @@
 """Decoding and resizing: Pillow's and torch's resizing, one thread and processes, and what it does to vectors.
 
-    python benchmarks/decoding.py --dataset pacs/photo --model tiny --json decoding.json
+    python benchmarks/decoding.py --dataset pacs/photo --model zeroshot --json decoding.json
 
 Rates are of photographs of 500 x 375 made here; vectors are of a data set's own pictures, with a model's real weights,
 on the CPU: once from open_clip's preprocessing, once with torch's resizing as a GPU's pictures get it.
@@ -36,7 +36,7 @@ def ratio_of(turns: int, ours: Callable[[], Any], theirs: Callable[[], Any], clo
 
 @click.command()
 @click.option("--dataset", multiple=True, help="Whose training pictures are encoded.")
-@click.option("--model", "models", multiple=True, default=["tiny"], show_default=True)
+@click.option("--model", "models", multiple=True, default=["zeroshot"], show_default=True)
 @click.option("--pictures", "count", default=500, show_default=True, type=click.IntRange(1))
 @click.option("--photos", default=2000, show_default=True, type=click.IntRange(200))
 @click.option("--turns", default=3, show_default=True, type=click.IntRange(1))

@@ -46,7 +46,7 @@ ACCURACY = "test accuracy"
 
 @click.command()
 @click.option("--bank", "bank_spec", default="templates", show_default=True)
-@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
+@click.option("--datasets", default="cifar100,pacs-photo", show_default=True)
 @click.option("--shots", default=16, show_default=True)
 @click.option("--draws", default=10, show_default=True)
 @click.option("--select", default="none", show_default=True)
@@ -87,7 +87,7 @@ def main(
 
     every = []
     for dataset in datasets.split(","):
-        problem = open_problem("tiny", dataset)
+        problem = open_problem("zeroshot", dataset)
         accuracy: dict[str, list[float]] = {n: [] for n in names}
         xent: dict[str, list[float]] = {n: [] for n in names}
         for seed in range(draws):

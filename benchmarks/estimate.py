@@ -23,7 +23,7 @@ from promptsearch.search import BeamSearch, get_objective
 
 
 @click.command()
-@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
+@click.option("--datasets", default="cifar100,pacs-photo", show_default=True)
 @click.option("--shots", default="4,16", show_default=True)
 @click.option("--draws", default=200, show_default=True)
 @click.option("--select", default="posterior", show_default=True)
@@ -53,7 +53,7 @@ def main(
     click.echo("|" + "---|" * 7)
     for k in map(int, shots.split(",")):
         for dataset in datasets.split(","):
-            problem = open_problem("tiny", dataset)
+            problem = open_problem("zeroshot", dataset)
             rows = []
             for seed in range(first, first + draws):
                 task = problem.task(k, seed)

@@ -225,7 +225,7 @@ def table(rows: list[dict[str, Any]], names: list[str], model: LocalModel) -> No
 @click.option("--ensemble", default=1)
 @click.option("--bank", default="templates")
 @click.option("--only", multiple=True, help="Only these searchers.")
-@click.option("--model", default="tiny", help="The model that is prompted.")
+@click.option("--model", default="zeroshot", help="The model that is prompted.")
 @click.option("--data", multiple=True, default=CONDITIONS, show_default=True, help="Data sets or conditions.")
 @click.option("--lm", default=EMBEDDED, show_default=True, help="The language model that writes, and rates fluency.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="evolve.jsonl")

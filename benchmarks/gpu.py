@@ -6,7 +6,7 @@ Texts, pictures (CIFAR's 32-pixel JPEGs and photographs of 500 x 375), the whole
 features cached, CoOp's training and a visual prompt, each against open_clip or the plain way where there is one, and
 vectors against the CPU's in float32.  Weights are random: they take as long as trained ones.  Nothing is downloaded.
 A part that fails is reported and the others go on; the file is written after each.  On a machine without a GPU try it
-with `--device cpu --model tiny --pictures 1200 --photos 600 --texts 800 --epochs 3`.
+with `--device cpu --model zeroshot --pictures 1200 --photos 600 --texts 800 --epochs 3`.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def table(rows: list[dict[str, Any]], weights: list[float]) -> None:
 @click.option("--bank", default="templates")
 @click.option("--weights", default="0,0.03,0.1,0.3")
 @click.option("--only", multiple=True, help="Only these searchers.")
-@click.option("--model", default="tiny", help="The model that is prompted.")
+@click.option("--model", default="zeroshot", help="The model that is prompted.")
 @click.option("--data", multiple=True, default=CONDITIONS, show_default=True, help="Data sets or conditions.")
 @click.option("--lm", default=EMBEDDED, show_default=True, help="The language model that rates fluency, and writes.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="intelligibility.jsonl")

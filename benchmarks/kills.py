@@ -29,7 +29,7 @@ OWN = {
 
 
 def command(name: str, bank: str, storage: Path) -> list[str]:
-    problem = ["--model", "tiny", "--dataset", "cifar10-dark", "--shots", "4", "--bank", bank]
+    problem = ["--model", "zeroshot", "--dataset", "cifar10-dark", "--shots", "4", "--bank", bank]
     where = ["--storage", str(storage), "--study", "r", "--json", "--quiet", "--select", "none", "--no-estimate"]
     return [sys.executable, "-m", "promptsearch", name, *problem, *where, *OWN[name]]
 

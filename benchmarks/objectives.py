@@ -21,7 +21,7 @@ from promptsearch.search import OBJECTIVES, get_objective
 
 @click.command()
 @click.option("--bank", "bank_spec", default="templates", show_default=True)
-@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
+@click.option("--datasets", default="cifar100,pacs-photo", show_default=True)
 @click.option("--shots", default="0,1,4,16", show_default=True)
 @click.option("--unlabelled", default=500, show_default=True)
 @click.option("--draws", default=5, show_default=True)
@@ -31,7 +31,7 @@ def main(bank_spec: str, datasets: str, shots: str, unlabelled: int, draws: int,
     singles = [PromptSet.of(t) for t in bank.templates]
     click.echo("| dataset | shots | objective | Spearman | first template | hand-written | best |\n|" + "---|" * 7)
     for dataset in datasets.split(","):
-        problem = open_problem("tiny", dataset)
+        problem = open_problem("zeroshot", dataset)
         labels, indices = problem.source.labels("train")
         for k in map(int, shots.split(",")):
             names = [n for n in OBJECTIVES if bool(k) or not get_objective(n).labels]

@@ -113,7 +113,7 @@ def measure(out: Path, makers: Mapping[str, Make], tune: bool, seeds: range, o: 
     space = Space(bank, o["ensemble"])
     text = out.read_text("utf-8") if out.exists() else ""
     done = {(r["condition"], r["seed"], r["searcher"]) for r in map(json.loads, text.splitlines())}
-    problems = {c: open_problem("tiny", c) for c in CONDITIONS}
+    problems = {c: open_problem("zeroshot", c) for c in CONDITIONS}
     for seed in seeds:
         for condition in CONDITIONS:
             todo = {n: m for n, m in makers.items() if (condition, seed, n) not in done}

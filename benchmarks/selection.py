@@ -44,7 +44,7 @@ BY_TRIALS: dict[str, type[TrialSearcher]] = {
 
 @click.command()
 @click.option("--bank", "bank_spec", default="templates", show_default=True)
-@click.option("--datasets", default="cifar10,cifar10-dark,cifar10-lowres,cifar10-negative", show_default=True)
+@click.option("--datasets", default="cifar100,pacs-photo", show_default=True)
 @click.option("--shots", default="1,2,4,8,16", show_default=True)
 @click.option("--draws", default=10, show_default=True)
 @click.option("--methods", default="none,posterior,bagged,cv,bootstrap", show_default=True)
@@ -82,7 +82,7 @@ def main(
 
     budget = None if searcher == "beam" else trials
     for dataset in datasets.split(","):
-        problem = open_problem("tiny", dataset)
+        problem = open_problem("zeroshot", dataset)
         ensemble = None if held_out else oracle_ensemble(problem, bank)
         for k in map(int, shots.split(",")):
             found: dict[str, list[float]] = {n: [] for n in columns[2:]}

@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).resolve().parent.parent
-PROBLEM = ["--model", "tiny", "--dataset", "cifar10-dark", "--shots", "4", "--select", "none", "--no-estimate"]
+PROBLEM = ["--model", "zeroshot", "--dataset", "cifar10-dark", "--shots", "4", "--select", "none", "--no-estimate"]
 BANK = [
     f"a {how} {what} of a {{}}." for how in ("good", "dark", "small", "new", "clean") for what in ("photo", "drawing")
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-MAIN = ["beam", "--model", "tiny", "--dataset", "cifar10", "--bank", "templates", "--shots", "16", "--json"]
+MAIN = ["beam", "--model", "zeroshot", "--dataset", "cifar10", "--bank", "templates", "--shots", "16", "--json"]
 
 
 def seconds(args: list[str], **env: str) -> float:
@@ -30,7 +30,7 @@ def seconds(args: list[str], **env: str) -> float:
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path))
 def main(repeats: int, path: Path | None) -> None:
-    """Seconds of --help, of the first main job on `tiny`, of a cached search, and of a finished run shown again."""
+    """Seconds of --help, of the first main job on `zeroshot`, of a cached search, and of a finished run shown again."""
     times: dict[str, list[float]] = {"--help": [], "first run": [], "cached search": [], "finished run again": []}
     for turn in range(repeats):
         with tempfile.TemporaryDirectory() as folder:

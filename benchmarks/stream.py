@@ -21,7 +21,7 @@ from promptsearch.evaluators import Cache, open_problem
 
 
 @click.command()
-@click.option("--model", default="tiny", show_default=True)
+@click.option("--model", default="zeroshot", show_default=True)
 @click.option("--pictures", "count", default=50_000, show_default=True, type=click.IntRange(1000))
 @click.option("--side", default=32, show_default=True)
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path))

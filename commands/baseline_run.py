@@ -46,6 +46,8 @@ def baseline_command(
         place = locate(named, "--fluency-lm")
         rate, fluency = LocalModel(place).log_likelihood, FluencyConfig(place.fingerprint)
     shots, seed = options["shots"], options["seed"]
+    if options["start"] is not None:
+        own = {**own, "start": options["start"]}
     search = SearchConfig(method, shots, seed, objective="xent", select="", fluency=fluency, options=own)
     save: Path | None = options["save"]
     opened = problem_config(options)

@@ -16,6 +16,7 @@ from promptsearch.commands.options import (
     problem_options,
     rating_option,
     refuse_unused,
+    start_option,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--gumbel", is_flag=True, help="With --sample: sample templates (Gumbel-softmax) during training.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the learnt vectors (safetensors).")
 @rating_option
+@start_option
 @output_options
 def coop(bank_spec: str | None, **options: Any) -> None:
     """Learn context vectors by gradient descent (CoOp), to compare readable prompts with.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptsearch.commands.examples import example
-from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option
+from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option, start_option
 
 if TYPE_CHECKING:
     from promptsearch.runs.baselines.training_context import Setting, Trained
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the learnt vectors (safetensors).")
 @rating_option
+@start_option
 @output_options
 def names(template: str, vectors: int, epochs: int | None, rate: float, batch: int, **options: Any) -> None:
     """Learn the embeddings of the class names in a frozen template (LTNC-style), to compare readable prompts with.

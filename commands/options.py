@@ -287,6 +287,12 @@ def rating_option(f: F) -> F:
     return _apply([click.option("--fluency-lm", shell_complete=complete.words_or_folder("embedded"), help=text)], f)
 
 
+def start_option(f: F) -> F:
+    """Add the option for the seed of what a training draws, apart from that of the pictures."""
+    text = "Seed of the initial vectors, the batches and all else that the training draws.  [default: --seed]"
+    return _apply([click.option("--start", type=click.IntRange(0), help=text)], f)
+
+
 def refuse_unused(names: Iterable[str], why: str) -> None:
     """Refuse options that would have no effect.
 

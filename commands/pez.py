@@ -9,7 +9,7 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option
+from promptsearch.commands.options import draw_options, output_options, problem_options, rating_option, start_option
 
 if TYPE_CHECKING:
     from promptsearch.runs.baselines.training_context import Setting, Trained
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the learnt vectors (safetensors).")
 @rating_option
+@start_option
 @output_options
 def pez(tokens: int, steps: int, rate: float, position: str, **options: Any) -> None:
     """Learn a prompt of real words by projected gradients (PEZ); the words make no sense to a reader.

@@ -9,7 +9,14 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.options import draw_options, output_options, pictures_option, problem_options, refuse_unused
+from promptsearch.commands.options import (
+    draw_options,
+    output_options,
+    pictures_option,
+    problem_options,
+    refuse_unused,
+    start_option,
+)
 
 if TYPE_CHECKING:
     from promptsearch.runs.baselines.training_context import Setting, Trained
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--rate", type=float, help="Learning rate.  [default: 5 for a border, 0.0125 for tokens, at batch 32]")
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the learnt prompt (safetensors).")
+@start_option
 @output_options
 def vpt(
     kind: str,

@@ -30,8 +30,6 @@ from promptsearch.evaluators.encoding.model_spec import (
 from promptsearch.evaluators.evaluator import Evaluator, RatesFluency
 from promptsearch.evaluators.task import Task
 
-TINY_NOTE = "tiny is a small CLIP that was trained on CIFAR-10's training pictures: it is no zero-shot model."
-
 log = logging.getLogger(__name__)
 
 
@@ -156,8 +154,6 @@ def open_configured(
     if spec.device == "mps":
         spec, note = checked(spec, cache)
         notes += [note] if note else []
-    if spec.shipped == "tiny":
-        notes.append(TINY_NOTE)
     dataset = "cifar10" if config.dataset == "auto" else config.dataset
     encoder = Encoder(spec, cache, progress, machine.encode_batch)
     if cluster is not None:

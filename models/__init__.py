@@ -1,1 +1,1 @@
-"""The embedded model `tiny`: its weights, its feature pack, and how both were made."""
+"""The embedded models: their weights, feature packs, and how they were made."""

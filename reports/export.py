@@ -10,8 +10,9 @@ from typing import Any
 
 from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
+from promptsearch.evaluators.cache.store import model_folders
 from promptsearch.evaluators.data.corruptions import split_condition
-from promptsearch.evaluators.encoding.model_spec import SHIPPED
+from promptsearch.evaluators.encoding.model_spec import EMBEDDED
 
 #: Values of `promptsearch export --to`.
 FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python")
@@ -243,9 +244,11 @@ def _head(winner: Winner, needs: str) -> str:
 def _open_clip_model(winner: Winner) -> tuple[str, str, str]:
     """Return the script's import lines, the source of MODEL, and further arguments of create_model_and_transforms."""
     name, _, tag = winner.model.partition(":")
-    if winner.model in SHIPPED:
+    if winner.model == EMBEDDED:
         there = f'"local-dir:" + str(files("promptsearch") / "models" / {winner.model!r})'
         return "from importlib.resources import files\n", there, ""
+    if (folder := model_folders().get(winner.model)) is not None:
+        return "", repr(f"local-dir:{folder.resolve()}"), ""
     if winner.model.startswith(("local-dir:", "hf-hub:")):
         return "", repr(winner.model), ""
     if winner.weights is not None:

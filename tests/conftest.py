@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ["PROMPTSEARCH_MODELS"] = str(ROOT / "tests" / "data")  # `--model tiny`
 if importlib.util.find_spec("promptsearch") is None:  # not installed: register the checkout itself
     spec = importlib.util.spec_from_file_location(
         "promptsearch", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]

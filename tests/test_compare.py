@@ -25,7 +25,7 @@ from promptsearch import plugins
 from promptsearch.cli import main
 from promptsearch.config import RunConfig
 from promptsearch.evaluators.cache.store import read_block
-from promptsearch.evaluators.stats.intervals import crossed_interval
+from promptsearch.evaluators.stats.intervals import crossed_interval, pooled_interval
 from promptsearch.runs import RunRecord
 from promptsearch.runs.compare.cells import Cell, Cells
 from promptsearch.runs.compare.comparison import Comparison
@@ -93,6 +93,38 @@ def test_all_methods_get_the_same_draws_and_means_are_of_the_cells(made: list[st
     for (dataset, shots, method), row in gaps.items():
         expected = means[dataset, shots, method] - means[dataset, shots, "hand-written"]
         assert row["difference"] == pytest.approx(expected, abs=2e-6) and row["low"] <= row["difference"] <= row["high"]
+
+
+def test_results_are_averaged_over_data_sets_first(made: list[str]) -> None:
+    doc = document([*made, "--methods", "hand-written,single,random"])
+    for row in doc["overall"]:
+        of = [c for c in doc["cells"] if (c["method"], c["shots"]) == (row["method"], row["shots"])]
+        by_draw = [np.mean([c["test_accuracy"] for c in of if c["seed"] == seed]) for seed in (0, 1)]
+        assert row["by_draw"] == pytest.approx(by_draw, abs=2e-6) and (row["draws"], row["datasets"]) == (2, 2)
+        assert row["mean"] == pytest.approx(np.mean(by_draw), abs=2e-6) and row["low"] < row["mean"] < row["high"]
+    assert {(r["method"], r["shots"]) for r in doc["overall"]} == {
+        (m, s) for m in ("hand-written", "single", "random") for s in (1, 4)
+    }
+    gaps = {(r["method"], r["shots"]): r["against"]["difference"] for r in doc["overall"] if "against" in r}
+    means = {(r["method"], r["shots"]): r["mean"] for r in doc["overall"]}
+    assert gaps["random", 4] == pytest.approx(means["random", 4] - means["hand-written", 4], abs=2e-6)
+    assert "mean over 2 data sets and 2 draws" in run([*made, "--methods", "hand-written,single,random"]).stdout
+    fewer = document([*made, "--methods", "hand-written,random:1", "--dataset", "made", "--dataset", "other"])
+    assert {r["method"]: r["draws"] for r in fewer["overall"]} == {"hand-written": 2, "random": 1}
+
+
+def test_results_are_judged_on_other_data_sets_with_the_same_classes(made: list[str], tmp_path: Path) -> None:
+    args = [a for a in made if a not in ("--dataset", "made", "other")]
+    args += ["--dataset", "made", "--methods", "hand-written,random", "--shots", "4"]
+    doc = document([*args, "--transfer", "other"])
+    assert doc["datasets"] == ["made", "made → other"] and doc["test_pictures"] == {"made": 200, "made → other": 200}
+    there = {(c["method"], c["seed"]): c for c in doc["cells"] if c["dataset"] == "made → other"}
+    problem = ["--model", "tiny", "--dataset", "made", "--device", "cpu", "--shots", "4", "--seed", "1"]
+    own = document(["random", *problem, "--bank", str(tmp_path / "bank.txt"), "--trials", "10", "--transfer", "other"])
+    assert there["random", 1]["test_accuracy"] == own["transfers"][0]["winner"]["test"]["accuracy"]
+    assert there["random", 1]["templates"] == own["winner"]["templates"]
+    assert not doc["overall"]  # of one data set that was drawn from
+    assert "tiny on made → other: test accuracy" in run([*args, "--transfer", "other"]).stdout
 
 
 def test_a_search_finds_what_its_own_command_finds(made: list[str], tmp_path: Path) -> None:
@@ -312,6 +344,12 @@ def test_tables_files_and_the_picture(made: list[str], tmp_path: Path) -> None:
         (["--figure", "no/such/out.png"], "the folder does not exist"),
         (["--csv", "no/such/out.csv"], "no/such/out.csv"),
         (["--ensemble", "0"], "--ensemble 0"),
+        (["--transfer", "pacs-sketch"], "--transfer pacs-sketch: "),
+        (
+            ["--transfer", "strangers"],
+            "--transfer strangers: its 3 classes are not the 4 of made ('ship' is in one only)",
+        ),
+        (["--transfer", "other", "--transfer", "other"], "--transfer other: already judged on"),
         (["--dataset", "nothing-there"], "nothing-there"),
     ],
 )
@@ -337,6 +375,21 @@ def test_the_random_word_control_is_random_and_repeats_itself() -> None:
     assert all(t.startswith("a photo of a {}, which has ") and t.endswith(".") for t in first)
     said = {w for t in first[::2] for w in t.removeprefix("a photo of a {}, which has ").rstrip(".").split()}
     assert said <= set(vocabulary[:-3])
+
+
+def test_pooled_intervals_cover() -> None:
+    """Of 300 made comparisons over two sets of pictures, drawn from together."""
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(300):
+        draws = rng.normal(0, 0.2, (5, 1))
+        first = 0.3 + draws + rng.normal(0, 1.0, (1, 40)) + rng.normal(0, 1.0, (5, 40))
+        second = 0.5 + draws + rng.normal(0, 0.5, (1, 80)) + rng.normal(0, 1.0, (5, 80))
+        interval = pooled_interval([(0.25, first), (0.75, second)])
+        held += interval.low <= 0.25 * 0.3 + 0.75 * 0.5 <= interval.high
+    assert 0.93 <= held / 300 <= 1
+    values = rng.normal(size=(3, 7))
+    assert pooled_interval([(0.5, values), (0.5, values)]).value == pytest.approx(values.mean())
 
 
 def test_intervals_over_draws_and_pictures_cover() -> None:

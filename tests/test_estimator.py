@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from made_problem import CLASSES, DIM, make_problem
 from PIL import Image
+from tiny_model import TINY
 
 from promptsearch import PromptSearch, config
 from promptsearch.banks import Bank
@@ -205,8 +206,6 @@ def test_pictures_and_a_model_of_ones_own(tmp_path: Path) -> None:
     """PIL pictures, paths and arrays are one, and an open_clip triple is the model that it is."""
     import open_clip
 
-    folder = Path(__file__).resolve().parent.parent / "models" / "tiny"
-
     rng = np.random.default_rng(0)
     colours = {"red": (200, 30, 30), "blue": (30, 30, 200)}
     arrays, labels = [], []
@@ -219,9 +218,9 @@ def test_pictures_and_a_model_of_ones_own(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(len(arrays))]
     for picture, path in zip(pictures, paths, strict=True):
         picture.save(path)
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{TINY}")
     assert model.training is False or model.eval() is model
-    triple = (model, preprocess, open_clip.get_tokenizer(f"local-dir:{folder}"))
+    triple = (model, preprocess, open_clip.get_tokenizer(f"local-dir:{TINY}"))
     ours = PromptSearch(triple, bank=list(TEMPLATES)).fit(pictures, labels)
     named = PromptSearch("tiny", bank=list(TEMPLATES), device="cpu").fit(np.stack(arrays), labels)
     assert ours.prompts_ == named.prompts_ and np.allclose(ours.class_weights_, named.class_weights_, atol=1e-5)

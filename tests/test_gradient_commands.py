@@ -154,7 +154,7 @@ def test_a_comparison_says_what_the_commands_say(here: Path) -> None:
         "coop-sample": ["coop", "--sample", "4", "--bank", "openai-cifar"],
         "vpt": ["vpt"],
     }.items():
-        own = document(here, *args, "--shots", "1")["winner"]
+        own = document(here, *args, "--shots", "1", "--start", str(cells[method]["start"]))["winner"]
         assert cells[method]["test_accuracy"] == own["test"]["accuracy"], method
         assert cells[method]["support_xent"] == pytest.approx(own["support"]["xent"], abs=1e-6)
         assert cells[method]["templates"] == own["templates"] and cells[method]["readable"] == own["readable"]
@@ -177,7 +177,9 @@ def test_tokens_are_learnt_in_a_vit_and_tested_by_a_comparison(here: Path) -> No
     assert result.exit_code == 0, (result.stderr, result.exception)
     for cell in json.loads(result.stdout)["cells"]:
         kind = cell["method"].removeprefix("vpt-")
-        alone = CliRunner().invoke(main, ["vpt", *problem, "--shots", "1", "--kind", kind])
+        alone = CliRunner().invoke(
+            main, ["vpt", *problem, "--shots", "1", "--kind", kind, "--start", str(cell["start"])]
+        )
         winner = json.loads(alone.stdout)["winner"]
         assert cell["test_accuracy"] == winner["test"]["accuracy"], kind
         assert cell["support_xent"] == pytest.approx(winner["support"]["xent"], abs=1e-6)

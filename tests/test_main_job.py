@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from tiny_model import TINY
 
 from promptsearch.cli import main
 from promptsearch.errors import PromptSearchError
@@ -112,12 +113,12 @@ def test_a_changed_run_is_refused_with_the_difference(small_bank: str) -> None:
 def test_the_table_says_what_the_document_says(small_bank: str) -> None:
     doc = document(*BEAM, "--bank", small_bank)
     text = run(*BEAM, "--bank", small_bank).stdout
-    assert text.startswith("The winner, ") and "no zero-shot model" in text
+    assert text.startswith("The winner, ") and "feature pack made with tiny" in text
     for template in doc["winner"]["templates"]:
         assert template in text
     assert f"{100 * doc['winner']['test']['accuracy']:.2f}" in text
     assert doc["run"]["study"] in text and "95 % interval" in text
-    assert "no zero-shot model" not in run(*BEAM, "--bank", small_bank, "--quiet").stdout
+    assert "feature pack" not in run(*BEAM, "--bank", small_bank, "--quiet").stdout
 
 
 def test_auto_falls_back_to_the_embedded_model_and_says_so(small_bank: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +255,11 @@ def test_features_go_out_and_come_in(small_bank: str, tmp_path: Path, monkeypatc
     first = document(*BEAM, "--bank", small_bank)
     pack = tmp_path / "pack"
     run("features", "export", "--model", "tiny", "--dataset", "cifar10-dark", pack)
-    monkeypatch.setattr("promptsearch.evaluators.cache.store.MODELS", tmp_path / "nothing")  # without the shipped pack
+    bare = tmp_path / "models" / "tiny"  # the same model without its pack
+    bare.mkdir(parents=True)
+    for file in TINY.glob("open_clip_*"):
+        (bare / file.name).symlink_to(file)
+    monkeypatch.setenv("PROMPTSEARCH_MODELS", str(bare.parent))
     listed = run("features", "import", pack).stdout
     assert listed.count("cifar10-dark") == 2
     again = document(*BEAM, "--bank", small_bank, "--study", "imported")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP, convert_weights_to_lp
+from tiny_model import TINY
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig
@@ -77,7 +77,7 @@ def assert_same(model: Any, tokens: Callable[[list[str]], torch.Tensor], texts: 
 
 @pytest.fixture(scope="module")
 def tiny() -> nn.Module:
-    config = json.loads(resources.files("promptsearch.models.tiny").joinpath("open_clip_config.json").read_text())
+    config = json.loads((TINY / "open_clip_config.json").read_text())
     torch.manual_seed(0)
     return randomised(CLIP(**config["model_cfg"]))
 

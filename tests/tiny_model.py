@@ -1,5 +1,9 @@
-"""The folder of `tiny`, a CLIP smaller than the embedded one, for tests that need a model and not its accuracy."""
+"""The folder of `tiny`, a CLIP smaller than the embedded one, for tests that need a model and not its accuracy.
 
-from promptsearch.evaluators.cache.store import MODELS
+`--model tiny` knows it because conftest.py names its parent folder in PROMPTSEARCH_MODELS, for the processes that tests
+start too.
+"""
 
-TINY = MODELS / "tiny"
+from pathlib import Path
+
+TINY = Path(__file__).resolve().parent / "data" / "tiny"

@@ -21,7 +21,7 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchWarning
 
-#: Folder of the embedded models, each with a feature pack.
+#: Folder of the embedded model with its feature packs.
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
 FORMAT = 1
@@ -287,6 +287,16 @@ class Cache:
         return freed
 
 
+def model_folders() -> dict[str, Path]:
+    """Return the folders of the models that are known by name: the embedded one, and those in $PROMPTSEARCH_MODELS.
+
+    Each is in open_clip's form (`open_clip_config.json` and weights) and may hold feature packs in a folder `pack`.
+    """
+    roots = [Path(own)] if (own := os.environ.get("PROMPTSEARCH_MODELS")) else []
+    configs = [c for root in (*roots, MODELS) for c in sorted(root.glob("*/open_clip_config.json"))]
+    return {config.parent.name: config.parent for config in configs}
+
+
 def default_cache() -> Cache:
-    """Return the user's cache, together with the feature packs of the embedded models."""
-    return Cache(packs=sorted(MODELS.glob("*/pack")))
+    """Return the user's cache, together with the feature packs of the models that are known by name."""
+    return Cache(packs=[folder / "pack" for folder in model_folders().values() if (folder / "pack").is_dir()])

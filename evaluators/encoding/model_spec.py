@@ -13,16 +13,15 @@ from typing import Any
 
 from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import MODELS, Cache, digest_of, sha256_file
+from promptsearch.evaluators.cache.store import Cache, digest_of, model_folders, sha256_file
 from promptsearch.evaluators.data.hub import find_cached, go_offline, hub_reachable
 from promptsearch.evaluators.encoding.device import resolve_device
 from promptsearch.evaluators.encoding.open_clip_config import check_config, read_config
 from promptsearch.evaluators.encoding.tokenizers import FILES, VOCABULARIES, hashes
 from promptsearch.evaluators.encoding.weights_file import refuse_mistaken, trained_with_quick_gelu
 
-#: The embedded model, and one that tests use because it is smaller.
+#: The embedded model.
 EMBEDDED = "zeroshot"
-SHIPPED = (EMBEDDED, "tiny")
 RN50_REPO = "timm/resnet50_clip.openai"
 #: Weights in open_clip's order of preference; the first two are the hub's.
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -59,9 +58,11 @@ class ModelSpec:
     note: str | None = None
 
     @property
-    def shipped(self) -> str | None:
-        """Name of the model if it came with the package."""
-        return next((name for name in SHIPPED if self.source == f"local-dir:{MODELS / name}"), None)
+    def known_as(self) -> str | None:
+        """Name of the model if it is known by name: the embedded one, or one in $PROMPTSEARCH_MODELS."""
+        return next(
+            (n for n, folder in model_folders().items() if self.source == f"local-dir:{folder.resolve()}"), None
+        )
 
     @property
     def text_key(self) -> dict[str, str]:
@@ -87,8 +88,8 @@ def resolve_model(
     """Find a model's weights, downloading them if needed, and compute its fingerprint without loading it.
 
     Args:
-        spec: `zeroshot`, an open_clip architecture (`RN50` means OpenAI's weights), `NAME:PRETRAINED` (`NAME:random`
-            for a random initialisation), `hf-hub:OWNER/NAME` or `local-dir:PATH`.
+        spec: `zeroshot`, a folder in $PROMPTSEARCH_MODELS, an open_clip architecture (`RN50` means OpenAI's weights),
+            `NAME:PRETRAINED` (`NAME:random` for a random initialisation), `hf-hub:OWNER/NAME` or `local-dir:PATH`.
         cache: The cache, which remembers hashes of weights files.
         weights: A safetensors file or a state dict for the architecture `spec`.
         device: "auto", "cpu" or "cuda".
@@ -115,8 +116,8 @@ def resolve_model(
 
 def _locate(spec: str, weights: Path | None, cache: Cache) -> tuple[str, str | None, Path | None, dict[str, Any]]:
     """Return open_clip's name, tag and weights file of a model, and what its fingerprint depends on besides weights."""
-    if spec in SHIPPED:
-        spec = f"local-dir:{MODELS / spec}"
+    if (known := model_folders().get(spec)) is not None:
+        spec = f"local-dir:{known}"
     if spec.startswith(("local-dir:", "hf-hub:")):
         if weights is not None:
             raise InputError(f"--weights cannot be combined with --model {spec}, which has its own; leave one out")

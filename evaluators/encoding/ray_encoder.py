@@ -222,8 +222,8 @@ class RemoteEncoder(Encoder):
 
 def asked(spec: ModelSpec) -> tuple[str, Path | None]:
     """Return the arguments with which `resolve_model` finds the same model on another machine."""
-    if spec.shipped is not None:
-        return spec.shipped, None
+    if spec.known_as is not None:
+        return spec.known_as, None
     if ":" in spec.source:
         return spec.source, None
     return (spec.source, spec.weights) if spec.tag is None else (f"{spec.source}:{spec.tag}", None)

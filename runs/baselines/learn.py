@@ -88,7 +88,8 @@ def _train(
     new = record.get("draw") is None
     record.set("draw", drawn(task))
     checkpoint = Checkpoint(file.with_suffix(".pt"), study_name(config))
-    setting = Setting(problem, task, problem.evaluator(task), TextTools(problem.encoder), progress, checkpoint)
+    start = config.search.options.get("start")
+    setting = Setting(problem, task, problem.evaluator(task), TextTools(problem.encoder), progress, checkpoint, start)
     try:
         trained = train(setting)
     except InputError:  # nothing was begun: a wrong value leaves no run behind

@@ -306,6 +306,7 @@ class Comparison:
             "evaluations": found.evaluations,
             "estimate": found.estimate,
             "steps": found.steps,
+            "start": setting.training_seed if found.steps else None,
             "usage": dict(found.usage),
             # The duration of a training that was resumed from a checkpoint is unknown.
             "seconds": round(seconds, 4) if whole else None,

@@ -1,1 +1,0 @@
-"""The embedded model `tiny`: its weights, its feature pack, and how both were made."""
