@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from promptsearch.search.gradient import FewShots, Learned, TextTower
 
 #: Factors of each method's published (CoOp) or default (names) learning rate.
-FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def learn(method: str, factor: float, tower: TextTower, few: FewShots, shots: int, seed: int) -> Learned:
@@ -74,7 +74,7 @@ def problems(groups: int) -> Iterator[Problem]:
 
 @click.command()
 @click.option("--methods", default="coop-16,coop-8,coop-4,coop-text,names", show_default=True)
-@click.option("--shots", multiple=True, default=(1, 4, 16), show_default=True, type=click.IntRange(1))
+@click.option("--shots", multiple=True, default=(1, 4), show_default=True, type=click.IntRange(1))
 @click.option("--groups", default=4, show_default=True, type=click.IntRange(1, 10), help="Problems from CIFAR-100.")
 @click.option("--draws", default=1, show_default=True, type=click.IntRange(1))
 def main(methods: str, shots: tuple[int, ...], groups: int, draws: int) -> None:

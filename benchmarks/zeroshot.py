@@ -55,7 +55,7 @@ def from_the_pictures(dataset: str, folder: Path, wordings: Sequence[str]) -> li
     model, _, preprocess = open_clip.create_model_and_transforms(spec)
     model.eval()
     data = open_dataset(str(folder))
-    labels = torch.from_numpy(data.labels("test"))
+    labels = torch.tensor(data.labels("test"))
     stored = data.stored("test", range(len(labels)), split_condition(dataset)[1])
     right = np.zeros(len(wordings))
     with torch.inference_mode():

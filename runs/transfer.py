@@ -48,7 +48,7 @@ def open_targets(problem: Problem, names: Sequence[str]) -> list[Target]:
     for name in names:
         if name == problem.source.name or names.count(name) > 1:
             raise InputError(f"--transfer {name}: already judged on; name each other data set once")
-        source = open_pictures(problem.encoder, name, problem.cache)
+        source = _opened(problem, name)
         if (why := _differs(problem, source)) is not None:
             raise InputError(f"--transfer {name}: {why}; name a data set with the same classes")
         targets.append(_target(problem, source))
@@ -74,7 +74,7 @@ def targets_of_each(problems: Mapping[str, Problem], names: Sequence[str]) -> di
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--transfer {name}: already judged on; name each other data set once")
-        source = open_pictures(first.encoder, name, first.cache)
+        source = _opened(first, name)
         same = [own for own, p in problems.items() if own != name and _differs(p, source) is None]
         if not same:
             others = [p for own, p in problems.items() if own != name]
@@ -83,6 +83,14 @@ def targets_of_each(problems: Mapping[str, Problem], names: Sequence[str]) -> di
         for own in same:
             found.setdefault(own, []).append(_target(problems[own], source))
     return found
+
+
+def _opened(problem: Problem, name: str) -> FeatureSource:
+    """Open a data set to transfer to; errors name the option by which it was given."""
+    try:
+        return open_pictures(problem.encoder, name, problem.cache)
+    except InputError as e:
+        raise InputError(f"--transfer {str(e).removeprefix('--dataset ')}") from e
 
 
 def _differs(problem: Problem, source: FeatureSource) -> str | None:

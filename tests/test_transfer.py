@@ -84,7 +84,7 @@ def test_classes_in_another_order_are_the_same_classes(tmp_path: Path) -> None:
         (("--transfer", "cifar10"), "--transfer cifar10: its 10 classes are not the 7 of pacs-photo ('elephant' is in"),
         (("--transfer", "pacs-photo"), "--transfer pacs-photo: already judged on"),
         (("--transfer", "pacs-art", "--transfer", "pacs-art"), "--transfer pacs-art: already judged on"),
-        (("--transfer", "pacs-cartoon"), "--dataset pacs-cartoon: no such folder, and neither cifar10"),
+        (("--transfer", "pacs-cartoon"), "--transfer pacs-cartoon: no such folder, and neither cifar10"),
     ],
 )
 def test_what_cannot_be_transferred_is_refused_before_the_search(
