@@ -161,7 +161,8 @@ def _overall(groups: Groups, against: str) -> list[dict[str, Any]]:
             **pooled_interval(parts).to_dict("mean"),
             "by_draw": [round(float(a), 6) for a in by_draw],
         }
-        theirs = _parts([own.get((d, shots, against), []) for d in datasets])
+        seeds = {r.cell.seed for r in rows}
+        theirs = _parts([[r for r in own.get((d, shots, against), []) if r.cell.seed in seeds] for d in datasets])
         if theirs is not None and name != against and len(theirs[0][1]) == len(by_draw):
             gaps = [(w, ours - other) for (w, ours), (_, other) in zip(parts, theirs, strict=True)]
             row["against"] = pooled_interval(gaps).to_dict("difference")
