@@ -38,10 +38,11 @@ def grow(templates: int, classes: int, pictures: int, dim: int, width: int, memo
     added = time.perf_counter() - start
     parents = np.stack([rng.choice(templates, 3, replace=False) for _ in range(width)])
     start = time.perf_counter()
-    accuracy, xent = table.grow(parents)
+    sets = np.concatenate([np.column_stack([np.tile(p, (templates, 1)), np.arange(templates)]) for p in parents])
+    accuracy, xent = table.score(sets)
     grown = time.perf_counter() - start
-    some = np.column_stack([np.tile(parents[0], (5, 1)), rng.choice(templates, 5, replace=False)])
-    difference = float(np.abs(table.score(some)[1] - xent[0, some[:, 3]]).max())
+    some = rng.choice(len(sets), 5, replace=False)
+    difference = float(np.abs(table.score(sets[some])[1] - xent[some]).max())
     return {
         "templates": templates,
         "kept": table.kept,

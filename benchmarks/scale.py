@@ -76,7 +76,7 @@ def measure_texts(encoder: Encoder, small: int, large: int) -> dict[str, float]:
 
 
 def measure_scoring(small: tuple[int, int, int], large: tuple[int, int, int]) -> dict[str, float]:
-    """A round of beam search (`grow`) with kept logits, and without: products again, then the same work."""
+    """A round of beam search with kept logits, and without: products again, then the same work."""
     rng = np.random.default_rng(0)
 
     def table(size: tuple[int, int, int], memory: int | None) -> TemplateTable:
@@ -88,17 +88,20 @@ def measure_scoring(small: tuple[int, int, int], large: tuple[int, int, int]) ->
     def cells(size: tuple[int, int, int]) -> int:
         return size[0] * size[1] * size[2]
 
-    parents = np.arange(PARENTS)[:, None]
+    def round_of(table: TemplateTable) -> None:
+        every = np.arange(table.size)
+        table.score(np.column_stack([np.repeat(np.arange(PARENTS), table.size), np.tile(every, PARENTS)]))
+
     v, x = unit(rng, small[1], DIM), unit(rng, small[2], DIM)
     v @ x.T
     product = core_seconds(lambda: [v @ x.T for _ in range(small[0])]) / (cells(small) * DIM)
     kept = table(small, None)
-    kept.grow(parents)
-    growing = core_seconds(lambda: kept.grow(parents)) / (cells(small) * PARENTS)
+    round_of(kept)
+    growing = core_seconds(lambda: round_of(kept)) / (cells(small) * PARENTS)
     sparse = table(large, 64 << 20)
     if sparse.kept:
         raise click.ClickException("the large scoring case fits 64 MB; make it larger")
-    measured = core_seconds(lambda: sparse.grow(parents))
+    measured = core_seconds(lambda: round_of(sparse))
     foretold = cells(large) * (DIM * product + PARENTS * growing)
     return {
         "s per multiply-add": product,

@@ -129,8 +129,8 @@ def measure(out: Path, makers: Mapping[str, Make], tune: bool, seeds: range, o: 
                 assert searcher.best is not None
                 row = {"condition": condition, "seed": seed, "searcher": name, **o, "tune": tune}
                 row |= {"xent": searcher.best[1].xent, "optimum": optimum, "repeats": repeats / searcher.trials}
-                row["accuracy"] = 100 * evaluator.score_on([searcher.best[0]], pictures)[0].accuracy
-                row["held_out_xent"] = evaluator.score_on([searcher.best[0]], pictures)[0].xent
+                row["accuracy"] = 100 * float(evaluator.hits(searcher.best[0], pictures).mean())
+                row["held_out_xent"] = float(evaluator.losses(searcher.best[0], pictures).mean())
                 row["ms"] = 1000 * seconds / len(searcher.known)
                 with out.open("a", encoding="utf-8") as f:
                     f.write(json.dumps(row) + "\n")

@@ -182,15 +182,6 @@ class Evaluator:
             other.fit_scale()
         return other
 
-    def score_on(self, sets: Sequence[PromptSet], split: Split) -> list[Score]:
-        """Scores on another split (validation; the opened test split), computed afresh."""
-        self._index(sets)
-        scores = []
-        for s in sets:
-            hits, losses = self.hits(s, split), self.losses(s, split)
-            scores.append(Score(float(hits.mean()), float(losses.mean(dtype=np.float64))))
-        return scores
-
     def predictions(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
         """Return the predicted class index (N,) of each picture of a split; the true class never wins a tie."""
         return predict(split.features @ self.class_weights(prompt_set).T, split.labels)

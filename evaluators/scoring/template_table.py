@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -196,73 +196,9 @@ class TemplateTable:
         sums *= self._losses.scales(norm)
         return sums
 
-    def grow(self, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores of every ensemble that is one of the parents and one more template of the table.
-
-        Args:
-            parents: (P, k) rows of the table.
-
-        Returns:
-            (P, T) accuracy and (P, T) cross-entropy.  A template that its parent already has is counted twice:
-            the caller leaves those out.
-        """
-        accuracy, xent = (np.empty((len(parents), self.size)) for _ in range(2))
-        summed = np.stack([self._summed_vectors(parent, None) for parent in parents])  # (P, C, D)
-        bases = np.stack([self._logits[p].sum(axis=0) for p in parents]) if self.kept else summed @ self.features.T
-        mine = np.einsum("pcd,pcd->pc", summed, summed)
-        for start, block in self._blocks():  # (s, C, N) logits
-            whole = slice(start, start + len(block))
-            norm = np.sqrt(mine[:, None] + 2 * self._cross(parents, summed, whole) + self._own(whole))  # (P, s, C)
-
-            def work(
-                part: slice, room: np.ndarray, block: np.ndarray = block, norm: np.ndarray = norm, start: int = start
-            ) -> None:
-                # Parents are inside, so that a template is read from memory once for all of them.
-                to, s = slice(start + part.start, start + part.stop), part.stop - part.start
-                pieces = (
-                    (
-                        slice(p * s + some.start, p * s + some.stop),
-                        np.add(block[part][some], base, out=room[: some.stop - some.start]),
-                        norm[p, part][some],
-                    )
-                    for some in self._chunks(s)
-                    for p, base in enumerate(bases)
-                )
-
-                def again(i: int) -> np.ndarray:
-                    return self._logits_of(np.append(parents[i // s], to.start + i % s)[None], None, room)
-
-                found = self._losses(len(bases) * s, pieces, again)
-                accuracy[:, to], xent[:, to] = (f.reshape(len(bases), s) for f in found)
-
-            self._spread(work, self._chunks(len(block), max(1, CHUNKS // len(parents))))
-        return accuracy, xent
-
-    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Logits of all templates: as they are kept, or computed again some at a time, from the first template on."""
-        if self.kept:
-            yield 0, self._logits[: self.size]
-            return
-        step = max(1, self.memory // 8 // (4 * self._vectors.shape[1] * len(self.labels)))
-        for start in range(0, self.size, step):
-            yield start, np.stack([self._product(row) for row in range(start, min(start + step, self.size))])
-            let_go(self._file)
-
     def _product(self, row: int) -> np.ndarray:
         """Compute the cosines (C, N) of one template, always with the same bits."""
         return np.asarray(self._vectors[row] @ self.features.T)
-
-    def _cross(self, parents: np.ndarray, summed: np.ndarray, some: slice) -> np.ndarray:
-        """(P, s, C) products of the parents' summed vectors with those of some templates."""
-        if self._paired:
-            for row in np.unique(parents).tolist():
-                self._gram.know_row(self._vectors, self.size, row)
-            return np.stack([self._gram.products[parent, some].sum(axis=0) for parent in parents])
-        return np.einsum("scd,pcd->psc", self._vectors[some], summed)
-
-    def _own(self, some: slice) -> np.ndarray:
-        """(s, C) squared lengths of some templates' vectors."""
-        return np.einsum("scd,scd->sc", self._vectors[some], self._vectors[some])
 
     def _chunks(self, sets: int, pieces: int = 1) -> list[slice]:
         """Split sets into parts of at most `pieces` times what fits into the working memory."""
