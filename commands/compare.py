@@ -21,6 +21,8 @@ from promptsearch.commands.options import (
     refuse_unused,
 )
 from promptsearch.config import TRIALS, BankId, RunConfig, SearchConfig
+from promptsearch.errors import InputError
+from promptsearch.version import __version__
 
 if TYPE_CHECKING:
     from promptsearch.banks import Bank
@@ -133,7 +135,6 @@ def compare(
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.search_run import emit
-    from promptsearch.errors import InputError
     from promptsearch.reports.comparison import build_comparison, to_csv
     from promptsearch.reports.comparison_table import to_markdown
     from promptsearch.reports.figure import check_figure, draw_figure
@@ -142,7 +143,6 @@ def compare(
     from promptsearch.runs.compare.methods import WRITTEN_FOR, all_methods, choose_methods, searcher_options
     from promptsearch.runs.store.storage import learnt_folder
     from promptsearch.runs.transfer import targets_of_each
-    from promptsearch.version import __version__
 
     if figure is not None:
         check_figure(figure)
@@ -251,7 +251,6 @@ def _record(problem: Problem, bank: Bank, storage: str | None, study: str | None
     from promptsearch.runs import RunRecord
     from promptsearch.runs.open_run import study_name
     from promptsearch.runs.store.record import now
-    from promptsearch.version import __version__
 
     spec = problem.encoder.spec
     config = RunConfig(
@@ -265,7 +264,6 @@ def _record(problem: Problem, bank: Bank, storage: str | None, study: str | None
 
 
 def _numbers(text: str) -> list[int]:
-    from promptsearch.errors import InputError
 
     parts = text.replace(",", " ").split()
     if not parts or not all(p.isdecimal() and int(p) > 0 for p in parts):
@@ -274,7 +272,6 @@ def _numbers(text: str) -> list[int]:
 
 
 def _write(file: Path, text: str) -> None:
-    from promptsearch.errors import InputError
 
     try:
         file.write_text(text, "utf-8")

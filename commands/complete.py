@@ -7,6 +7,8 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem
 
+from promptsearch.errors import PromptSearchError
+
 Offered = list[CompletionItem]
 Completer = Callable[[click.Context, click.Parameter, str], Offered]
 
@@ -137,7 +139,6 @@ def _plugins(kind: str, incomplete: str, ours: bool = True) -> Offered:
 
 def studies(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
     """Complete the runs in the storage of the command line."""
-    from promptsearch.errors import PromptSearchError
     from promptsearch.runs.store.listing import summaries
 
     try:

@@ -16,6 +16,7 @@ import click
 
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import storage_option
+from promptsearch.errors import PromptSearchError
 from promptsearch.version import __version__
 
 #: Free disk space in bytes below which downloads and caches are likely to fail; RN50 and CIFAR-10 take a third of it.
@@ -118,7 +119,6 @@ def _ram() -> int:
 
 
 def _embedded(_: str | None) -> Iterator[Finding]:
-    from promptsearch.errors import PromptSearchError
     from promptsearch.evaluators import open_problem
 
     try:
@@ -141,7 +141,6 @@ def _cache(_: str | None) -> Iterator[Finding]:
 
 
 def _storage(url: str | None) -> Iterator[Finding]:
-    from promptsearch.errors import PromptSearchError
     from promptsearch.runs import default_storage
     from promptsearch.runs.store.listing import summaries
     from promptsearch.runs.store.storage import masked
@@ -194,7 +193,6 @@ def _writable(what: str, folder: Path, found: str, remedy: str) -> Iterator[Find
 
 def _settings(_: str | None) -> Iterator[Finding]:
     from promptsearch.commands.settings import find_settings, read_settings
-    from promptsearch.errors import PromptSearchError
 
     try:
         file = find_settings()

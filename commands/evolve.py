@@ -13,6 +13,7 @@ from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
 from promptsearch.commands.trial_options import space_options
 from promptsearch.config import EvolveOptions
+from promptsearch.errors import InputError
 
 
 @click.command(epilog=example("promptsearch evolve --lm embedded --generations 10"))
@@ -86,7 +87,6 @@ def evolve(
     continues.
     """
     from promptsearch.commands.search_run import search_command
-    from promptsearch.errors import InputError
     from promptsearch.search.proposers import PROPOSERS
 
     own = {

@@ -13,6 +13,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import pictures_option, problem_options, refuse_idle_pictures
+from promptsearch.errors import PromptSearchError
 
 
 @click.command(epilog=example("promptsearch explore --model zeroshot --dataset cifar10-dark"))
@@ -63,7 +64,6 @@ def explore(
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar
-    from promptsearch.errors import PromptSearchError
     from promptsearch.evaluators import open_problem
     from promptsearch.reports.explorer import Explorer
     from promptsearch.reports.server import HOST, bind, build_app, make_server

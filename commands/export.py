@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import out_option, run_elsewhere_options, storage_option
+from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
     from promptsearch.banks import PromptSet
@@ -54,9 +56,6 @@ def export(
 
     For an unfinished run, the best set so far is written.
     """
-    import dataclasses
-
-    from promptsearch.errors import InputError
     from promptsearch.reports import export as to
     from promptsearch.runs import RunRecord
 
@@ -117,7 +116,6 @@ def winner_of(record: RunRecord) -> PromptSet:
     """
     from promptsearch.banks import PromptSet, printable
     from promptsearch.commands.guards import refuse_comparison, refuse_vectors
-    from promptsearch.errors import InputError
     from promptsearch.runs import best_first
 
     result = record.result

@@ -7,6 +7,8 @@ import contextlib
 import os
 import sys
 import tempfile
+import traceback
+from datetime import datetime
 from pathlib import Path
 
 #: Name of the error handler that `write_anything` gives the streams.
@@ -76,9 +78,6 @@ def _place(error: Exception) -> str:
 
 def _write_log(error: Exception) -> Path | None:
     """Append the traceback to a log: where it is, or None where nothing can be written."""
-    import traceback
-    from datetime import datetime
-
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     entry = f"{datetime.now().isoformat(timespec='seconds')} {' '.join(sys.argv)}\n{text}\n"
     for folder in _folders():

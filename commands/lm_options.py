@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from promptsearch.commands import complete
+from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
     from promptsearch.config import SearchConfig, WriterConfig
@@ -80,7 +81,6 @@ def lm_config(given: Mapping[str, Any]) -> WriterConfig:
         InputError: options that exclude each other; no such model; a bad address.
     """
     from promptsearch.config import WriterConfig
-    from promptsearch.errors import InputError
     from promptsearch.lm.locate import check_drawing
 
     check_drawing(given["temperature"], given["top_p"])
@@ -118,7 +118,6 @@ def own_server(record: RunRecord, here: Mapping[str, Any], shared: bool) -> dict
         InputError: The storage alone says where the server is, and nobody is there to confirm it.
     """
     from promptsearch.banks import printable
-    from promptsearch.errors import InputError
     from promptsearch.runs.store.storage import sound
 
     writer, url, key = record.config.search.writer, here["lm_url"], here["lm_key_env"]

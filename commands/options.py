@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from promptsearch.commands import complete
 from promptsearch.commands.logs import verbose_option
 from promptsearch.config import PHRASES, MachineConfig, ProblemConfig, SearchConfig
+from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
     from promptsearch.evaluators import Problem
@@ -164,7 +165,6 @@ def refuse_idle_pictures(pictures: str | None, *problems: Problem) -> None:
     Raises:
         InputError: The option would have no effect.
     """
-    from promptsearch.errors import InputError
     from promptsearch.evaluators.data.picture_features import PackFeatures
 
     if pictures is not None and not any(isinstance(p.source, PackFeatures) for p in problems):
@@ -303,8 +303,6 @@ def refuse_unused(names: Iterable[str], why: str) -> None:
     Raises:
         InputError: One of the options was given on the command line.
     """
-    from promptsearch.errors import InputError
-
     context = click.get_current_context(silent=True)
     for name in names:
         if context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:

@@ -12,6 +12,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import storage_option
+from promptsearch.errors import InputError, PromptSearchError
 
 if TYPE_CHECKING:
     from promptsearch.reports.html import Pictures
@@ -65,7 +66,6 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
     """Return a function that loads test pictures of a run, from --pictures or else from the run's data set."""
 
     def load(indices: Sequence[int]) -> Any:
-        from promptsearch.errors import InputError, PromptSearchError
         from promptsearch.evaluators.data.corruptions import degrade, split_condition
         from promptsearch.evaluators.data.datasets import open_dataset
 

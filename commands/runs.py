@@ -16,6 +16,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import out_option, output_options, resume_options, storage_option
 from promptsearch.commands.trial_options import timeout_option
+from promptsearch.errors import InputError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -117,7 +118,6 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
     """Print the winner's templates as a bank, one per line."""
     from promptsearch.banks import Bank, PromptSet
     from promptsearch.commands.guards import refuse_comparison, refuse_vectors
-    from promptsearch.errors import InputError
     from promptsearch.evaluators import Score
     from promptsearch.runs import RunRecord, best_first
 
@@ -162,7 +162,6 @@ def resume(name: str, storage: str | None, trials: int | None, timeout: float | 
 def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
     """Delete the run NAME and its trials permanently."""
     from promptsearch.banks import printable
-    from promptsearch.errors import InputError
     from promptsearch.runs import RunRecord
 
     record = RunRecord.load(name, storage)
@@ -187,7 +186,6 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
 def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> None:
     """Write all trials of the run NAME as CSV, or as JSON with --json."""
     from promptsearch.commands.guards import refuse_comparison
-    from promptsearch.errors import InputError
     from promptsearch.reports.comparison import no_formula
     from promptsearch.runs import RunRecord
 

@@ -11,6 +11,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import output_options, problem_options, run_options
 from promptsearch.commands.trial_options import trial_options
+from promptsearch.errors import InputError
 
 
 @click.command(epilog=example("promptsearch search short-first --bank templates --trials 200"))
@@ -32,7 +33,6 @@ def search(searcher: str, settings: tuple[str, ...], ensemble: int, batch: int, 
     Run the same command again to resume an interrupted run; with larger --trials a finished run continues.
     """
     from promptsearch.commands.search_run import search_command
-    from promptsearch.errors import InputError
     from promptsearch.search import SEARCHERS
     from promptsearch.search.registry import own_options
 
@@ -50,7 +50,6 @@ def search(searcher: str, settings: tuple[str, ...], ensemble: int, batch: int, 
 
 
 def _pair(setting: str) -> tuple[str, Any]:
-    from promptsearch.errors import InputError
 
     name, equals, value = setting.partition("=")
     if not equals or not name.isidentifier() or name in ("seed", "batch", "ensemble", "objective"):

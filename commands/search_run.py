@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import signal
 import threading
@@ -179,8 +180,6 @@ def emit(document: dict[str, Any], as_json: bool, quiet: bool) -> None:
     import click
 
     if as_json:
-        import json
-
         for note in [] if quiet else document.get("notes", []):
             click.echo(note, err=True)
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))

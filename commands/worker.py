@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import output_options, resume_options
 from promptsearch.commands.trial_options import timeout_option
+from promptsearch.errors import InputError, Interrupted
 
 
 @click.command(epilog=example("promptsearch worker --study my-run --storage runs.db"))
@@ -39,13 +41,10 @@ def worker(
 
     Bank, options and fingerprints are in the study; a model or pictures other than the run's are refused.
     """
-    import secrets
-
     from promptsearch.banks import printable
     from promptsearch.commands.lm_options import language_tools, own_server
     from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.search_run import interruptible, machine_config
-    from promptsearch.errors import InputError, Interrupted
     from promptsearch.runs import Budget, Watch, join_search, reopen, restore_bank, shareable
     from promptsearch.runs.open_run import await_run
 

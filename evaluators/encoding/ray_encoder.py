@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,6 @@ class EncodingWorker:
             InputError: The model does not exist on the worker's machine.
             PromptSearchError: It cannot be loaded, or differs from that of the command's machine.
         """
-        import os
         import platform
 
         self._encoder.model  # noqa: B018 (opened once, here)
