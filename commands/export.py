@@ -92,6 +92,8 @@ def export(
             winner = dataclasses.replace(winner, prompt_set=single)
         if form == "bank" and prompt_set.weights is not None:
             click.echo("the winner's weights are left out, because a bank has no weights", err=True)
+        if form == "bank" and prompt_set.phrases is not None:
+            click.echo("what it says of the classes is left out, because a bank has templates only", err=True)
         text = {
             "bank": to.to_bank,
             "python": to.to_python,

@@ -15,8 +15,9 @@ from promptsearch.banks.phrases import fill
 from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarning
 from promptsearch.evaluators.encoding.encoder import TooLongError
+from promptsearch.evaluators.scoring.evidence import evidence_of
 from promptsearch.evaluators.scoring.metrics import NEED_LABELS
-from promptsearch.evaluators.scoring.phrase_table import PhraseTable, fit_scale
+from promptsearch.evaluators.scoring.phrase_table import Evidence, PhraseTable, fit_scale
 from promptsearch.evaluators.scoring.predictions import predict
 from promptsearch.evaluators.scoring.template_table import TemplateTable
 from promptsearch.evaluators.task import Split, Task
@@ -85,6 +86,20 @@ class Evaluator:
             at = np.unique(np.linspace(0, len(templates) - 1, min(CONSENSUS, len(templates))).astype(int))
             rows = self._index([PromptSet.of(templates[i]) for i in at])
             self._consensus = self._table.consensus([row for (row,) in rows])
+
+    def evidence(self, objective: str) -> Evidence | None:
+        """Return what the support set says of logits, for `PhraseTable.mix`.
+
+        Args:
+            objective: The field of the Score that the search maximises; used where there are no labels, after
+                `require`.
+
+        Returns:
+            None with labels: their log-likelihood.
+        """
+        if self.task.labelled:
+            return None
+        return evidence_of(objective, None if self._consensus is None else self._consensus_of_pictures())
 
     def fit_scale(self) -> None:
         """From now on go by the logit scale that fits the hand-written prompt to the few labels (`fit_scale`).
@@ -175,12 +190,17 @@ class Evaluator:
         other._table = self._table.part(at)
         other._rows = dict(self._rows)
         if self._consensus is not None:
-            of_picture = np.empty_like(self._consensus)
-            of_picture[self._table.order] = self._consensus
-            other._consensus = of_picture[at][other._table.order]
+            other._consensus = self._consensus_of_pictures()[at][other._table.order]
         if self._fitted:
             other.fit_scale()
         return other
+
+    def _consensus_of_pictures(self) -> np.ndarray:
+        """The consensus (N,) in the order of the support set; the table has an order of its own."""
+        assert self._consensus is not None  # the callers looked
+        of_picture = np.empty_like(self._consensus)
+        of_picture[self._table.order] = self._consensus
+        return of_picture
 
     def predictions(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
         """Return the predicted class index (N,) of each picture of a split; the true class never wins a tie."""

@@ -120,7 +120,8 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
     templates = by_weight(winner) if view.readable else []
     shown = templates[:HEADING]
     classes = view.about.get("classes") or []
-    said = phrase_lines(winner, classes) if view.readable and classes else []
+    gains = (result or {}).get("gains") or {}
+    said = phrase_lines(winner, classes, gains.get("classes", ())) if view.readable and classes else []
     slug = f"run-{digest_of(view.name)[:10]}"
     flips: list[dict[str, Any]] = []
     why = None
@@ -134,6 +135,7 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
         "templates": [_heading(t, w) for t, w in shown],
         "more": len(templates) - len(shown),
         "phrases": [printable(line) for line in said],
+        "gained_in": f", and what that gained in {gains['where']} accuracy" if gains.get("classes") else "",
         "tiles": _tiles(view, winner),
         "verdicts": verdicts(RunResult.from_dict(result)) if result is not None else [],
         "rows": _rows(view) if result is not None else [],

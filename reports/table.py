@@ -13,7 +13,7 @@ from rich.table import Table
 from promptsearch.evaluators import Interval
 from promptsearch.evaluators.stats.paired import Paired
 from promptsearch.runs import Row, RunResult
-from promptsearch.runs.result import Transfer
+from promptsearch.runs.result import Gains, Transfer
 from promptsearch.search.proposal_search import tokens_a_second
 
 #: Columns of a terminal that is too narrow for a table.
@@ -37,7 +37,7 @@ def print_result(result: RunResult, console: Console, verbose: bool = False) -> 
         lines.append(_estimate(result))
     lines += _refused(result)
     if verbose:
-        lines += [*_choice(result), *_opened(result)]
+        lines += [*_choice(result), *template_gains(result), *_opened(result)]
     elif result.test_choices > 1:
         lines += _opened(result)
     lines += [_transfer(t) for t in result.transfers]
@@ -103,7 +103,8 @@ def verdicts(result: RunResult) -> list[str]:
         result: The result of a run.
     """
     estimate = [] if result.estimate is None else [_estimate(result)]
-    return [*estimate, *_refused(result), *_choice(result), *_opened(result), *map(_transfer, result.transfers)]
+    chosen = [*_refused(result), *_choice(result), *template_gains(result)]
+    return [*estimate, *chosen, *_opened(result), *map(_transfer, result.transfers)]
 
 
 def effort(result: RunResult) -> str:
@@ -118,21 +119,36 @@ def p_value(p: float) -> str:
     return f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
 
 
-def phrase_lines(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-    """Return a line for each class whose phrases are not just its own name, e.g. "cat: 0.60 × kitten, 0.40 × cat".
+def phrase_lines(row: Mapping[str, Any], classes: Sequence[str], gains: Sequence[float | None] = ()) -> list[str]:
+    """Return a line for each class whose phrases are not just its own name, e.g. "cat: 0.60 × kitten; 0.40 × cat".
 
     Args:
         row: A saved prompt set, with `phrases`, `class_names` or neither.
         classes: The data set's class names.
+        gains: For each class what its phrases gained, which is said at the end of its line; empty for none.
     """
     said = row.get("phrases") or [{name: 1.0} for name in row.get("class_names") or classes]
     lines = []
-    for own, phrases in zip(classes, said, strict=True):
+    for own, phrases, gain in zip(classes, said, gains or [None] * len(classes), strict=True):
         if list(phrases) == [own]:
             continue
         by_share = sorted(phrases.items(), key=lambda r: (-r[1], r[0]))
-        lines.append(f"{own}: {', '.join(p if len(phrases) == 1 else f'{w:.2f} × {p}' for p, w in by_share)}")
+        shown = "; ".join(p if len(phrases) == 1 else f"{w:.2f} × {p}" for p, w in by_share)
+        lines.append(f"{own}: {shown}{'' if gain is None else f' ({100 * gain:+.2f} points)'}")
     return lines
+
+
+def template_gains(result: RunResult) -> list[str]:
+    """Return a sentence on what each template of an ensemble gained, if that was measured.
+
+    Args:
+        result: The result of a run.
+    """
+    if result.gains is None or not result.gains.templates:
+        return []
+    told = zip(result.winner.templates, result.gains.templates, strict=True)
+    each = ", ".join(f"“{t}” {100 * gain:+.2f}" for t, gain in sorted(told, key=lambda r: -r[1]))
+    return [f"What each template gained, in points of {_on(result.gains)}: {each}."]
 
 
 def by_weight(row: Mapping[str, Any]) -> list[tuple[str, float | None]]:
@@ -203,10 +219,17 @@ def _phrases(result: RunResult, verbose: bool) -> list[str]:
     """Return what the winner says of each class, where it has phrases of its own."""
     if result.winner.phrases is None:
         return []
-    said = phrase_lines(result.winner.to_dict(), result.classes)
+    gains = result.gains if verbose else None
+    said = phrase_lines(result.winner.to_dict(), result.classes, () if gains is None else gains.classes)
     shown = said if verbose else said[:CLASSES]
     more = [f"  … and {len(said) - len(shown)} more classes (-v has all)"] if len(said) > len(shown) else []
-    return ["What the winner says of the classes:", *(f"  {line}" for line in shown), *more, ""]
+    what = "" if gains is None else f", and what that gained in {_on(gains)}"
+    return [f"What the winner says of the classes{what}:", *(f"  {line}" for line in shown), *more, ""]
+
+
+def _on(gains: Gains) -> str:
+    """Return what gains were measured in."""
+    return f"{gains.where} accuracy (lost if that alone is undone)"
 
 
 def _front(result: RunResult, rows: Iterable[Row]) -> Table:

@@ -11,7 +11,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from promptsearch.banks import BASELINE, Bank, PromptSet
@@ -21,13 +21,15 @@ from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, n
 from promptsearch.evaluators.fluency import Fluency, Rater
 from promptsearch.evaluators.stats.paired import Paired, compare_paired
 from promptsearch.runs.details import build_details
+from promptsearch.runs.gains import measure_gains
 from promptsearch.runs.loop.outcome import Outcome
 from promptsearch.runs.loop.search_loop import prepare, search, writing_tools
 from promptsearch.runs.loop.shared_loop import Budget, Sharing, never
 from promptsearch.runs.result import Choice, Row, RunResult
-from promptsearch.runs.selection.nested_cv import Estimate, judge
+from promptsearch.runs.selection.nested_cv import Estimate
 from promptsearch.runs.selection.rerun import Repeat
 from promptsearch.runs.selection.select import Selected, Selection
+from promptsearch.runs.selection.settle import settle
 from promptsearch.runs.store.memory_record import Record
 from promptsearch.runs.store.record import RunRecord, now
 from promptsearch.runs.store.reply_journal import StudyJournal
@@ -228,9 +230,7 @@ def conclude(
     """
     problem, bank = job.problem, job.bank
     baselines = standard_baselines(bank, searcher, job.evaluator)
-    selection, repeat, chosen = choose_winner(job, searcher, outcome)
-    expected = estimate_accuracy(job, selection, repeat, chosen) if estimate else None
-    chosen, expected = guard(selection, job.evaluator, chosen, expected)
+    chosen, expected = choose_winner(job, searcher, outcome, estimate)
     tested = test_once(job, record, chosen.prompt_set, baselines)
     result = RunResult(
         **headline(record),
@@ -311,11 +311,19 @@ def search_job(job: Job, record: Record | None = None, worker: int = 0) -> tuple
     return searcher, outcome
 
 
-def choose_winner(job: Job, searcher: Searcher, outcome: Outcome) -> tuple[Selection, Repeat, Selected]:
-    """Choose among what was found, on the few-shot pictures.
+def choose_winner(
+    job: Job, searcher: Searcher, outcome: Outcome, estimate: bool = True
+) -> tuple[Selected, Estimate | None]:
+    """Choose among what was found, on the few-shot pictures; see `settle`.
+
+    Args:
+        job: what was searched, and how.
+        searcher: the searcher at its end.
+        outcome: what it found.
+        estimate: whether to estimate the winner's accuracy, and to keep the hand-written prompt where that is better.
 
     Returns:
-        The way of choosing, the search as something that can be repeated, and what was chosen.
+        What was chosen, and the estimate of its accuracy.
     """
     by_trials = isinstance(searcher, TrialSearcher)
     asks = isinstance(searcher, WritingSearcher) and searcher.tools.proposer is not None  # a model would be asked again
@@ -331,31 +339,9 @@ def choose_winner(job: Job, searcher: Searcher, outcome: Outcome) -> tuple[Selec
         trials=outcome.evaluations if by_trials else None,
     )
     job.watch.progress(0, 0, "choosing the winner")
-    return selection, repeat, selection.choose(job.evaluator, outcome.ranked, repeat)
-
-
-def estimate_accuracy(job: Job, selection: Selection, repeat: Repeat, chosen: Selected) -> Estimate | None:
-    """The winner's accuracy on new pictures, estimated without the test split; None without labels."""
-    if not job.evaluator.task.labelled:
-        return None
-    return judge(selection, repeat, chosen, job.watch.progress)
-
-
-def guard(
-    selection: Selection, evaluator: Evaluator, chosen: Selected, expected: Estimate | None
-) -> tuple[Selected, Estimate | None]:
-    """What was chosen, or the hand-written prompt where choosing does worse than that on pictures outside.
-
-    A search must not make things worse: few pictures of many classes may mislead it, whatever it scores on them.
-
-    Returns:
-        What is kept, and the estimate of its accuracy.
-    """
-    if expected is None or not expected.worse or selection.method == "none":
-        return chosen, expected
-    plain, score = selection.baseline(evaluator)
-    kept = replace(chosen, prompt_set=plain, score=score, shares={}, refused=chosen.prompt_set)
-    return kept, expected.of_hand_written(score.accuracy)
+    if not estimate:
+        return selection.choose(job.evaluator, outcome.ranked, repeat), None
+    return settle(selection, repeat, outcome.ranked, job.watch.progress)
 
 
 def test_once(job: Job, record: Record, winner: PromptSet, baselines: dict[str, PromptSet]) -> dict[str, Any]:
@@ -373,7 +359,9 @@ def test_once(job: Job, record: Record, winner: PromptSet, baselines: dict[str, 
     evaluator = job.evaluator
     if not job.problem.source.has_test:
         rows = [Row.of(s, evaluator.score([s])[0], name=name) for name, s in {"": winner, **baselines}.items()]
-        return {"winner": rows[0], "baselines": tuple(rows[1:])}
+        few, labelled = evaluator.task.support, evaluator.task.labelled
+        gains = measure_gains(evaluator, winner, few, "few-shot") if labelled else None
+        return {"winner": rows[0], "baselines": tuple(rows[1:]), "gains": gains}
     test, opened, choices = open_test(record, evaluator.task, winner.key, job.watch.progress)
     plain = baselines["hand-written"]
     before, after = (evaluator.predictions(s, test) for s in (plain, winner))
@@ -382,6 +370,7 @@ def test_once(job: Job, record: Record, winner: PromptSet, baselines: dict[str, 
         "winner": test_row(evaluator, winner, test),
         "baselines": tuple(test_row(evaluator, s, test, name=name) for name, s in baselines.items()),
         "paired": compare_on(evaluator, test, winner, plain),
+        "gains": measure_gains(evaluator, winner, test, "test"),
         "test_pictures": len(test),
         "test_opened": opened,
         "test_choices": choices,

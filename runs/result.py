@@ -125,6 +125,30 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Gains:
+    """What each change from the hand-written prompt gained: the accuracy lost if that change alone is undone.
+
+    Attributes:
+        where: the pictures that it was measured on: "test" or "few-shot".
+        templates: for each template of the winner what the set loses without it; empty for a single template.
+        classes: for each class what is lost if it is called by its own name; None where it is, empty if all are.
+    """
+
+    where: str
+    templates: tuple[float, ...] = ()
+    classes: tuple[float | None, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the gains as `gains` of the JSON document."""
+        return {"where": self.where, "templates": list(self.templates), "classes": list(self.classes)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Gains:
+        """Read what `to_dict` gave."""
+        return cls(data["where"], tuple(data["templates"]), tuple(data["classes"]))
+
+
+@dataclass(frozen=True)
 class Transfer:
     """The winner and the baselines of a run on the test pictures of another data set with the same classes.
 
@@ -199,6 +223,8 @@ class RunResult:
         proposals: counts of a proposer's prompts: {"proposed", "repaired", "rejected", "usage"}.
         steps, losses: number of steps and the losses of a training.
         transfers: the winner's accuracy on other data sets, if it was measured.
+        gains: what each template and each class's phrases gained; None where nothing differs from the hand-written
+            prompt, and in documents of earlier versions.
         classes: the data set's class names.
         notes: warnings for the reader of the result.
         version: version of promptsearch.
@@ -232,6 +258,7 @@ class RunResult:
     steps: int | None = None
     losses: tuple[float, ...] = ()
     transfers: tuple[Transfer, ...] = ()
+    gains: Gains | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     version: str = ""
@@ -264,6 +291,7 @@ class RunResult:
             **_paired_to_dict("paired", self.paired, self.baselines[0].name if self.baselines else "hand-written"),
             "test_pictures": self.test_pictures,
         }
+        data |= {} if self.gains is None else {"gains": self.gains.to_dict()}
         return data | ({"transfers": [t.to_dict() for t in self.transfers]} if self.transfers else {})
 
     @classmethod
@@ -294,6 +322,7 @@ class RunResult:
             proposals=data.get("proposals"),
             losses=tuple(data.get("losses") or ()),
             transfers=tuple(Transfer.from_dict(t) for t in data.get("transfers") or ()),
+            gains=Gains.from_dict(data["gains"]) if data.get("gains") else None,
             classes=tuple(data.get("classes") or ()),
             notes=tuple(data.get("notes") or ()),
             version=data.get("version", ""),

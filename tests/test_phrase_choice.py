@@ -9,14 +9,17 @@ import pytest
 
 from promptsearch.banks import BASELINE, Bank, PhraseBank, PromptSet, Template
 from promptsearch.errors import InputError
-from promptsearch.evaluators import Evaluator, Split, Task
+from promptsearch.evaluators import Evaluator, Interval, Split, Task
 from promptsearch.evaluators.encoding.encoder import TooLongError
-from promptsearch.evaluators.scoring.phrase_table import PhraseTable, fit_scale
-from promptsearch.runs.pipeline import guard
-from promptsearch.runs.selection.nested_cv import nested
-from promptsearch.runs.selection.phrase_choice import choose_phrases, nearest, rounded
+from promptsearch.evaluators.scoring.evidence import agreement, mutual_information, zpe
+from promptsearch.evaluators.scoring.metrics import STATISTICS
+from promptsearch.evaluators.scoring.phrase_table import Evidence, PhraseTable, fit_scale
+from promptsearch.runs.gains import measure_gains
+from promptsearch.runs.selection.nested_cv import nested, nested_each
+from promptsearch.runs.selection.phrase_choice import MORE_PHRASES, by_fluency, choose_phrases, nearest, rounded
 from promptsearch.runs.selection.rerun import Repeat
 from promptsearch.runs.selection.select import Selection
+from promptsearch.runs.selection.settle import guard, settle
 from promptsearch.search import get_objective
 
 CLASSES, DIM, SHOTS = 4, 12, 16
@@ -47,20 +50,6 @@ def prior(n: int, first: float = 0.5) -> np.ndarray:
     return np.log(np.array([first, *[(1 - first) / (n - 1)] * (n - 1)]))
 
 
-def test_each_phrase_alone_is_worth_what_the_whole_logits_say() -> None:
-    t = table()
-    a, b = np.array([0.75, 0.25]), np.full(20, 0.2)
-    weights = t.class_weights(a, b)
-    found = t.losses_alone(a, weights, 9.0)
-    said = np.tensordot(a, t.vectors, axes=1)
-    for p in range(20):
-        changed = weights.copy()
-        changed[t.owner[p]] = said[p] / np.linalg.norm(said[p])
-        logits = 9.0 * t.features @ changed.T
-        xent = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), t.labels]
-        assert found[p] == pytest.approx(xent.mean(), abs=1e-5)
-
-
 def test_without_evidence_the_mixture_is_the_prior_and_with_much_it_is_the_right_phrase() -> None:
     t = table()
     priors = prior(2), np.tile(prior(5), CLASSES)
@@ -78,13 +67,19 @@ def test_without_evidence_the_mixture_is_the_prior_and_with_much_it_is_the_right
 def test_a_mixture_has_no_better_neighbour() -> None:
     t = table()
     priors = prior(2), np.tile(prior(5), CLASSES)
+
+    def objective(a: np.ndarray, b: np.ndarray) -> float:
+        logits = 9.0 * t.features @ t.class_weights(a, b).T
+        likelihood = (logits[np.arange(len(logits)), t.labels] - np.log(np.exp(logits).sum(axis=1))).sum()
+        return float(0.5 * likelihood - (a * (np.log(a) - priors[0])).sum() - (b * (np.log(b) - priors[1])).sum())
+
     found = t.mix(*priors, 9.0, temper=0.5)
-    best = t._objective(found.templates, found.phrases, *priors, 9.0, 0.5)
+    best = objective(found.templates, found.phrases)
     rng = np.random.default_rng(0)
     for _ in range(50):
         other = found.phrases * np.exp(0.1 * rng.normal(size=20))
         other /= np.repeat(np.add.reduceat(other, np.arange(0, 20, 5)), 5)
-        assert t._objective(found.templates, other, *priors, 9.0, 0.5) < best + 0.01
+        assert objective(found.templates, other) < best + 0.01
 
 
 def test_the_scale_is_small_where_the_model_is_often_wrong() -> None:
@@ -171,6 +166,95 @@ def test_the_estimate_repeats_the_choice_of_phrases_and_the_guard_refuses_what_d
     hits = e.hits(PromptSet.of(BASELINE), e.task.support)
     assert estimate is not None and estimate.accuracy.value == pytest.approx(hits.mean())
     assert estimate.naive == kept.score.accuracy
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "gain", "kept"), [(0.004, 0.1, "many"), (0.002, 0.1, "few"), (0.004, -0.1, "few")]
+)
+def test_more_phrases_are_kept_where_the_estimate_says_that_they_are_worth_it(
+    accuracy: float, gain: float, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e = evaluator()
+    bank = Bank("b", (BASELINE,), phrases=PHRASES)
+    selection = Selection("posterior", bank, get_objective("xent"), phrases=1)
+    wider = dataclasses.replace(selection, phrases=MORE_PHRASES)
+    plain = PromptSet.of(BASELINE)
+    found, repeat = [(plain, e.score([plain])[0])], Repeat(None, bank, e, (plain,))
+    chosen = {"few": selection.choose(e, found), "many": wider.choose(e, found)}
+    sizes = {how: max(map(len, c.prompt_set.phrases or ())) for how, c in chosen.items()}
+    assert sizes["few"] == 1 < sizes["many"] <= MORE_PHRASES
+    both = nested_each([selection, wider], repeat, [0.5, 0.6])
+    assert both == [nested(selection, repeat, 0.5), nested(wider, repeat, 0.6)]
+    few = dataclasses.replace(both[0], accuracy=Interval(0.5, 0.4, 0.6), gain=(1.0, 0.1))
+    many = dataclasses.replace(few, accuracy=Interval(0.5 + accuracy, 0.4, 0.6), gain=(1.0 + gain, 0.1))
+    monkeypatch.setattr("promptsearch.runs.selection.settle.nested_each", lambda *_: [few, many])
+    assert settle(selection, repeat, found) == (chosen[kept], {"few": few, "many": many}[kept])
+
+
+@pytest.mark.parametrize("objective", ["mutual-information", "zpe", "agreement"])
+def test_without_labels_phrases_are_weighted_by_the_objective(objective: str) -> None:
+    labelled = evaluator()
+    support = labelled.task.support
+    bare = Split(support.features, np.full(len(support), -1), support.indices)
+    task = dataclasses.replace(labelled.task, support=bare, shots=0)
+    e = Evaluator(task, labelled._text_vectors, labelled.model_scale)
+    goal = get_objective(objective)
+    e.require(goal.needs, (BASELINE, Template("a sketch of a {}.")))
+    bank = Bank("b", (BASELINE,), phrases=PHRASES)
+    plain = PromptSet.of(BASELINE)
+    chosen = Selection("none", bank, goal).choose(e, [(plain, e.score([plain])[0])]).prompt_set
+    assert chosen.phrases is not None and max(map(len, chosen.phrases)) <= 3
+    before, after = e.score([plain, chosen])
+    assert goal(after) > goal(before)
+    if objective == "mutual-information":
+        assert e.hits(chosen, support).mean() > e.hits(plain, support).mean()
+
+
+@pytest.mark.parametrize("figure", ["mutual_information", "zpe", "agreement"])
+def test_evidence_without_labels_is_the_metric_and_has_its_derivatives(figure: str) -> None:
+    rng = np.random.default_rng(0)
+    logits, consensus = rng.normal(size=(7, 4)), rng.integers(0, 4, 7)
+    says: Evidence = {"mutual_information": mutual_information, "zpe": zpe}.get(
+        figure, lambda logits: agreement(logits, consensus)
+    )
+    value, slope = says(logits)
+    (metric,) = STATISTICS[figure](np.array(logits.T[None]), consensus, consensus)
+    assert value == pytest.approx(7 * metric, rel=1e-5)
+    for at in np.ndindex(7, 4):
+        step = np.zeros((7, 4))
+        step[at] = 1e-6
+        assert slope[at] == pytest.approx((says(logits + step)[0] - says(logits - step)[0]) / 2e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("templates", [(BASELINE,), (BASELINE, Template("a sketch of a {}."))])
+def test_what_a_change_gained_is_what_is_lost_without_it(templates: tuple[Template, ...]) -> None:
+    e = evaluator()
+    said = [{f"good {c}": 0.6, name: 0.4} if c != 1 else {name: 1.0} for c, name in enumerate(NAMES)]
+    winner = PromptSet(templates, None, phrases=said)
+    split = e.task.support
+    gains = measure_gains(e, winner, split, "few-shot")
+    assert gains is not None and gains.classes[1] is None
+    now = e.hits(winner, split).mean()
+    for c, gain in enumerate(gains.classes):
+        if gain is not None:
+            undone = winner.saying([*said[:c], {NAMES[c]: 1.0}, *said[c + 1 :]])
+            assert gain == pytest.approx(now - e.hits(undone, split).mean(), abs=1e-6)
+    alone = [now - e.hits(winner.remove(t), split).mean() for t in templates] if len(templates) > 1 else []
+    assert gains.templates == pytest.approx(alone, abs=1e-6)
+    assert type(gains).from_dict(gains.to_dict()) == gains
+    assert measure_gains(e, PromptSet.of(BASELINE), split, "few-shot") is None
+
+
+def test_of_phrases_that_are_alike_the_first_is_taken_and_a_language_model_may_order_them() -> None:
+    vectors = unit(np.random.default_rng(0).normal(size=(6, DIM)))
+    vectors[4] = unit(vectors[2] + 0.01 * vectors[0])  # nearly the same
+    assert nearest(vectors @ vectors.T, vectors @ vectors[4], 1)[0] == [2]
+    e = evaluator()
+    own = PHRASES.of_classes(NAMES)
+    assert by_fluency(own, e) == own
+    e.fluency = lambda sets: [-float(len(s.phrases[0][0][0])) if s.phrases else 0.0 for s in sets]  # short is fluent
+    ordered = by_fluency(own, e)
+    assert ordered[0] == ("class 0", "bad 0", "good 0", "bad old 0") and sorted(ordered[1]) == sorted(own[1])
 
 
 def test_a_bank_with_phrases_is_another_bank_and_is_stored_whole() -> None:

@@ -13,6 +13,7 @@ from made_problem import CLASSES, make_problem
 from promptsearch.banks import Template
 from promptsearch.cli import main
 from promptsearch.runs.baselines.tip_adapter import ALPHA, BETA, cache_of, score_cached
+from promptsearch.runs.selection.phrase_choice import MORE_PHRASES
 
 TEMPLATES = ("a photo of a {}.", "a sketch of a {}.", "a {} at night.")
 KINDS = ("old", "small", "red")
@@ -43,23 +44,40 @@ def test_a_search_with_phrases_is_stored_resumed_shown_and_exported(made: list[s
     assert first["classes"] == list(CLASSES) and len(winner["phrases"]) == len(CLASSES)
     allowed = [{c, *(f"{kind} {c}" for kind in KINDS)} for c in CLASSES]
     for said, may in zip(winner["phrases"], allowed, strict=True):
-        assert said.keys() <= may and len(said) <= 3 and sum(said.values()) == pytest.approx(1)
+        assert said.keys() <= may and len(said) <= MORE_PHRASES and sum(said.values()) == pytest.approx(1)
     assert "gain" in first["estimate"]
     assert json.loads(run(*command, "--json").stdout) == first
     assert (
         json.loads(run("runs", "best", "mine", "--storage", "runs.db", "--json").stdout)["phrases"] == winner["phrases"]
     )
     shown = run(*command, "--quiet").stdout
-    assert "What the winner says of the classes:" in shown
+    assert "What the winner says of the classes:" in shown and " points)" not in shown
+    gains = first["gains"]
+    assert gains["where"] == "test" and len(gains["classes"]) == len(CLASSES)
+    told = run("-v", *command, "--quiet").stdout
+    assert "and what that gained in test accuracy" in told
+    for c, gain in zip(CLASSES, gains["classes"], strict=True):
+        line = next((line for line in told.splitlines() if line.startswith(f"  {c}: ")), "")
+        assert line.endswith(f"({100 * gain:+.2f} points)") if gain is not None else not line
     out = run("export", "mine", "--storage", "runs.db", "--to", "clip-benchmark").stdout
     prompts = json.loads(out)["made"]
     assert prompts.keys() == set(CLASSES) and any(
         "old" in p or "small" in p or "red" in p for p in sum(prompts.values(), [])
     )
     run("report", "mine", "--storage", "runs.db", "--out", "report.html")
-    assert "What is said of the classes" in Path("report.html").read_text()
+    page = Path("report.html").read_text()
+    assert "What is said of the classes, and what that gained in test accuracy" in page and " points)</li>" in page
     other = run("beam", *made, "--phrases", "none", "--study", "mine", code=2)
     assert "bank hash" in other.stderr
+
+
+def test_without_labels_phrases_are_chosen_by_the_objective(made: list[str]) -> None:
+    unlabelled = [*made[:-1], "0", "--unlabelled", "40", "--json"]
+    found = json.loads(run("beam", *unlabelled, "--phrases", "phrases.txt").stdout)
+    assert found["objective"] == "mutual-information" and "estimate" not in found
+    assert found["winner"]["phrases"] and max(map(len, found["winner"]["phrases"])) <= 3
+    plain = json.loads(run("beam", *unlabelled, "--phrases", "none").stdout)
+    assert found["winner"]["support"]["mutual_information"] > plain["winner"]["support"]["mutual_information"]
 
 
 def test_a_searcher_may_move_phrases_itself(made: list[str]) -> None:

@@ -1,20 +1,18 @@
 """Phrases of all classes on one set of pictures: what each is worth, and which mixture of them fits the labels.
 
 The class weight of class c is  w_c = normalise(sum_t a_t sum_p b_cp v_tp)  over templates t with weights a and the
-class's phrases p with weights b; v are unit text vectors.  A change to one class changes one column of the logits.
+class's phrases p with weights b; v are unit text vectors.  One product with the pictures scores every phrase of every
+class at once: the derivatives of what the pictures say, by the phrases' weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from promptsearch.banks import Template
-
-#: Floats of working memory for columns of logits that are tried at a time.
-COLUMN_FLOATS = 1_000_000
 
 #: Most steps of `PhraseTable.mix`, and the gain in nats below which it stops.
 STEPS, GAIN = 80, 1e-3
@@ -24,6 +22,9 @@ SCALES, TRIED = (0.05, 2.0), 40
 
 #: A fitted scale is log-normal around this share of the model's, with this standard deviation of its logarithm.
 SHARE, SPREAD = 0.5, 0.7
+
+#: Returns what the pictures say of logits (N, C): a value that grows with their number, and its derivatives (N, C).
+Evidence = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 #: Smallest logarithm of a weight, so that none becomes exactly zero.
 LEAST_LOG = -40.0
@@ -92,55 +93,35 @@ class PhraseTable:
         self.templates = tuple(templates)
         self.classes = int(owner.max()) + 1
         self._begins = np.flatnonzero(np.diff(owner, prepend=-1))  # phrases of a class are behind one another
-        self._one_hot = np.eye(self.classes, dtype=np.float32)[labels]  # (N, C)
+        self._one_hot = np.eye(self.classes, dtype=np.float32)[labels]  # (N, C); without labels not used
+
+    def part(self, at: np.ndarray) -> PhraseTable:
+        """Return the table of some of the phrases.
+
+        Args:
+            at: (p,) their places, those of a class behind one another and of every class one.
+        """
+        owner = self.owner[at]
+        return PhraseTable(self.vectors[:, at], owner, self.features, self.labels, templates=self.templates)
 
     def class_weights(self, templates: np.ndarray, phrases: np.ndarray) -> np.ndarray:
         """Return the (C, D) unit class weights for weights of templates (T,) and of phrases (P,)."""
         return _unit(self._summed(templates, phrases))[0]
 
-    def losses_alone(self, templates: np.ndarray, weights: np.ndarray, scale: float) -> np.ndarray:
-        """Return what each phrase is worth if it alone stands for its class and the other classes stay as they are.
-
-        Args:
-            templates: (T,) weights of the templates.
-            weights: (C, D) unit class weights.
-            scale: The logit scale.
-
-        Returns:
-            (P,) mean cross-entropy in nats.
-        """
-        said = _unit(np.tensordot(templates.astype(np.float32), self.vectors, axes=1))[0]  # (P, D)
-        logits = np.float32(scale) * (self.features @ weights.T)  # (N, C)
-        true = logits[np.arange(len(logits)), self.labels]
-        top = logits.max(axis=1)
-        shares = np.exp(logits - top[:, None])
-        total = shares.sum(axis=1)
-        losses = np.empty(len(said))
-        step = max(1, COLUMN_FLOATS // max(1, len(logits)))
-        for c, begin in enumerate(self._begins):
-            end = self._begins[c + 1] if c + 1 < self.classes else len(self.owner)
-            rest = np.maximum(total - shares[:, c], 1e-30)  # (N,) what the other classes add to the partition function
-            own = np.flatnonzero(self.labels == c)
-            others = true.sum(dtype=np.float64) - true[own].sum(dtype=np.float64)
-            for at in range(begin, end, step):
-                # One product for all phrases of the class: their columns of the logits.
-                columns = np.float32(scale) * (said[at : min(at + step, end)] @ self.features.T)  # (p, N)
-                gained = columns[:, own].sum(axis=1, dtype=np.float64)
-                columns -= top
-                np.exp(columns, out=columns)
-                columns += rest
-                np.log(columns, out=columns)
-                losses[at : at + len(columns)] = columns.sum(axis=1, dtype=np.float64) - gained
-            losses[begin:end] += top.sum(dtype=np.float64) - others
-        return losses / len(self.labels)
-
     def mix(
-        self, template_prior: np.ndarray, phrase_prior: np.ndarray, scale: float, *, temper: float, refit: float = 0.0
+        self,
+        template_prior: np.ndarray,
+        phrase_prior: np.ndarray,
+        scale: float,
+        *,
+        temper: float,
+        refit: float = 0.0,
+        evidence: Evidence | None = None,
     ) -> Mixture:
         """Return the weights of templates and phrases with the largest tempered posterior probability.
 
         They maximise
-        temper * log-likelihood - KL(template weights | prior) - sum_c KL(weights of class c | prior):
+        temper * evidence - KL(template weights | prior) - sum_c KL(weights of class c | prior):
         phrases are averaged where few pictures cannot tell, and chosen where many can.  Weights are multiplied by the
         exponential of the gradient (Kivinen and Warmuth 1997), with a step that is halved until the objective grows:
         the same numbers always give the same weights.
@@ -151,17 +132,25 @@ class PhraseTable:
             scale: The logit scale.
             temper: What the evidence is multiplied by; below one where the model's probabilities are too sure.
             refit: The model's own scale, to fit the scale anew (`fit_scale`) every few steps; 0 for none of it.
+            evidence: What the pictures say of logits; by default the log-likelihood of their labels.
         """
+        says = self._log_likelihood if evidence is None else evidence
+
+        def objective(a: np.ndarray, b: np.ndarray, scale: float) -> float:
+            value, _ = says(scale * (self.features @ self.class_weights(a, b).T))
+            divergence = (a * (np.log(a) - template_prior)).sum() + (b * (np.log(b) - phrase_prior)).sum()
+            return float(temper * value - divergence)
+
         a, b = np.exp(template_prior), np.exp(phrase_prior)
-        step, last = 1.0, self._objective(a, b, template_prior, phrase_prior, scale, temper)
+        step, last = 1.0, objective(a, b, scale)
         for i in range(STEPS):
-            to_a, to_b = self._gradients(a, b, scale)
+            to_a, to_b = self.worth(a, b, scale, says)
             up_a = temper * to_a - (np.log(a) - template_prior)
             up_b = temper * to_b - (np.log(b) - phrase_prior)
             for _ in range(8):
                 new_a = _softmax(np.log(a) + step * up_a, np.zeros(1, np.intp))
                 new_b = _softmax(np.log(b) + step * up_b, self._begins)
-                value = self._objective(new_a, new_b, template_prior, phrase_prior, scale, temper)
+                value = objective(new_a, new_b, scale)
                 if value > last:
                     break
                 step /= 2
@@ -170,7 +159,7 @@ class PhraseTable:
             gain, last, a, b, step = value - last, value, new_a, new_b, 1.5 * step
             if refit and i % 5 == 4:
                 scale = fit_scale(self.features @ self.class_weights(a, b).T, self.labels, refit)
-                last = self._objective(a, b, template_prior, phrase_prior, scale, temper)
+                last = objective(a, b, scale)
             if gain < GAIN:
                 break
         return Mixture(a, b, self.class_weights(a, b))
@@ -180,20 +169,30 @@ class PhraseTable:
         said = np.tensordot(a.astype(np.float32), self.vectors, axes=1)  # (P, D)
         return np.asarray(np.add.reduceat(said * b.astype(np.float32)[:, None], self._begins, axis=0))
 
-    def _objective(
-        self, a: np.ndarray, b: np.ndarray, prior_a: np.ndarray, prior_b: np.ndarray, scale: float, temper: float
-    ) -> float:
-        logits = scale * (self.features @ self.class_weights(a, b).T)
-        likelihood = (logits[np.arange(len(logits)), self.labels] - _logsumexp(logits)).sum(dtype=np.float64)
-        divergence = (a * (np.log(a) - prior_a)).sum() + (b * (np.log(b) - prior_b)).sum()
-        return float(temper * likelihood - divergence)
+    def _log_likelihood(self, logits: np.ndarray) -> tuple[float, np.ndarray]:
+        """The log-likelihood of the labels, and its derivatives by the logits (N, C)."""
+        total = _logsumexp(logits)
+        value = (logits[np.arange(len(logits)), self.labels] - total).sum(dtype=np.float64)
+        return float(value), self._one_hot - np.exp(logits - total[:, None])
 
-    def _gradients(self, a: np.ndarray, b: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """(T,) and (P,) derivatives of the log-likelihood by the weights."""
+    def worth(
+        self, a: np.ndarray, b: np.ndarray, scale: float, evidence: Evidence | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what more of each template and of each phrase is worth: the derivatives of the evidence.
+
+        Args:
+            a: (T,) weights of the templates.
+            b: (P,) weights of the phrases.
+            scale: The logit scale.
+            evidence: What the pictures say of logits; by default the log-likelihood of their labels.
+
+        Returns:
+            (T,) and (P,), by the weights.
+        """
+        says = self._log_likelihood if evidence is None else evidence
         weights, norms = _unit(self._summed(a, b))
-        logits = scale * (self.features @ weights.T)  # (N, C)
-        chances = np.exp(logits - _logsumexp(logits)[:, None])
-        pull = scale * ((self._one_hot - chances).T @ self.features)  # (C, D) by the class weights
+        _, by_logits = says(scale * (self.features @ weights.T))  # (N, C)
+        pull = scale * (by_logits.T @ self.features)  # (C, D) by the class weights
         pull = (pull - (pull * weights).sum(axis=1, keepdims=True) * weights) / norms  # and by what they are made of
         along = np.einsum("tpd,pd->tp", self.vectors, pull[self.owner]).astype(np.float64)  # (T, P)
         return along @ b, a @ along

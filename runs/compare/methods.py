@@ -30,7 +30,7 @@ from promptsearch.runs.baselines.tip_adapter import cache_of
 from promptsearch.runs.baselines.training_context import Row, Setting, Trained, set_row
 from promptsearch.runs.loop.shared_loop import Budget
 from promptsearch.runs.open_run import resolved, with_phrases
-from promptsearch.runs.pipeline import Job, LanguageTools, choose_winner, estimate_accuracy, guard, search_job
+from promptsearch.runs.pipeline import Job, LanguageTools, choose_winner, search_job
 from promptsearch.search import SEARCHERS, get_objective
 from promptsearch.search.proposal_search import WritingSearcher
 from promptsearch.search.proposers.language import AskedModel
@@ -277,9 +277,7 @@ def _searched(
         if job.by_trials:
             job = replace(job, start=(PromptSet.of(BASELINE),))
         searcher, outcome = search_job(job)
-        selection, repeat, chosen = choose_winner(job, searcher, outcome)
-        expected = estimate_accuracy(job, selection, repeat, chosen)
-        chosen, expected = guard(selection, setting.evaluator, chosen, expected)
+        chosen, expected = choose_winner(job, searcher, outcome)
         usage = searcher.reported()["usage"] if isinstance(searcher, WritingSearcher) else {}
         estimate = None if expected is None else expected.accuracy.value
         return Found([set_row(setting, "", chosen.prompt_set)], outcome.evaluations, usage=usage, estimate=estimate)

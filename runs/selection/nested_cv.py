@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,29 +148,53 @@ def nested(selection: Selection, repeat: Repeat, naive: float, progress: Steps |
         naive: The winner's accuracy on the pictures that it was chosen by.
         progress: Called after each fold.
     """
-    evaluator = repeat.evaluator
+    return nested_each([selection], repeat, [naive], progress)[0]
+
+
+def nested_each(
+    selections: Sequence[Selection], repeat: Repeat, naive: Sequence[float], progress: Steps | None = None
+) -> list[Estimate]:
+    """Estimate several ways of choosing phrases by `nested`, with one search in every fold for all of them.
+
+    Args:
+        selections: The selection methods; the first one chooses the templates for all of them.
+        repeat: Repeats the search.
+        naive: For each the winner's accuracy on the pictures that it was chosen by.
+        progress: Called after each fold.
+    """
+    evaluator, seed = repeat.evaluator, selections[0].seed
     support = evaluator.task.support
-    parts = folds(support.labels, FOLDS if len(support) <= MANY else FOLDS // 2, selection.seed)
-    hits = np.zeros(len(support), bool)
+    parts = folds(support.labels, FOLDS if len(support) <= MANY else FOLDS // 2, seed)
+    hits = np.zeros((len(selections), len(support)), bool)
+    gained = np.zeros(hits.shape)
     theirs = np.zeros(len(support), bool)
-    gained = np.zeros(len(support))
-    kept: dict[Template, int] = {}
+    kept: list[dict[Template, int]] = [{} for _ in selections]
     for i, drawn in enumerate(parts):
-        inside, outside = refilled(drawn, support.labels, selection.seed)
+        inside, outside = refilled(drawn, support.labels, seed)
         part, found = repeat.on(inside)
-        inner = replace(repeat, evaluator=part)
-        chosen = selection.choose(part, found, inner).prompt_set
-        judged = support.part(outside)
-        hits[outside] = evaluator.hits(chosen, judged)
+        inner, judged = replace(repeat, evaluator=part), support.part(outside)
         theirs[outside] = evaluator.hits(PromptSet.of(BASELINE), judged)
-        gained[outside] = _gained(evaluator, chosen, judged)
-        for t in chosen.templates:
-            kept[t] = kept.get(t, 0) + 1
+        templates = selections[0].templates(part, found, inner)
+        for s, selection in enumerate(selections):
+            chosen = selection.named(templates, part).prompt_set
+            hits[s, outside] = evaluator.hits(chosen, judged)
+            gained[s, outside] = _gained(evaluator, chosen, judged)
+            for t in chosen.templates:
+                kept[s][t] = kept[s].get(t, 0) + 1
         if progress is not None:
             progress(i + 1, len(parts), "repeating the search")
-    accuracy = mid_p(int(hits.sum()), len(hits))
-    against = compare_paired(hits, theirs, selection.seed)
-    return Estimate(accuracy, naive, against, kept, len(parts), repeat.fresh is not None, gain=_mean(gained))
+    return [
+        Estimate(
+            mid_p(int(hits[s].sum()), len(support)),
+            naive[s],
+            compare_paired(hits[s], theirs, seed),
+            kept[s],
+            len(parts),
+            repeat.fresh is not None,
+            gain=_mean(gained[s]),
+        )
+        for s in range(len(selections))
+    ]
 
 
 def _gained(evaluator: Evaluator, prompt_set: PromptSet, pictures: Split) -> np.ndarray:

@@ -11,49 +11,91 @@ from promptsearch.evaluators import Evaluator
 from promptsearch.evaluators.scoring.phrase_table import Mixture, PhraseTable
 
 #: Prior probability of the class's own name, and of the hand-written template; the others share the rest equally.
-OWN, HAND_WRITTEN = 0.5, 0.5
+OWN, HAND_WRITTEN = 0.35, 0.5
 #: What the evidence is multiplied by: the model's probabilities, even at a fitted scale, are no independent draws.
 TEMPER = 0.25
+#: The same for the objective of a search without labels, summed over the pictures.
+TEMPER_UNLABELLED = 0.1
 #: Most templates, most phrases of a class, the smallest weight of either, and what weights are multiples of.
 TEMPLATES, PHRASES, LEAST, UNIT = 3, 3, 0.05, 0.05
+#: Most phrases of a class where the estimate says that more are worth it.
+MORE_PHRASES = 6
 #: Smallest gain in cosine for which a class takes one more phrase, or another one.
 WORTH = 1e-4
+#: Difference in cosine below which phrases are as good as each other: the first one is taken, which is the most fluent
+#: one of a built-in bank.
+TIE = 1e-3
 
 
-def choose_phrases(chosen: PromptSet, evaluator: Evaluator, bank: PhraseBank) -> PromptSet:
+def choose_phrases(
+    chosen: PromptSet,
+    evaluator: Evaluator,
+    bank: PhraseBank,
+    most: int = PHRASES,
+    figure: str = "mutual_information",
+) -> PromptSet:
     """Return the chosen templates, and the hand-written one, with the phrases of the bank that fit the pictures.
 
     First templates and phrases are mixed by their posterior probability (`PhraseTable.mix`).  Then the templates with
-    the largest weights are kept, and for each class the `PHRASES` phrases, or fewer, whose weighted sum is nearest to
-    the class's mixture, in the metric of the pictures: what they say of the pictures is what the mixture says.
+    the largest weights are kept, and for each class the `most` phrases, or fewer, whose weighted sum is nearest to
+    the class's mixture, in the metric of the pictures: what they say of the pictures is what the mixture says.  At last
+    these few are mixed again, with what they weigh so far as the prior.
 
     Args:
         chosen: The templates, chosen with the classes' own names.
         evaluator: Has the labelled pictures and encodes texts.
         bank: Has the phrases.
+        most: Largest number of phrases of a class.
+        figure: The field of the Score that the search maximises, which is the evidence where there are no labels.
 
     Raises:
         InputError: A class of the phrases is not in the task, or a text is too long for the model.
     """
-    phrases = bank.of_classes(evaluator.task.class_names)
+    phrases = by_fluency(bank.of_classes(evaluator.task.class_names), evaluator)
     table = evaluator.phrase_table([BASELINE, *(t for t in chosen.templates if t != BASELINE)], phrases)
-    templates, owner = table.templates, table.owner
-    found = table.mix(
-        _log_prior(len(templates), HAND_WRITTEN),
-        np.concatenate([_log_prior(len(of_class), OWN) for of_class in phrases]),
-        evaluator.logit_scale,
-        temper=TEMPER,
-        refit=evaluator.model_scale,
-    )
-    shares = _few_templates(found.templates)
-    said = few_phrases(found, table, shares, [np.flatnonzero(owner == c) for c in range(len(phrases))])
-    kept = [(t, w) for t, w in zip(templates, shares, strict=True) if w]
-    prompt_set = PromptSet([t for t, _ in kept], None if len(kept) == 1 else [w for _, w in kept])
+    labelled, evidence = evaluator.task.labelled, evaluator.evidence(figure)
+
+    def mixed(table: PhraseTable, prior: np.ndarray) -> Mixture:
+        return table.mix(
+            _log_prior(len(table.templates), HAND_WRITTEN),
+            prior,
+            evaluator.logit_scale,
+            temper=TEMPER if labelled else TEMPER_UNLABELLED,
+            refit=evaluator.model_scale if labelled else 0.0,
+            evidence=evidence,
+        )
+
+    found = mixed(table, np.concatenate([_log_prior(len(of_class), OWN) for of_class in phrases]))
+    nearly = few_phrases(found, table, few(found.templates, TEMPLATES), most)
+    at = np.array([p for of_class in nearly for p in of_class])
+    found = mixed(table.part(at), np.log([w for of_class in nearly for w in of_class.values()]))
     flat = [phrase for of_class in phrases for phrase in of_class]
-    named = [{flat[p]: w for p, w in of_class.items()} for of_class in said]
-    if all(list(n) == [own] for n, own in zip(named, evaluator.task.class_names, strict=True)):
+    said, begin = [], 0
+    for of_class in nearly:
+        places = at[begin : begin + len(of_class)]
+        weights = few(found.phrases[begin : begin + len(of_class)], most)
+        said.append({flat[p]: w for p, w in zip(places, weights, strict=True) if w})
+        begin += len(of_class)
+    kept = [(t, w) for t, w in zip(table.templates, few(found.templates, TEMPLATES), strict=True) if w]
+    prompt_set = PromptSet([t for t, _ in kept], None if len(kept) == 1 else [w for _, w in kept])
+    if all(list(n) == [own] for n, own in zip(said, evaluator.task.class_names, strict=True)):
         return prompt_set
-    return prompt_set.saying(named)
+    return prompt_set.saying(said)
+
+
+def by_fluency(phrases: Sequence[tuple[str, ...]], evaluator: Evaluator) -> list[tuple[str, ...]]:
+    """Return the phrases of each class, its own name first and then the most fluent, if a language model rates them.
+
+    Args:
+        phrases: For each class its name and its phrases, in the order of the bank.
+        evaluator: Has the language model, if there is one.
+    """
+    if evaluator.fluency is None:
+        return list(phrases)
+    flat = [phrase for of_class in phrases for phrase in of_class[1:]]
+    rated = iter(evaluator.fluency([PromptSet([BASELINE], phrases=[[phrase]]) for phrase in flat]))
+    ranked = [sorted((-next(rated), i) for i in range(1, len(of_class))) for of_class in phrases]
+    return [(of_class[0], *(of_class[i] for _, i in r)) for of_class, r in zip(phrases, ranked, strict=True)]
 
 
 def _log_prior(n: int, first: float) -> np.ndarray:
@@ -63,9 +105,14 @@ def _log_prior(n: int, first: float) -> np.ndarray:
     return np.log([first, *[(1 - first) / (n - 1)] * (n - 1)])
 
 
-def _few_templates(weights: np.ndarray) -> list[float]:
-    """The largest weights, as `rounded` gives them; the others are 0."""
-    order = np.argsort(-weights, kind="stable")[:TEMPLATES]
+def few(weights: np.ndarray, most: int) -> list[float]:
+    """Return the largest weights, none below `LEAST` of their sum, as `rounded` gives them; the others are 0.
+
+    Args:
+        weights: Positive numbers.
+        most: How many are kept.
+    """
+    order = np.argsort(-weights, kind="stable")[:most]
     kept = [int(i) for i in order if weights[i] >= LEAST * weights[order].sum()]
     shares = [0.0] * len(weights)
     for i, w in zip(kept, rounded([float(weights[i]) for i in kept]), strict=True):
@@ -74,7 +121,7 @@ def _few_templates(weights: np.ndarray) -> list[float]:
 
 
 def few_phrases(
-    found: Mixture, table: PhraseTable, templates: Sequence[float], members: Sequence[np.ndarray]
+    found: Mixture, table: PhraseTable, templates: Sequence[float], most: int = PHRASES
 ) -> list[dict[int, float]]:
     """Return for each class the few phrases nearest to its mixture, with their weights.
 
@@ -82,37 +129,40 @@ def few_phrases(
         found: The mixture.
         table: The phrases' vectors and the pictures.
         templates: (T,) weights of the templates that are kept.
-        members: For each class the places of its phrases.
+        most: Largest number of phrases of a class.
     """
     said = np.tensordot(np.asarray(templates, np.float32), table.vectors, axes=1).astype(np.float64)  # (P, D)
     d = said.shape[1]
     # Half of the metric is what the pictures see of a difference, half is plain distance: few pictures span little.
     metric = table.features.T.astype(np.float64) @ table.features / len(table.features) + np.eye(d) / d  # (D, D)
     chosen = []
-    for c, at in enumerate(members):
+    for c in range(table.classes):
+        at = np.flatnonzero(table.owner == c)
         within = said[at] @ metric  # (p, D)
-        places, weights = nearest(within @ said[at].T, within @ found.weights[c].astype(np.float64))
+        places, weights = nearest(within @ said[at].T, within @ found.weights[c].astype(np.float64), most)
         chosen.append({int(at[p]): w for p, w in zip(places, rounded(weights), strict=True)})
     return chosen
 
 
-def nearest(gram: np.ndarray, target: np.ndarray) -> tuple[list[int], list[float]]:
-    """Return up to `PHRASES` vectors whose positive combination has the largest cosine with a target, greedily.
+def nearest(gram: np.ndarray, target: np.ndarray, most: int = PHRASES) -> tuple[list[int], list[float]]:
+    """Return up to `most` vectors whose positive combination has the largest cosine with a target, greedily.
 
-    One vector is added, or one of them replaced, as long as the cosine grows by `WORTH`.
+    One vector is added, or one of them replaced, as long as the cosine grows by `WORTH`; of those that are within `TIE`
+    of the best the first is taken.
 
     Args:
         gram: (p, p) products of the vectors.
         target: (p,) their products with the target.
+        most: Largest number of vectors.
 
     Returns:
         Places of the vectors, and their weights, none below `LEAST` of the sum.
     """
-    first = int(np.argmax(target / np.sqrt(np.diag(gram))))
+    first = _first_of_best(target / np.sqrt(np.diag(gram)))
     places, weights = [first], [1.0]
     best = float(target[first] / np.sqrt(gram[first, first]))
     while True:
-        bases = [places] if len(places) < PHRASES else [[*places[:i], *places[i + 1 :]] for i in range(len(places))]
+        bases = [places] if len(places) < most else [[*places[:i], *places[i + 1 :]] for i in range(len(places))]
         found = max((_with_one_more(gram, target, base) for base in bases), key=lambda f: f[0])
         if found[0] <= best + WORTH * abs(best):
             return places, weights
@@ -130,8 +180,14 @@ def _with_one_more(gram: np.ndarray, target: np.ndarray, base: list[int]) -> tup
     cosine = (weights * target[at]).sum(axis=1) / length
     share = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
     cosine[(share < LEAST).any(axis=1) | np.isin(np.arange(p), base)] = -np.inf
-    i = int(np.argmax(cosine))
+    i = _first_of_best(cosine)
     return float(cosine[i]), at[i].tolist(), weights[i].tolist()
+
+
+def _first_of_best(values: np.ndarray) -> int:
+    """The first place whose value is within `TIE` of the largest, relative to that."""
+    best = values.max()
+    return int(np.argmax(values >= best - TIE * abs(best))) if np.isfinite(best) else 0
 
 
 def rounded(weights: Sequence[float]) -> list[float]:

@@ -12,7 +12,7 @@ from promptsearch.banks import BASELINE, Bank, PromptSet, Template
 from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Score
-from promptsearch.runs.selection.phrase_choice import choose_phrases, rounded
+from promptsearch.runs.selection.phrase_choice import PHRASES, choose_phrases, rounded
 from promptsearch.runs.selection.rename_classes import rename
 from promptsearch.runs.selection.rerun import WHOLE, Found, Repeat
 from promptsearch.runs.selection.resampling import Part, bootstraps, folds
@@ -74,6 +74,7 @@ class Selection:
         objective: The objective of the search.
         seed: Seed of resampling.
         whole: Whether the search scored every template of the bank; then all are candidates, however many there are.
+        phrases: Largest number of phrases of a class.
 
     Raises:
         InputError: The method is unknown.
@@ -84,6 +85,7 @@ class Selection:
     objective: Objective
     seed: int = 0
     whole: bool = False
+    phrases: int = PHRASES
 
     def __post_init__(self) -> None:
         if self.method not in SELECTIONS:
@@ -97,14 +99,32 @@ class Selection:
             found: The sets that the search recorded, best first.
             repeat: Repeats the search, for methods that need it.
         """
-        chosen = SELECTIONS[self.method](self, evaluator, found, repeat)
-        if not evaluator.task.labelled or self.method == "none":
+        return self.named(self.templates(evaluator, found, repeat), evaluator)
+
+    def templates(self, evaluator: Evaluator, found: Found, repeat: Repeat | None = None) -> Selected:
+        """Choose the templates, and what the classes are called as far as the search moved that.
+
+        Args:
+            evaluator: Scores sets on the pictures of the search.
+            found: The sets that the search recorded, best first.
+            repeat: Repeats the search, for methods that need it.
+        """
+        return SELECTIONS[self.method](self, evaluator, found, repeat)
+
+    def named(self, chosen: Selected, evaluator: Evaluator) -> Selected:
+        """Choose other names or phrases for the classes, if the bank has some.
+
+        Args:
+            chosen: The chosen templates.
+            evaluator: Scores sets on the pictures of the search.
+        """
+        if evaluator.task.labelled and self.method == "none":
             return chosen
         named = chosen.prompt_set
-        if self.bank.class_names:
+        if self.bank.class_names and evaluator.task.labelled:
             named = rename(named, evaluator, self.names(evaluator), self.loss)
         if self.bank.phrases is not None:
-            named = choose_phrases(named, evaluator, self.bank.phrases)
+            named = choose_phrases(named, evaluator, self.bank.phrases, self.phrases, self.objective.figure)
         return replace(chosen, prompt_set=named, score=evaluator.score([named])[0])
 
     def names(self, evaluator: Evaluator) -> Names:
