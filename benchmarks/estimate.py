@@ -2,7 +2,7 @@
 
     python benchmarks/estimate.py --draws 200
     python benchmarks/estimate.py --draws 1000 --first 1000 --shots 4 --held-out
-    python benchmarks/estimate.py --model zeroshot --datasets cifar10 --phrases auto --bank openai-cifar
+    python benchmarks/estimate.py --datasets cifar10 --phrases auto --bank openai-cifar --shots 4
 
 Every draw is a whole run: beam search, choice by --select, and the estimate with search and choice repeated in folds;
 with --phrases the choice of phrases too, of how many, and the guard.
@@ -22,7 +22,7 @@ from promptsearch.banks import Bank, load_bank
 from promptsearch.evaluators import open_problem
 from promptsearch.runs import Repeat, Selection, search
 from promptsearch.runs.open_run import with_phrases
-from promptsearch.runs.pipeline import settle
+from promptsearch.runs.selection.settle import settle
 from promptsearch.search import BeamSearch, get_objective
 
 
@@ -70,8 +70,7 @@ def main(
                 evaluator = problem.evaluator(task)
                 selection = Selection(select, bank, goal, seed, whole=True)
                 repeat = Repeat(beam, bank, evaluator)
-                chosen = selection.choose(evaluator, search(beam(bank), evaluator).ranked, repeat)
-                chosen, e = settle(selection, repeat, chosen)
+                chosen, e = settle(selection, repeat, search(beam(bank), evaluator).ranked)
                 assert e is not None  # with labels there is an estimate
                 pictures = others(problem, task) if held_out else task.open_test()
                 truth = float(evaluator.hits(chosen.prompt_set, pictures).mean())
