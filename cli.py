@@ -28,6 +28,7 @@ from promptsearch.commands.climb import climb
 from promptsearch.commands.compare import compare
 from promptsearch.commands.completion import completion
 from promptsearch.commands.coop import coop
+from promptsearch.commands.data import data
 from promptsearch.commands.doctor import doctor
 from promptsearch.commands.evolve import evolve
 from promptsearch.commands.examples import example
@@ -209,6 +210,7 @@ SECTIONS: dict[str, dict[click.Command, str]] = {
         export: "write the winner for CLIP_benchmark, open_clip, transformers …",
     },
     "Data and setup": {
+        data: "check a data set before a search",
         banks: "list, show and check banks of templates",
         features: "export and import picture features",
         cache: "show or clear the cache of encoded pictures and texts",

@@ -14,13 +14,16 @@ class ProblemConfig:
     Attributes:
         model: "auto", a model name such as "RN50" or "ViT-B-32:laion2b_s34b_b79k", a hub id, a folder, or
             "zeroshot".
-        dataset: "auto", "cifar10", "cifar100", "pacs-photo", a hub id, or a folder of pictures or parquet files.
+        dataset: "auto", "cifar10", "cifar100", "pacs-photo", a hub id, or a folder or file (see `open_dataset`).
         weights: path of a weights file for `model`.
         precision: "fp32", "bf16" or "fp16", for encoding pictures.
         picture_column: name of the image column, if it cannot be inferred.
         label_column: name of the label column, if it cannot be inferred.
         pictures: data set that a feature pack was made from, for methods that need the pictures themselves.
         class_names: names for the data set's classes, in their order, or a file of them; None for its own.
+        test_share: share of each class's pictures to hold out as the test split of a data set that has none.
+        split_seed: seed by which they are chosen; runs with other draws keep the same test pictures.
+        allow_fewer: whether classes with fewer pictures than shots give what they have.
     """
 
     model: str = "auto"
@@ -31,6 +34,15 @@ class ProblemConfig:
     label_column: str | None = None
     pictures: str | None = None
     class_names: str | Sequence[str] | None = None
+    test_share: float | None = None
+    split_seed: int = 0
+    allow_fewer: bool = False
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the pictures are read: keywords of `open_dataset`."""
+        named = {k: getattr(self, k) for k in ("picture_column", "label_column", "test_share", "split_seed")}
+        return {**named, "renamed": self.class_names is not None}
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,14 @@ class PromptSearch:
             that fit the class names.
         searcher: "beam", "random", "climb", "tpe", "evolve", or the name of a plug-in.
         searcher_options: Options of the searcher that differ from its defaults, e.g. `{"width": 16}`.
-        objective: What the search maximises: "xent", "xent-fitted", "accuracy", "margin" or "balanced"; without
-            labels "mutual-information", "zpe" or "agreement". "auto" takes "xent", or "mutual-information".
+        objective: What the search maximises: "xent", "xent-fitted", "accuracy", "margin", "balanced" or
+            "worst-class"; without labels "mutual-information", "zpe" or "agreement". "auto" takes "xent", or
+            "mutual-information".
         select: How the winner is chosen among what was found: "posterior", "weighted", "bagged", "cv", "bootstrap",
             "zpe" or "none". "auto" takes "posterior", or "none" where the objective reads no labels.
         shots: Pictures per class to search on, drawn by `random_state`; None uses all given pictures.
+        allow_fewer: Whether classes with fewer pictures than `shots` give what they have.
+        test_share: Share of each class's pictures to hold out as the test split of a data set by name that has none.
         trials: Prompt sets to score, for searchers other than "beam".
         estimate: Whether to estimate the accuracy on new pictures by repeating search and choice in folds.
         lm: Language model that writes prompts, for "evolve" and "climb": "embedded", a folder or a hub id.
@@ -114,6 +117,8 @@ class PromptSearch:
     objective: str = SearchConfig.objective
     select: str = SearchConfig.select
     shots: int | None = None
+    allow_fewer: bool = ProblemConfig.allow_fewer
+    test_share: float | None = ProblemConfig.test_share
     trials: int | None = TRIALS
     estimate: bool = True
     lm: str | None = None
@@ -138,7 +143,8 @@ class PromptSearch:
                 (N, D) of floats. Or the name of a data set or a folder, of which `shots` pictures per class (16 by
                 default) are drawn and whose test split then measures the winner.
             labels: (N,) class names, or indices into `class_names`. None searches without labels.
-            class_names: What each class is called; needed where the labels are numbers or missing.
+            class_names: What each class is called; needed where the labels are numbers or missing. Of a data set by
+                name, other names than its own.
             features: (N, D) image features of the model, instead of `images`.
 
         Returns:
@@ -309,18 +315,29 @@ class PromptSearch:
         if isinstance(images, (str, os.PathLike)):
             if not isinstance(self.model, str):
                 raise InputError("--model: a data set by name needs a model by name; give its pictures instead")
-            if labels is not None or class_names is not None or features is not None:
+            if labels is not None or features is not None:
                 raise InputError("labels: a data set by name has its own; leave them out")
             weights = None if self.weights is None else os.fspath(self.weights)
-            opened = ProblemConfig(self.model, os.fspath(images), weights, self.precision)
+            opened = ProblemConfig(
+                self.model,
+                os.fspath(images),
+                weights,
+                self.precision,
+                class_names=class_names,
+                test_share=self.test_share,
+                allow_fewer=self.allow_fewer,
+            )
             problem = open_configured(opened, MachineConfig(device=self.device))
             return _Given(problem, SearchConfig.shots if self.shots is None else self.shots, None, opened)
+        if self.test_share is not None:
+            raise InputError(f"test_share {self.test_share:g}: only a data set by name has a test split; leave it out")
         if (images is None) == (features is None):
             raise InputError("images: give either pictures or features")
         encoder = self._make_encoder()
         vectors = self._features(encoder, images if features is None else features)
         index, names, classes = _classes(labels, class_names, len(vectors))
-        problem = Problem(encoder, ArrayFeatures(vectors, index, names, whole=self.shots is None), default_cache())
+        source = ArrayFeatures(vectors, index, names, whole=self.shots is None)
+        problem = Problem(encoder, source, default_cache(), allow_fewer=self.allow_fewer)
         if labels is None:
             return _Given(problem, 0, classes)
         counts = np.bincount(index, minlength=len(names))

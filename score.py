@@ -19,6 +19,7 @@ class Score:
     fluency: float | None = None
     margin: float | None = None
     balanced: float | None = None
+    worst_class: float | None = None
     xent_fitted: float | None = None
     zpe: float | None = None
     mutual_information: float | None = None

@@ -14,9 +14,11 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import (
+    fewer_option,
     model_options,
     output_options,
     pictures_option,
+    reading_options,
     refuse_idle_pictures,
     refuse_unused,
 )
@@ -51,9 +53,9 @@ if TYPE_CHECKING:
     help="Data set, as for searches; may be repeated.",
 )
 @pictures_option
-@click.option("--picture-column", help="Image column, if it cannot be inferred.")
-@click.option("--label-column", help="Label column, if it cannot be inferred.")
+@reading_options
 @click.option("--shots", default="1,2,4,8,16", show_default=True, help="Numbers of labelled pictures per class.")
+@fewer_option
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of draws (seeds 0, 1, …).")
 @click.option(
     "--bank",
@@ -237,14 +239,15 @@ def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> d
     for name in datasets[1:]:
         source = open_pictures(first.encoder, name, first.cache, **_reading(options))
         if all(source.fingerprint != p.source.fingerprint for p in problems.values()):  # named in two ways
-            problems[source.name] = Problem(first.encoder, source, first.cache, [], options["memory"])
+            how = {"memory": options["memory"], "allow_fewer": options["allow_fewer"]}
+            problems[source.name] = Problem(first.encoder, source, first.cache, [], **how)
     refuse_idle_pictures(options["pictures"], *problems.values())
     return problems
 
 
-def _reading(options: dict[str, Any]) -> dict[str, str | None]:
+def _reading(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options for reading pictures, which are the same for all data sets."""
-    return {k: options[k] for k in ("picture_column", "label_column", "pictures")}
+    return {k: options[k] for k in ("picture_column", "label_column", "test_share", "split_seed", "pictures")}
 
 
 def _record(problem: Problem, bank: Bank, storage: str | None, study: str | None) -> RunRecord:

@@ -21,7 +21,7 @@ def objective_options(f: F) -> F:
             default=None,
             shell_complete=complete.objectives,
             help=(
-                "What to maximise: xent, xent-fitted, accuracy, margin, balanced, or without labels zpe,"
+                "What to maximise: xent, xent-fitted, accuracy, margin, balanced, worst-class, or without labels zpe,"
                 " mutual-information, agreement.  [default: xent; mutual-information with --shots 0]"
             ),
         ),

@@ -78,6 +78,9 @@ batch_option = click.option(
     type=click.IntRange(1),
     help="Number of pictures encoded at a time.  [default: 8 on a CPU, 256 on a GPU]",
 )
+fewer_option = click.option(
+    "--allow-fewer", is_flag=True, help="Take what there is of classes with fewer pictures than --shots."
+)
 out_option = click.option(
     "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of stdout."
 )
@@ -139,11 +142,34 @@ def picture_options(f: F) -> F:
                 show_default=True,
                 help=(
                     "cifar10, cifar100, cifar10-dark (and other conditions), pacs-photo, pacs-art, pacs-sketch, a hub"
-                    " id, a folder of parquet files or of pictures in class folders."
+                    " id, a folder of pictures in class folders, parquet files, tar archives, or a CSV, JSON lines or"
+                    " CoOp file that lists pictures (see `promptsearch data check`)."
                 ),
             ),
-            click.option("--picture-column", help="Image column, if it cannot be inferred."),
+            reading_options,
+        ],
+        f,
+    )
+
+
+def reading_options(f: F) -> F:
+    """Add the options for how a data set's pictures are read."""
+    return _apply(
+        [
+            click.option("--picture-column", help="Column of pictures or their paths, if it cannot be inferred."),
             click.option("--label-column", help="Label column, if it cannot be inferred."),
+            click.option(
+                "--test-share",
+                type=float,
+                help="Share of each class's pictures to hold out for the test, e.g. 0.3, if there is no test split.",
+            ),
+            click.option(
+                "--split-seed",
+                type=int,
+                default=ProblemConfig.split_seed,
+                show_default=True,
+                help="Seed by which --test-share chooses, apart from --seed.",
+            ),
         ],
         f,
     )
@@ -219,6 +245,7 @@ def draw_options(f: F) -> F:
             click.option(
                 "--shots", type=int, default=SearchConfig.shots, show_default=True, help="Labelled pictures per class."
             ),
+            fewer_option,
             click.option(
                 "--seed",
                 type=int,

@@ -66,6 +66,8 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
     """Return a function that loads test pictures of a run, from --pictures or else from the run's data set."""
 
     def load(indices: Sequence[int]) -> Any:
+        from promptsearch.config import ProblemConfig
+        from promptsearch.evaluators import default_cache
         from promptsearch.evaluators.data.corruptions import degrade, split_condition
         from promptsearch.evaluators.data.datasets import open_dataset
 
@@ -76,11 +78,11 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
                 "The run was made with a feature pack, which contains no pictures. To show them, name the data set "
                 f"that the pack was made from: promptsearch report {view.name} --pictures FOLDER"
             )
-        columns = {k: opened.get(k) for k in ("picture_column", "label_column")}
+        reading = ProblemConfig(**opened).reading
         try:
-            data = open_dataset(named or spec, **columns)
+            data = open_dataset(named or spec, **reading, cache=default_cache())
             known = tuple(view.about.get("classes") or data.class_names)
-            if data.class_names != known:
+            if not reading["renamed"] and data.class_names != known:
                 raise InputError(
                     f"--pictures {named}: has the classes {', '.join(data.class_names[:3])} …, and run {view.name} has "
                     f"{', '.join(known[:3])} …; name the data set that it was made with"

@@ -94,10 +94,10 @@ def _start(enqueue: str | None, own: Mapping[str, Any]) -> tuple[list[PromptSet]
 
 def problem_config(options: Mapping[str, Any]) -> ProblemConfig:
     """Return the configuration of model and data set from the options."""
-    names = ("model", "dataset", "precision", "picture_column", "label_column")
+    names = ("model", "dataset", "precision", "picture_column", "label_column", "test_share", "split_seed")
     weights, pictures = options.get("weights"), options.get("pictures")
     of = {k: options[k] for k in names}
-    of["class_names"] = options.get("class_names")
+    of["class_names"], of["allow_fewer"] = options.get("class_names"), options.get("allow_fewer", False)
     return ProblemConfig(**of, weights=None if weights is None else str(weights), pictures=pictures)
 
 
@@ -192,8 +192,8 @@ def emit(document: dict[str, Any], as_json: bool, quiet: bool) -> None:
 
     shown = _printable({**document, "notes": []} if quiet else document)
     terminal = Console().is_terminal
-    if document["command"] == "compare":
-        print_comparison(shown, Console(width=None if terminal else 200))
-        return
     verbose = logging.getLogger("promptsearch").isEnabledFor(logging.INFO)
+    if document["command"] == "compare":
+        print_comparison(shown, Console(width=None if terminal else 200), verbose)
+        return
     print_result(RunResult.from_dict(shown), Console(width=None if terminal else 120), verbose)

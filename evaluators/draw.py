@@ -26,7 +26,13 @@ class Draw:
 
 
 def draw(
-    labels: np.ndarray, shots: int, seed: int, *, class_names: Sequence[str], validation: int | None = None
+    labels: np.ndarray,
+    shots: int,
+    seed: int,
+    *,
+    class_names: Sequence[str],
+    validation: int | None = None,
+    allow_fewer: bool = False,
 ) -> Draw:
     """Draw labelled pictures of every class.
 
@@ -39,6 +45,8 @@ def draw(
         seed: Seed of the draw.
         class_names: The C class names.
         validation: Number of other pictures per class; by default min(shots, 4).
+        allow_fewer: Take what there is of a class with too few pictures: three quarters or more of them for the
+            support set, and the rest, at most the number asked for, for validation.
 
     Raises:
         InputError: A number is out of range, or a class has too few pictures.
@@ -52,11 +60,12 @@ def draw(
     if held_out < 0:
         raise InputError(f"validation {held_out}: the number of validation pictures per class must be 0 or larger")
     of_class = [np.flatnonzero(np.asarray(labels) == c) for c in range(len(class_names))]
-    _enough(of_class, shots, held_out, class_names, fixed=validation is not None)
+    _enough(of_class, shots, held_out, class_names, fixed=validation is not None, allow_fewer=allow_fewer)
     orders = [np.random.default_rng([seed, c]).permutation(members) for c, members in enumerate(of_class)]
+    held = [held_out if len(order) >= shots + held_out else min(held_out, len(order) // 4) for order in orders]
     return Draw(
-        np.concatenate([order[:shots] for order in orders]),
-        np.concatenate([order[::-1][:held_out] for order in orders]),
+        np.concatenate([order[: min(shots, len(order) - h)] for order, h in zip(orders, held, strict=True)]),
+        np.concatenate([order[::-1][:h] for order, h in zip(orders, held, strict=True)]),
     )
 
 
@@ -81,18 +90,20 @@ def draw_unlabelled(pictures: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed]).permutation(pictures)[:count]
 
 
-def _enough(of_class: list[np.ndarray], shots: int, held_out: int, class_names: Sequence[str], fixed: bool) -> None:
+def _enough(
+    of_class: list[np.ndarray], shots: int, held_out: int, class_names: Sequence[str], *, fixed: bool, allow_fewer: bool
+) -> None:
     if not of_class:
         raise PromptSearchError("there are no classes to draw from; give a data set with class names")
     fewest = min(range(len(of_class)), key=lambda c: len(of_class[c]))
     name, n = class_names[fewest], len(of_class[fewest])
     if n == 0:
         raise PromptSearchError(f"class {name!r} has no picture to draw from; add some, or remove the class")
-    if shots + held_out <= n:
+    if shots + held_out <= n or allow_fewer:
         return
     most = n - held_out if fixed else max(n // 2, n - MOST_VALIDATION)
-    remedy = f"at most --shots {most} is possible" if most > 0 else "add pictures of it"
+    remedy = f"at most --shots {most} is possible, or " if most > 0 else "add pictures of it, or take "
     raise InputError(
         f"--shots {shots}: class {name!r} has {n} training pictures, "
-        f"{shots} and {held_out} more for validation are needed; {remedy}"
+        f"{shots} and {held_out} more for validation are needed; {remedy}what there is with --allow-fewer"
     )

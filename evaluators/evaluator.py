@@ -16,6 +16,7 @@ from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarning
 from promptsearch.evaluators.encoding.encoder import TooLongError
 from promptsearch.evaluators.scoring.evidence import evidence_of
+from promptsearch.evaluators.scoring.class_report import ClassReport, measure
 from promptsearch.evaluators.scoring.metrics import NEED_LABELS
 from promptsearch.evaluators.scoring.phrase_table import Evidence, PhraseTable, fit_scale
 from promptsearch.evaluators.scoring.predictions import predict
@@ -205,6 +206,10 @@ class Evaluator:
     def predictions(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
         """Return the predicted class index (N,) of each picture of a split; the true class never wins a tie."""
         return predict(split.features @ self.class_weights(prompt_set).T, split.labels)
+
+    def report(self, prompt_set: PromptSet, split: Split) -> ClassReport:
+        """Return the metrics by class and of the probabilities on a split, at `logit_scale`."""
+        return measure(split.features @ self.class_weights(prompt_set).T, split.labels, self.logit_scale)
 
     def hits(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
         """Return whether each picture of a split is classified correctly, (N,) bool."""

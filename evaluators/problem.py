@@ -47,12 +47,13 @@ class Problem:
     notes: list[str] = field(default_factory=list)
     memory: int | None = None
     other_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    allow_fewer: bool = False
 
     def task(self, shots: int, seed: int, unlabelled: int | None = None) -> Task:
         """Draw a few-shot problem; with no shots, one of so many unlabelled pictures."""
         if isinstance(self.source, ArrayFeatures) and self.source.whole:
             return Task.whole(self.source, shots, seed)
-        return Task.build(self.source, shots, seed, unlabelled)
+        return Task.build(self.source, shots, seed, unlabelled, self.allow_fewer)
 
     def call_classes(self, names: str | Sequence[str]) -> None:
         """Call the classes by other names than the data set's.
@@ -160,12 +161,11 @@ def open_configured(
         from promptsearch.evaluators.encoding.ray_encoder import RemoteEncoder
 
         encoder = RemoteEncoder(spec, cache, cluster, progress, machine.encode_batch)
-    columns = {"picture_column": config.picture_column, "label_column": config.label_column}
-    source = open_pictures(encoder, dataset, cache, pictures=config.pictures, **columns)
+    source = open_pictures(encoder, dataset, cache, pictures=config.pictures, **config.reading)
     notes += [*([spec.note] if spec.note else []), *source.notes]
     log.info("model %s (%s, %s), fingerprint %s", spec.name, spec.device, spec.precision, spec.fingerprint[:16])
     log.info("pictures: %s, %s, %d classes", source.name, source.origin, len(source.class_names))
-    problem = Problem(encoder, source, cache, notes, machine.memory)
+    problem = Problem(encoder, source, cache, notes, machine.memory, allow_fewer=config.allow_fewer)
     if config.class_names is not None:
         problem.call_classes(config.class_names)
     return problem
@@ -176,9 +176,8 @@ def open_pictures(
     dataset: str,
     cache: Cache,
     *,
-    picture_column: str | None = None,
-    label_column: str | None = None,
     pictures: str | None = None,
+    **reading: Any,
 ) -> PackFeatures | LiveFeatures:
     """Open the features of a data set for an encoder, from a feature pack if there is one.
 
@@ -186,26 +185,28 @@ def open_pictures(
         encoder: The encoder.
         dataset: Name of the data set, as in `ProblemConfig`.
         cache: The cache of features.
-        picture_column: Image column, if it cannot be inferred.
-        label_column: Label column, if it cannot be inferred.
         pictures: The data set that a feature pack was made from, for methods that need the pictures.
+        reading: How pictures are read: `ProblemConfig.reading`, or keywords of `open_dataset`.
 
     Raises:
         InputError: The data set, a column or a condition does not exist.
         PromptSearchError: The data set is not on this machine and cannot be downloaded.
     """
+    share = reading.get("test_share")
     if has_pack(encoder.spec, dataset, cache):
+        if share is not None:
+            raise InputError(f"--test-share {share:g}: {dataset} is a feature pack with a test split; leave it out")
         pack = PackFeatures(encoder.spec, dataset, cache)
         if pictures is not None:
             try:
-                data = open_dataset(pictures, picture_column=picture_column, label_column=label_column)
+                data = open_dataset(pictures, **reading)
             except InputError as e:  # it names the option by which data sets come in otherwise
                 raise InputError(f"--pictures {str(e).removeprefix('--dataset ')}") from e
             pack.take_pictures(data)
         return pack
     name, condition = split_condition(dataset)
     try:
-        data = open_dataset(name, picture_column=picture_column, label_column=label_column)
+        data = open_dataset(name, **reading, cache=cache, told=encoder.progress)
     except PromptSearchError as e:
         makers = sorted({maker for model, maker in packs_of(dataset, cache) if model != encoder.spec.fingerprint})
         if not makers:

@@ -14,6 +14,9 @@ from promptsearch.evaluators.draw import draw, draw_unlabelled
 #: The label of a picture that is used without its label.
 UNLABELLED = -1
 
+#: Classes with few pictures that a sentence names.
+NAMED = 3
+
 
 @dataclass(frozen=True)
 class Split:
@@ -71,7 +74,9 @@ class Task:
     test_opened: int = field(default=0)
 
     @classmethod
-    def build(cls, source: FeatureSource, shots: int, seed: int, unlabelled: int | None = None) -> Task:
+    def build(
+        cls, source: FeatureSource, shots: int, seed: int, unlabelled: int | None = None, allow_fewer: bool = False
+    ) -> Task:
         """Draw a task, and get the features of its pictures.
 
         Args:
@@ -79,6 +84,7 @@ class Task:
             shots: Labelled pictures per class; min(shots, 4) more per class are drawn for validation.
             seed: Seed of the draw.
             unlabelled: If `shots` is 0, number of pictures to draw without their labels.
+            allow_fewer: Take what there is of a class with too few pictures.
 
         Raises:
             InputError: There are too few pictures.
@@ -88,7 +94,7 @@ class Task:
             both = draw_unlabelled(len(labels), unlabelled, seed)
             labels, n = np.full(len(labels), UNLABELLED), len(both)
         else:
-            drawn = draw(labels, shots, seed, class_names=source.class_names)
+            drawn = draw(labels, shots, seed, class_names=source.class_names, allow_fewer=allow_fewer)
             both, n = np.concatenate([drawn.support, drawn.validation]), len(drawn.support)
         features = source.features("train", both)
 
@@ -130,6 +136,22 @@ class Task:
     def labelled(self) -> bool:
         """Whether the pictures of the support set have labels."""
         return self.shots > 0
+
+    def imbalance(self) -> str | None:
+        """Return a sentence about classes with fewer pictures than shots, or None if there are none."""
+        if not self.labelled:
+            return None
+        counts = np.bincount(self.support.labels, minlength=len(self.class_names))
+        few = np.flatnonzero(counts < self.shots)
+        if not few.size:
+            return None
+        fewest = sorted(few, key=lambda c: counts[c])[:NAMED]
+        some = ", ".join(f"{self.class_names[c]} {counts[c]}" for c in fewest) + (" …" if len(few) > NAMED else "")
+        return (
+            f"{len(few)} of {len(counts)} classes have fewer than {self.shots} few-shot pictures ({some}), "
+            f"{counts.sum():,} pictures in all: cross-entropy and accuracy on them weigh classes by their pictures; "
+            "--objective balanced weighs classes alike."
+        )
 
     def open_test(self) -> Split:
         """Open the test split; call this once, after the winner was chosen.

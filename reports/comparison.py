@@ -28,6 +28,10 @@ COLUMNS = (
     "validation_xent",
     "test_accuracy",
     "estimate",
+    "test_mean_per_class",
+    "test_worst_class",
+    "test_top5",
+    "test_ece",
     "evaluations",
     "steps",
     "start",
@@ -101,6 +105,10 @@ def _summary(key: Key, rows: Sequence[Tested], groups: Groups) -> dict[str, Any]
         "sd": round(float(accuracy.std(ddof=1)), 6) if len(rows) > 1 else None,
         "low": round(interval.low, 6),
         "high": round(interval.high, 6),
+        "mean_per_class": _mean([r.report.mean_per_class for r in rows]),
+        "worst_class": _mean([r.report.worst_class for r in rows]),
+        "top5": _mean([r.report.top5 for r in rows]),
+        "ece": _mean([r.report.ece for r in rows]),
         "median": round(float(np.median(accuracy)), 6),
         "collapsed": _collapsed(rows, groups.get((dataset, shots, HAND_WRITTEN), [])) if own else None,
         "estimate_gap": round(float(np.mean(gaps)), 6) if own and gaps else None,
@@ -225,6 +233,12 @@ def no_formula(cell: Any) -> Any:
     return f"'{text}" if text.startswith(("\t", "\r")) else text
 
 
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values, or None if one is missing."""
+    known = [v for v in values if v is not None]
+    return round(float(np.mean(known)), 6) if len(known) == len(values) else None
+
+
 def _cell(row: Tested) -> dict[str, Any]:
     figures: Mapping[str, Any] = row.figures
     validation: Mapping[str, Any] = row.validation or {"accuracy": None, "xent": None}
@@ -240,6 +254,11 @@ def _cell(row: Tested) -> dict[str, Any]:
         "validation_xent": validation["xent"],
         "test_accuracy": round(float(row.hits.mean()), 6),
         "estimate": figures.get("estimate") if not row.name else None,
+        "test_mean_per_class": round(row.report.mean_per_class, 6),
+        "test_worst_class": round(row.report.worst_class, 6),
+        "test_top5": None if row.report.top5 is None else round(row.report.top5, 6),
+        "test_ece": None if row.report.ece is None else round(row.report.ece, 6),
+        "test_metrics": row.report.to_dict(),
         "evaluations": figures["evaluations"],
         "steps": figures["steps"],
         "start": figures.get("start"),

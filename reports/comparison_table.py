@@ -9,17 +9,28 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from promptsearch.evaluators.scoring.class_report import BINS
 
-def print_comparison(document: Mapping[str, Any], console: Console) -> None:
+#: Metrics beside accuracy, and what their tables are called.
+METRICS = {
+    "mean_per_class": "mean per class",
+    "worst_class": "accuracy on the worst class",
+    "top5": "top 5",
+    "ece": f"expected calibration error ({BINS} bins, logit scale fitted to the few shots)",
+}
+
+
+def print_comparison(document: Mapping[str, Any], console: Console, verbose: bool = False) -> None:
     """Print two tables for each data set: the accuracies, and the differences from the reference method.
 
     Args:
         document: What `build_comparison` returned.
         console: Where to print.
+        verbose: Whether to print tables of the other metrics too.
     """
     for note in document.get("notes", []):
         console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
-    for title, header, rows in tables(document):
+    for title, header, rows in [*tables(document), *(metric_tables(document) if verbose else [])]:
         console.print(title, style="bold", highlight=False)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(header):
@@ -121,6 +132,19 @@ def _training_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], 
     )
     rows = [[dataset, method, *(cells.get(s, "") for s in shots)] for (dataset, method), cells in lines.items()]
     return [(title, ["data set", "method", *map(str, shots)], rows)]
+
+
+def metric_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return the tables of the metrics beside accuracy, in percent, as `tables` does."""
+    found = []
+    for dataset in document["datasets"]:
+        for name, title in METRICS.items():
+            rows = [r for r in document["table"] if r["dataset"] == dataset and r.get(name) is not None]
+            if rows:
+                header = ["method", *map(str, document["shots"]), "readable"]
+                shown = _rows(document, dataset, rows, lambda r, name=name: f"{100 * r[name]:.2f}")
+                found.append((f"{dataset}: {title}, mean over {_draws(document)}", header, shown))
+    return found
 
 
 def _draws(document: Mapping[str, Any]) -> str:

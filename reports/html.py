@@ -14,7 +14,16 @@ from promptsearch.banks import printable
 from promptsearch.evaluators.cache.store import digest_of
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
-from promptsearch.reports.table import by_weight, p_value, phrase_lines, verdicts
+from promptsearch.reports.table import (
+    by_weight,
+    metric_cells,
+    metric_headings,
+    metric_note,
+    p_value,
+    percent,
+    phrase_lines,
+    verdicts,
+)
 from promptsearch.reports.view import Opened, RunView, figure
 from promptsearch.runs import RunResult
 from promptsearch.version import __version__
@@ -139,6 +148,7 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
         "tiles": _tiles(view, winner),
         "verdicts": verdicts(RunResult.from_dict(result)) if result is not None else [],
         "rows": _rows(view) if result is not None else [],
+        "metrics": _metrics(RunResult.from_dict(result)) if result is not None else None,
         "plots": [_plot(p, slug) for p in plots],
         "gained": view.details["flips"]["gained"]["count"] if view.details else 0,
         "lost": view.details["flips"]["lost"]["count"] if view.details else 0,
@@ -259,6 +269,22 @@ def _rows(view: RunView) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _metrics(result: RunResult) -> dict[str, Any] | None:
+    """Collect the test metrics beside accuracy: those of the winner and the baselines, and the winner's by class."""
+    report = result.winner.report
+    if report is None:
+        return None
+    named = [("winner", report), *((r.name, r.report) for r in result.baselines if r.report is not None)]
+    names = result.classes or tuple(map(str, range(len(report.recall))))
+    by_class = zip(names, report.recall, report.precision, strict=True)
+    return {
+        "note": metric_note(report),
+        "headings": [heading.replace("\n", " ") for heading in metric_headings(report)],
+        "rows": [(name, [printable(c) for c in metric_cells(found, names)]) for name, found in named],
+        "classes": [(printable(name), percent(recall), percent(precision)) for name, recall, precision in by_class],
+    }
 
 
 def _flips(view: RunView, pictures: Pictures | None) -> tuple[list[dict[str, Any]], str | None]:

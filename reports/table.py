@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from promptsearch.evaluators import Interval
+from promptsearch.evaluators.scoring.class_report import BINS, TOP, ClassReport
 from promptsearch.evaluators.stats.paired import Paired
 from promptsearch.runs import Row, RunResult
 from promptsearch.runs.result import Gains, Transfer
@@ -37,7 +39,7 @@ def print_result(result: RunResult, console: Console, verbose: bool = False) -> 
         lines.append(_estimate(result))
     lines += _refused(result)
     if verbose:
-        lines += [*_choice(result), *template_gains(result), *_opened(result)]
+        lines += [*_metrics(result), *_choice(result), *template_gains(result), *_opened(result)]
     elif result.test_choices > 1:
         lines += _opened(result)
     lines += [_transfer(t) for t in result.transfers]
@@ -213,6 +215,67 @@ def _table(result: RunResult, verbose: bool) -> Table:
         prompts = f"{len(row.templates)} templates, averaged" if many else _prompts(row)
         table.add_row(row.name, prompts, *_figures(result, row))
     return table
+
+
+def _metrics(result: RunResult) -> list[str | Table]:
+    """Return tables of the test metrics beside accuracy: of the winner and the baselines, and by class."""
+    report = result.winner.report
+    if report is None:
+        return []
+    rows = [("winner", report), *((r.name, r.report) for r in result.baselines if r.report is not None)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, heading in enumerate(("", *metric_headings(report))):
+        table.add_column(heading, justify="right" if i else "left")
+    for name, found in rows:
+        table.add_row(name, *metric_cells(found, result.classes))
+    return [f"On the test pictures, in % ({metric_note(report)}):", table, *_by_class(result, report)]
+
+
+def _by_class(result: RunResult, report: ClassReport) -> list[str | Table]:
+    """Return the table of recall and precision by class, for many classes of those with the lowest recall."""
+    before = result.baselines[0].report if result.baselines else None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, heading in enumerate(
+        ("class", "recall", "precision", *([f"recall,\n{_baseline(result)}"] if before else []))
+    ):
+        table.add_column(heading, justify="right" if i else "left")
+    names = result.classes or tuple(map(str, range(len(report.recall))))
+    at = list(range(len(names)))
+    if len(at) > CLASSES:
+        at = np.argsort([2.0 if r is None else r for r in report.recall], kind="stable")[:CLASSES].tolist()
+    for c in at:
+        more = [percent(before.recall[c])] if before else []
+        table.add_row(escape(names[c]), percent(report.recall[c]), percent(report.precision[c]), *more)
+    heading = f"The {CLASSES} classes with the lowest recall, in %:" if len(at) < len(names) else "By class, in %:"
+    return [heading, table]
+
+
+def metric_headings(report: ClassReport) -> list[str]:
+    """Return the headings of the cells that `metric_cells` returns."""
+    top = [] if report.top5 is None else [f"top {TOP}"]
+    return ["mean per\nclass", "worst class", *top, *([] if report.ece is None else ["calibration\nerror"])]
+
+
+def metric_cells(report: ClassReport, classes: Sequence[str]) -> list[str]:
+    """Return the metrics of a report in percent, as text."""
+    worst = classes[report.worst] if report.worst < len(classes) else str(report.worst)
+    cells = [percent(report.mean_per_class), f"{percent(report.worst_class)} ({worst})"]
+    return [*cells, *(percent(v) for v in (report.top5, report.ece) if v is not None)]
+
+
+def metric_note(report: ClassReport) -> str:
+    """Return how the calibration error was measured."""
+    if report.ece is None or report.logit_scale is None:
+        return "no probabilities"
+    return (
+        f"expected calibration error in {BINS} bins, probabilities at the logit scale {report.logit_scale:.1f} that "
+        "was fitted to the few shots"
+    )
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent with one decimal, or a dash."""
+    return "–" if share is None else f"{100 * share:.1f}"
 
 
 def _phrases(result: RunResult, verbose: bool) -> list[str]:

@@ -137,7 +137,7 @@ def study_name(config: RunConfig) -> str:
     if config.dataset is None:
         return f"{config.command}-{digest}"
     name, folder = config.dataset, os.path.expanduser(config.dataset)
-    if name.partition("-")[0] not in SHORT_NAMES and os.path.isdir(folder):
+    if name.partition("-")[0] not in SHORT_NAMES and os.path.exists(folder):
         name = os.path.realpath(folder)
     name = name.rstrip("/").rsplit("/", 1)[-1]
     return f"{config.command}-{name}-{search.shots}shots-seed{search.seed}-{digest}"

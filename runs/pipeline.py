@@ -413,9 +413,10 @@ def standard_baselines(bank: Bank, searcher: Searcher, evaluator: Evaluator) -> 
 
 
 def test_row(evaluator: Evaluator, prompt_set: PromptSet, test: Split, name: str = "") -> Row:
-    """A prompt set with its few-shot figures and its accuracy on the opened test split."""
+    """A prompt set with its few-shot figures, and its accuracy and further metrics on the opened test split."""
     accuracy = wilson(int(evaluator.hits(prompt_set, test).sum()), len(test))
-    return Row.of(prompt_set, evaluator.score([prompt_set])[0], name=name, test=accuracy)
+    report = evaluator.report(prompt_set, test)
+    return Row.of(prompt_set, evaluator.score([prompt_set])[0], name=name, test=accuracy, report=report)
 
 
 def compare_on(evaluator: Evaluator, test: Split, ours: PromptSet, theirs: PromptSet) -> Paired:
@@ -461,7 +462,8 @@ def pareto_front(outcome: Outcome, searcher: Searcher) -> tuple[Row, ...]:
 
 def notes_on(job: Job, outcome: Outcome, trials: int) -> list[str]:
     """What a reader must know about a search: that it read no labels, or ended early."""
-    notes, config, total = [], job.config, job.budget.trials
+    config, total = job.config, job.budget.trials
+    notes = [note] if (note := job.evaluator.task.imbalance()) else []
     if not job.evaluator.task.labelled:
         notes.append(
             f"No label was read: searched on {config.unlabelled} unlabelled training pictures by {config.objective}, "

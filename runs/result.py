@@ -8,6 +8,7 @@ from typing import Any
 
 from promptsearch.banks import PromptSet
 from promptsearch.evaluators import Interval, Score
+from promptsearch.evaluators.scoring.class_report import ClassReport
 from promptsearch.evaluators.stats.paired import Paired
 from promptsearch.runs.selection.nested_cv import Estimate
 
@@ -24,6 +25,7 @@ class Row:
         class_names: the class names in the prompts, if they differ from the data set's own names.
         phrases: for each class its phrases with their weights, if a class has several; replaces `class_names`.
         test: accuracy on the test split with its 95 % interval, if it was measured.
+        report: further metrics there: by class, and of the probabilities.
         words: number of words, for the front of several aims.
         fluency: mean log-likelihood per token (nats) of decoded texts.
         readable: False for learnt vectors; None for prompts that were searched for.
@@ -39,6 +41,7 @@ class Row:
     words: int | None = None
     fluency: float | None = None
     readable: bool | None = None
+    report: ClassReport | None = None
 
     @classmethod
     def of(cls, prompt_set: PromptSet, score: Score, **more: Any) -> Row:
@@ -69,6 +72,7 @@ class Row:
         data |= {} if self.readable is None else {"readable": self.readable}
         data["support"] = dict(self.support)
         data |= {} if self.test is None else {"test": self.test.to_dict("accuracy")}
+        data |= {} if self.report is None else {"metrics": self.report.to_dict()}
         return data | ({} if self.words is None else {"words": self.words})
 
     @classmethod
@@ -85,6 +89,7 @@ class Row:
             data.get("words"),
             data.get("fluency"),
             data.get("readable"),
+            ClassReport.from_dict(data["metrics"]) if "metrics" in data else None,
         )
 
 

@@ -73,6 +73,9 @@ XENT_FITTED = Objective(
 )
 MARGIN = Objective("margin", "margin", "mean probability of the true class less the largest other one")
 BALANCED = Objective("balanced", "balanced", "mean accuracy per class, ties broken by cross-entropy", ties="xent")
+WORST_CLASS = Objective(
+    "worst-class", "worst_class", "accuracy on the class with the lowest, ties broken by cross-entropy", ties="xent"
+)
 ZPE = Objective("zpe", "zpe", "ZPE's debiased maximum logit", labels=False)
 MUTUAL_INFORMATION = Objective(
     "mutual-information", "mutual_information", "mutual information of pictures and predictions", labels=False
@@ -81,7 +84,10 @@ AGREEMENT = Objective("agreement", "agreement", "agreement with the consensus of
 
 OBJECTIVES = Registry(
     "objectives",
-    {o.name: o for o in (ACCURACY, XENT, XENT_FITTED, MARGIN, BALANCED, ZPE, MUTUAL_INFORMATION, AGREEMENT)},
+    {
+        o.name: o
+        for o in (ACCURACY, XENT, XENT_FITTED, MARGIN, BALANCED, WORST_CLASS, ZPE, MUTUAL_INFORMATION, AGREEMENT)
+    },
 )
 
 

@@ -176,8 +176,8 @@ def test_splits_from_file_names(tmp_path: Path, files: list[str], splits: tuple[
 
 def test_parquet_without_splits_or_in_several_folders(tmp_path: Path) -> None:
     write(tmp_path / "a", "data.parquet", [0, 1, 2])
-    with pytest.raises(InputError, match=r"data.parquet belongs to no split.*train-\*.parquet"):
-        open_dataset(str(tmp_path / "a"))
+    data = open_dataset(str(tmp_path / "a"))
+    assert (data.splits, data.train_split, data.labels("train").tolist()) == (("train",), "all", [0, 1, 2])
     write(tmp_path / "b", "fine/train-0.parquet", [0, 1, 2])
     write(tmp_path / "b", "coarse/train-0.parquet", [0, 1, 2])
     with pytest.raises(InputError, match="several folders.*coarse, fine"):
@@ -195,7 +195,7 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
     assert named.fingerprint("train") != open_dataset(folder).fingerprint("train")
     with pytest.raises(InputError, match="--label-column nope.*img, label"):
         open_dataset(folder, label_column="nope")
-    with pytest.raises(InputError, match="--picture-column label: .* no pictures"):
+    with pytest.raises(InputError, match="--picture-column label: .* no pictures"):  # numbers
         open_dataset(folder, picture_column="label")
 
 
@@ -217,15 +217,17 @@ def test_columns_that_cannot_be_told_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_plain_bytes_serve_when_named(tmp_path: Path, wrapped: bool) -> None:
+def test_plain_bytes_are_found_or_named(tmp_path: Path, wrapped: bool) -> None:
     cells: list[Any] = [encoded(i) for i in range(2)]
     if wrapped:
         cells = [{"bytes": cell, "path": "x.png"} for cell in cells]
     pq.write_table(pa.table({"photo": cells, "label": ["owl", "cat"]}), tmp_path / "train.parquet")
-    with pytest.raises(InputError, match="no picture column among photo, label"):
+    for named in (None, "photo"):
+        data = open_dataset(str(tmp_path), picture_column=named)
+        assert levels(data.pictures("train", [1, 0])) == [1, 0]
+    pq.write_table(pa.table({"a": cells, "b": cells, "label": ["owl", "cat"]}), tmp_path / "train.parquet")
+    with pytest.raises(InputError, match=r"several picture columns \(a, b\); choose one with --picture-column"):
         open_dataset(str(tmp_path))
-    data = open_dataset(str(tmp_path), picture_column="photo")
-    assert levels(data.pictures("train", [1, 0])) == [1, 0]
 
 
 def test_texts_as_labels(tmp_path: Path) -> None:
@@ -241,8 +243,9 @@ def test_texts_as_labels(tmp_path: Path) -> None:
 
 def test_numbers_without_names(tmp_path: Path) -> None:
     folder = write(tmp_path / "numbers", "train", [0, 1, 2], Value("int64"))
-    with pytest.raises(InputError, match="'label' .int64. has no class names.*ClassLabel"):
+    with pytest.raises(InputError, match="'label' .int64. has no class names; .*--class-names FILE.*ClassLabel"):
         open_dataset(str(folder))
+    assert open_dataset(str(folder), renamed=True).class_names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(("labels", "count"), [([-1, -1, -1], 3), ([0, None, 2], 1)])
@@ -317,8 +320,10 @@ def test_a_text_named_png(folders: Path) -> None:
 
 
 def test_picture_folders_of_the_wrong_shape(folders: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="class folders without splits.*train/cat/1.png, test/cat/2.png"):
-        open_dataset(str(folders / "train"))
+    whole = open_dataset(str(folders / "train"))
+    assert whole.layout.kind == "a folder of class folders without splits" and len(whole.labels("train")) == 6
+    with pytest.raises(InputError, match="has no 'test' split .it has all.; hold out .* --test-share 0.3"):
+        whole.labels("test")
     (folders / "test" / "dog").mkdir()
     (folders / "test" / "dog" / "0.png").write_bytes(encoded(0))
     with pytest.raises(PromptSearchError, match="class 'dog' has no picture"):
@@ -355,8 +360,11 @@ def test_no_such_place(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="this folder holds no parquet files"):
         open_dataset(str(tmp_path / "empty"))
     (tmp_path / "file.parquet").write_bytes(b"")
-    with pytest.raises(InputError, match="this is a file; give the folder"):
+    with pytest.raises(PromptSearchError, match="file.parquet is empty"):
         open_dataset(str(tmp_path / "file.parquet"))
+    (tmp_path / "notes.md").write_text("no data")
+    with pytest.raises(InputError, match="notes.md: a file of no known kind; give a list of pictures"):
+        open_dataset(str(tmp_path / "notes.md"))
 
 
 @pytest.mark.parametrize("spec", ["cifar10", "cifar100", "someone/pets", "someone/pets:small"])

@@ -2,59 +2,56 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import hashlib
 import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.evaluators.data.class_folders import FORMS, open_class_folders, picture_splits
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.evaluators.data.encoded_picture import StoredPicture, printable_path
-from promptsearch.evaluators.data.file_kinds import mistaken_for
-from promptsearch.evaluators.data.folder_walk import CANNOT_BE_READ, SUFFIXES, Walk, is_parquet, is_picture
-from promptsearch.evaluators.data.hub import first_line, load_from_hub, prepared
-from promptsearch.evaluators.data.overlap import ends_of_cells, ends_of_file
-from promptsearch.evaluators.data.parquet_size import refuse_bombs
-from promptsearch.evaluators.data.picture_list import READ, StoredPictures
+from promptsearch.evaluators.data.folder_walk import Walk
+from promptsearch.evaluators.data.holdout import check_share, hold_out
+from promptsearch.evaluators.data.hub import load_from_hub, prepared
+from promptsearch.evaluators.data.listing import READERS, listing_in, open_listing
+from promptsearch.evaluators.data.overlap import ends_of_bytes, ends_of_cells, ends_of_file
+from promptsearch.evaluators.data.parquet_files import open_parquet
+from promptsearch.evaluators.data.parts import (
+    LABELS,
+    PATHS,
+    Asked,
+    Layout,
+    Part,
+    existing,
+    hash_files,
+    in_order,
+    roles,
+    unused_splits,
+)
+from promptsearch.evaluators.data.picture_list import READ, StoredPictures, TarMember
+from promptsearch.evaluators.data.tar_shards import open_tars
 from promptsearch.plugins import Registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from promptsearch.evaluators.cache.store import Cache
+
 DATASETS = Registry("datasets", SHORT_NAMES)
-#: The column of a folder's pictures; they are not in the table, whose texts cannot hold every file name.
-FOLDER_COLUMN = "image"
 
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<config>[\w.-]+))?")
-_SPLITS = ("train", "test", "validation", "val")
-_SPLIT_FILE = re.compile(rf"({'|'.join(_SPLITS)})(?![a-z])")
-_FORMS = (
-    "parquet files (train-*.parquet and test-*.parquet) or pictures in class folders (train/cat/1.png, test/cat/2.png)"
-)
 
-
-@dataclass(frozen=True)
-class _Part:
-    """One split: its own name, its `datasets.Dataset`, and a fingerprint of its content.
-
-    Attributes:
-        files: The picture files, if the data set is a folder of pictures; the table then has their labels only.
-        note: A sentence about the files that were ignored.
-    """
-
-    name: str
-    table: Any
-    content: Callable[[], str]
-    files: tuple[str, ...] | None = None
-    note: str | None = None
+#: Told how many of how many pictures are done, and what is done with them.
+Told = Callable[[int, int, str], None]
 
 
 class PictureData:
@@ -66,18 +63,18 @@ class PictureData:
         print(picture.size)
     """
 
-    def __init__(self, spec: str, parts: dict[str, _Part], picture_column: str | None, label_column: str | None):
+    def __init__(self, asked: Asked, layout: Layout) -> None:
+        parts, spec = layout.parts, asked.spec
         self.spec = spec
-        self.splits: tuple[str, ...] = tuple(parts)
-        self.train_split: str | None = parts["train"].name if "train" in parts else None
-        self.test_split: str | None = parts["test"].name if "test" in parts else None
+        self.layout = layout
         self.notes = [f"{spec}, {part.name} split: {part.note}" for part in parts.values() if part.note]
-        self._parts = parts
-        self._digests: dict[str, str] = {}
         features = next(iter(parts.values())).table.features
-        self._picture_column = _find_pictures(spec, features, picture_column)
-        self._label_column = _find_labels(spec, features, label_column)
-        self._classes = self._find_classes(features[self._label_column])
+        self._picture_column = _find_pictures(spec, features, asked.picture_column)
+        self._label_column = _find_labels(spec, features, asked.label_column)
+        if _is_text(features[self._picture_column]):
+            parts = {role: self._with_files(part, asked) for role, part in parts.items()}
+        self._take(parts)
+        self._classes = self._find_classes(features[self._label_column], asked)
         if len(self._classes) < 2:
             raise InputError(
                 f"data set {spec!r}: one class ({', '.join(self._classes)}) in column {self._label_column!r}; "
@@ -94,6 +91,52 @@ class PictureData:
         if "train" in parts:
             self.labels("train")
 
+    def _take(self, parts: dict[str, Part]) -> None:
+        self.splits: tuple[str, ...] = tuple(parts)
+        self.train_split: str | None = parts["train"].name if "train" in parts else None
+        self.test_split: str | None = parts["test"].name if "test" in parts else None
+        self._parts = parts
+        self._digests: dict[str, str] = {}
+
+    def divided(self, share: float, seed: int, cache: Cache | None = None, told: Told | None = None) -> PictureData:
+        """Return the data set with a share of its training pictures as its test split.
+
+        The share is of each class, chosen by the seed; pictures that are nearly the same stay on one side (see
+        `holdout`).
+
+        Args:
+            share: Share of the pictures, above 0 and below 1.
+            seed: Seed of the choice.
+            cache: Where the pictures' hashes are kept; None for nowhere.
+            told: Told of progress.
+
+        Raises:
+            InputError: The data set has a test split already.
+        """
+        if (test := self._parts.get("test")) is not None:
+            raise InputError(
+                f"--test-share {share:g}: data set {self.spec!r} has a test split ({test.name}); leave the option out"
+            )
+        whole = self._part("train")
+        held = hold_out(self, share, seed, cache, told)
+        if not held.test.any():
+            raise InputError(
+                f"--test-share {share:g}: no picture of {self.spec!r} can be held out, because each class has one "
+                "picture only, or pictures that are nearly the same; add pictures"
+            )
+        parts: dict[str, Part] = {}
+        for role, mask in (("train", ~held.test), ("test", held.test)):
+            rows = np.flatnonzero(mask)
+
+            def content(rows: np.ndarray = rows) -> str:
+                return f"{whole.content()}@{hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()}"
+
+            parts[role] = replace(whole, name=role, rows=rows, content=content)
+        other = copy.copy(self)
+        other._take(parts)
+        other.notes = [*self.notes, f"{self.spec}: {held.sentence}"]
+        return other
+
     def labels(self, split: str) -> np.ndarray:
         """Return the class indices of a split, in the data set's own order.
 
@@ -109,6 +152,7 @@ class PictureData:
         """
         part = self._part(split)
         column = part.table.data.column(self._label_column)
+        column = column if part.rows is None else column.take(part.rows)
         values: np.ndarray
         if column.null_count:
             values = np.where(np.asarray(column.is_null()), -1, 0)
@@ -116,7 +160,7 @@ class PictureData:
             values = np.asarray(column, dtype=np.int64)
         else:
             number = {name: i for i, name in enumerate(self._classes)}
-            texts = column.to_pylist()
+            texts = list(map(str, column.to_pylist()))
             unknown = sorted(set(texts) - set(number))
             if unknown:
                 raise PromptSearchError(
@@ -183,7 +227,7 @@ class PictureData:
         if isinstance(table.features[column], ImageFeature):
             table = table.cast_column(column, ImageFeature(decode=False))
         where = f"data set {self.spec!r}, split {part.name!r}"
-        return StoredPictures(table, where, indices, condition, part.files)
+        return StoredPictures(table, where, indices, condition, part.files, part.rows)
 
     def contents(self, split: str, end: int) -> Iterator[tuple[bytes, ...]]:
         """Yield the size and the first and last `end` bytes of every picture of a split.
@@ -197,16 +241,27 @@ class PictureData:
         """
         part = self._part(split)
         if part.files is None:
-            for i, found in enumerate(ends_of_cells(part.table.data.column(self._picture_column), end)):
+            column = part.table.data.column(self._picture_column)
+            column = column if part.rows is None else column.take(part.rows)
+            for i, found in enumerate(ends_of_cells(column, end)):
                 yield found or (str(i).encode(), split.encode())  # a path alone: like no other picture
             return
-        for path in part.files:
+        for row in range(len(part.files)) if part.rows is None else part.rows.tolist():
+            file = part.files[row]
+            if isinstance(file, TarMember):
+                yield ends_of_bytes(file.read(), end)
+                continue
             try:
-                yield ends_of_file(path, end)
+                yield ends_of_file(file, end)
             except OSError as e:
-                raise PromptSearchError(f"{printable_path(path)} cannot be read ({e.strerror or e})") from e
+                raise PromptSearchError(f"{printable_path(file)} cannot be read ({e.strerror or e})") from e
 
-    def _part(self, split: str) -> _Part:
+    def _part(self, split: str) -> Part:
+        if split not in self._parts and split == "test":
+            raise InputError(
+                f"data set {self.spec!r} has no 'test' split (it has {self.train_split}); hold out a share of its "
+                "pictures with --test-share 0.3"
+            )
         if split not in self._parts:
             raise PromptSearchError(
                 f"data set {self.spec!r} has no {split!r} split (it has {', '.join(self.splits)}); "
@@ -214,40 +269,78 @@ class PictureData:
             )
         return self._parts[split]
 
-    def _find_classes(self, feature: Any) -> tuple[str, ...]:
+    def _with_files(self, part: Part, asked: Asked) -> Part:
+        """Return a split whose column of pictures has their paths, with the files themselves."""
+        paths = part.table.data.column(self._picture_column).to_pylist()
+        where = f"data set {self.spec!r}, split {part.name!r}"
+        if None in paths:
+            raise InputError(f"{where}, row {paths.index(None)}: column {self._picture_column!r} has no path")
+        files = existing(paths, asked.home, lambda i: f"{where}, row {i}")
+
+        def content() -> str:
+            return f"{part.content()}{hash_files(files)}"
+
+        return replace(part, files=files, content=content)
+
+    def _find_classes(self, feature: Any, asked: Asked) -> tuple[str, ...]:
         if hasattr(feature, "names"):
             return tuple(feature.names)
-        dtype = getattr(feature, "dtype", "")
-        if dtype in ("string", "large_string"):
+        dtype = str(getattr(feature, "dtype", ""))
+        if _is_text(feature) or (asked.renamed and "int" in dtype):
             values = set(self._part("train").table.data.column(self._label_column).to_pylist()) - {None}
-            return tuple(sorted(values))
+            classes = in_order(map(str, values))
+            asked.check_numbers(f"data set {self.spec!r}, column {self._label_column!r}", classes)
+            return tuple(classes)
+        remedy = "name the classes with --class-names FILE, one a line by their numbers, or " if "int" in dtype else ""
         raise InputError(
             f"data set {self.spec!r}: label column {self._label_column!r} ({dtype or feature}) has no class names; "
-            f"save it as a class label: dataset.cast_column({self._label_column!r}, datasets.ClassLabel(names=[...]))"
+            f"{remedy}save it as a class label: dataset.cast_column({self._label_column!r}, "
+            "datasets.ClassLabel(names=[...]))"
         )
 
 
-def open_dataset(spec: str, *, picture_column: str | None = None, label_column: str | None = None) -> PictureData:
-    """Open `cifar10`, `cifar100`, a hub id `owner/name[:config]`, or a local folder of parquet files or pictures.
+def open_dataset(
+    spec: str,
+    *,
+    picture_column: str | None = None,
+    label_column: str | None = None,
+    test_share: float | None = None,
+    split_seed: int = 0,
+    renamed: bool = False,
+    cache: Cache | None = None,
+    told: Told | None = None,
+) -> PictureData:
+    """Open `cifar10`, `cifar100`, a hub id `owner/name[:config]`, or a local data set.
 
-    If there is no test split, "validation" or "val" is used instead.
+    A local data set is a folder of pictures in class folders, with or without splits; parquet files; webdataset
+    archives; or a file that lists pictures with their labels (CSV, JSON lines, CoOp's split_zhou_*.json).  If there is
+    no test split, "validation", "valid" or "val" is used instead.
 
     Args:
-        spec: The name, hub id or folder.
-        picture_column: Column of the pictures; None finds it by its type.
+        spec: The name, hub id, folder or file.
+        picture_column: Column of the pictures or their paths; None finds it by its type and name.
         label_column: Column of the labels; None finds it by its type and name.
+        test_share: Share of each class's pictures to hold out as the test split, if there is none.
+        split_seed: Seed by which they are chosen.
+        renamed: Whether the classes get other names later, so that labels may be numbers.
+        cache: Where hashes of the pictures are kept; None for nowhere.
+        told: Told of progress.
 
     Raises:
-        InputError: The folder or data set does not exist, its columns are ambiguous, or it has no class names.
+        InputError: The folder or data set does not exist, its columns are ambiguous, it has no class names, or a list
+            of pictures is wrong.
         PromptSearchError: The hub is unreachable and nothing is cached, a download or a file is damaged, pictures have
             no labels, or a class has no training pictures.
     """
-    folder = _local(spec)
+    if test_share is not None:
+        check_share(test_share, split_seed)
+    place = _local(spec)
     import datasets
 
     datasets.disable_progress_bars()  # a line per split of what is ready in a second
-    parts = _open_hub(spec) if folder is None else _open_parquet(spec, folder) or _open_pictures(spec, folder)
-    return PictureData(spec, parts, picture_column, label_column)
+    asked = Asked(spec, place or Path(), picture_column, label_column, renamed)
+    data = PictureData(asked, _open_hub(asked) if place is None else _open_local(asked))
+    return data if test_share is None else data.divided(test_share, split_seed, cache, told)
 
 
 def dataset_cached(spec: str) -> bool:
@@ -275,171 +368,64 @@ def _named_data(spec: str) -> str:
 
 
 def _local(spec: str) -> Path | None:
-    """Return the folder that `spec` names, or None if it is a data set on the hub."""
+    """Return the folder or file that `spec` names, or None if it is a data set on the hub."""
     path = os.path.expanduser(_named_data(spec))
-    if spec and os.path.isdir(path):
+    if spec and (os.path.isdir(path) or Path(path).suffix.lower() in FILE_LAYOUTS and os.path.isfile(path)):
         return Path(path)
     if spec and os.path.exists(path):
-        raise InputError(f"--dataset {spec}: this is a file; give the folder that holds {_FORMS}")
+        raise InputError(
+            f"--dataset {spec}: a file of no known kind; give a list of pictures (CSV, JSON lines, CoOp's JSON), a "
+            f"parquet file or a tar archive, or a folder that holds {FORMS}"
+        )
     _hub_id(spec)
     return None
 
 
-def _roles(names: Iterable[str]) -> dict[str, str]:
-    """Map "train" and "test" to the data set's own names of these splits."""
-    there = set(names)
-    test = next((name for name in ("test", "validation", "val") if name in there), None)
-    return {role: name for role, name in (("train", "train" if "train" in there else None), ("test", test)) if name}
+def _open_hub(asked: Asked) -> Layout:
+    repo, config = _hub_id(asked.spec)
+    tables, address = load_from_hub(repo, config, asked.spec)
+    used = roles(tables)
+    if not used:
+        raise InputError(f"--dataset {asked.spec}: no train or test split, only {', '.join(tables)}")
+
+    def part(name: str) -> Part:
+        return Part(name, tables[name], lambda: f"{address}:{name}")
+
+    parts = {role: part(name) for role, name in used.items()}
+    return Layout("a data set of the hub", parts, unused_splits(tables, used))
 
 
-def _open_hub(spec: str) -> dict[str, _Part]:
-    repo, config = _hub_id(spec)
-    tables, address = load_from_hub(repo, config, spec)
-    roles = _roles(tables)
-    if not roles:
-        raise InputError(f"--dataset {spec}: no train or test split, only {', '.join(tables)}")
-
-    def part(name: str) -> _Part:
-        return _Part(name, tables[name], lambda: f"{address}:{name}")
-
-    return {role: part(name) for role, name in roles.items()}
-
-
-def _open_parquet(spec: str, folder: Path) -> dict[str, _Part]:
-    """Return the splits of a folder of parquet files; empty if there are no such files."""
-    by_split: dict[str, list[Path]] = {}
-    walk = Walk(folder, lenient=True)
-    files = walk.files(folder, is_parquet)
-    for file in files:
-        relative = file.relative_to(folder)
-        in_name = _SPLIT_FILE.match(relative.name)
-        split = next((part for part in relative.parts[:-1] if part in _SPLITS), in_name and in_name[1])
-        if split is not None:
-            by_split.setdefault(split, []).append(file)
-    roles = _roles(by_split)
-    if not files and (unreadable := walk.left_out.paths.get(CANNOT_BE_READ)) and not _picture_splits(folder):
-        raise PromptSearchError(
-            f"data set {spec!r}: {printable_path(unreadable[0])} cannot be read; make it readable, or remove it"
-        )
-    if files and not roles:
-        raise InputError(
-            f"--dataset {spec}: {files[0].name} belongs to no split; name the files train-*.parquet and test-*.parquet"
-        )
-
-    def part(name: str) -> _Part:
-        from datasets import Dataset, NamedSplit
-
-        ours = by_split[name]
-        places = sorted({str(file.parent.relative_to(folder)) for file in ours})
-        if len(places) > 1:
-            raise InputError(
-                f"--dataset {spec}: {name} files in several folders ({', '.join(places)}); give one of these folders"
-            )
-        try:
-            refuse_bombs(ours)
-            # Split by split, or the class names of the second would be taken to be those of the first; and not by
-            # load_dataset("parquet"), which tells a counter on the network about it and waits for the answer.
-            table = Dataset.from_parquet([_literal(file) for file in ours], split=NamedSplit(name))
-        except PromptSearchError as error:
-            raise PromptSearchError(f"data set {spec!r}: {error}") from error
-        except Exception as error:  # pyarrow's and datasets' errors share no base class
-            cause = error.__cause__ or error
-            raise PromptSearchError(
-                f"data set {spec!r}: {printable_path(ours[0].name)} cannot be read ({_why_broken(ours, cause)})"
-            ) from error
-        return _Part(name, table, lambda: _hash(ours))
-
-    return {role: part(name) for role, name in roles.items()}
+def _open_local(asked: Asked) -> Layout:
+    """Open a file or a folder by its layout; of several in a folder the first of this order is taken."""
+    place = asked.place
+    if place.is_file():
+        found = FILE_LAYOUTS[place.suffix.lower()](asked)
+        assert found is not None  # it has the file
+        return found
+    if found := open_parquet(asked):
+        return found
+    if not any(Walk(place, lenient=True).folders(place / split) for split in picture_splits(place)):
+        if found := open_tars(asked):
+            return found
+        if (file := listing_in(place)) is not None:
+            return open_listing(replace(asked, place=file))
+    return open_class_folders(asked)
 
 
-def _open_pictures(spec: str, folder: Path) -> dict[str, _Part]:
-    """Return the splits of a folder SPLIT/CLASS/.../PICTURE.
-
-    This is the layout of `datasets`' imagefolder, whose indexing takes half a minute and is not used.
-    """
-    from datasets import ClassLabel, Dataset, Features
-    from datasets import Image as ImageFeature
-
-    roles = _roles(_picture_splits(folder))
-    if not roles:
-        walk = Walk(folder, lenient=True)
-        if any(walk.files(child, is_picture) for child in walk.folders(folder)):
-            raise InputError(
-                f"--dataset {spec}: class folders without splits; move them into a train and a test folder "
-                "(train/cat/1.png, test/cat/2.png)"
-            )
-        raise InputError(f"--dataset {spec}: this folder holds no {_FORMS}")
-    walks = {role: Walk(folder) for role in roles}
-    children = {role: walks[role].folders(folder / name) for role, name in roles.items()}
-    classes = sorted({child.name for found in children.values() for child in found})
-    spoken_names(f"data set {spec!r}", classes)  # before pyarrow meets them: it takes no name that is no UTF-8
-    features = Features({FOLDER_COLUMN: ImageFeature(), "label": ClassLabel(names=classes)})
-
-    def part(role: str, name: str) -> _Part:
-        home, walk = folder / name, walks[role]
-        stray = next((f for f in sorted(home.iterdir()) if _is_stray(f)), None)
-        if stray is not None:
-            shown = printable_path(stray.name)
-            raise InputError(
-                f"--dataset {spec}: {name}/{shown} lies in no class folder; move it to {name}/CLASS/{shown}"
-            )
-        found = [(file, classes.index(c.name)) for c in children[role] for file in walk.files(c, is_picture)]
-        note = " ".join(filter(None, (walk.left_out.sentence(), walk.led_out_sentence())))
-        if not found:
-            raise InputError(
-                f"--dataset {spec}: {name} holds no pictures in class folders ({name}/cat/1.png){note and '. ' + note}"
-            )
-        files = [file for file, _ in found]
-        columns = {FOLDER_COLUMN: [None] * len(files), "label": [label for _, label in found]}
-        table = Dataset.from_dict(columns, features=features)
-        return _Part(name, table, lambda: _hash(files, home), tuple(map(str, files)), note or None)
-
-    return {role: part(role, name) for role, name in roles.items()}
+#: What opens a file, by its suffix.
+FILE_LAYOUTS: dict[str, Callable[[Asked], Layout | None]] = {
+    ".parquet": open_parquet,
+    ".tar": open_tars,
+    **dict.fromkeys(READERS, open_listing),
+}
 
 
-def _picture_splits(folder: Path) -> list[str]:
-    """Return the names of a folder's subfolders that are splits."""
-    return [name for name in _SPLITS if os.path.isdir(folder / name)]
+def _is_text(feature: Any) -> bool:
+    return str(getattr(feature, "dtype", "")) in ("string", "large_string") and not hasattr(feature, "names")
 
 
-def _is_stray(file: Path) -> bool:
-    """Return whether a file is a picture that lies beside the class folders instead of in one."""
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and os.path.isfile(file)
-
-
-def _literal(file: Path) -> str:
-    """Return a path as a glob pattern that matches only this path."""
-    return re.sub(r"([\[*?])", r"[\1]", str(file.resolve()))
-
-
-def _why_broken(files: Sequence[Path], error: BaseException) -> str:
-    """Return why parquet files cannot be read, and how to solve it."""
-    for file in files:
-        with contextlib.suppress(OSError), file.open("rb") as f:
-            if found := mistaken_for(f.read(512)):
-                return f"{printable_path(file.name)} is {found[0]}; {found[1]}"
-    return f"{first_line(error)}; download it again"
-
-
-def _hash(files: Sequence[Path], home: Path | None = None) -> str:
-    """Return the sha256 of the files' bytes; with `home`, their paths relative to it and sizes are hashed too.
-
-    Raises:
-        PromptSearchError: A file cannot be read.
-    """
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            if home is not None:
-                digest.update(os.fsencode(f"{file.relative_to(home).as_posix()}\0{file.stat().st_size}\0"))
-            with file.open("rb") as f:
-                while block := f.read(1 << 20):
-                    digest.update(block)
-        except OSError as e:
-            raise PromptSearchError(
-                f"{printable_path(file)} cannot be read ({e.strerror or e}); make it readable, or remove it"
-            ) from e
-    return f"sha256:{digest.hexdigest()}"
+def _is_bytes(feature: Any) -> bool:
+    return isinstance(feature, dict) and "bytes" in feature or "binary" in str(getattr(feature, "dtype", ""))
 
 
 def _find_pictures(spec: str, features: Any, named: str | None) -> str:
@@ -447,11 +433,12 @@ def _find_pictures(spec: str, features: Any, named: str | None) -> str:
 
     if named is not None:
         feature = _named(spec, features, named, "--picture-column")
-        plain = isinstance(feature, dict) and "bytes" in feature
-        if isinstance(feature, ImageFeature) or plain or "binary" in str(getattr(feature, "dtype", "")):
+        if isinstance(feature, ImageFeature) or _is_bytes(feature) or _is_text(feature):
             return named
         raise InputError(f"--picture-column {named}: {spec!r} has no pictures there but {feature}")
     found = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
+    found = found or [name for name, feature in features.items() if _is_bytes(feature)]
+    found = found or [name for name, feature in features.items() if name.lower() in PATHS and _is_text(feature)]
     return _one(spec, features, found, ("img", "image"), "picture column", "--picture-column")
 
 
@@ -462,7 +449,7 @@ def _find_labels(spec: str, features: Any, named: str | None) -> str:
     preferred = ("label", "fine_label")
     found = [name for name, feature in features.items() if hasattr(feature, "names")]
     if not found:  # plain numbers or texts under a usual name
-        found = [name for name in preferred if name in features]
+        found = [name for name in features if name in preferred] or [n for n in features if n.lower() in LABELS]
     return _one(spec, features, found, preferred, "label column", "--label-column")
 
 

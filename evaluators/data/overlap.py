@@ -66,3 +66,8 @@ def ends_of_file(path: str, end: int) -> tuple[bytes, bytes, bytes]:
         head = f.read(end)
         f.seek(max(0, size - end))
         return str(size).encode(), head, f.read(end)
+
+
+def ends_of_bytes(content: bytes, end: int) -> tuple[bytes, bytes, bytes]:
+    """Return size, first and last bytes of a file's content."""
+    return str(len(content)).encode(), content[:end], content[-end:]

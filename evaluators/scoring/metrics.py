@@ -25,11 +25,21 @@ def margin(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None)
 
 def balanced(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
     """Return the balanced accuracy: the mean over classes of the accuracy on each class's pictures."""
+    return np.mean(_by_class(logits, labels), axis=0)
+
+
+def worst_class(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
+    """Return the accuracy on the pictures of the class with the lowest."""
+    return np.min(_by_class(logits, labels), axis=0)
+
+
+def _by_class(logits: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Return for each class that has pictures the accuracy (S,) on them."""
     pictures = np.arange(logits.shape[2])
     others = np.array(logits)
     others[:, labels, pictures] = -np.inf
     hits = logits[:, labels, pictures] > others.max(axis=1)  # (S, N)
-    return np.mean([hits[:, labels == c].mean(axis=1) for c in np.unique(labels)], axis=0)
+    return [hits[:, labels == c].mean(axis=1) for c in np.unique(labels)]
 
 
 def xent_fitted(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
@@ -91,8 +101,8 @@ Statistic = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], np.ndarray]
 
 #: The metrics by their field in a Score.
 STATISTICS: dict[str, Statistic] = {
-    f.__name__: f for f in (margin, balanced, xent_fitted, zpe, mutual_information, agreement)
+    f.__name__: f for f in (margin, balanced, worst_class, xent_fitted, zpe, mutual_information, agreement)
 }
 
 #: The metrics that need labels.
-NEED_LABELS = ("margin", "balanced", "xent_fitted")
+NEED_LABELS = ("margin", "balanced", "worst_class", "xent_fitted")

@@ -14,6 +14,7 @@ from promptsearch.banks import BASELINE, PromptSet
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Problem, Progress, Score, Split, no_progress, wilson
 from promptsearch.evaluators.fluency import LogLikelihood
+from promptsearch.evaluators.scoring.class_report import measure
 from promptsearch.evaluators.scoring.predictions import predict, score_weights
 from promptsearch.evaluators.stats.paired import compare_paired
 from promptsearch.runs.baselines.training_context import Row as Learnt
@@ -154,7 +155,7 @@ def test_learnt(
         decoded=decoded,
         steps=trained.learned.steps,
         losses=tuple(round(x, 6) for x in thinned(trained.learned.losses)),
-        notes=(*setting.problem.notes, *trained.notes),
+        notes=(*setting.problem.notes, *([few] if (few := setting.task.imbalance()) else []), *trained.notes),
     )
 
 
@@ -194,6 +195,7 @@ class Scorer:
             test=accuracy,
             fluency=self._fluency(row),
             readable=row.readable,
+            report=measure(tested @ row.weights.T, self.test.labels, scale),
         )
         return shown, test_hits
 
@@ -202,7 +204,7 @@ class Scorer:
         weights = self.setting.evaluator.class_weights(prompt_set)
         row = Learnt(name, weights, [str(t) for t in prompt_set.templates])
         found, hits = self.learnt(row, self.setting.support.features, self.test.features)
-        return Row(found.templates, found.support, name, test=found.test), hits
+        return Row(found.templates, found.support, name, test=found.test, report=found.report), hits
 
     def _fluency(self, row: Learnt) -> float | None:
         if self.rate is None or not row.texts or row.name in ("hand-written", "whole bank averaged"):

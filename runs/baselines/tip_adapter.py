@@ -36,9 +36,17 @@ def score_cached(
     Returns:
         (N,) bool, whether each picture is classified correctly, and the mean cross-entropy in nats.
     """
-    likeness = np.exp(BETA * (features @ tensors["cache features"].T - 1))  # (N, M)
-    one_hot = np.eye(len(class_weights), dtype=features.dtype)[tensors["cache labels"]]  # (M, C)
-    logits = logit_scale * (features @ class_weights.T) + ALPHA * (likeness @ one_hot)  # (N, C)
+    logits = cached_logits(class_weights, tensors, features, logit_scale)  # (N, C)
     top = logits.max(axis=1)
     xent = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(labels)), labels]
     return logits.argmax(axis=1) == labels, float(xent.mean(dtype=np.float64))
+
+
+def cached_logits(
+    class_weights: np.ndarray, tensors: Mapping[str, np.ndarray], features: np.ndarray, logit_scale: float
+) -> np.ndarray:
+    """Return the logits (N, C) of class weights together with a cache of labelled pictures (see `score_cached`)."""
+    likeness = np.exp(BETA * (features @ tensors["cache features"].T - 1))  # (N, M)
+    one_hot = np.eye(len(class_weights), dtype=features.dtype)[tensors["cache labels"]]  # (M, C)
+    logits: np.ndarray = logit_scale * (features @ class_weights.T) + ALPHA * (likeness @ one_hot)
+    return logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress
 from promptsearch.evaluators.cache.store import digest_of
 from promptsearch.evaluators.draw import draw
-from promptsearch.evaluators.scoring.predictions import score_weights
+from promptsearch.evaluators.scoring.class_report import ClassReport, count, measure
+from promptsearch.evaluators.scoring.predictions import predict, score_weights
 from promptsearch.runs.baselines.learners import Prompted, classify_prompted
-from promptsearch.runs.baselines.tip_adapter import score_cached
+from promptsearch.runs.baselines.tip_adapter import cached_logits, score_cached
 from promptsearch.runs.baselines.training_context import Setting, TextTools
 from promptsearch.runs.compare.cells import Cell, Cells
 from promptsearch.runs.compare.methods import Method
@@ -52,6 +53,7 @@ class Tested:
         support: Accuracy and cross-entropy on the support set.
         validation: The same on the validation set, if they were computed.
         hits: (N,) bool, whether each test picture is classified correctly.
+        report: Further metrics there; without those of probabilities where only predictions are kept.
     """
 
     cell: Cell
@@ -61,6 +63,7 @@ class Tested:
     support: Mapping[str, float]
     validation: Mapping[str, float] | None
     hits: np.ndarray  # (N,) bool
+    report: ClassReport
 
 
 @dataclass
@@ -99,7 +102,8 @@ class Comparison:
     def __post_init__(self) -> None:
         for problem in self.problems.values():
             labels, _ = problem.source.labels("train")
-            draw(labels, max(self.shots), 0, class_names=problem.source.class_names)
+            names, fewer = problem.source.class_names, problem.allow_fewer
+            draw(labels, max(self.shots), 0, class_names=names, allow_fewer=fewer)
         self._tools = TextTools(next(iter(self.problems.values())).encoder)
         self._evaluator: tuple[tuple[str, int, int], Evaluator] | None = None
         if not self.grid():
@@ -310,6 +314,7 @@ class Comparison:
             "usage": dict(found.usage),
             # The duration of a training that was resumed from a checkpoint is unknown.
             "seconds": round(seconds, 4) if whole else None,
+            "logit_scale": round(setting.logit_scale if "cache features" in found.tensors else scale, 6),
             "options": dict(method.options),
             "version": __version__,
             "draw": {"support": _indices(task, "support"), "validation": _indices(task, "validation")},
@@ -322,17 +327,23 @@ class Comparison:
     ) -> list[Tested]:
         judged = judged or cell.dataset
         arrays = self.cells.arrays(cell)
+        classes = len(self.problems[cell.dataset].source.class_names)
+        # Cells of earlier versions do not say the scale: no calibration is measured of them.
+        scale = figures.get("logit_scale")
         found = []
         for i, row in enumerate(figures["rows"]):
             if method.prompts_pictures:
-                hits = np.asarray(self.cells.predictions(cell) == test.labels)
-            elif "tensor cache features" in arrays:
-                cache = {k.removeprefix("tensor "): v for k, v in arrays.items()}
-                scale = self._tools.encoder.logit_scale
-                hits, _ = score_cached(arrays[f"row {i}"], cache, test.features, test.labels, scale)
+                predicted = np.asarray(self.cells.predictions(cell))
+                hits, report = predicted == test.labels, count(predicted, test.labels, classes)
             else:
-                hits, _ = score_weights(arrays[f"row {i}"], test.features, test.labels, self._tools.encoder.logit_scale)
-            of_row = (row["support"], row.get("validation"), hits)
+                logits = test.features @ arrays[f"row {i}"].T  # (N, C)
+                if "tensor cache features" in arrays:
+                    cache = {k.removeprefix("tensor "): v for k, v in arrays.items()}
+                    logits = cached_logits(arrays[f"row {i}"], cache, test.features, self._tools.encoder.logit_scale)
+                hits = predict(logits, test.labels) == test.labels
+                report = measure(logits, test.labels, 1.0 if "tensor cache features" in arrays else scale or 1.0)
+                report = replace(report, logit_scale=scale, ece=None if scale is None else report.ece)
+            of_row = (row["support"], row.get("validation"), hits, report)
             found.append(Tested(cell, row["name"], judged, {**figures, **row}, *of_row))
         return found
 

@@ -60,13 +60,13 @@ class CellWorker:
                         f"--model {name} or --dataset {dataset} differs on a worker's machine; "
                         "give all machines the same weights and pictures"
                     )
-                problems[dataset] = Problem(encoder, source, cache, [], told["memory"])
+                problems[dataset] = Problem(encoder, source, cache, [], told["memory"], allow_fewer=told["fewer"])
             cells = Cells(None, told["folder"])  # only the process of the command has the record
             self._comparison = Comparison(cells, problems, told["methods"], told["shots"], 1)
         return self._comparison
 
 
-def spread_over(comparison: Comparison, address: str, bank: Bank, reading: dict[str, str | None]) -> Spread:
+def spread_over(comparison: Comparison, address: str, bank: Bank, reading: dict[str, Any]) -> Spread:
     """Return a function for `Comparison.compute` that computes cells on a Ray cluster.
 
     The pictures of all draws and the bank's texts are encoded first, so that all workers use the same vectors.
@@ -96,8 +96,9 @@ def spread_over(comparison: Comparison, address: str, bank: Bank, reading: dict[
         "precision": spec.precision,
         "batch": encoder.batch,
         "memory": first.memory,
+        "fewer": first.allow_fewer,
         "data": {name: p.source.fingerprint for name, p in comparison.problems.items()},
-        "paths": {name: os.path.abspath(name) for name in comparison.problems if os.path.isdir(name)},
+        "paths": {name: os.path.abspath(name) for name in comparison.problems if os.path.exists(name)},
         "reading": reading,
         "methods": dict(comparison.methods),
         "shots": list(comparison.shots),

@@ -1,0 +1,80 @@
+"""Pictures in class folders, with a folder for each split or without splits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from promptsearch.errors import InputError
+from promptsearch.evaluators.data.class_names import spoken_names
+from promptsearch.evaluators.data.encoded_picture import printable_path
+from promptsearch.evaluators.data.folder_walk import SUFFIXES, Walk, is_picture
+from promptsearch.evaluators.data.parts import SPLITS, Asked, Layout, Part, hash_files, listed, roles, unused_splits
+
+#: What a folder may hold, for messages.
+FORMS = (
+    "parquet files (train-*.parquet and test-*.parquet), pictures in class folders (train/cat/1.png, test/cat/2.png, "
+    "or cat/1.png), webdataset archives (*.tar) or a labels.csv"
+)
+
+
+def picture_splits(folder: Path) -> list[str]:
+    """Return the names of a folder's subfolders that are splits."""
+    return [name for name in SPLITS if os.path.isdir(folder / name)]
+
+
+def open_class_folders(asked: Asked) -> Layout:
+    """Return the splits of a folder SPLIT/CLASS/.../PICTURE, or the pictures of a folder CLASS/.../PICTURE.
+
+    The first is the layout of `datasets`' imagefolder, whose indexing takes half a minute and is not used.
+
+    Raises:
+        InputError: The folder holds no pictures in class folders, or a picture lies beside them.
+    """
+    folder, spec = asked.place, asked.spec
+    there = picture_splits(folder)
+    used = roles(there)
+    homes = {role: folder / name for role, name in used.items()} or {"train": folder}
+    walks = {role: Walk(folder) for role in homes}
+    if not used and not _has_pictures(folder):
+        raise InputError(f"--dataset {spec}: this folder holds no {FORMS}")
+    children = {role: walks[role].folders(home) for role, home in homes.items()}
+    classes = sorted({child.name for found in children.values() for child in found})
+    spoken_names(f"data set {spec!r}", classes)  # before pyarrow meets them: it takes no name that is no UTF-8
+
+    def part(role: str, home: Path) -> Part:
+        walk, inside = walks[role], f"{used[role]}/" if role in used else ""
+        stray = next((f for f in sorted(home.iterdir()) if _is_stray(f)), None)
+        if stray is not None:
+            name = printable_path(stray.name)
+            raise InputError(
+                f"--dataset {spec}: {inside}{name} lies in no class folder; move it to {inside}CLASS/{name}"
+            )
+        found = [(file, c.name) for c in children[role] for file in walk.files(c, is_picture)]
+        note = " ".join(filter(None, (walk.left_out.sentence(), walk.led_out_sentence())))
+        if not found:
+            raise InputError(
+                f"--dataset {spec}: {used.get(role) or printable_path(folder)} holds no pictures in class folders "
+                f"({inside}cat/1.png){note and '. ' + note}"
+            )
+        files = [str(file) for file, _ in found]
+
+        def content() -> str:
+            return hash_files(files, [Path(file).relative_to(home).as_posix() for file in files])
+
+        return listed(used.get(role, "all"), files, [name for _, name in found], classes, content, note or None)
+
+    kind = "a folder of class folders for each split" if used else "a folder of class folders without splits"
+    parts = {role: part(role, home) for role, home in homes.items()}
+    return Layout(kind, parts, unused_splits(there, used))
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Return whether a folder of a folder holds a picture."""
+    walk = Walk(folder, lenient=True)
+    return any(walk.files(child, is_picture) for child in walk.folders(folder))
+
+
+def _is_stray(file: Path) -> bool:
+    """Return whether a file is a picture that lies beside the class folders instead of in one."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and os.path.isfile(file)
