@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -178,8 +179,12 @@ def test_find_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub.find_cached("someone/model", "model.safetensors", "dataset") is None
 
 
-def hub_of(folder: Path, repo: str) -> type[BaseHTTPRequestHandler]:
-    """As much of the hub as the real client asks for one data set of parquet files."""
+def hub_of(folder: Path, repo: str, sent: list[tuple[str, int]] | None = None) -> type[BaseHTTPRequestHandler]:
+    """As much of the hub as the real client asks for one data set of parquet files.
+
+    What is sent of each file goes to `sent`: its name and the number of bytes.
+    """
+    sent = [] if sent is None else sent
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -190,7 +195,16 @@ def hub_of(folder: Path, repo: str) -> type[BaseHTTPRequestHandler]:
                 self.answer(200, b"")
             elif path.startswith(resolve) and (name := path[len(resolve) :].partition("/")[2]) in files:
                 content = files[name].read_bytes()
-                self.answer(200, content, ETag=f'"{hashlib.sha256(content).hexdigest()}"')
+                tag = f'"{hashlib.sha256(content).hexdigest()}"'
+                if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or ""):
+                    part = content[int(wanted[1]) : int(wanted[2]) + 1]
+                    sent.append((name, len(part)))
+                    span = f"bytes {wanted[1]}-{int(wanted[1]) + len(part) - 1}/{len(content)}"
+                    self.answer(206, part, ETag=tag, **{"Content-Range": span})
+                    return
+                if self.command != "HEAD":
+                    sent.append((name, len(content)))
+                self.answer(200, content, ETag=tag)
             elif path in (api, f"{api}/revision/{REVISION}"):
                 self.answer(200, json.dumps({"id": repo, "sha": REVISION}).encode())
             elif path == f"{api}/tree/{REVISION}":
@@ -243,11 +257,11 @@ print(json.dumps(answers))
 """
 
 
-def opened(home: Path, endpoint: str, *specs: str) -> list[dict[str, Any]]:
+def opened(home: Path, endpoint: str, *specs: str, script: str = OPENING) -> list[dict[str, Any]]:
     """What `open_dataset` does in a fresh process, where the hub's client reads its settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     environment = {**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
-    command = [sys.executable, "-c", OPENING, str(ROOT), *specs]
+    command = [sys.executable, "-c", script, str(ROOT), *specs]
     done = subprocess.run(command, env=environment, cwd=home.parent, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -284,6 +298,34 @@ def test_download_then_without_the_hub(tmp_path: Path) -> None:
     assert again.pop("seconds") < 5
     first.pop("seconds")
     assert again == first
+
+
+def test_of_a_large_data_set_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
+    repo, sent = "someone/Large", list[tuple[str, int]]()
+    (tmp_path / "repo").mkdir()
+    rng = np.random.default_rng(0)
+    features = Features({"img": ImageFeature(), "label": ClassLabel(names=["red_box", "disc"])})
+    for split, n in (("train", 400), ("test", 4), ("unsupervised", 100)):
+        pixels = rng.integers(0, 256, (n, 16, 16, 3)).astype(np.uint8)
+        pixels[:, 0, 0, 0] = 10 * np.arange(n) % 250
+        columns = {"img": [Image.fromarray(p) for p in pixels], "label": [i % 2 for i in range(n)]}
+        made = Dataset.from_dict(columns, features=features)
+        made.to_parquet(tmp_path / "repo" / f"{split}-00000-of-00001.parquet", batch_size=20)
+    size = {f.name.split("-")[0]: f.stat().st_size for f in (tmp_path / "repo").iterdir()}
+    large = "import promptsearch.evaluators.data.hub_data as h\nh.LARGE = 100_000\n"
+    where = OPENING.replace("import datasets\n", f"import datasets\n{large}")
+    with serving(hub_of(tmp_path / "repo", repo, sent)) as endpoint:
+        (whole,) = opened(tmp_path / "whole", endpoint, repo)
+        fetched = {name: sum(n for file, n in sent if file.startswith(name)) for name in size}
+        assert fetched == size
+        sent.clear()
+        (lazy,) = opened(tmp_path / "lazy", endpoint, repo, script=where)
+    fetched = {name: sum(n for file, n in sent if file.startswith(name)) for name in size}
+    assert fetched["unsupervised"] == 0 and fetched["test"] == size["test"]
+    assert 0 < fetched["train"] < size["train"] / 4, (fetched, size)
+    assert whole["pixels"] == lazy["pixels"] == [30, 10]
+    for same in ("classes", "labels", "fingerprint"):
+        assert lazy[same] == whole[same]
 
 
 def test_a_broken_download(tmp_path: Path) -> None:

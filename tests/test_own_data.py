@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shutil
@@ -16,9 +15,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import webdataset
 from click.testing import CliRunner
-from drawn import SHAPES, class_folders, encoded, shape
+from drawn import (
+    SHAPES,
+    as_coop,
+    as_csv,
+    as_folders,
+    as_jsonl,
+    as_parquet,
+    as_parquet_of_paths,
+    as_tars,
+    as_train_only,
+    class_folders,
+    encoded,
+    listed,
+    shape,
+    write_csv,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,79 +54,6 @@ def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six pictures of each shape in class folders."""
     return class_folders(tmp_path_factory.mktemp("drawn") / "shapes", EACH)
-
-
-def listed(drawn: Path, **columns: Callable[[Path], str]) -> list[dict[str, str]]:
-    """A row for each picture."""
-    files = sorted(drawn.rglob("*.png"))
-    return [{name: value(file) for name, value in columns.items()} for file in files]
-
-
-def write_csv(file: Path, rows: list[dict[str, str]], delimiter: str = ",", encoding: str = "utf-8") -> Path:
-    with file.open("w", newline="", encoding=encoding) as f:
-        writer = csv.DictWriter(f, list(rows[0]), delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(rows)
-    return file
-
-
-def as_folders(drawn: Path, root: Path) -> Path:
-    return shutil.copytree(drawn, root / "pictures")
-
-
-def as_train_only(drawn: Path, root: Path) -> Path:
-    shutil.copytree(drawn, root / "data" / "train")
-    return root / "data"
-
-
-def as_csv(drawn: Path, root: Path) -> Path:
-    shutil.copytree(drawn, root / "images")
-    rows = listed(drawn, path=lambda f: f"{f.parent.name}/{f.name}", label=lambda f: f.parent.name)
-    return write_csv(root / "labels.csv", rows)
-
-
-def as_jsonl(drawn: Path, root: Path) -> Path:
-    rows = listed(drawn, file_name=str, category=lambda f: f.parent.name)
-    (root / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return root / "list.jsonl"
-
-
-def as_coop(drawn: Path, root: Path) -> Path:
-    shutil.copytree(drawn, root / "shapes" / "images")
-    rows = [[f"{f.parent.name}/{f.name}", SHAPES.index(f.parent.name), f.parent.name] for f in drawn.rglob("*.png")]
-    lists = {split: [r for r in rows if int(r[0][-5]) in of] for split, of in (("train", range(3)), ("val", [3]))}
-    lists["test"] = [r for r in rows if int(str(r[0])[-5]) > 3]
-    (root / "shapes" / "split_zhou_Shapes.json").write_text(json.dumps(lists))
-    return root / "shapes"
-
-
-def as_tars(drawn: Path, root: Path) -> Path:
-    root.mkdir(exist_ok=True)
-    (root / "shards").mkdir()
-    files = sorted(drawn.rglob("*.png"))
-    for shard in range(2):
-        with webdataset.TarWriter(str(root / "shards" / f"part-{shard}.tar")) as writer:
-            for i, file in enumerate(files[shard::2]):
-                writer.write(
-                    {"__key__": f"{shard}{i:04}", "png": file.read_bytes(), "cls": SHAPES.index(file.parent.name)}
-                )
-    (root / "shards" / "classnames.txt").write_text("\n".join(SHAPES) + "\n")
-    return root / "shards"
-
-
-def as_parquet(drawn: Path, root: Path) -> Path:
-    files = sorted(drawn.rglob("*.png"))
-    table = {"picture": [f.read_bytes() for f in files], "label": [f.parent.name for f in files]}
-    pq.write_table(pa.table(table), root / "pictures.parquet")
-    return root / "pictures.parquet"
-
-
-def as_parquet_of_paths(drawn: Path, root: Path) -> Path:
-    shutil.copytree(drawn, root / "images")
-    files = sorted(drawn.rglob("*.png"))
-    table = {"path": [f"{f.parent.name}/{f.name}" for f in files], "class": [f.parent.name for f in files]}
-    pq.write_table(pa.table(table), root / "paths.parquet")
-    return root / "paths.parquet"
 
 
 LAYOUTS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {

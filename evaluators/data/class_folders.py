@@ -39,6 +39,11 @@ def open_class_folders(asked: Asked) -> Layout:
     if not used and not _has_pictures(folder):
         raise InputError(f"--dataset {spec}: this folder holds no {FORMS}")
     children = {role: walks[role].folders(home) for role, home in homes.items()}
+    if not used and len(children["train"]) == 1 and Walk(folder, lenient=True).folders(only := children["train"][0]):
+        inside = printable_path(only)
+        raise InputError(
+            f"--dataset {spec}: it holds one folder only, and that others; if they are classes, name {inside}"
+        )
     classes = sorted({child.name for found in children.values() for child in found})
     spoken_names(f"data set {spec!r}", classes)  # before pyarrow meets them: it takes no name that is no UTF-8
 

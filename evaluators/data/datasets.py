@@ -21,7 +21,8 @@ from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.evaluators.data.encoded_picture import StoredPicture, printable_path
 from promptsearch.evaluators.data.folder_walk import Walk
 from promptsearch.evaluators.data.holdout import check_share, hold_out
-from promptsearch.evaluators.data.hub import load_from_hub, prepared
+from promptsearch.evaluators.data.hub import prepared
+from promptsearch.evaluators.data.hub_data import RemotePicture, open_hub
 from promptsearch.evaluators.data.listing import READERS, listing_in, open_listing
 from promptsearch.evaluators.data.overlap import ends_of_bytes, ends_of_cells, ends_of_file
 from promptsearch.evaluators.data.parquet_files import open_parquet
@@ -34,8 +35,6 @@ from promptsearch.evaluators.data.parts import (
     existing,
     hash_files,
     in_order,
-    roles,
-    unused_splits,
 )
 from promptsearch.evaluators.data.picture_list import READ, StoredPictures, TarMember
 from promptsearch.evaluators.data.tar_shards import open_tars
@@ -71,6 +70,10 @@ class PictureData:
         features = next(iter(parts.values())).table.features
         self._picture_column = _find_pictures(spec, features, asked.picture_column)
         self._label_column = _find_labels(spec, features, asked.label_column)
+        parts = {
+            role: part if part.lazy is None else replace(part, files=part.lazy(self._picture_column))
+            for role, part in parts.items()
+        }
         if _is_text(features[self._picture_column]):
             parts = {role: self._with_files(part, asked) for role, part in parts.items()}
         self._take(parts)
@@ -248,13 +251,16 @@ class PictureData:
             return
         for row in range(len(part.files)) if part.rows is None else part.rows.tolist():
             file = part.files[row]
+            if isinstance(file, RemotePicture):
+                yield str(row).encode(), split.encode()  # not fetched for this: like no other picture
+                continue
             if isinstance(file, TarMember):
                 yield ends_of_bytes(file.read(), end)
                 continue
             try:
-                yield ends_of_file(file, end)
+                yield ends_of_file(str(file), end)
             except OSError as e:
-                raise PromptSearchError(f"{printable_path(file)} cannot be read ({e.strerror or e})") from e
+                raise PromptSearchError(f"{printable_path(str(file))} cannot be read ({e.strerror or e})") from e
 
     def _part(self, split: str) -> Part:
         if split not in self._parts and split == "test":
@@ -339,7 +345,7 @@ def open_dataset(
 
     datasets.disable_progress_bars()  # a line per split of what is ready in a second
     asked = Asked(spec, place or Path(), picture_column, label_column, renamed)
-    data = PictureData(asked, _open_hub(asked) if place is None else _open_local(asked))
+    data = PictureData(asked, open_hub(asked, *_hub_id(spec)) if place is None else _open_local(asked))
     return data if test_share is None else data.divided(test_share, split_seed, cache, told)
 
 
@@ -379,20 +385,6 @@ def _local(spec: str) -> Path | None:
         )
     _hub_id(spec)
     return None
-
-
-def _open_hub(asked: Asked) -> Layout:
-    repo, config = _hub_id(asked.spec)
-    tables, address = load_from_hub(repo, config, asked.spec)
-    used = roles(tables)
-    if not used:
-        raise InputError(f"--dataset {asked.spec}: no train or test split, only {', '.join(tables)}")
-
-    def part(name: str) -> Part:
-        return Part(name, tables[name], lambda: f"{address}:{name}")
-
-    parts = {role: part(name) for role, name in used.items()}
-    return Layout("a data set of the hub", parts, unused_splits(tables, used))
 
 
 def _open_local(asked: Asked) -> Layout:

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: check whether it is reachable, find cached files, and load data sets.
+"""The Hugging Face hub: check whether it is reachable, and find cached files.
 
 The check comes first because the hub's own clients take a minute to give up.
 """
@@ -14,12 +14,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any
-
-from promptsearch.errors import InputError, PromptSearchError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
-_TRUE = {"1", "ON", "YES", "TRUE"}
+TRUE = {"1", "ON", "YES", "TRUE"}
 # Answers of a proxy or a gateway in place of the hub; any other answer, even an error, comes from a living server.
 _NOT_THE_HUB = {403, 407, 451, 502, 503, 504}
 _answer: tuple[bool, str] | None = None
@@ -81,51 +78,6 @@ def _datasets_cache() -> Path:
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(HF_HOME) / "datasets").expanduser()
 
 
-def load_from_hub(repo: str, config: str | None, spec: str) -> tuple[Any, str]:
-    """Load a data set of the hub, from the cache if the hub is unreachable.
-
-    Args:
-        repo: The hub id, owner/name.
-        config: Name of the configuration, or None.
-        spec: The data set as the user named it, for messages.
-
-    Returns:
-        The `datasets.DatasetDict`, and its address with the revision.
-
-    Raises:
-        InputError: The data set or configuration does not exist.
-        PromptSearchError: The hub is unreachable and nothing is cached, or the download is damaged.
-    """
-    offline = os.environ.get("HF_DATASETS_OFFLINE", "").upper() in _TRUE
-    reachable, reason = (False, "HF_DATASETS_OFFLINE is set") if offline else hub_reachable()
-    if not reachable:
-        if not prepared(repo, config):
-            raise PromptSearchError(
-                f"data set {spec!r}: the hub cannot be reached ({reason}) and the cache has no copy; give a local "
-                "folder (--dataset PATH), a mirror (HF_ENDPOINT=https://...) or use the embedded --model zeroshot"
-            )
-        go_offline()
-
-    from datasets import load_dataset_builder
-    from datasets.exceptions import DatasetNotFoundError
-
-    try:
-        builder = load_dataset_builder(repo, name=config)
-        builder.download_and_prepare()
-        return builder.as_dataset(), f"hub:{repo}@{builder.hash}:{builder.config.name}"
-    except DatasetNotFoundError as error:
-        raise InputError(
-            f"--dataset {spec}: no such folder, and not on the hub either or not open to you ({first_line(error)})"
-        ) from error
-    except Exception as error:  # datasets, the hub's client, httpx and pyarrow each have their own hierarchy
-        if isinstance(error, ValueError) and "config" in str(error).lower():
-            raise InputError(f"--dataset {spec}: {error}; write it as {repo}:CONFIG") from error
-        raise PromptSearchError(
-            f"data set {spec!r} could not be loaded from the hub ({type(error).__name__}: {first_line(error)}); "
-            "try again, or give a local folder (--dataset PATH)"
-        ) from error
-
-
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -133,7 +85,7 @@ def first_line(error: BaseException) -> str:
 
 def _ask(timeout: float) -> tuple[bool, str]:
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        if os.environ.get(variable, "").upper() in _TRUE:
+        if os.environ.get(variable, "").upper() in TRUE:
             return False, f"{variable} is set"
     endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data.encoded_picture import printable_path
-from promptsearch.evaluators.data.picture_list import TarMember
+from promptsearch.evaluators.data.picture_list import StoredFile
 
 #: Names of splits in folders and files.
 SPLITS = ("train", "test", "validation", "valid", "val")
@@ -37,14 +37,16 @@ class Part:
         files: The picture files, if they are not in the table.
         note: A sentence about the files that were ignored.
         rows: Rows of the table, and of `files`, that belong to the split; None for all.
+        lazy: Returns `files`, if they depend on which column has the pictures.
     """
 
     name: str
     table: Any
     content: Callable[[], str]
-    files: Sequence[str | TarMember] | None = None
+    files: Sequence[str | StoredFile] | None = None
     note: str | None = None
     rows: np.ndarray | None = None
+    lazy: Callable[[str], Sequence[StoredFile]] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 def listed(
     name: str,
-    files: Sequence[str | TarMember],
+    files: Sequence[str | StoredFile],
     labels: Sequence[str],
     classes: Sequence[str],
     content: Callable[[], str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 
@@ -13,6 +13,17 @@ from promptsearch.evaluators.data.encoded_picture import StoredPicture, printabl
 
 #: Pictures read from a table at a time: one by one takes five times as long.
 READ = 16
+
+
+class StoredFile(Protocol):
+    """The bytes of a picture that are in no file of its own."""
+
+    @property
+    def shown(self) -> str:
+        """Return where they are, for messages."""
+
+    def read(self) -> bytes:
+        """Return them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,11 @@ class TarMember:
     name: str
     offset: int
     size: int
+
+    @property
+    def shown(self) -> str:
+        """Return the archive and the name in it."""
+        return f"{self.archive}/{self.name}"
 
     def read(self) -> bytes:
         """Return the file's bytes.
@@ -66,7 +82,7 @@ class StoredPictures(Sequence[StoredPicture]):
         where: str,
         indices: Sequence[int],
         condition: str | None,
-        files: Sequence[str | TarMember] | None = None,
+        files: Sequence[str | StoredFile] | None = None,
         rows: np.ndarray | None = None,
     ) -> None:
         self._table, self._where, self._indices, self._condition = table, where, indices, condition
@@ -116,7 +132,5 @@ class StoredPictures(Sequence[StoredPicture]):
             yield from self[at : at + READ]
 
 
-def _cell(file: str | TarMember) -> dict[str, Any]:
-    if isinstance(file, TarMember):
-        return {"bytes": file.read(), "path": f"{file.archive}/{file.name}"}
-    return {"path": file}
+def _cell(file: str | StoredFile) -> dict[str, Any]:
+    return {"path": file} if isinstance(file, str) else {"bytes": file.read(), "path": file.shown}

@@ -61,7 +61,7 @@ def open_tars(asked: Asked) -> Layout | None:
             raise InputError(f"--dataset {asked.spec}: {printable_path(by_split[used[role]][0].name)} has no picture")
     labels = {role: [label for _, label in pairs] for role, pairs in found.items()}
     texts = in_order(text for role in found for text in labels[role])
-    names = _names_beside(folder, texts)
+    names = _names_beside([folder, *(file.parent for file in files)], texts)
     if names is not None:
         labels = {role: [names[int(text)] for text in of_role] for role, of_role in labels.items()}
     classes = texts if names is None else names
@@ -182,14 +182,14 @@ def _read(where: str, member: TarMember) -> str:
         raise InputError(f"{e}; download it again") from e
 
 
-def _names_beside(folder: Path, labels: list[str]) -> list[str] | None:
-    """Return the class names in a classnames.txt beside the archives, if the labels are numbers and there is one.
+def _names_beside(folders: list[Path], labels: list[str]) -> list[str] | None:
+    """Return the class names in a classnames.txt in one of the folders, if the labels are numbers and there is one.
 
     Raises:
         InputError: A label has no name in it.
     """
-    file = folder / NAMES
-    if not file.is_file() or not all(text.isdecimal() for text in labels):
+    file = next((folder / NAMES for folder in folders if (folder / NAMES).is_file()), None)
+    if file is None or not all(text.isdecimal() for text in labels):
         return None
     try:
         names = file.read_text("utf-8-sig").splitlines()
