@@ -242,9 +242,7 @@ def test_numbers_are_named_by_a_file(drawn: Path, tmp_path: Path) -> None:
     assert code == 0 and "The class names are numbers (0, 1, 2)" in out and "--class-names names.txt" in out
     (tmp_path / "names.txt").write_text("\n".join(SHAPES))
     code, out, _ = invoke("data", "check", str(file), "--class-names", str(tmp_path / "names.txt"))
-    assert (
-        code == 0 and "numbers" not in out.replace(str(file), "") and f"--class-names {tmp_path / 'names.txt'}" in out
-    )
+    assert code == 0 and "names are numbers" not in out and f"--class-names {tmp_path / 'names.txt'}" in out
     problem = open_problem("tiny", str(file), test_share=0.3, class_names=str(tmp_path / "names.txt"))
     assert problem.source.class_names == SHAPES
     pq.write_table(

@@ -68,8 +68,9 @@ class PictureData:
         self.layout = layout
         self.notes = [f"{spec}, {part.name} split: {part.note}" for part in parts.values() if part.note]
         features = next(iter(parts.values())).table.features
-        self._picture_column = _find_pictures(spec, features, asked.picture_column)
-        self._label_column = _find_labels(spec, features, asked.label_column)
+        named = (asked.picture_column, asked.label_column) if layout.named else (None, None)
+        self._picture_column = _find_pictures(spec, features, named[0])
+        self._label_column = _find_labels(spec, features, named[1])
         parts = {
             role: part if part.lazy is None else replace(part, files=part.lazy(self._picture_column))
             for role, part in parts.items()

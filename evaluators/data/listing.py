@@ -114,7 +114,7 @@ def open_listing(asked: Asked) -> Layout:
         return listed(marked, paths, labels, classes, content, note if role == "train" else None)
 
     parts = {role: part(role, split) for role, split in used.items()}
-    return Layout(KINDS[suffix], parts, unused_splits(by_split, used))
+    return Layout(KINDS[suffix], parts, unused_splits(by_split, used), named=False)
 
 
 def _distinct(rows: list[_Row], files: list[str]) -> tuple[list[tuple[_Row, str]], list[str]]:

@@ -46,6 +46,7 @@ def open_parquet(asked: Asked) -> Layout | None:
     note = f"Left out: {len(extra)} parquet files of no split ({printable_path(extra[0].name)})." if extra else None
 
     def part(role: str, name: str) -> Part:
+        import pyarrow.parquet as pq
         from datasets import Dataset, NamedSplit
 
         ours = by_split[name]
@@ -56,20 +57,20 @@ def open_parquet(asked: Asked) -> Layout | None:
             )
         try:
             refuse_bombs(ours)
+            if not sum(pq.ParquetFile(file).metadata.num_rows for file in ours):
+                raise InputError(f"{printable_path(ours[0].name)} has no row; it holds 0 pictures")
             # Split by split, or the class names of the second would be taken to be those of the first; and not by
             # load_dataset("parquet"), which tells a counter on the network about it and waits for the answer.
             table = Dataset.from_parquet(
                 [_literal(file) for file in ours], split=NamedSplit("train" if name == "all" else name)
             )
         except PromptSearchError as error:
-            raise PromptSearchError(f"data set {spec!r}: {error}") from error
+            raise type(error)(f"data set {spec!r}: {error}") from error
         except Exception as error:  # pyarrow's and datasets' errors share no base class
             cause = error.__cause__ or error
             raise PromptSearchError(
                 f"data set {spec!r}: {printable_path(ours[0].name)} cannot be read ({_why_broken(ours, cause)})"
             ) from error
-        if not len(table):
-            raise InputError(f"data set {spec!r}: {printable_path(ours[0].name)} has no row; it holds 0 pictures")
         return Part(name, table, lambda: hash_files(ours), note=note if role == "train" else None)
 
     kind = "parquet files" if len(files) > 1 else "a parquet file"

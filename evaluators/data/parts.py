@@ -57,11 +57,13 @@ class Layout:
         kind: What it is, in a few words.
         parts: The splits by role, "train" and "test".
         unused: Names of further splits.
+        named: Whether the columns that a user names are those of the tables; if not, the layout's module read them.
     """
 
     kind: str
     parts: dict[str, Part]
     unused: tuple[str, ...] = ()
+    named: bool = True
 
 
 @dataclass(frozen=True)

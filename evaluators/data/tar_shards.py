@@ -76,7 +76,8 @@ def open_tars(asked: Asked) -> Layout | None:
         )
 
     parts = {role: part(role, name) for role, name in used.items()}
-    return Layout("webdataset archives", parts, tuple(n for n in unused_splits(by_split, used) if n != "all"))
+    unused = tuple(n for n in unused_splits(by_split, used) if n != "all")
+    return Layout("webdataset archives", parts, unused, named=False)
 
 
 def _labelled(files: list[Path], asked: Asked, left_out: LeftOut) -> Iterator[tuple[TarMember, str]]:
@@ -106,6 +107,7 @@ def _samples(file: Path, left_out: LeftOut) -> dict[str, _Sample]:
     samples: dict[str, _Sample] = {}
     shown = printable_path(file.name)
     try:
+        size = file.stat().st_size
         with tarfile.open(file, "r:") as archive:
             for member in archive:
                 path = PurePosixPath(member.name)
@@ -114,6 +116,8 @@ def _samples(file: Path, left_out: LeftOut) -> dict[str, _Sample]:
                         f"{shown}: member {printable_path(member.name)!r} leads out of the archive; "
                         "fetch the data set from a place you trust"
                     )
+                if member.offset_data + (member.size if member.isreg() else 0) > size:
+                    raise tarfile.ReadError("it ends within a file")
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
@@ -127,8 +131,6 @@ def _samples(file: Path, left_out: LeftOut) -> dict[str, _Sample]:
                 if extension.lower() in sample:
                     raise InputError(f"{shown}: member {printable_path(member.name)!r} occurs twice; pack it once")
                 sample[extension.lower()] = TarMember(str(file), member.name, member.offset_data, member.size)
-            if samples and archive.offset > file.stat().st_size:
-                raise tarfile.ReadError("unexpected end of data")
     except (tarfile.TarError, OSError, EOFError, UnicodeError, ValueError) as e:
         if isinstance(e, InputError):
             raise
