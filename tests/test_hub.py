@@ -305,7 +305,7 @@ def test_of_a_large_data_set_only_what_is_needed_is_fetched(tmp_path: Path) -> N
     (tmp_path / "repo").mkdir()
     rng = np.random.default_rng(0)
     features = Features({"img": ImageFeature(), "label": ClassLabel(names=["red_box", "disc"])})
-    for split, n in (("train", 400), ("test", 4), ("unsupervised", 100)):
+    for split, n in (("train", 400), ("test", 4), ("validation", 100)):
         pixels = rng.integers(0, 256, (n, 16, 16, 3)).astype(np.uint8)
         pixels[:, 0, 0, 0] = 10 * np.arange(n) % 250
         columns = {"img": [Image.fromarray(p) for p in pixels], "label": [i % 2 for i in range(n)]}
@@ -321,7 +321,7 @@ def test_of_a_large_data_set_only_what_is_needed_is_fetched(tmp_path: Path) -> N
         sent.clear()
         (lazy,) = opened(tmp_path / "lazy", endpoint, repo, script=where)
     fetched = {name: sum(n for file, n in sent if file.startswith(name)) for name in size}
-    assert fetched["unsupervised"] == 0 and fetched["test"] == size["test"]
+    assert fetched["validation"] == 0 and fetched["test"] == size["test"]
     assert 0 < fetched["train"] < size["train"] / 4, (fetched, size)
     assert whole["pixels"] == lazy["pixels"] == [30, 10]
     for same in ("classes", "labels", "fingerprint"):
