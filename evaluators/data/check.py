@@ -81,7 +81,7 @@ def check_data(
     class_names: str | None = None,
     **reading: Any,
 ) -> DataCheck:
-    """Open a data set, decode all its pictures, and say what a search would meet.
+    """Open a data set, decode all its pictures that are here, and say what a search would meet.
 
     Args:
         spec: The data set, as for `open_dataset`.
@@ -98,7 +98,7 @@ def check_data(
     if class_names is not None:
         load_class_names(class_names).of(names)
     labels = {split: data.labels(split) for split in data.splits}
-    read = {split: _read(data, split, told) for split in data.splits}
+    read = {split: _read(data, split, told) for split in data.splits if not data.is_remote(split)}
     counts = {split: np.bincount(of_split, minlength=len(names)) for split, of_split in labels.items()}
     unnamed = _names(names) if class_names is None else None
     options = {**reading, "class_names": class_names or ("names.txt" if unnamed else None)}

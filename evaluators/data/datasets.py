@@ -263,6 +263,10 @@ class PictureData:
             except OSError as e:
                 raise PromptSearchError(f"{printable_path(str(file))} cannot be read ({e.strerror or e})") from e
 
+    def is_remote(self, split: str) -> bool:
+        """Return whether the pictures of a split are fetched from the hub when they are read."""
+        return self._part(split).lazy is not None
+
     def _part(self, split: str) -> Part:
         if split not in self._parts and split == "test":
             raise InputError(
