@@ -108,6 +108,8 @@ def _samples(file: Path, left_out: LeftOut) -> dict[str, _Sample]:
     shown = printable_path(file.name)
     try:
         size = file.stat().st_size
+        if size % tarfile.BLOCKSIZE:  # tarfile takes a header that is cut off for the end
+            raise tarfile.ReadError("it is no tar archive, or cut off")
         with tarfile.open(file, "r:") as archive:
             for member in archive:
                 path = PurePosixPath(member.name)
