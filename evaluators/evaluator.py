@@ -15,8 +15,8 @@ from promptsearch.banks.phrases import fill
 from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarning
 from promptsearch.evaluators.encoding.encoder import TooLongError
-from promptsearch.evaluators.scoring.evidence import evidence_of
 from promptsearch.evaluators.scoring.class_report import ClassReport, measure
+from promptsearch.evaluators.scoring.evidence import evidence_of
 from promptsearch.evaluators.scoring.metrics import NEED_LABELS
 from promptsearch.evaluators.scoring.phrase_table import Evidence, PhraseTable, fit_scale
 from promptsearch.evaluators.scoring.predictions import predict
