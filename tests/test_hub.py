@@ -306,7 +306,7 @@ def test_of_a_large_data_set_only_what_is_needed_is_fetched(tmp_path: Path) -> N
     rng = np.random.default_rng(0)
     features = Features({"img": ImageFeature(), "label": ClassLabel(names=["red_box", "disc"])})
     for split, n in (("train", 400), ("test", 4), ("validation", 100)):
-        pixels = rng.integers(0, 256, (n, 16, 16, 3)).astype(np.uint8)
+        pixels = rng.integers(0, 256, (n, 32, 32, 3)).astype(np.uint8)
         pixels[:, 0, 0, 0] = 10 * np.arange(n) % 250
         columns = {"img": [Image.fromarray(p) for p in pixels], "label": [i % 2 for i in range(n)]}
         made = Dataset.from_dict(columns, features=features)

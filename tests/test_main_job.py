@@ -55,14 +55,14 @@ def test_the_document_keeps_its_contract(small_bank: str) -> None:
     assert set(keys.split()) <= doc.keys()
     assert (doc["model"], doc["dataset"], doc["shots"], doc["seed"]) == ("tiny", "cifar10-dark", 4, 0)
     assert {"study", "storage"} <= doc["run"].keys()
-    assert doc["winner"].keys() - {"weights", "phrases"} == {"templates", "support", "test"}
+    assert doc["winner"].keys() - {"weights", "phrases"} == {"templates", "support", "test", "metrics"}
     assert {"selection", "estimate", "test_opened"} <= doc.keys()
     assert doc["winner"]["support"].keys() == {"accuracy", "xent"}
     assert doc["winner"]["test"]["low"] < doc["winner"]["test"]["accuracy"] < doc["winner"]["test"]["high"]
     assert all(r.keys() == {"templates", "support"} for r in doc["runners_up"]) and doc["runners_up"]
     assert ["a photo of a {}."] in [b["templates"] for b in doc["baselines"]]
     assert [b["name"] for b in doc["baselines"]] == ["hand-written", "best single template", "whole bank averaged"]
-    assert all(b.keys() == {"name", "templates", "support", "test"} for b in doc["baselines"])
+    assert all(b.keys() == {"name", "templates", "support", "test", "metrics"} for b in doc["baselines"])
     assert doc["paired"]["low"] <= doc["paired"]["difference"] <= doc["paired"]["high"]
     difference = doc["winner"]["test"]["accuracy"] - doc["baselines"][0]["test"]["accuracy"]
     assert doc["paired"]["difference"] == pytest.approx(difference, abs=1e-6)

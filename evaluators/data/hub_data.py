@@ -193,18 +193,16 @@ def _remote_part(features: Any, name: str, files: list[str], address: str) -> Pa
 
     system = HfFileSystem()
 
-    def small(file: str) -> tuple[pa.Table, list[int]]:
+    def small(file: str) -> tuple[pa.Table, list[int], pa.Schema]:
         with _parquet(file) as parquet:
             fields = [f for f in parquet.schema_arrow if pa.types.is_integer(f.type) or pa.types.is_string(f.type)]
             meta = parquet.metadata
             sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
-            return parquet.read(columns=[f.name for f in fields]), sizes
+            return parquet.read(columns=[f.name for f in fields]), sizes, parquet.schema_arrow
 
-    with _parquet(files[0]) as parquet:
-        schema = parquet.schema_arrow
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(small, files))
-    table = pa.concat_tables([part for part, _ in read])
+    table, schema = pa.concat_tables([part for part, _, _ in read]), read[0][2]
     known = features or Features.from_arrow_schema(schema)
     pictures = [c for c in known if c in schema.names and _holds_pictures(schema.field(c).type)]
     kept = Features({c: known[c] for c in known if c in table.column_names or c in pictures})
@@ -214,7 +212,7 @@ def _remote_part(features: Any, name: str, files: list[str], address: str) -> Pa
     made = pa.table(dict(zip(kept, columns, strict=True))).cast(kept.arrow_schema)
     total = sum(system.info(file)["size"] for file in files)
     note = f"Not downloaded: {total / 1e9:.1f} GB of training pictures, which are fetched as they are needed."
-    groups = [(file, sizes) for file, (_, sizes) in zip(files, read, strict=True)]
+    groups = [(file, sizes) for file, (_, sizes, _) in zip(files, read, strict=True)]
     return Part(
         name,
         Dataset(made, info=DatasetInfo(features=kept)),
