@@ -3,7 +3,7 @@
     python benchmarks/phrases.py develop                                   # training pictures only
     python benchmarks/phrases.py develop --model local-dir:FOLDER --data CIFAR100
     python benchmarks/phrases.py table                                     # the default command on test pictures
-    python benchmarks/phrases.py table --data pacs-photo --transfer pacs-sketch,pacs-art
+    python benchmarks/phrases.py table --data pacs-photo --transfer pacs-sketch,pacs-art --fluency-lm smollm2
     python benchmarks/phrases.py speed
 
 `develop` learns from and judges by training pictures of CIFAR-100 and PACS photo; settings are chosen by it.  `table`
@@ -197,12 +197,13 @@ def table(model: str, data: str, shots: str, count: int, others: str, fluency_lm
 
 
 def fluencies(problem: Problem, results: Sequence[RunResult], lm: str) -> str:
-    """Mean log-likelihood per token of the winners' prompts and of the hand-written ones."""
+    """Mean log-likelihood per token of what the winners and the hand-written prompt say in "a photo of a {}."."""
     place = locate(lm)
     rater = open_rater(FluencyConfig(place.name, place.fingerprint))
     rate = Fluency(rater.log_likelihood, problem.cache, dict(rater.key), problem.source.class_names)
-    ours = rate([r.winner.prompt_set for r in results])
-    (theirs,) = rate([PromptSet.of(BASELINE)])
+    plain = PromptSet.of(BASELINE)
+    ours = rate([plain.saying_as(r.winner.prompt_set) for r in results])
+    (theirs,) = rate([plain])
     rate.close()
     return f"{np.mean(ours):.2f} (least {min(ours):.2f}), {theirs:.2f}"
 
