@@ -27,6 +27,7 @@ from promptsearch.config import (
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Encoder, Problem, default_cache, open_configured, resolve_model
 from promptsearch.evaluators.data.array_features import ArrayFeatures
+from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.task import UNLABELLED
 from promptsearch.runs import (
@@ -336,6 +337,7 @@ class PromptSearch:
         encoder = self._make_encoder()
         vectors = self._features(encoder, images if features is None else features)
         index, names, classes = _classes(labels, class_names, len(vectors))
+        spoken_names("class_names" if labels is None or class_names is not None else "labels", names)
         source = ArrayFeatures(vectors, index, names, whole=self.shots is None)
         problem = Problem(encoder, source, default_cache(), allow_fewer=self.allow_fewer)
         if labels is None:
@@ -476,6 +478,8 @@ def _classes(
     labels: Any, class_names: Sequence[str] | None, pictures: int
 ) -> tuple[np.ndarray, list[str], np.ndarray | None]:
     """Class indices (N,), the classes' names, and the labels that stand for them."""
+    if class_names is not None and (odd := [n for n in class_names if not isinstance(n, str)]):
+        raise InputError(f"class_names: {odd[0]!r} is no text; give the name of each class")
     if labels is None:
         if class_names is None:
             raise InputError("class_names: without labels, say what the classes are called")

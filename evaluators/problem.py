@@ -13,6 +13,7 @@ from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import Cache, default_cache, digest_of
 from promptsearch.evaluators.data.array_features import ArrayFeatures
+from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
@@ -68,6 +69,7 @@ class Problem:
         own = self.source.class_names
         if isinstance(names, str):
             called, self.other_names = load_class_names(names).of(own)
+            spoken_names(f"--class-names {names}", called)
         else:
             called = list(names)
             if len(called) != len(own):

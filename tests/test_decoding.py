@@ -79,6 +79,15 @@ def test_what_8_bits_cannot_hold_is_refused(values: np.ndarray, says: str) -> No
         decoded(file_of(Image.fromarray(values), "TIFF"))
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_files_in_which_0_is_white(kind: type, orientation: int) -> None:
+    values = (GREY.astype(np.float64) * (257 if kind is np.uint16 else 1 / 255)).astype(kind)
+    content = file_of(Image.fromarray(values), "TIFF", tiffinfo={262: 0, 274: orientation})
+    plain = decoded(file_of(Image.fromarray(GREY), "TIFF", tiffinfo={274: orientation}))
+    assert (decoded(content) == 255 - plain).all()
+
+
 COLOURS = np.random.default_rng(1).integers(0, 200, (12, 10, 3)).astype(np.uint8)
 HOLE = np.add.outer(np.arange(12), np.arange(10)) % 3 == 0
 
@@ -170,13 +179,13 @@ def test_16_bit_colour_and_transparency() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "cannot identify image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "not a picture of a form that is read here"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer.*git lfs pull"),
         (b"<!DOCTYPE html>\n<html><body>404", "web page.*download button"),
         (b"\xef\xbb\xbf<html>log in", "web page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied', "server's XML answer"),
         (b"", "the file is empty"),
-        (b"8BPS\0\1", "cannot identify image"),
+        (b"8BPS\0\1", "not a picture of a form that is read here"),
     ],
 )
 def test_no_picture_is_said_to_be_what_it_is(content: bytes, says: str, tmp_path: Path) -> None:

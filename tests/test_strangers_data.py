@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from promptsearch import PromptSearch
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, open_problem
@@ -238,6 +239,44 @@ def test_a_run_is_its_pictures_not_the_spelling_of_their_path(
     (tmp_path / "moved" / "train" / "cat" / "9.png").write_bytes(png(77))
     done = CliRunner().invoke(main, [*args, "moved", "--bank", "simple-imagenet", "--study", "mine"])
     assert done.exit_code == 2 and "data fingerprint" in done.output
+
+
+@pytest.mark.parametrize(
+    ("class_names", "labels", "says"),
+    [
+        (["cat", "Cat"], [0, 1], "class_names: classes 'cat' and 'Cat' both read 'Cat'"),
+        (None, ["cat", "cat_"], "labels: classes 'cat' and 'cat_' both read 'cat'"),
+        (["", "cat"], [0, 1], "class '' is no class name"),
+        ([1, 2], [0, 1], "class_names: 1 is no text"),
+        (None, ["cat", "\x1b[2J"], "is no class name that a prompt can have"),
+    ],
+)
+def test_class_names_given_in_python_are_checked_too(class_names: Any, labels: Any, says: str) -> None:
+    given = {"features": np.eye(8, 64, dtype=np.float32), "labels": np.array(labels * 4), "class_names": class_names}
+    with pytest.raises(InputError, match=re.escape(says)) as refused:
+        PromptSearch(model="tiny", random_state=0).fit(**given)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("content", ["cat\nCat\n", "cat\ncat_\n", "sea lion\nsea  lion\n"])
+def test_class_names_of_a_file_are_checked_too(content: str, pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(content, "utf-8")
+    with pytest.raises(InputError, match=r"names.txt.*both read|names.txt.*(twice|same|already)"):
+        open_problem("tiny", str(pets), class_names=str(tmp_path / "names.txt"))
+
+
+@pytest.mark.parametrize("path", ["http://127.0.0.1:9/x.png", "hf://datasets/a/b/x.png", "/dev/zero", "\0", "../x"])
+def test_a_table_that_names_files_elsewhere_is_one_line(path: str, tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "ship"])})
+    cells = pa.array([{"bytes": None, "path": path}] * 2, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    table = pa.table({"image": cells, "label": pa.array([0, 1])})
+    table = table.replace_schema_metadata(features.arrow_schema.metadata)
+    (tmp_path / "d").mkdir()
+    for split in ("train", "test"):
+        pq.write_table(table, tmp_path / "d" / f"{split}.parquet")
+    with pytest.raises(PromptSearchError, match="picture 0 .* cannot be decoded") as refused:
+        list(open_dataset(str(tmp_path / "d")).pictures("train", [0]))
+    assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("command", ["random", "coop", "compare"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from promptsearch.errors import InputError
 from promptsearch.evaluators.data.class_names import spoken_names
-from promptsearch.evaluators.data.encoded_picture import printable_path
+from promptsearch.evaluators.data.encoded_picture import looks_like_picture, printable_path
 from promptsearch.evaluators.data.folder_walk import SUFFIXES, Walk, is_picture
 from promptsearch.evaluators.data.parts import SPLITS, Asked, Layout, Part, hash_files, listed, roles, unused_splits
 
@@ -82,4 +83,10 @@ def _has_pictures(folder: Path) -> bool:
 
 def _is_stray(file: Path) -> bool:
     """Return whether a file is a picture that lies beside the class folders instead of in one."""
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and os.path.isfile(file)
+    if file.name.startswith(".") or file.suffix.lower() not in (*SUFFIXES, "") or not os.path.isfile(file):
+        return False
+    if file.suffix:
+        return True
+    with contextlib.suppress(OSError), file.open("rb") as f:
+        return looks_like_picture(f.read(32))
+    return False

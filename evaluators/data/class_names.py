@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections.abc import Sequence
 
@@ -10,6 +11,21 @@ from promptsearch.errors import InputError
 
 # Joiners that Persian and Indic words need; other invisible characters are refused.
 _JOINERS = str.maketrans("", "", "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
+
+# Characters that nobody sees (joiners, variation selectors), and curly quotes, which tokenizers make straight.
+_SELECTORS = (*range(0x180B, 0x180E), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+_UNSEEN = dict.fromkeys((0x34F, 0x200C, 0x200D, *_SELECTORS))
+_QUOTES = dict.fromkeys(map(ord, "‘’‚‛"), "'") | dict.fromkeys(map(ord, "“”„‟"), '"')
+
+
+def as_read(name: str) -> str:
+    """Return a class name without what tokenizers or readers do not distinguish, to compare it with others.
+
+    That is case, repeated spaces, the encoding of accents, compatible forms of a character (full width, ligatures),
+    HTML entities, curly quotes and characters that nobody sees.
+    """
+    plain = unicodedata.normalize("NFKC", html.unescape(name)).translate(_UNSEEN | _QUOTES)
+    return " ".join(unicodedata.normalize("NFKC", plain.casefold()).split())
 
 
 def spoken_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -22,8 +38,8 @@ def spoken_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
         names: The class names as the data set writes them.
 
     Raises:
-        InputError: A name is empty or contains invisible characters, or two names differ only in case, underscores,
-            spaces or the encoding of accents, which models do not distinguish.
+        InputError: A name is empty or contains invisible characters, or two names differ only in what tokenizers or
+            readers do not distinguish (see `as_read`).
     """
     spoken = tuple(" ".join(name.replace("_", " ").split()) for name in names)
     met: dict[str, str] = {}
@@ -33,7 +49,7 @@ def spoken_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
                 f"{place}: class {shorten(name)} is no class name that a prompt can have: "
                 f"{'nothing is left of it' if not said else 'not all of it prints'}; rename it"
             )
-        key = unicodedata.normalize("NFC", said).casefold()
+        key = as_read(said)
         if key in met:
             raise InputError(
                 f"{place}: classes {shorten(met[key])} and {shorten(name)} both read {shorten(said)} in a prompt: "

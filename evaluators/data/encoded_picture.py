@@ -97,11 +97,13 @@ class StoredPicture:
             opened = Image.open(source, formats=openable())  # type: ignore[arg-type]
         except UnidentifiedImageError:
             self._explain()
-            raise
+            raise _Unfit("not a picture of a form that is read here", "save it as PNG or JPEG, or remove it") from None
         with opened as picture:
+            negative = is_negative(picture)
             upright = ImageOps.exif_transpose(picture)
             upright.format = picture.format
-            return to_rgb(upright)
+            shown = to_rgb(upright)
+            return ImageOps.invert(shown) if negative else shown
 
     def _explain(self) -> None:
         """Raise an error that explains the problem if the file is of a known kind that Pillow cannot open."""
@@ -118,6 +120,15 @@ class StoredPicture:
         at = f" ({printable_path(self.path)})" if self.path else ""
         remedy = error.remedy if isinstance(error, _Unfit) else "replace it or remove it"
         return PromptSearchError(f"{self.where}{at} cannot be decoded ({first_line(error)}); {remedy}")
+
+
+def is_negative(picture: Image) -> bool:
+    """Return whether a picture's largest value is black, and Pillow does not invert it when it decodes it.
+
+    Pillow inverts such TIFF files itself if they have up to 8 bits per pixel.
+    """
+    photometric = getattr(picture, "tag_v2", {}).get(262)
+    return photometric == 0 and (picture.mode.startswith("I") or picture.mode == "F")
 
 
 def to_rgb(picture: Image) -> Image:

@@ -86,6 +86,8 @@ class Walk:
                 if self._leads_back(entry, os.path.realpath(folder)):
                     self.left_out.add("links back into the data set", self.shown(entry.path))
                 else:
+                    if entry.is_symlink() and not _within(target := os.path.realpath(entry.path), self._real):
+                        self.led_out.append(f"{self.shown(entry.path)} → {target}")
                     found.append(Path(entry.path))
         return found
 
