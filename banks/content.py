@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+
 from promptsearch.banks.bank import Bank
+from promptsearch.banks.file_kinds import mistaken_for
 from promptsearch.banks.formats import from_tree, from_txt
 from promptsearch.banks.parse import parse_json, parse_yaml
 from promptsearch.banks.phrase_formats import phrases_from_tree, phrases_from_txt
@@ -70,8 +73,12 @@ def decode(data: bytes, place: str) -> str:
         place: The file's name for messages.
 
     Raises:
-        InputError: It is not UTF-8; the message names the line.
+        InputError: It is a Git LFS pointer or a web page, or not UTF-8; the message names the line.
     """
+    if data and (found := mistaken_for(data[:512])):
+        raise InputError(f"{place}: the file is {found[0]}; {found[1]}")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # that of UTF-32 begins so, too
+        raise InputError(f"{place}: the file is in UTF-16 or UTF-32, as Windows calls Unicode; save it as UTF-8")
     data = data.removeprefix(_BOM)
     try:
         return data.decode("utf-8")

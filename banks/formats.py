@@ -55,6 +55,11 @@ def from_tree(root: Node | None, place: str, name: str, source: str, key: str | 
         return _from_benchmark(lists, place, name, source, key)
     if key is not None:
         raise InputError(f"{place}: no data sets in this file to pick {shorten(key)} from; leave #{key} out")
+    if isinstance(root.value, list):
+        raise InputError(
+            f"{place}:{root.line}: {root}, of which none is a text with {{}} or {{c}} where the class name goes; "
+            'write templates, such as ["a photo of a {}."]'
+        )
     tree = _mapping(root, place, "a bank", f"the keys {', '.join(KEYS)}")
     for unknown in tree:
         if unknown not in KEYS:

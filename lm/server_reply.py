@@ -107,6 +107,8 @@ def read_answer(raw: bytes, chats: bool) -> Written:
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as e:
+        if raw.lstrip().startswith((b"data:", b"event:")):
+            raise NoAnswer("it answers a stream of events, which was not asked for; turn streaming off there") from e
         what = "HTML" if raw.lstrip()[:1] == b"<" else "something that is no JSON"
         raise NoAnswer(f"it answers {what} (is this the address of its API? it usually ends in /v1)") from e
     choices = data.get("choices") if isinstance(data, dict) else None
@@ -116,7 +118,7 @@ def read_answer(raw: bytes, chats: bool) -> Written:
     message = choice.get("message") if chats else choice
     if not isinstance(message, dict) or ("content" if chats else "text") not in message:
         raise _no_answer(data, choice)
-    text = _text(message["content" if chats else "text"])
+    text = _text(message["content" if chats else "text"]).removeprefix("\ufeff")
     if not text and (data.get("error") or choice.get("error")):
         raise _no_answer(data, choice)
     cut = str(choice.get("finish_reason") or "").lower() in CUT_OFF

@@ -236,6 +236,20 @@ MISTAKES: list[tuple[str, str | bytes, str]] = [
     ("b.json", "[" * 200000, "b.json:1: nested too deeply"),
     ("b.yaml", "template: [a]\n", "b.yaml:1: unknown key: 'template'; there are name, templates"),
     ("b.json", '{"templates": ["a {}"],\n "slot": {}}', "b.json:2: unknown key: 'slot'"),
+    ("b.json", '[{"template": "a {}."}]', "b.json:1: a list of 1, of which none is a text with {} or {c}"),
+    ("b.json", "[3]", "b.json:1: a list of 1, of which none is a text"),
+    ("b.yaml", "- [a, b]\n", "b.yaml:1: a list of 1, of which none is a text"),
+    *(
+        (f"b.{form}", "a {}.\n".encode(code), f"b.{form}: the file is in UTF-16 or UTF-32")
+        for form in ("txt", "json", "yaml")
+        for code in ("utf-16", "utf-32")
+    ),
+    *(
+        (f"b.{form}", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", f"b.{form}: the file is a Git LFS")
+        for form in ("txt", "json", "yaml")
+    ),
+    *((f"b.{form}", "<!doctype html><p>a {}", f"b.{form}: the file is a web page") for form in ("txt", "json", "yaml")),
+    ("b.csv", "a {}.\n", "b.csv: unknown suffix '.csv'; a bank is a file of .txt, .json"),
     ("b.yaml", "5\n", "b.yaml:1: a bank must be a mapping: 5; give the keys"),
     ("b.yaml", "templates:\n- a {}\n- 5\n", "b.yaml:3: a template must be text: 5; quote it"),
     ("b.yaml", "templates:\n- a {}\n-\n", "b.yaml:3: a template must be text: null; quote it"),

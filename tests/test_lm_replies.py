@@ -88,6 +88,7 @@ ANSWERS = {
     "two thoughts": said(f"<think>a {{}}</think>no<reasoning>a {{}}?</reasoning>{GOOD}"),
     "an empty thought": said(f"<think></think>{GOOD}"),
     "an answer, then a thought": said(f"{GOOD}\n<think>was a {{}} good?", "stop"),
+    "a mark of UTF-8 at its start": said(f"\ufeff{GOOD}"),
     "a null error beside it": {**said(GOOD), "error": None},
 }
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from promptsearch.banks.file_kinds import mistaken_for
 from promptsearch.errors import PromptSearchError
-from promptsearch.evaluators.data.file_kinds import mistaken_for
 from promptsearch.evaluators.data.hub import first_line
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptsearch.banks.file_kinds import mistaken_for
 from promptsearch.errors import InputError
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.encoded_picture import printable_path
-from promptsearch.evaluators.data.file_kinds import mistaken_for
 from promptsearch.evaluators.data.folder_walk import SUFFIXES
 from promptsearch.evaluators.data.parts import (
     LABELS,

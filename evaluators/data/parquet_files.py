@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from promptsearch.banks.file_kinds import mistaken_for
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data.class_folders import picture_splits
 from promptsearch.evaluators.data.encoded_picture import printable_path
-from promptsearch.evaluators.data.file_kinds import mistaken_for
 from promptsearch.evaluators.data.folder_walk import CANNOT_BE_READ, Walk, is_parquet
 from promptsearch.evaluators.data.hub import first_line
 from promptsearch.evaluators.data.parquet_size import refuse_bombs

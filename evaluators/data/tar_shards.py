@@ -7,10 +7,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from promptsearch.banks.file_kinds import mistaken_for
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.encoded_picture import printable_path
-from promptsearch.evaluators.data.file_kinds import mistaken_for
 from promptsearch.evaluators.data.folder_walk import SUFFIXES, LeftOut, Walk
 from promptsearch.evaluators.data.hub import first_line
 from promptsearch.evaluators.data.parts import (

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from promptsearch.banks.file_kinds import mistaken_for
 from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError
-from promptsearch.evaluators.data.file_kinds import mistaken_for
 
 #: Bytes of a config.
 MOST_BYTES = 1_000_000

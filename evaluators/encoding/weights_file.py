@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from promptsearch.banks.file_kinds import mistaken_for
 from promptsearch.errors import InputError
-from promptsearch.evaluators.data.file_kinds import mistaken_for
 
 #: The architectures of which OpenAI published weights, trained with QuickGELU, which no file says.
 OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
