@@ -19,12 +19,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_model import TINY
 
 from promptsearch import PromptSearch
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, open_problem
-from promptsearch.evaluators.cache.store import MODELS, digest_of, read_block, write_block
+from promptsearch.evaluators.cache.store import digest_of, read_block, write_block
 from promptsearch.evaluators.data import open_dataset
 from promptsearch.evaluators.data.picture_features import import_pack
 
@@ -284,7 +285,7 @@ def test_a_run_is_its_model_and_bank_not_the_spelling_of_their_paths(
     command: str, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model").symlink_to(MODELS / "tiny")
+    (tmp_path / "model").symlink_to(TINY)
     for name in ("bank.txt", "copy.txt"):
         (tmp_path / name).write_text("a photo of a {}.\na toy {}.\n", "utf-8")
     own = {
@@ -294,7 +295,7 @@ def test_a_run_is_its_model_and_bank_not_the_spelling_of_their_paths(
     }
     found = []
     for model, data, bank in (
-        (MODELS / "tiny", "pets", "bank.txt"),
+        (TINY, "pets", "bank.txt"),
         ("model", "./pets/", "./bank.txt"),
         ("./model/", str(pets), str(tmp_path / "copy.txt")),
     ):
