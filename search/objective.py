@@ -67,7 +67,7 @@ class Plugged(Objective):
 
 
 ACCURACY = Objective("accuracy", "accuracy", "accuracy, ties broken by cross-entropy", ties="xent")
-XENT = Objective("xent", "xent", "cross-entropy at the model's logit scale", smaller=True)
+XENT = Objective("xent", "xent", "cross-entropy at the logit scale fitted to the few labels", smaller=True)
 XENT_FITTED = Objective(
     "xent-fitted", "xent_fitted", "cross-entropy at the logit scale that fits the pictures best", smaller=True
 )
