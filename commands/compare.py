@@ -131,8 +131,9 @@ def compare(
     tip-adapter                                          few shots as a cache
     climb-lm, evolve-lm                                  with a language model
     coop, coop-4, coop-8, coop-text, coop-csc            learnt contexts
-    coop-restart, kgcoop, coop-hull                      variants of CoOp
-    coop-sample, names, pez, vpt, vpt-shallow, vpt-deep  other gradient baselines
+    coop-restart, coop-text-tuned, kgcoop, coop-hull     variants of CoOp
+    coop-sample, names, names-tuned, pez                 other gradient baselines
+    vpt, vpt-shallow, vpt-deep                           visual prompts
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.progress import progress_bar

@@ -42,6 +42,9 @@ WAFFLE_PAIRS = 15
 #: Evaluations of `random-10k`, about as many as beam search needs on a bank of 270 templates.
 MANY = 10_000
 
+#: What learning rates are multiplied by in coop-text-tuned and names-tuned: benchmarks/learnt_rates.py, training pictures.
+TUNED = 4.0
+
 #: Number of templates that `coop-sample` keeps.
 SAMPLED = 4
 
@@ -164,6 +167,7 @@ def all_methods(
             lambda s: learn_context_restarted(s, CoOpOptions()),
         )
     )
+    made += _tuned()
     hull, sparse = CoOpOptions(hull=8.0), SparseOptions(min(SAMPLED, len(bank.templates)))
     made += [
         _learned("coop-hull", "CoOp pulled to the bank's hull, weight 8", hull, lambda s: learn_context(s, hull, bank)),
@@ -337,6 +341,30 @@ def _learned(
     # "start": earlier versions drew the start by the draw's seed alone.
     known = {**asdict(options), "start": "own"}
     return Method(name, about, find, readable, known, prompts_pictures=prompts_pictures)
+
+
+def _tuned() -> list[Method]:
+    """Return CoOp from words and learnt names with the learning rate that was chosen on development pictures."""
+    from promptsearch.search.gradient import CoOpOptions, NamesOptions, Schedule, published_epochs
+    from promptsearch.search.gradient.names import RATE
+
+    context, names = CoOpOptions(init="a photo of a"), NamesOptions()
+    rates = {"coop-text-tuned": TUNED * Schedule.rate, "names-tuned": TUNED * RATE}
+
+    def learn(setting: Setting) -> Trained:
+        schedule = Schedule(published_epochs(setting.task.shots), rates["coop-text-tuned"])
+        return learn_context(setting, replace(context, schedule=schedule))
+
+    def learn_names(setting: Setting) -> Trained:
+        epochs = published_epochs(setting.task.shots)
+        schedule = Schedule(epochs, rates["names-tuned"], momentum=0.0, weight_decay=0.0)
+        return learn_class_names(setting, replace(names, schedule=schedule))
+
+    found = [
+        _learned("coop-text-tuned", f"coop-text at {TUNED:g} times the learning rate", context, learn),
+        _learned("names-tuned", f"names at {TUNED:g} times the learning rate", names, learn_names),
+    ]
+    return [replace(m, options={**m.options, "rate": rates[m.name]}) for m in found]
 
 
 def _cached(setting: Setting) -> Found:
