@@ -42,7 +42,7 @@ WAFFLE_PAIRS = 15
 #: Evaluations of `random-10k`, about as many as beam search needs on a bank of 270 templates.
 MANY = 10_000
 
-#: What learning rates are multiplied by in coop-text-tuned and names-tuned: benchmarks/learnt_rates.py, training pictures.
+#: What the learning rates of coop-text-tuned and names-tuned are multiplied by (benchmarks/learnt_rates.py).
 TUNED = 4.0
 
 #: Number of templates that `coop-sample` keeps.
