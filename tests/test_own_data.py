@@ -139,6 +139,12 @@ def test_names_of_validation_splits_are_test_splits(drawn: Path, tmp_path: Path)
         assert data.test_split == name
         with pytest.raises(InputError, match=rf"--test-share 0.3: data set .* has a test split \({name}\)"):
             open_dataset(str(root), test_share=0.3)
+    for names in (("Train", "Test"), ("training", "testing"), ("TRAIN", "Valid")):
+        root = tmp_path / "-".join(names)
+        for name in names:
+            shutil.copytree(drawn, root / name)
+        data = open_dataset(str(root))
+        assert (data.train_split, data.test_split, data.class_names) == (*names, SHAPES)
     for share in (0.0, 1.0, -0.5, float("nan")):
         with pytest.raises(InputError, match="must be above 0 and below 1"):
             open_dataset(str(drawn), test_share=share)

@@ -10,7 +10,16 @@ from promptsearch.errors import InputError
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.encoded_picture import looks_like_picture, printable_path
 from promptsearch.evaluators.data.folder_walk import SUFFIXES, Walk, is_picture
-from promptsearch.evaluators.data.parts import SPLITS, Asked, Layout, Part, hash_files, listed, roles, unused_splits
+from promptsearch.evaluators.data.parts import (
+    Asked,
+    Layout,
+    Part,
+    hash_files,
+    listed,
+    roles,
+    spelled,
+    unused_splits,
+)
 
 #: What a folder may hold, for messages.
 FORMS = (
@@ -19,9 +28,13 @@ FORMS = (
 )
 
 
-def picture_splits(folder: Path) -> list[str]:
-    """Return the names of a folder's subfolders that are splits."""
-    return [name for name in SPLITS if os.path.isdir(folder / name)]
+def picture_splits(folder: Path) -> dict[str, str]:
+    """Return the splits that a folder's subfolders are called after, by the subfolder's name; "train" after "Train"."""
+    try:
+        there = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:  # whoever reads the folder says so
+        return {}
+    return {name: split for name in there if (split := spelled(name)) is not None}
 
 
 def open_class_folders(asked: Asked) -> Layout:
@@ -34,7 +47,8 @@ def open_class_folders(asked: Asked) -> Layout:
     """
     folder, spec = asked.place, asked.spec
     there = picture_splits(folder)
-    used = roles(there)
+    named = {split: name for name, split in there.items()}  # of several names of a split the last
+    used = {role: named[split] for role, split in roles(named).items()}
     homes = {role: folder / name for role, name in used.items()} or {"train": folder}
     walks = {role: Walk(folder) for role in homes}
     if not used and not _has_pictures(folder):

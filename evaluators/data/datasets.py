@@ -401,7 +401,7 @@ def _open_local(asked: Asked) -> Layout:
         return found
     if found := open_parquet(asked):
         return found
-    if not any(Walk(place, lenient=True).folders(place / split) for split in picture_splits(place)):
+    if not any(Walk(place, lenient=True).folders(place / name) for name in picture_splits(place)):
         if found := open_tars(asked):
             return found
         if (file := listing_in(place)) is not None:

@@ -110,10 +110,16 @@ def roles(names: Iterable[str]) -> dict[str, str]:
     return {role: name for role, name in (("train", "train" if "train" in there else None), ("test", test)) if name}
 
 
+def spelled(name: str) -> str | None:
+    """Return the split that a folder is called after, in any case and as "training" and "testing" too, or None."""
+    lower = {"training": "train", "testing": "test"}.get(name.lower(), name.lower())
+    return lower if lower in SPLITS else None
+
+
 def split_of(relative: Path) -> str | None:
     """Return the split that a file belongs to by its folders or the start of its name, or None."""
-    in_name = re.match(rf"({'|'.join(SPLITS)})(?![a-z])", relative.name)
-    return next((part for part in relative.parts[:-1] if part in SPLITS), in_name and in_name[1])
+    in_name = re.match(rf"({'|'.join(SPLITS)})(?![a-z])", relative.name.lower())
+    return next((found for part in relative.parts[:-1] if (found := spelled(part))), in_name and in_name[1])
 
 
 def in_order(labels: Iterable[str]) -> list[str]:

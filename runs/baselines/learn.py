@@ -155,6 +155,7 @@ def test_learnt(
         decoded=decoded,
         steps=trained.learned.steps,
         losses=tuple(round(x, 6) for x in thinned(trained.learned.losses)),
+        classes=tuple(setting.class_names),
         notes=(*setting.problem.notes, *([few] if (few := setting.task.imbalance()) else []), *trained.notes),
     )
 
