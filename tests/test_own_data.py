@@ -468,6 +468,25 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
             list(data.pictures("train", range(2)))
 
 
+def test_data_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="w.tar has no picture"):
+        open_dataset(str(tar(tmp_path / "w.tar", ("a.txt", b"x"))))
+    (tmp_path / "d" / "circle").mkdir(parents=True)
+    (tmp_path / "d" / "circle" / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="this folder holds no parquet files .*, pictures in class folders"):
+        open_dataset(str(tmp_path / "d"))
+    class_folders(tmp_path / "d" / "train", 1)
+    (tmp_path / "d" / "test").mkdir()
+    with pytest.raises(InputError, match="test holds no pictures in class folders"):
+        open_dataset(str(tmp_path / "d"))
+    (tmp_path / "nest").mkdir()
+    shutil.move(tmp_path / "d" / "train", tmp_path / "nest" / "inner")
+    with pytest.raises(
+        InputError, match="it holds one folder only, and that others; if they are classes, name .*inner"
+    ):
+        open_dataset(str(tmp_path / "nest"))
+
+
 def test_labels_in_json_links_and_hidden_members(tmp_path: Path) -> None:
     members = [(f"{s}.png", encoded(shape(s, 1))) for s in SHAPES]
     members += [(f"{s}.json", json.dumps({"label": s, "text": "x"}).encode()) for s in SHAPES]
