@@ -47,11 +47,12 @@ def chosen(model: str, data: str, phrases: str, seed: int) -> float:
 def main(model: str, data: str, lm: str, each: int, bank: str | None, seeds: int, out: Path) -> None:
     problem = open_problem(model, data)
     names = list(problem.source.class_names)
-    writer = PhraseWriter(LocalModel(locate(lm)))
+    writer = PhraseWriter(LocalModel(locate(lm)), problem.encoder.encode_texts)
     parts = {kind: writer.write(names, kind, each=each) for kind in KINDS}
     phrases = merged(list(parts.values()))
     out.write_text(yaml.safe_dump({"phrases": {n: list(p) for n, p in phrases.items()}}, sort_keys=False), "utf-8")
     every = [(n, kind, p) for kind, part in parts.items() for n, some in part.items() for p in some]
+    click.echo(f"rejected: {', '.join(f'{n} {why}' for why, n in writer.rejected.items())}")
     click.echo(f"{len(every)} phrases for {len(names)} classes; a hundred of them, drawn at random:\n")
     for i in np.random.default_rng(0).permutation(len(every))[:100]:
         click.echo(f"    {every[i][0]}: {every[i][2]}")

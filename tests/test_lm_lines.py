@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from promptsearch.banks import PhraseBank
+from promptsearch.cli import main
+from promptsearch.errors import InputError
 from promptsearch.lm import EMBEDDED, LocalModel, locate
-from promptsearch.lm.lines import LineRules, LineWriter, Vocabulary
+from promptsearch.lm.lines import Line, LineRules, LineWriter, Vocabulary
 from promptsearch.lm.reader import Reader, common_beginning
 from promptsearch.search.proposers import Request
 from promptsearch.search.proposers.fill import FillProposer, _gap
@@ -155,3 +160,47 @@ def test_phrases_are_written_for_classes_and_belong_to_one(embedded: LocalModel)
     bank = PhraseBank("written", merged([looks, names]))
     assert len(bank.of_classes(["cat", "polar_bear"])[0]) == 1 + len(looks["cat"]) + len(names["cat"])
     assert merged([{"a": ("b",), "c": ()}, {"a": ("d",)}]) == {"a": ("b", "d")}
+
+
+class SaysAlways:
+    """A language model that writes the same lines for every prompt of a name."""
+
+    def __init__(self, said: dict[str, list[str]]) -> None:
+        self.said = said
+
+    def write_phrases(self, prompts: Sequence[str], seed: int, **rules: Any) -> list[list[Line]]:
+        return [[Line(text, 0.0) for text in self.said[p.split("Thing: ")[-1].split("\n")[0]]] for p in prompts]
+
+
+def test_phrases_are_checked_by_the_text_tower() -> None:
+    said = {"cat": ["kitten", "puppy", "pet", "x" * 99, "{}", "tom"], "dog": ["puppy two", "pet", "hound"]}
+    near = {"cat": 0, "kitten": 0, "tom": 0, "dog": 1, "puppy": 1, "puppy two": 1, "hound": 0}
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        for t in texts:
+            if len(t) > 90:
+                raise InputError(t)
+        return np.eye(2, dtype=np.float32)[[near.get(t, 0) for t in texts]]
+
+    writer = PhraseWriter(SaysAlways(said), encode)
+    assert writer.write(["cat", "dog"], "names", each=3) == {"cat": ("kitten", "tom"), "dog": ("puppy two",)}
+    assert writer.rejected == {"not a phrase": 1, "too long": 1, "two classes": 2, "another class": 2}
+    assert PhraseWriter(SaysAlways(said)).write(["cat", "dog"], "names")["dog"] == ("puppy two", "hound")
+
+
+def test_a_bank_of_phrases_is_written_and_can_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "phrases.yaml"
+    args = ["banks", "write", str(file), "--lm", "embedded", "--model", "zeroshot", "--dataset", "pacs-photo"]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0 and "phrases for 7 classes" in result.output, result.output
+    assert file.read_text().startswith("# written by embedded, seed 0") and "# looks" in file.read_text()
+    assert CliRunner().invoke(main, ["banks", "check", "--phrases", str(file)]).output.startswith("ok: phrase bank")
+    before = file.read_text()
+    for wrong, said in (
+        ([*args], "exists already"),
+        ([*args[:2], str(tmp_path / "no" / "x.yaml"), *args[3:]], "folder does not exist"),
+        ([*args[:2], str(tmp_path / "y.yaml"), "--lm", "no-such-folder/x.gguf"], "no-such-folder"),
+    ):
+        refused = CliRunner().invoke(main, wrong)
+        assert refused.exit_code == 2 and said in refused.stderr and refused.stderr.count("\n") == 1, refused.output
+    assert file.read_text() == before and not (tmp_path / "y.yaml").exists()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
+from promptsearch.banks.phrases import why_no_phrase
+from promptsearch.errors import InputError
 from promptsearch.search.proposers.language import WrittenLine
 
 #: Examples in the prompts, as (thing, answers); none is a class of CIFAR or PACS.
@@ -48,11 +53,22 @@ class PhraseWriter:
         writer = PhraseWriter(LocalModel(locate("smollm2")))
         print(writer.write(["cat", "ship"], "looks", each=2)["cat"])  # ('cat, a small animal with soft fur', …)
 
-    A description becomes "name, description".  A phrase that two classes would share is given to neither.
+    A description becomes "name, description". Rejected are phrases that are too long for the text tower, phrases of two
+    classes, and phrases whose text vector is nearer to the name of another class than to that of their own.
+
+    Args:
+        model: The language model.
+        encode: Encodes texts to unit vectors (n, D), such as `Encoder.encode_texts`; without it the checks that need
+            vectors are left out.
+
+    Attributes:
+        rejected: Number of phrases rejected so far, by reason.
     """
 
-    def __init__(self, model: PhraseModel) -> None:
+    def __init__(self, model: PhraseModel, encode: Callable[[Sequence[str]], np.ndarray] | None = None) -> None:
         self.model = model
+        self.encode = encode
+        self.rejected: Counter[str] = Counter()
 
     def write(
         self, class_names: Sequence[str], kind: str, *, each: int = 2, seed: int = 0
@@ -74,16 +90,46 @@ class PhraseWriter:
         prompts = ["\n\n".join([head, *shots, f"Thing: {n}\n{label}:"]) for n in plain]
         others = [[m for m in plain if m != n] + ([n] if kind == "names" else []) for n in plain]
         lines = self.model.write_phrases(prompts, seed, words=words, names=others, continuations=4 * each)
-        found = [_distinct(some, n) for some, n in zip(lines, plain, strict=True)]
-        owners: dict[str, int] = {}
-        for phrases in found:
-            for p in phrases:
-                owners[p] = owners.get(p, 0) + 1
-        result = {}
-        for name, n, phrases in zip(class_names, plain, found, strict=True):
-            own = [p for p in phrases if owners[p] == 1][:each]
-            result[name] = tuple(own if kind == "names" else (f"{n}, {p}" for p in own))
-        return result
+        found = [self._valid(_distinct(some, n)) for some, n in zip(lines, plain, strict=True)]
+        owners = Counter(p for phrases in found for p in phrases)
+        found = [self._kept(phrases, lambda p: owners[p] == 1, "two classes") for phrases in found]
+        if self.encode is not None:
+            found = self._nearest(plain, found, self.encode)
+        return {
+            name: tuple(own[:each] if kind == "names" else (f"{n}, {p}" for p in own[:each]))
+            for name, n, own in zip(class_names, plain, found, strict=True)
+        }
+
+    def _kept(self, phrases: Sequence[str], keep: Callable[[str], bool], reason: str) -> list[str]:
+        """Return the phrases to keep, and count the others."""
+        kept = [p for p in phrases if keep(p)]
+        self.rejected[reason] += len(phrases) - len(kept)
+        return kept
+
+    def _valid(self, phrases: Sequence[str]) -> list[str]:
+        kept = self._kept(phrases, lambda p: why_no_phrase(p) is None, "not a phrase")
+        return self._kept(kept, self._fits, "too long")
+
+    def _fits(self, phrase: str) -> bool:
+        if self.encode is not None:
+            try:
+                self.encode([phrase])
+            except InputError:  # as `Encoder` says it
+                return False
+        return True
+
+    def _nearest(
+        self, plain: Sequence[str], found: Sequence[Sequence[str]], encode: Callable[[Sequence[str]], np.ndarray]
+    ) -> list[list[str]]:
+        """Return the phrases whose vector is nearest to the name of their own class among all classes."""
+        texts = [p for phrases in found for p in phrases]
+        if not texts:
+            return [[] for _ in found]
+        nearest = dict(zip(texts, (encode(texts) @ encode(plain).T).argmax(axis=1).tolist(), strict=True))
+        return [
+            self._kept(phrases, lambda p, own=i: nearest[p] == own, "another class")  # type: ignore[misc]
+            for i, phrases in enumerate(found)
+        ]
 
 
 def _distinct(lines: Sequence[WrittenLine], name: str) -> list[str]:
