@@ -147,7 +147,7 @@ WIDTH = 120
 _VARIABLES = {
     "PROMPTSEARCH_HOME": "folder of runs and learnt vectors",
     "PROMPTSEARCH_CACHE": "folder of encoded pictures and texts",
-    "PROMPTSEARCH_MODELS": "folder of models in open_clip's form, which --model knows by their folders' names",
+    "PROMPTSEARCH_MODELS": "folder of models that --model knows by name",
     "PROMPTSEARCH_CONFIG": "settings file, as --config",
     "NO_COLOR": "turns colours off if set",
 }

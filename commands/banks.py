@@ -110,7 +110,7 @@ def check(file: str, phrases: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the language model's draws.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def write(file: Path, lm: str, each: int, seed: int, **options: Any) -> None:
-    """Write a phrase bank for a data set's classes with a language model.
+    """Write phrases of classes with a language model.
 
     Other names and descriptions are written for every class and checked by the text tower of --model: what is too long,
     belongs to two classes, or is nearer to the name of another class is left out. Small language models write much that

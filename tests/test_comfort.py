@@ -139,7 +139,7 @@ def test_the_help_of_every_command_fits_the_terminal(columns: int) -> None:
     for words in every_command():
         text = CliRunner().invoke(main, [*words, "--help"], terminal_width=columns).stdout
         assert max(map(len, text.splitlines())) <= columns, words
-        if not words or words[-1] in ("banks", "cache", "features", "runs"):  # their lists of commands
+        if not words or words[-1] in ("banks", "cache", "data", "features", "runs"):  # their lists of commands
             assert "..." not in text.partition("\n")[2], words
             listed |= {(*words, line.split()[0]) for line in text.splitlines() if re.match(r"  \w+  ", line)}
     assert {tuple(words) for words in every_command() if words} <= listed
