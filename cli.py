@@ -40,10 +40,12 @@ from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
 from promptsearch.commands.plugins import plugins
+from promptsearch.commands.predict import predict
 from promptsearch.commands.random import random
 from promptsearch.commands.report import report
 from promptsearch.commands.runs import runs
 from promptsearch.commands.search import search
+from promptsearch.commands.sort import sort
 from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker
@@ -202,12 +204,16 @@ SECTIONS: dict[str, dict[click.Command, str]] = {
         vpt: "learn a visual prompt (border or ViT tokens)",
         pez: "learn a prompt of real but meaningless words (PEZ)",
     },
+    "Use the winner": {
+        predict: "label pictures with a run's winner",
+        sort: "copy or link pictures into a folder for each class",
+        export: "write the winner for CLIP_benchmark, open_clip, transformers …",
+    },
     "Results": {
         compare: "compare methods on the same draws",
         runs: "list, show, resume, export and delete saved runs",
         report: "write an HTML report with plots and pictures",
         explore: "try prompts on a local web page",
-        export: "write the winner for CLIP_benchmark, open_clip, transformers …",
     },
     "Data and setup": {
         data: "check a data set before a search",

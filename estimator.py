@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptsearch.banks import Bank, load_bank
+from promptsearch.banks import Bank, PromptSet, load_bank
 from promptsearch.config import (
     BANK,
     PHRASES,
@@ -34,13 +34,17 @@ from promptsearch.runs import (
     Budget,
     LanguageTools,
     Record,
+    RunRecord,
     RunResult,
     check_search,
     memory_run,
     open_run,
     run_search,
 )
+from promptsearch.runs.calibration import Calibration, calibrate, probabilities
+from promptsearch.runs.classifier import Classifier, open_classifier
 from promptsearch.runs.open_run import default_options, default_start, with_phrases
+from promptsearch.runs.winner import winner_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,6 +107,8 @@ class PromptSearch:
         class_names_: Name of each class.
         class_weights_: Unit text vectors (n_classes, n_features) of the classes.
         logit_scale_: What cosines are multiplied by before the softmax of `predict_proba`, fitted to the few labels.
+        unknown_below_: Largest probability below which a picture is of no known class, estimated on the few-shot
+            pictures; None if they are too few.
         n_features_in_: Length D of the picture features.
     """
 
@@ -168,20 +174,106 @@ class PromptSearch:
             )
             winner = result.winner.prompt_set
             evaluator = problem.evaluator(problem.task(search.shots, seed, search.unlabelled))
-            self.result_: RunResult = result
+            calibration = result.calibration or calibrate(evaluator, winner)
+            names, vectors = problem.source.class_names, evaluator.class_weights(winner)
+            self.result_: RunResult | None = result
             self.record_: Record = record
-            self.prompts_: list[str] = list(result.winner.templates)
-            total = np.asarray(result.winner.weights or [1.0] * len(self.prompts_))
-            self.weights_: np.ndarray = total / total.sum()  # (T,)
-            self.estimate_: Estimate | None = result.estimate
-            self.class_names_: list[str] = list(problem.source.class_names)
-            self.classes_: np.ndarray = np.asarray(self.class_names_ if classes is None else classes)
-            self.class_weights_: np.ndarray = evaluator.class_weights(winner)  # (C, D)
-            self.logit_scale_ = float(evaluator.logit_scale)
-            self.n_features_in_ = int(self.class_weights_.shape[1])
-            self._encoder = problem.encoder
+            self._take(winner, Classifier(record.name, names, vectors, calibration, problem.encoder), classes)
             problem.encoder.close()
         return self
+
+    @classmethod
+    def load(
+        cls,
+        run: str,
+        *,
+        storage: str | None = None,
+        model: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        device: str = MachineConfig.device,
+    ) -> PromptSearch:
+        """Return the fitted estimator of a saved run, to label pictures with its winner.
+
+            ps = PromptSearch.load("my-run")
+            ps.predict(["cat.jpg", "dog.jpg"])
+
+        The pictures that the run was found on are not needed.
+
+        Args:
+            run: Name of the run, made by `fit` with `storage` or by the command line; or a folder that
+                `export("folder", …)` wrote.
+            storage: Database URL or SQLite file that it is in; None for the user's own.
+            model: The run's model, if its path is different on this machine.
+            weights: The run's weights, if their path is different on this machine.
+            device: "auto", "cpu" or "cuda".
+
+        Returns:
+            The estimator; `result_` and `estimate_` are None for an unfinished run and for a folder, which has no
+            `record_` either.
+
+        Raises:
+            InputError: There is no such run, it has no winner of prompts, or its model is gone.
+        """
+        from promptsearch.reports.folder import is_folder
+
+        with _names_parameters():
+            if is_folder(run):
+                if storage or model or weights:
+                    raise InputError(f"--storage, --model, --weights: {run} is an exported folder; leave them out")
+                return cls._of_folder(Path(run), device)
+            record, machine = RunRecord.load(run, storage), MachineConfig(device=device)
+            file = None if weights is None else Path(weights)
+            classifier = open_classifier(record, model=model, weights=file, machine=machine)
+            winner, config = winner_of(record), record.config
+            kept = record.about.get("opened") or {}
+            opened = model or kept.get("model", config.model)
+            loaded = cls(
+                opened,
+                weights=weights or (kept.get("weights") if model is None else None),
+                precision=config.precision,
+                device=device,
+                searcher=config.command,
+                objective=config.search.objective,
+                shots=config.search.shots,
+                random_state=config.search.seed,
+                storage=storage,
+                study=run,
+            )
+            loaded.record_ = record
+            result = record.result
+            loaded.result_ = None if result is None else RunResult.from_dict(result)
+            loaded._take(winner, classifier, None)
+        return loaded
+
+    @classmethod
+    def _of_folder(cls, folder: Path, device: str) -> PromptSearch:
+        from promptsearch.reports.folder import open_folder, read_prompts
+
+        classifier = open_folder(folder, MachineConfig(device=device))
+        loaded = cls(classifier.encoder.spec.name, device=device)
+        loaded.result_ = None
+        loaded._take(read_prompts(folder), classifier, None)
+        return loaded
+
+    def _take(self, winner: PromptSet, classifier: Classifier, classes: np.ndarray | None) -> None:
+        """Set what was learnt: the attributes that `predict` needs.
+
+        Args:
+            winner: The chosen prompt set.
+            classifier: Its class weights, calibration and encoder.
+            classes: The labels that `predict` returns; None for the class names.
+        """
+        self.prompts_: list[str] = [str(t) for t in winner.templates]
+        total = np.asarray(winner.weights or [1.0] * winner.size)
+        self.weights_: np.ndarray = total / total.sum()  # (T,)
+        self.estimate_: Estimate | None = None if self.result_ is None else self.result_.estimate
+        self.class_names_: list[str] = list(classifier.class_names)
+        self.classes_: np.ndarray = np.asarray(self.class_names_ if classes is None else classes)
+        self.class_weights_: np.ndarray = classifier.class_weights  # (C, D)
+        self.logit_scale_ = classifier.calibration.logit_scale
+        self.unknown_below_ = classifier.calibration.unknown_below
+        self.n_features_in_ = int(self.class_weights_.shape[1])
+        self._encoder = classifier.encoder
 
     def decision_function(self, images: Any) -> np.ndarray:
         """Return the logits (N, C): cosines of pictures and classes times `logit_scale_`."""
@@ -206,9 +298,7 @@ class PromptSearch:
         Args:
             images: Pictures or features, as for `fit`.
         """
-        logits = self.decision_function(images).astype(np.float64)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+        return probabilities(self.decision_function(images), 1.0)
 
     def score(self, images: Any, labels: Any) -> float:
         """Return the accuracy on labelled pictures.
@@ -224,24 +314,34 @@ class PromptSearch:
 
         Args:
             format: "open_clip" (class weights, safetensors), "transformers" (a pipeline script), "clip_benchmark"
-                (JSON), "bank" (a text file) or "python" (a script).
-            path: File to write.
+                (JSON), "bank" (a text file), "python" (a script), "folder" (class weights, preprocessing and a
+                script) or "onnx" (the same as an ONNX model).
+            path: File, or folder, to write.
 
         Raises:
             InputError: an unknown format, a file that cannot be written, or prompts that the format cannot hold.
         """
         from promptsearch.reports import export as to
+        from promptsearch.reports.folder import FOLDERS, Exported
 
         self._fitted()
         form = format.replace("_", "-")
         with _names_parameters():
-            if form not in to.FORMATS:
-                raise InputError(f"--format {format}: choose from {', '.join(f.replace('-', '_') for f in to.FORMATS)}")
-            r = self.result_
+            formats = [f for f in to.FORMATS if f != "hub"]
+            if form not in formats:
+                raise InputError(f"--format {format}: choose from {', '.join(f.replace('-', '_') for f in formats)}")
+            record = self._recorded()
             weights = None if self.weights is None else Path(self.weights)
-            winner = to.Winner(r.winner.prompt_set, tuple(self.class_names_), r.study, r.model, r.dataset, weights)
+            named = record.config.model, str(record.config.dataset), weights
+            winner = to.Winner(winner_of(record), tuple(self.class_names_), record.name, *named)
             if form == "open-clip":
                 to.to_open_clip(winner, self.class_weights_, self.logit_scale_, Path(path))
+                return
+            if form in FOLDERS:
+                calibration = Calibration(self.logit_scale_, self.unknown_below_)
+                names, encoder = tuple(self.class_names_), self._loaded_encoder()
+                classifier = Classifier(record.name, names, self.class_weights_, calibration, encoder)
+                FOLDERS[form](Exported(winner, classifier, record.result), Path(path))
                 return
             writers = {
                 "bank": to.to_bank,
@@ -262,9 +362,10 @@ class PromptSearch:
         from promptsearch.reports.view import Opened, RunView
 
         self._fitted()
-        opened = Opened([RunView(self.record_)], [], [])
+        record = self._recorded()
+        opened = Opened([RunView(record)], [], [])
         overall, by_run = all_plots(opened)
-        sources = {self.record_.name: lambda indices: "The report of a fitted estimator shows no pictures."}
+        sources = {record.name: lambda indices: "The report of a fitted estimator shows no pictures."}
         write(Path(path), build_page(opened, overall, by_run, sources))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -296,7 +397,7 @@ class PromptSearch:
         return list(inspect.signature(cls).parameters)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "result_")
+        return hasattr(self, "class_weights_")
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
@@ -308,8 +409,14 @@ class PromptSearch:
         return {k: v for k, v in vars(self).items() if k != "_encoder"}
 
     def _fitted(self) -> None:
-        if not hasattr(self, "result_"):
+        if not hasattr(self, "class_weights_"):
             raise InputError("this PromptSearch is not fitted; call fit first")
+
+    def _recorded(self) -> Record:
+        """The run that this estimator is of."""
+        if not hasattr(self, "record_"):
+            raise InputError("this PromptSearch was loaded from an exported folder, which has no record of its run")
+        return self.record_
 
     def _open(self, images: Any, labels: Any, class_names: Sequence[str] | None, features: Any) -> _Given:
         """Open what `fit` was given."""
@@ -412,6 +519,8 @@ class PromptSearch:
 
     def _features(self, encoder: Encoder, images: Any) -> np.ndarray:
         """Unit vectors (N, D) of pictures, or of features that are given."""
+        if isinstance(images, (str, os.PathLike)):
+            raise InputError(f"images: {os.fspath(images)} is one path; give a list of paths")
         given = images if isinstance(images, np.ndarray) else None
         if given is None and hasattr(images, "__array__") and not hasattr(images, "getbands"):
             given = np.asarray(images)

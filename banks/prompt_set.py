@@ -135,6 +135,22 @@ class PromptSet:
             return [[template.fill(name)] for name in own]
         return [[fill(template, phrase) for phrase, _ in of_class] for of_class in self.phrases]
 
+    def prompts_of(self, own: Sequence[str]) -> list[list[tuple[str, float]]]:
+        """Return the prompts of each class with their shares, which sum to 1: each of its phrases in every template.
+
+        Args:
+            own: The task's class names, used if the set has no phrases.
+        """
+        weights = self.weights or (1.0,) * self.size
+        total = sum(weights)
+        shares: list[dict[str, float]] = [{} for _ in own]
+        for template, weight in zip(self.templates, weights, strict=True):
+            texts = self.texts(template, own)
+            for c, phrases in enumerate(self.phrases_of(own)):
+                for text, (_, share) in zip(texts[c], phrases, strict=True):  # a sentence is the same in every template
+                    shares[c][text] = shares[c].get(text, 0.0) + weight * share / total
+        return [list(of_class.items()) for of_class in shares]
+
     def saying(self, phrases: Sequence[Mapping[str, float] | Sequence[str]] | None) -> PromptSet:
         """Return the same templates with other phrases; None for the task's own class names."""
         return self._make(self.templates, self.weights, _said(None, phrases))

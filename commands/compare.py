@@ -14,6 +14,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import (
+    check_trackers,
     fewer_option,
     model_options,
     output_options,
@@ -21,7 +22,9 @@ from promptsearch.commands.options import (
     reading_options,
     refuse_idle_pictures,
     refuse_unused,
+    tracker_option,
 )
+from promptsearch.commands.options import log_to as log_result
 from promptsearch.config import TRIALS, BankId, RunConfig, SearchConfig
 from promptsearch.errors import InputError
 from promptsearch.version import __version__
@@ -98,6 +101,7 @@ if TYPE_CHECKING:
 @click.option(
     "--study", shell_complete=complete.studies, help="Name of the run.  [default: made from the model and the bank]"
 )
+@tracker_option
 @output_options
 def compare(
     methods: str,
@@ -115,6 +119,7 @@ def compare(
     figure: Path | None,
     storage: str | None,
     study: str | None,
+    log_to: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -149,6 +154,7 @@ def compare(
 
     if figure is not None:
         check_figure(figure)
+    check_trackers(log_to)
     counts = _numbers(shots)
     bank = load_bank(bank_spec)
     given = split_lm(options)
@@ -200,6 +206,7 @@ def compare(
     if figure is not None:
         draw_figure(document, figure)
     emit(document, as_json, quiet)
+    log_result(log_to, record, document, quiet)
 
 
 def _writer(given: Mapping[str, Any]) -> Writer:

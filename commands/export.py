@@ -11,12 +11,13 @@ import click
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.logs import verbose_option
-from promptsearch.commands.options import out_option, run_elsewhere_options, storage_option
+from promptsearch.commands.options import run_elsewhere_options, storage_option
 from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
     from promptsearch.banks import PromptSet
     from promptsearch.evaluators import Problem, Task
+    from promptsearch.reports.export import Winner
     from promptsearch.runs import RunRecord
 
 
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
     "--to",
     "form",
     required=True,
-    shell_complete=complete.words("clip-benchmark", "open-clip", "transformers", "bank", "python"),
-    help="Format: clip-benchmark, open-clip, transformers, bank or python.",
+    shell_complete=complete.words(
+        "clip-benchmark", "open-clip", "transformers", "bank", "python", "folder", "onnx", "hub"
+    ),
+    help="Format: folder, onnx, hub, open-clip, transformers, clip-benchmark, bank or python.",
 )
-@out_option
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="File or folder to write.  [default: stdout]")
+@click.option("--repo", metavar="OWNER/NAME", help="With --to hub: the repository, which is made if need be.")
+@click.option("--private", is_flag=True, help="With --to hub: make a new repository private.")
 @click.option("--name", help="With --to clip-benchmark: its name of the data set.  [default: the run's data set]")
 @storage_option
 @run_elsewhere_options
@@ -38,6 +43,8 @@ def export(
     study: str,
     form: str,
     out: Path | None,
+    repo: str | None,
+    private: bool,
     name: str | None,
     storage: str | None,
     model: str | None,
@@ -48,6 +55,10 @@ def export(
     """Write the winner of the run STUDY in the format of another tool.
 
     \b
+    folder          class weights, preprocessing and a script that labels pictures
+                    with open_clip; `predict` and `PromptSearch.load` read it too
+    onnx            picture tower and class weights as an ONNX model, with a script
+    hub             the folder as a model repository with a card, by --repo
     clip-benchmark  JSON for CLIP_benchmark's --custom_template_file
     open-clip       safetensors with open_clip's zero-shot classifier (D, C)
     transformers    a script with its pipeline, and the best single template
@@ -58,29 +69,20 @@ def export(
     """
     from promptsearch.reports import export as to
     from promptsearch.runs import RunRecord
+    from promptsearch.runs.winner import winner_of
 
-    if form not in to.FORMATS:
-        raise InputError(f"--to {form}: choose from {', '.join(to.FORMATS)}")
-    if form == "open-clip" and out is None:
-        raise InputError("--to open-clip writes a binary file; name it with --out FILE.safetensors")
-    if name is not None and form != "clip-benchmark":
-        raise InputError(f"--name {name}: is only for --to clip-benchmark; leave it out")
+    _check(form, out, repo, private, name)
     record = RunRecord.load(study, storage)
     prompt_set = winner_of(record)
     elsewhere = {"model": model, "weights": weights, "dataset": dataset, "device": device}
+    if form in ("folder", "onnx", "hub"):
+        place = _write_classifier(record, form, out, repo, private, elsewhere)
+        click.echo(f"{'pushed to' if form == 'hub' else 'wrote'} {place}")
+        return
     needs_scores = form == "open-clip" or (form == "transformers" and prompt_set.size > 1)
     problem = _reopen(record, elsewhere) if needs_scores or not record.about.get("classes") else None
     classes = tuple(problem.source.class_names if problem else record.about["classes"])
-    kept = record.about.get("opened", {}).get("weights")
-    winner = to.Winner(
-        prompt_set,
-        classes,
-        record.name,
-        record.config.model,
-        str(record.config.dataset),
-        weights or (Path(kept) if kept else None),
-        _figures(record),
-    )
+    winner = _winner(record, prompt_set, classes, weights)
     if form == "open-clip":
         assert problem is not None and out is not None  # seen to above
         evaluator = problem.evaluator(_task(record, problem))
@@ -110,28 +112,63 @@ def export(
         click.echo(f"wrote {out}", err=True)
 
 
-def winner_of(record: RunRecord) -> PromptSet:
-    """Return the winner of a run; for an unfinished run print a note and return the best set so far.
+def _check(form: str, out: Path | None, repo: str | None, private: bool, name: str | None) -> None:
+    """Refuse options that do not fit the format, before anything is opened."""
+    from promptsearch.reports import export as to
+    from promptsearch.reports.hub import check_repo
 
-    Raises:
-        InputError: Nothing was scored yet, or the run is a comparison or learnt vectors.
-    """
-    from promptsearch.banks import PromptSet, printable
-    from promptsearch.commands.guards import refuse_comparison, refuse_vectors
-    from promptsearch.runs import best_first
+    if form not in to.FORMATS:
+        raise InputError(f"--to {form}: choose from {', '.join(to.FORMATS)}")
+    if form == "open-clip" and out is None:
+        raise InputError("--to open-clip writes a binary file; name it with --out FILE.safetensors")
+    if form in ("folder", "onnx") and out is None:
+        raise InputError(f"--to {form} writes several files; name their folder with --out FOLDER")
+    if name is not None and form != "clip-benchmark":
+        raise InputError(f"--name {name}: is only for --to clip-benchmark; leave it out")
+    if form != "hub" and (repo is not None or private):
+        raise InputError(f"{f'--repo {repo}' if repo else '--private'}: is only for --to hub; leave it out")
+    if form == "hub":
+        if repo is None:
+            raise InputError("--to hub: name the repository with --repo OWNER/NAME")
+        if out is not None:
+            raise InputError(
+                f"--out {out}: --to hub writes to --repo; leave it out, or write a folder with --to folder"
+            )
+        check_repo(repo)
 
-    result = record.result
-    refuse_comparison(record)
-    refuse_vectors(record)
-    if result is not None:
-        found = result["winner"]
-        return PromptSet.of_row(found)
-    ranked = best_first(record)
-    if not ranked:
-        raise InputError(f"run {record.name!r} has no scored trial yet; run the same search command again to resume")
-    name = printable(record.name)
-    click.echo(f"run {name} is not finished; this is the best of its {len(ranked)} trials so far", err=True)
-    return ranked[0][0]
+
+def _winner(record: RunRecord, prompt_set: PromptSet, classes: tuple[str, ...], weights: Path | None) -> Winner:
+    """Return the winner of a run with what exports say of the run."""
+    from promptsearch.reports.export import Winner
+
+    kept = record.about.get("opened", {}).get("weights")
+    file = weights or (Path(kept) if kept else None)
+    names = record.name, record.config.model, str(record.config.dataset)
+    return Winner(prompt_set, classes, *names, file, _figures(record))
+
+
+def _write_classifier(
+    record: RunRecord, form: str, out: Path | None, repo: str | None, private: bool, elsewhere: dict[str, Any]
+) -> str:
+    """Write the winner as a folder, or push it to a hub, and return where it is."""
+    from promptsearch.commands.progress import progress_bar
+    from promptsearch.commands.search_run import machine_config
+    from promptsearch.reports.folder import FOLDERS, Exported
+    from promptsearch.reports.hub import push
+    from promptsearch.runs.classifier import open_classifier
+    from promptsearch.runs.winner import winner_of
+
+    where = {k: elsewhere[k] for k in ("model", "weights", "dataset")}
+    with progress_bar(False) as progress:
+        classifier = open_classifier(record, **where, machine=machine_config(elsewhere), progress=progress)
+        winner = _winner(record, winner_of(record), classifier.class_names, elsewhere["weights"])
+        exported = Exported(winner, classifier, record.result)
+        if form == "hub":
+            assert repo is not None  # seen to by `_check`
+            return push(exported, repo, private)
+        assert out is not None
+        FOLDERS[form](exported, out)
+        return str(out)
 
 
 def _reopen(record: RunRecord, elsewhere: dict[str, Any]) -> Problem:
@@ -173,7 +210,8 @@ def _figures(record: RunRecord) -> list[str]:
     result, search = record.result, record.config.search
     if result is None:
         return [f"not finished; {search.shots} shots per class, seed {search.seed}"]
-    test = result["winner"]["test"]
+    if (test := result["winner"].get("test")) is None:
+        return [f"{search.shots} shots per class, seed {search.seed}; there was no test split"]
     return [
         f"{search.shots} shots per class, seed {search.seed}; winner: {test['accuracy']:.2%} of "
         f"{result['test_pictures']} test pictures (95 % interval {test['low']:.1%} to {test['high']:.1%})"

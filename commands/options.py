@@ -17,6 +17,7 @@ from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
     from promptsearch.evaluators import Problem
+    from promptsearch.runs import RunRecord
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -210,7 +211,46 @@ def run_options(f: F) -> F:
         shell_complete=complete.datasets,
         help="Judge the prompts on this data set's test pictures too (same classes); may be repeated.",
     )
-    return _apply([draw_options, phrase_options, fork, transfer], f)
+    return _apply([draw_options, phrase_options, fork, transfer, tracker_option], f)
+
+
+def tracker_option(f: F) -> F:
+    """Add the option for experiment trackers."""
+    names = ("wandb", "mlflow", "tensorboard")
+    text = f"Log the result, with its report, to {names[0]}, {names[1]} or {names[2]} too; may be repeated."
+    return _apply(
+        [click.option("--log-to", multiple=True, metavar="TRACKER", shell_complete=complete.words(*names), help=text)],
+        f,
+    )
+
+
+def log_to(trackers: Iterable[str], record: RunRecord, document: dict[str, Any], quiet: bool) -> None:
+    """Log a finished run to trackers, and print where.
+
+    Args:
+        trackers: The values of --log-to.
+        record: The run.
+        document: Its result document.
+        quiet: Whether to print nothing.
+    """
+    for tracker in dict.fromkeys(trackers):
+        from promptsearch.reports.trackers import log_run
+
+        place = log_run(tracker, record, document)
+        if not quiet:
+            click.echo(f"logged to {tracker}: {place}", err=True)
+
+
+def check_trackers(trackers: Iterable[str]) -> None:
+    """Check the values of --log-to before anything is computed.
+
+    Raises:
+        InputError: A tracker is unknown, or its library is not installed.
+    """
+    for tracker in trackers:
+        from promptsearch.reports.trackers import check_tracker
+
+        check_tracker(tracker)
 
 
 def phrase_options(f: F) -> F:

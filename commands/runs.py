@@ -117,9 +117,9 @@ def show(name: str, storage: str | None, as_json: bool, quiet: bool) -> None:
 def best(name: str, storage: str | None, as_json: bool) -> None:
     """Print the winner's templates as a bank, one per line."""
     from promptsearch.banks import Bank, PromptSet
-    from promptsearch.commands.guards import refuse_comparison, refuse_vectors
     from promptsearch.evaluators import Score
     from promptsearch.runs import RunRecord, best_first
+    from promptsearch.runs.winner import refuse_comparison, refuse_vectors
 
     record = RunRecord.load(name, storage)
     refuse_comparison(record)
@@ -145,9 +145,9 @@ def best(name: str, storage: str | None, as_json: bool) -> None:
 @output_options
 def resume(name: str, storage: str | None, trials: int | None, timeout: float | None, **here: Any) -> None:
     """Resume an interrupted run and print its result."""
-    from promptsearch.commands.guards import refuse_comparison
     from promptsearch.commands.search_run import emit, resume_run
     from promptsearch.runs import RunRecord
+    from promptsearch.runs.winner import refuse_comparison
 
     record = RunRecord.load(name, storage)
     refuse_comparison(record)
@@ -185,9 +185,9 @@ def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
 @_reads_run
 def export(name: str, storage: str | None, out: Path | None, as_json: bool) -> None:
     """Write all trials of the run NAME as CSV, or as JSON with --json."""
-    from promptsearch.commands.guards import refuse_comparison
     from promptsearch.reports.comparison import no_formula
     from promptsearch.runs import RunRecord
+    from promptsearch.runs.winner import refuse_comparison
 
     record = RunRecord.load(name, storage)
     refuse_comparison(record)

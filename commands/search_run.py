@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from promptsearch.commands.options import check_trackers, log_to
 from promptsearch.commands.progress import progress_bar
 from promptsearch.config import MachineConfig, ProblemConfig, SearchConfig
 
@@ -37,6 +38,7 @@ def search_command(
     from promptsearch.runs import Budget, Watch, check_search, open_run, open_targets, run_search, transfer
     from promptsearch.runs.open_run import keep_budget, with_phrases
 
+    check_trackers(options["log_to"])
     bank = load_bank(options.pop("bank_spec"))
     start: list[PromptSet] = []
     if "enqueue" in options:
@@ -78,7 +80,9 @@ def search_command(
         if targets:
             result = transfer(problem, record, result, targets)
         problem.encoder.close()
-    emit(result.to_dict(), options["as_json"], options["quiet"])
+    document = result.to_dict()
+    emit(document, options["as_json"], options["quiet"])
+    log_to(options["log_to"], record, document, options["quiet"])
 
 
 def _start(enqueue: str | None, own: Mapping[str, Any]) -> tuple[list[PromptSet], Mapping[str, Any]]:

@@ -26,9 +26,11 @@ MOST = 1 << 20
 
 #: Options that a file may not set if it was only found in a folder, which may be somebody else's, and the reasons.
 NAMED_ONLY = {
-    **dict.fromkeys(("lm-url", "lm-key-env", "storage", "ray"), "it says where pictures, prompts or keys are sent"),
-    **dict.fromkeys(("out", "csv", "markdown", "figure", "png", "save"), "it says which file is written"),
-    **dict.fromkeys(("yes", "open"), "it answers or acts for you"),
+    **dict.fromkeys(
+        ("lm-url", "lm-key-env", "storage", "ray", "repo"), "it says where pictures, prompts or keys are sent"
+    ),
+    **dict.fromkeys(("out", "csv", "markdown", "figure", "png", "save", "into"), "it says which file is written"),
+    **dict.fromkeys(("yes", "open", "force", "log-to"), "it answers or acts for you"),
     **dict.fromkeys(("weights", "set"), "it names a file to load, or is handed to another package"),
 }
 

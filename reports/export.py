@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,10 @@ from promptsearch.errors import InputError
 from promptsearch.evaluators.cache.store import model_folders
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.encoding.model_spec import EMBEDDED
+from promptsearch.evaluators.encoding.transformers_model import is_transformers
 
 #: Values of `promptsearch export --to`.
-FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python")
+FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python", "folder", "onnx", "hub")
 
 #: Most prompts of one class, counting repetitions, in a file for CLIP_benchmark.
 MOST_REPEATED = 400
@@ -26,7 +28,37 @@ _CHECKPOINTS = {
     "ViT-B-16:openai": "openai/clip-vit-base-patch16",
     "ViT-L-14:openai": "openai/clip-vit-large-patch14",
     "ViT-L-14-336:openai": "openai/clip-vit-large-patch14-336",
+    "ViT-B-32-quickgelu:metaclip_400m": "facebook/metaclip-b32-400m",
+    "ViT-B-32-quickgelu:metaclip_fullcc": "facebook/metaclip-b32-fullcc2.5b",
+    "ViT-B-16-quickgelu:metaclip_400m": "facebook/metaclip-b16-400m",
+    "ViT-B-16-quickgelu:metaclip_fullcc": "facebook/metaclip-b16-fullcc2.5b",
+    "ViT-L-14-quickgelu:metaclip_400m": "facebook/metaclip-l14-400m",
+    "ViT-L-14-quickgelu:metaclip_fullcc": "facebook/metaclip-l14-fullcc2.5b",
+    "ViT-H-14-quickgelu:metaclip_fullcc": "facebook/metaclip-h14-fullcc2.5b",
+    "ViT-B-16-SigLIP:webli": "google/siglip-base-patch16-224",
+    "ViT-B-16-SigLIP-256:webli": "google/siglip-base-patch16-256",
+    "ViT-B-16-SigLIP-384:webli": "google/siglip-base-patch16-384",
+    "ViT-B-16-SigLIP-512:webli": "google/siglip-base-patch16-512",
+    "ViT-L-16-SigLIP-256:webli": "google/siglip-large-patch16-256",
+    "ViT-L-16-SigLIP-384:webli": "google/siglip-large-patch16-384",
+    "ViT-SO400M-14-SigLIP:webli": "google/siglip-so400m-patch14-224",
+    "ViT-SO400M-14-SigLIP-384:webli": "google/siglip-so400m-patch14-384",
+    "ViT-B-16-SigLIP2:webli": "google/siglip2-base-patch16-224",
+    "ViT-B-16-SigLIP2-256:webli": "google/siglip2-base-patch16-256",
+    "ViT-B-16-SigLIP2-384:webli": "google/siglip2-base-patch16-384",
+    "ViT-B-16-SigLIP2-512:webli": "google/siglip2-base-patch16-512",
+    "ViT-B-32-SigLIP2-256:webli": "google/siglip2-base-patch32-256",
+    "ViT-L-16-SigLIP2-256:webli": "google/siglip2-large-patch16-256",
+    "ViT-L-16-SigLIP2-384:webli": "google/siglip2-large-patch16-384",
+    "ViT-L-16-SigLIP2-512:webli": "google/siglip2-large-patch16-512",
+    "ViT-SO400M-14-SigLIP2:webli": "google/siglip2-so400m-patch14-224",
+    "ViT-SO400M-16-SigLIP2-256:webli": "google/siglip2-so400m-patch16-256",
+    "ViT-SO400M-16-SigLIP2-384:webli": "google/siglip2-so400m-patch16-384",
+    "ViT-SO400M-16-SigLIP2-512:webli": "google/siglip2-so400m-patch16-512",
 }
+
+#: What models of open_clip that transformers does not have begin with; so do the hub's repositories of such models.
+_NOT_IN_TRANSFORMERS = ("EVA", "MobileCLIP", "hf-hub:timm/", "hf-hub:apple/")
 
 
 @dataclass(frozen=True)
@@ -62,14 +94,17 @@ class Winner:
     @property
     def prompts(self) -> list[list[tuple[str, float]]]:
         """The prompts of each class with their shares: each of its phrases put into every template."""
-        total = sum(w for _, w in _templates(self.prompt_set))
-        shares: list[dict[str, float]] = [{} for _ in self.classes]
-        for template, weight in _templates(self.prompt_set):
-            texts = self.prompt_set.texts(template, self.classes)
-            for c, phrases in enumerate(self.prompt_set.phrases_of(self.classes)):
-                for text, (_, share) in zip(texts[c], phrases, strict=True):  # a sentence is the same in every template
-                    shares[c][text] = shares[c].get(text, 0.0) + weight * share / total
-        return [list(of_class.items()) for of_class in shares]
+        return self.prompt_set.prompts_of(self.classes)
+
+    @property
+    def shown_model(self) -> str:
+        """The model's name; of a model in a folder, that folder's name."""
+        return _without_folders(self.model, self.model.startswith("local-dir:"))
+
+    @property
+    def shown_dataset(self) -> str:
+        """The data set's name; of a data set in a folder, that folder's name."""
+        return _without_folders(self.dataset, os.path.isabs(self.dataset) or self.dataset.startswith(("~", ".")))
 
     @property
     def several(self) -> bool:
@@ -148,7 +183,15 @@ def to_python(winner: Winner) -> str:
     """Return a script that classifies pictures with open_clip and these prompts.
 
     The script imports promptsearch only to find the embedded model.
+
+    Raises:
+        InputError: The model is in transformers' format, which open_clip does not read.
     """
+    if _transformers_folder(winner) is not None:
+        raise InputError(
+            f"run {winner.study!r}: open_clip does not read {winner.model}, which transformers wrote; export it "
+            "--to transformers"
+        )
     if winner.simple:
         prompts = (
             f"TEMPLATES = {_lines([(str(t), w) for t, w in _templates(winner.prompt_set)])}\n"
@@ -189,16 +232,38 @@ def to_transformers(winner: Winner) -> str:
             f"run {winner.study!r}: transformers cannot choose between 'a' and 'an', as {str(template)!r} requires; "
             "export it --to python"
         )
-    checkpoint = _CHECKPOINTS.get(winner.model)
-    if winner.model.startswith("hf-hub:"):
-        checkpoint = winner.model.removeprefix("hf-hub:")
     return _TRANSFORMERS.format(
         head=_head(winner, "transformers, torch"),
         template=str(template),
         class_names=_lines(list(winner.class_names)),
-        checkpoint=checkpoint,
+        checkpoint=_checkpoint(winner),
         chosen=winner.model,
     )
+
+
+def _checkpoint(winner: Winner) -> str | None:
+    """Return the checkpoint with the model's weights: a name of the hub, a folder, or None if none is known.
+
+    Raises:
+        InputError: transformers does not have the model's architecture.
+    """
+    if winner.model.startswith(_NOT_IN_TRANSFORMERS):
+        raise InputError(
+            f"run {winner.study!r}: transformers does not have {winner.model}, which is open_clip's; export it "
+            "--to python or --to folder"
+        )
+    if winner.model.startswith("hf-hub:"):
+        return winner.model.removeprefix("hf-hub:")
+    folder = _transformers_folder(winner)
+    return str(folder) if folder is not None else _CHECKPOINTS.get(winner.model)
+
+
+def _transformers_folder(winner: Winner) -> Path | None:
+    """Return the model's folder if transformers wrote it; open_clip cannot read it."""
+    if not winner.model.startswith("local-dir:"):
+        return None
+    folder = Path(winner.model.removeprefix("local-dir:")).expanduser()
+    return folder.resolve() if is_transformers(folder) else None
 
 
 def write(file: Path, data: str | bytes) -> None:
@@ -211,6 +276,11 @@ def write(file: Path, data: str | bytes) -> None:
         file.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
     except OSError as e:
         raise InputError(f"{file}: cannot be written ({e.strerror or e}); name another file") from e
+
+
+def _without_folders(name: str, is_path: bool) -> str:
+    """Return a name for others to read: of a path of this machine, only its last part."""
+    return Path(name.removeprefix("local-dir:")).name or name if is_path else name
 
 
 def _templates(prompt_set: PromptSet) -> list[tuple[Template, float]]:

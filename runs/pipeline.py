@@ -20,6 +20,7 @@ from promptsearch.errors import InputError, Interrupted, PromptSearchWarning
 from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress, wilson
 from promptsearch.evaluators.fluency import Fluency, Rater
 from promptsearch.evaluators.stats.paired import Paired, compare_paired
+from promptsearch.runs.calibration import calibrate
 from promptsearch.runs.details import build_details
 from promptsearch.runs.gains import measure_gains
 from promptsearch.runs.loop.outcome import Outcome
@@ -242,6 +243,7 @@ def conclude(
         ended=outcome.ended,
         selection=describe_choice(chosen, expected),
         estimate=expected,
+        calibration=calibrate(job.evaluator, chosen.prompt_set),
         front=pareto_front(outcome, searcher) if job.config.fluency and job.config.fluency.pareto else None,
         proposals=searcher.reported() if isinstance(searcher, WritingSearcher) else None,
         classes=problem.source.class_names,

@@ -10,6 +10,7 @@ from promptsearch.banks import PromptSet
 from promptsearch.evaluators import Interval, Score
 from promptsearch.evaluators.scoring.class_report import ClassReport
 from promptsearch.evaluators.stats.paired import Paired
+from promptsearch.runs.calibration import Calibration
 from promptsearch.runs.selection.nested_cv import Estimate
 
 
@@ -222,6 +223,7 @@ class RunResult:
         ended: why the search ended: "exhausted", "trials" or "timeout".
         selection: how the winner was chosen.
         estimate: the accuracy expected on new pictures, if it was asked for.
+        calibration: what turns the winner's cosines into probabilities; None for a training.
         test_opened, test_choices: how often the test split was opened, and for how many different winners.
         front: with several objectives, the Pareto front: the prompt sets that no other one beats in all objectives.
         decoded: texts nearest to learnt vectors, scored as text.
@@ -255,6 +257,7 @@ class RunResult:
     ended: str | None = None
     selection: Choice | None = None
     estimate: Estimate | None = None
+    calibration: Calibration | None = None
     test_opened: int = 0
     test_choices: int = 0
     front: tuple[Row, ...] | None = None
@@ -284,6 +287,7 @@ class RunResult:
         data |= {} if self.front is None else {"front": [r.to_dict() for r in self.front]}
         data |= {} if self.selection is None else {"selection": self.selection.to_dict()}
         data |= {} if self.estimate is None else {"estimate": self.estimate.to_dict()}
+        data |= {} if self.calibration is None else {"calibration": self.calibration.to_dict()}
         if self.test_opened:
             data["test_opened"] = {"opened": self.test_opened, "choices": self.test_choices}
         data |= {"evaluations": self.evaluations}
@@ -320,6 +324,7 @@ class RunResult:
             ended=run.get("ended"),
             selection=Choice.from_dict(data["selection"]) if data.get("selection") else None,
             estimate=Estimate.from_dict(data["estimate"]) if data.get("estimate") else None,
+            calibration=Calibration.from_dict(data["calibration"]) if data.get("calibration") else None,
             test_opened=opened["opened"],
             test_choices=opened["choices"],
             front=_rows(data.get("front")),

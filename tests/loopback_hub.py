@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -23,18 +24,57 @@ class Hub(BaseHTTPRequestHandler):
         gated: repositories whose files are for those who were let in, and the status of the answer to others: 401
             without a token, 403 with one that has no access.
         served: names of files that were sent.
+        writers: the owner in whose name each token may write.
+        created: the repositories that were made, and whether they are private.
     """
 
     folder: Path
     cut: set[str]
     gated: dict[str, int]
     served: list[str]
+    writers: dict[str, str]
+    created: dict[str, bool]
 
     def do_HEAD(self) -> None:
         self.answer()
 
     def do_GET(self) -> None:
         self.answer()
+
+    def do_POST(self) -> None:
+        """Make a repository, or commit files to it: as much of the API as pushing takes."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        owner = self.writers.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+        if self.path == "/api/validate-yaml":
+            return self.send(200, json.dumps({"errors": [], "warnings": []}).encode())
+        if owner is None:
+            return self.send(401, b'{"error": "Invalid username or password."}')
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            repo = f"{asked.get('organization') or owner}/{asked['name']}"
+            if not repo.startswith(f"{owner}/"):
+                return self.send(403, b'{"error": "You don\'t have the rights to create a model there"}')
+            url = f"http://{self.headers['Host']}/{repo}"
+            if repo in self.created:
+                about = {"error": "You already created this model repo", "url": url}
+                return self.send(409, json.dumps(about).encode())
+            self.created[repo] = asked.get("private") or asked.get("visibility") == "private"
+            (self.folder / repo).mkdir(parents=True)
+            return self.send(200, json.dumps({"url": url}).encode())
+        repo, action = "/".join(self.path.split("/")[3:5]), self.path.split("/")[5]
+        if repo not in self.created:
+            return self.send(404, b"{}", X_Error_Code="RepoNotFound")
+        if action == "preupload":
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+            ]
+            return self.send(200, json.dumps({"files": files}).encode())
+        for row in map(json.loads, body.splitlines()):
+            if row["key"] == "file":
+                place = self.folder / repo / row["value"]["path"]
+                place.write_bytes(base64.b64decode(row["value"]["content"]))
+        about = {"commitUrl": f"http://{self.headers['Host']}/{repo}/commit/{REVISION}", "commitOid": REVISION}
+        return self.send(200, json.dumps(about).encode())
 
     def answer(self) -> None:
         path = self.path.split("?")[0]
@@ -66,7 +106,7 @@ class Hub(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content[: len(content) // 2] if cut else content)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -76,7 +116,9 @@ class Hub(BaseHTTPRequestHandler):
 @contextmanager
 def loopback_hub(folder: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
     """A running hub with an empty folder, and the environment of a process that takes it for the real one."""
-    handler = type("H", (Hub,), {"folder": folder / "hub", "cut": set(), "gated": {}, "served": []})
+    handler = type(
+        "H", (Hub,), {"folder": folder / "hub", "cut": set(), "gated": {}, "served": [], "writers": {}, "created": {}}
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}

@@ -56,7 +56,7 @@ def test_the_document_keeps_its_contract(small_bank: str) -> None:
     assert (doc["model"], doc["dataset"], doc["shots"], doc["seed"]) == ("tiny", "cifar10-dark", 4, 0)
     assert {"study", "storage"} <= doc["run"].keys()
     assert doc["winner"].keys() - {"weights", "phrases"} == {"templates", "support", "test", "metrics"}
-    assert {"selection", "estimate", "test_opened"} <= doc.keys()
+    assert {"selection", "estimate", "calibration", "test_opened"} <= doc.keys()
     assert doc["winner"]["support"].keys() == {"accuracy", "xent"}
     assert doc["winner"]["test"]["low"] < doc["winner"]["test"]["accuracy"] < doc["winner"]["test"]["high"]
     assert all(r.keys() == {"templates", "support"} for r in doc["runners_up"]) and doc["runners_up"]

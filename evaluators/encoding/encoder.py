@@ -10,6 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from promptsearch.evaluators.cache.vector_cache import TextCache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
 from promptsearch.evaluators.encoding.tokenizers import count_tokens, load_tokenizer, refuse_special_tokens
+from promptsearch.evaluators.encoding.transformers_model import SOURCE, load_model, read_folder
 from promptsearch.evaluators.encoding.weights_file import is_torchscript, read_torchscript
 
 if TYPE_CHECKING:
@@ -325,6 +327,9 @@ def _create(spec: ModelSpec) -> tuple[Any, Any]:
             torch.manual_seed(0)
             model, _, preprocess = open_clip.create_model_and_transforms(spec.source, pretrained=None)
         return model, preprocess
+    if spec.source.startswith(SOURCE):
+        folder = Path(spec.source.removeprefix(SOURCE))
+        return load_model(folder, read_folder(folder, spec.name)[1]["processor"])
     if spec.tag is None and ":" in spec.source:
         model, _, preprocess = open_clip.create_model_and_transforms(spec.source, require_pretrained=True)
         return model, preprocess

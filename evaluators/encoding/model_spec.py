@@ -18,6 +18,7 @@ from promptsearch.evaluators.data.hub import find_cached, go_offline, hub_reacha
 from promptsearch.evaluators.encoding.device import resolve_device
 from promptsearch.evaluators.encoding.open_clip_config import check_config, read_config
 from promptsearch.evaluators.encoding.tokenizers import FILES, VOCABULARIES, hashes
+from promptsearch.evaluators.encoding.transformers_model import SOURCE, is_transformers, read_folder
 from promptsearch.evaluators.encoding.weights_file import refuse_mistaken, trained_with_quick_gelu
 
 #: The embedded model.
@@ -43,8 +44,8 @@ class ModelSpec:
     """A model, and how to load it.
 
     `fingerprint` changes whenever the model's features may change. `source` is the name for open_clip: a built-in
-    architecture (with `tag`), or a `local-dir:` or `hf-hub:` name. `tokenizer` is the folder of the tokenizer's
-    files if it is not open_clip's own; `note` is shown to the user.
+    architecture (with `tag`), a `local-dir:` or `hf-hub:` name; or `transformers-dir:` and a folder. `tokenizer` is the
+    folder of the tokenizer's files if it is not open_clip's own; `note` is shown to the user.
     """
 
     name: str
@@ -89,7 +90,8 @@ def resolve_model(
 
     Args:
         spec: `zeroshot`, a folder in $PROMPTSEARCH_MODELS, an open_clip architecture (`RN50` means OpenAI's weights),
-            `NAME:PRETRAINED` (`NAME:random` for a random initialisation), `hf-hub:OWNER/NAME` or `local-dir:PATH`.
+            `NAME:PRETRAINED` (`NAME:random` for a random initialisation), `hf-hub:OWNER/NAME` or
+            `local-dir:PATH` (saved by open_clip or transformers).
         cache: The cache, which remembers hashes of weights files.
         weights: A safetensors file or a state dict for the architecture `spec`.
         device: "auto", "cpu" or "cuda".
@@ -140,10 +142,15 @@ def _locate_folder(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
     config = folder / "open_clip_config.json"
     if not folder.is_dir():
         raise InputError(f"--model {spec}: no such folder")
+    if is_transformers(folder):
+        weights, about = read_folder(folder, spec)
+        return f"{SOURCE}{folder.resolve()}", None, weights.resolve(), about
     try:
         model_config = read_config(config)
     except FileNotFoundError as e:
-        raise InputError(f"--model {spec}: {config} is missing; save the model in open_clip's format") from e
+        raise InputError(
+            f"--model {spec}: {config} is missing; save the model in open_clip's format, or in transformers'"
+        ) from e
     except OSError as e:
         raise InputError(f"{config}: cannot be read ({e.strerror or e}); name a folder that you may read") from e
     file = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
@@ -186,10 +193,10 @@ def _built_in_config(name: str) -> dict[str, Any]:
 def _locate_tokenizer(spec: str, source: str, config: dict[str, Any]) -> Path | None:
     """The folder of a model's tokenizer files, downloaded if need be; None where open_clip's own tokenizer is used."""
     name = config.get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name")
-    if not name:
+    if not name and not source.startswith(SOURCE):
         return None
-    if source.startswith("local-dir:"):
-        folder = Path(source.removeprefix("local-dir:"))
+    if source.startswith(("local-dir:", SOURCE)):
+        folder = Path(source.partition(":")[2])
         if not any((folder / file).is_file() for file in VOCABULARIES):
             raise InputError(f"--model {spec}: no tokenizer in {folder} ({VOCABULARIES[0]} …); save it there too")
         return folder

@@ -18,6 +18,7 @@ from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progr
 from promptsearch.evaluators.encoding.model_spec import ModelSpec, resolve_model
 from promptsearch.evaluators.encoding.picture_encoder import BATCH
 from promptsearch.evaluators.encoding.ray_cluster import Cluster, Crew, Job, one_process_threads
+from promptsearch.evaluators.encoding.transformers_model import SOURCE
 from promptsearch.version import __version__
 
 if TYPE_CHECKING:
@@ -225,5 +226,5 @@ def asked(spec: ModelSpec) -> tuple[str, Path | None]:
     if spec.known_as is not None:
         return spec.known_as, None
     if ":" in spec.source:
-        return spec.source, None
+        return spec.source.replace(SOURCE, "local-dir:", 1), None
     return (spec.source, spec.weights) if spec.tag is None else (f"{spec.source}:{spec.tag}", None)

@@ -10,6 +10,7 @@ from typing import Any
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import sha256_file
 from promptsearch.evaluators.data.hub import first_line
+from promptsearch.evaluators.encoding.transformers_model import SOURCE
 
 #: The files from which transformers' AutoTokenizer makes a tokenizer; each of `VOCABULARIES` can hold its vocabulary.
 VOCABULARIES = (
@@ -56,7 +57,7 @@ def load_tokenizer(source: str, folder: Path | None) -> Any:
 
     if folder is None:
         return open_clip.get_tokenizer(source)
-    config = get_model_config(source)["text_cfg"]
+    config = _text_config(folder) if source.startswith(SOURCE) else get_model_config(source)["text_cfg"]
     try:
         return HFTokenizer(
             str(folder),
@@ -72,6 +73,14 @@ def load_tokenizer(source: str, folder: Path | None) -> Any:
         raise PromptSearchError(
             f"the tokenizer in {folder} cannot be loaded ({why[:200]}); save a plain tokenizer.json there"
         ) from e
+
+
+def _text_config(folder: Path) -> dict[str, Any]:
+    """Return what open_clip's config would say of the texts of a folder that transformers wrote."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return {"context_length": config.text_config.max_position_embeddings}
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:

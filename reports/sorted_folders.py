@@ -1,0 +1,117 @@
+"""Puts labelled pictures into a folder for each class."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from promptsearch.errors import InputError
+from promptsearch.evaluators import Progress, no_progress
+from promptsearch.evaluators.data.encoded_picture import printable_path
+from promptsearch.runs.labelling import Labelled
+
+#: Names that Windows does not allow for a folder.
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+
+
+def plan(labels: Sequence[Labelled], folder: Path, into: Path) -> list[tuple[Path, Path]]:
+    """Return where each picture goes: `INTO/CLASS/NAME`, the folders below `folder` as a part of the name.
+
+    Pictures that could not be read go nowhere.
+
+    Args:
+        labels: What the pictures are.
+        folder: The folder that they are in.
+        into: The folder of the classes' folders.
+
+    Returns:
+        Pairs of a picture and its place.
+    """
+    homes: dict[str, str] = {}
+    taken: set[str] = set()  # names that differ by case only are one file on some systems
+    pairs: list[tuple[Path, Path]] = []
+    for labelled in labels:
+        if labelled.error:
+            continue
+        home = homes.setdefault(labelled.label, _free(_folder_name(labelled.label), homes.values()))
+        parts = Path(os.path.relpath(labelled.path, folder)).parts
+        name = Path("__".join(parts))
+        chosen, number = f"{home}/{name}", 1
+        while chosen.casefold() in taken:
+            number += 1
+            chosen = f"{home}/{name.stem}-{number}{name.suffix}"
+        taken.add(chosen.casefold())
+        pairs.append((Path(labelled.path), into / chosen))
+    return pairs
+
+
+def put(pairs: Sequence[tuple[Path, Path]], link: bool, progress: Progress = no_progress) -> None:
+    """Copy or link pictures to their places; what is there already, the same, stays.
+
+    Args:
+        pairs: Pictures and their places.
+        link: Whether to make symbolic links.
+        progress: Told of the number of pictures done.
+
+    Raises:
+        InputError: There is another file at a place, or one cannot be written.
+    """
+    for source, target in pairs:
+        if os.path.lexists(target) and not _is_there(source, target, link):
+            raise InputError(
+                f"{printable_path(target)}: is there already and is not {printable_path(source)}; name another --into"
+            )
+    for n, (source, target) in enumerate(pairs):
+        if not os.path.lexists(target):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _put(source, target, link)
+            except OSError as e:
+                raise InputError(
+                    f"{printable_path(target)}: cannot be written ({e.strerror or e}); name another --into"
+                ) from e
+        progress(n + 1, len(pairs), "sorting pictures")
+
+
+def _put(source: Path, target: Path, link: bool) -> None:
+    if link:
+        target.symlink_to(source.resolve())
+        return
+    half = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.copy2(source, half)
+        os.replace(half, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            half.unlink()
+        raise
+
+
+def _is_there(source: Path, target: Path, link: bool) -> bool:
+    """Return whether a picture is at its place already."""
+    if target.is_symlink() != link or not target.is_file():
+        return False
+    if link:
+        return target.resolve() == source.resolve()
+    ours, there = source.stat(), target.stat()
+    return (ours.st_size, ours.st_mtime_ns // 10**9) == (there.st_size, there.st_mtime_ns // 10**9)
+
+
+def _folder_name(label: str) -> str:
+    """Return a class name as the name of a folder on any system."""
+    name = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", label).strip().rstrip(". ").lstrip(".")[:100]
+    return f"_{name}" if not name or _RESERVED.match(name) else name
+
+
+def _free(name: str, taken: Iterable[str]) -> str:
+    """Return a name that no other class has, by a number if need be."""
+    used = {t.casefold() for t in taken}
+    number, chosen = 1, name
+    while chosen.casefold() in used:
+        number += 1
+        chosen = f"{name}-{number}"
+    return chosen
