@@ -19,11 +19,11 @@ class Score:
     fluency: float | None = None
     margin: float | None = None
     balanced: float | None = None
-    worst_class: float | None = None
     xent_fitted: float | None = None
     zpe: float | None = None
     mutual_information: float | None = None
     agreement: float | None = None
+    worst_class: float | None = None
 
     def to_dict(self) -> dict[str, float]:
         """Return the metrics that are neither None nor nan."""

@@ -21,7 +21,7 @@ from promptsearch.evaluators.draw import draw_unlabelled
 from promptsearch.search import OBJECTIVES, choose_objective, get_objective
 
 TEMPLATES = [Template(f"wording {i} of a {{}}.") for i in range(9)]
-FIGURES = ("margin", "balanced", "xent_fitted", "zpe", "mutual_information", "agreement")
+FIGURES = ("margin", "balanced", "worst_class", "xent_fitted", "zpe", "mutual_information", "agreement")
 CLASSES, DIM, SCALE = 4, 12, 15.0
 
 
@@ -60,6 +60,7 @@ def test_figures_equal_their_plain_formulas() -> None:
         assert score.margin == pytest.approx((p[rows, y] - others).mean(), abs=1e-5)
         hits = z.argmax(axis=1) == y
         assert score.balanced == pytest.approx(np.mean([hits[y == c].mean() for c in range(CLASSES)]), abs=1e-9)
+        assert score.worst_class == pytest.approx(min(hits[y == c].mean() for c in range(CLASSES)), abs=1e-9)
         at = minimize_scalar(lambda g, z=z: -log_softmax(g * z, axis=1)[rows, y].mean(), bounds=(0.25, 4)).fun
         assert score.xent_fitted == pytest.approx(at, abs=5e-4)
         assert score.xent_fitted <= score.xent + 1e-6
@@ -107,8 +108,8 @@ def test_without_labels_there_are_no_figures_that_need_them() -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_larger_keys_are_better(name: str) -> None:
-    good = Score(0.9, 0.1, None, 0.8, 0.9, 0.1, 2.0, 2.0, 0.9)
-    bad = Score(0.5, 0.9, None, 0.1, 0.5, 0.8, 1.0, 1.0, 0.4)
+    good = Score(0.9, 0.1, None, 0.8, 0.9, 0.1, 2.0, 2.0, 0.9, worst_class=0.7)
+    bad = Score(0.5, 0.9, None, 0.1, 0.5, 0.8, 1.0, 1.0, 0.4, worst_class=0.2)
     objective = get_objective(name)
     assert objective(good) > objective(bad)
 
