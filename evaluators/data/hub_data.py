@@ -18,8 +18,8 @@ from promptsearch.evaluators.data.parts import Asked, Layout, Part, roles, unuse
 #: and splits that serve as neither training nor test split are not downloaded.
 LARGE = 2_000_000_000
 
-#: Row groups that are kept in memory, for pictures that are read one after the other.
-_GROUPS = 2
+#: Row groups that are kept in memory, for pictures that are read one after the other, and files' metadata.
+_GROUPS, _FOOTERS = 2, 4096
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,17 @@ def _parquet(file: str) -> Any:
     import pyarrow.parquet as pq
     from huggingface_hub import HfFileSystem
 
-    return pq.ParquetFile(HfFileSystem().open(file, "rb", cache_type="none"))
+    return pq.ParquetFile(HfFileSystem().open(file, "rb", cache_type="none"), metadata=_footer(file))
+
+
+@functools.lru_cache(maxsize=_FOOTERS)
+def _footer(file: str) -> Any:
+    """Return the metadata of a parquet file, which is fetched once."""
+    import pyarrow.parquet as pq
+    from huggingface_hub import HfFileSystem
+
+    with HfFileSystem().open(file, "rb", cache_type="none") as f:
+        return pq.read_metadata(f)
 
 
 @functools.lru_cache(maxsize=_GROUPS)
