@@ -70,7 +70,7 @@ def test_a_found_file_may_not_send_write_or_answer(here: Path, name: str, text: 
 HARMLESS = """
     wait phrases move-phrases class-names transfer allow-fewer test-share split-seed start
     link private top unknown-below
-    against augment bank batch border crowding dataset depth device elite encode-batch enqueue ensemble epochs
+    against augment bank batch border crowding dataset depth device each elite encode-batch enqueue ensemble epochs
     estimate fluency-lm fluency-weight fork generations gumbel held-out hull immigrants init json kg kind label-column
     limit lm lm-api lm-concurrency lm-model lm-omit lm-timeout lm-tokens lm-tries memory methods model name objective
     offspring pareto patience picture-column pictures pool population port position precision proposer quiet rate
