@@ -97,7 +97,7 @@ class StoredPicture:
             opened = Image.open(source, formats=openable())  # type: ignore[arg-type]
         except UnidentifiedImageError:
             self._explain()
-            raise _Unfit("not a picture of a form that is read here", "save it as PNG or JPEG, or remove it") from None
+            raise _Unfit("not a picture of a form that is read here", "replace it, or save it as PNG or JPEG") from None
         with opened as picture:
             negative = is_negative(picture)
             upright = ImageOps.exif_transpose(picture)
