@@ -176,7 +176,7 @@ class PromptSearch:
             evaluator = problem.evaluator(problem.task(search.shots, seed, search.unlabelled))
             calibration = result.calibration or calibrate(evaluator, winner)
             names, vectors = problem.source.class_names, evaluator.class_weights(winner)
-            self.result_: RunResult | None = result
+            self.result_: RunResult = result
             self.record_: Record = record
             self._take(winner, Classifier(record.name, names, vectors, calibration, problem.encoder), classes)
             problem.encoder.close()
@@ -208,8 +208,8 @@ class PromptSearch:
             device: "auto", "cpu" or "cuda".
 
         Returns:
-            The estimator; `result_` and `estimate_` are None for an unfinished run and for a folder, which has no
-            `record_` either.
+            The estimator. An unfinished run has no `result_`, and a folder neither `result_` nor `record_`; their
+            `estimate_` is None.
 
         Raises:
             InputError: There is no such run, it has no winner of prompts, or its model is gone.
@@ -240,8 +240,8 @@ class PromptSearch:
                 study=run,
             )
             loaded.record_ = record
-            result = record.result
-            loaded.result_ = None if result is None else RunResult.from_dict(result)
+            if record.result is not None:
+                loaded.result_ = RunResult.from_dict(record.result)
             loaded._take(winner, classifier, None)
         return loaded
 
@@ -251,7 +251,6 @@ class PromptSearch:
 
         classifier = open_folder(folder, MachineConfig(device=device))
         loaded = cls(classifier.encoder.spec.name, device=device)
-        loaded.result_ = None
         loaded._take(read_prompts(folder), classifier, None)
         return loaded
 
@@ -266,7 +265,7 @@ class PromptSearch:
         self.prompts_: list[str] = [str(t) for t in winner.templates]
         total = np.asarray(winner.weights or [1.0] * winner.size)
         self.weights_: np.ndarray = total / total.sum()  # (T,)
-        self.estimate_: Estimate | None = None if self.result_ is None else self.result_.estimate
+        self.estimate_: Estimate | None = self.result_.estimate if hasattr(self, "result_") else None
         self.class_names_: list[str] = list(classifier.class_names)
         self.classes_: np.ndarray = np.asarray(self.class_names_ if classes is None else classes)
         self.class_weights_: np.ndarray = classifier.class_weights  # (C, D)
