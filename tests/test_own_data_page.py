@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from drawn import write_all
+from drawn import SHAPES, write_all
 
 from promptsearch.cli import main
 
@@ -53,3 +54,12 @@ def test_the_page_runs_from_own_data_to_a_run(tmp_path: Path, monkeypatch: pytes
         assert done.stdout.strip(), command
         if shown:
             assert done.stdout == shown, command
+    new = sorted(f.name for f in (tmp_path / "new").iterdir())
+    assert sorted(f.name for f in (tmp_path / "sorted").rglob("*.png")) == new
+    assert {f.parent.name for f in (tmp_path / "sorted").rglob("*.png")} <= set(SHAPES)
+    written = sorted(tmp_path.glob("labelled-*.csv"))
+    assert len(written) == 5
+    for file in written:
+        with file.open(newline="") as f:
+            rows = list(csv.DictReader(f))
+        assert [Path(row["path"]).name for row in rows] == new and {row["label"] for row in rows} <= set(SHAPES)
