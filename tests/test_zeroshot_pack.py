@@ -82,3 +82,13 @@ def test_a_data_set_without_a_pack_and_without_pictures_is_one_line(tmp_path: Pa
         open_problem("zeroshot", "pacs-cartoon", cache=Cache(tmp_path))
     assert len(str(told.value).splitlines()) == 1
     assert isinstance(open_problem("zeroshot", "pacs-art"), Problem)
+
+
+def test_what_the_captions_held_of_the_banks_is_what_the_card_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("caption_templates")
+    card = (ROOT / "models" / "zeroshot" / "README.md").read_text("utf-8")
+    for bank, told in (("templates", "{} of the {} templates"), ("openai-cifar", "{} of the {} of `openai-cifar`")):
+        left, total = benchmark.unseen(bank)
+        assert told.format(total - len(left), total) in " ".join(card.split())
+        assert "a photo of a {}." not in map(str, left)
