@@ -5,10 +5,10 @@ python benchmarks/near_duplicates.py FOLDER [--pictures 3000]
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Iterator
 
+import click
 import numpy as np
 from PIL import Image, ImageEnhance
 
@@ -37,19 +37,18 @@ def bits(picture: Image.Image) -> np.ndarray:
     return np.unpackbits(hash_image(picture)[: SIDE * SIDE // 8])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", help="a data set, as for --dataset")
-    parser.add_argument("--pictures", type=int, default=3000)
-    args = parser.parse_args()
-    data = open_dataset(args.folder)
-    drawn = np.random.default_rng(0).permutation(len(data.labels("train")))[: args.pictures]
-    pictures = list(data.pictures("train", drawn.tolist()))
-    hashes = np.stack([bits(p) for p in pictures])
+@click.command()
+@click.argument("folder")
+@click.option("--pictures", default=3000, show_default=True, type=click.IntRange(2))
+def main(folder: str, pictures: int) -> None:
+    """Compare pictures of FOLDER, a data set as for --dataset."""
+    data = open_dataset(folder)
+    drawn = np.random.default_rng(0).permutation(len(data.labels("train")))[:pictures]
+    hashes = np.stack([bits(p) for p in data.pictures("train", drawn.tolist())])
     signs = hashes.astype(np.float32) * 2 - 1
     apart = ((SIDE * SIDE - signs @ signs.T) / 2)[np.triu_indices(len(signs), 1)]
     near = f"the nearest differ in {apart.min():.0f} of {SIDE * SIDE} bits, {(apart <= BITS).sum()} in at most {BITS}"
-    print(f"{len(pictures)} pictures, {len(apart):,} pairs: {near}")
+    print(f"{len(hashes)} pictures, {len(apart):,} pairs: {near}")
     changed: dict[str, list[int]] = {}
     for picture, own in zip(pictures[:COPIED], hashes, strict=False):
         for name, copy in copies(picture):
