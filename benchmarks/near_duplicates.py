@@ -44,13 +44,14 @@ def main(folder: str, pictures: int) -> None:
     """Compare pictures of FOLDER, a data set as for --dataset."""
     data = open_dataset(folder)
     drawn = np.random.default_rng(0).permutation(len(data.labels("train")))[:pictures]
-    hashes = np.stack([bits(p) for p in data.pictures("train", drawn.tolist())])
+    shown = list(data.pictures("train", drawn.tolist()))
+    hashes = np.stack([bits(p) for p in shown])
     signs = hashes.astype(np.float32) * 2 - 1
     apart = ((SIDE * SIDE - signs @ signs.T) / 2)[np.triu_indices(len(signs), 1)]
     near = f"the nearest differ in {apart.min():.0f} of {SIDE * SIDE} bits, {(apart <= BITS).sum()} in at most {BITS}"
     print(f"{len(hashes)} pictures, {len(apart):,} pairs: {near}")
     changed: dict[str, list[int]] = {}
-    for picture, own in zip(pictures[:COPIED], hashes, strict=False):
+    for picture, own in zip(shown[:COPIED], hashes, strict=False):
         for name, copy in copies(picture):
             changed.setdefault(name, []).append(int((bits(copy) != own).sum()))
     for name, found in changed.items():
