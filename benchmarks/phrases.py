@@ -154,12 +154,21 @@ def develop(model: str, data: str, tasks: str, shots: str, count: int) -> None:
 @click.option("--data", default="cifar10,cifar100,pacs-photo", show_default=True)
 @click.option("--shots", default="1,4,16", show_default=True)
 @click.option("--count", default=5, show_default=True, help="Draws.")
+@click.option("--first", default=0, show_default=True, help="Seed of the first draw.")
 @click.option("--transfer", "others", default="", help="Other data sets with the same classes, with commas between.")
 @click.option("--fluency-lm", help="Language model that rates the winners beside the hand-written prompt.")
 @click.option("--words", is_flag=True, help="Print every winner's templates and phrases.")
 @click.option("--no-estimate", is_flag=True, help="Without the estimate: no guard, and no more than three phrases.")
 def table(
-    model: str, data: str, shots: str, count: int, others: str, fluency_lm: str | None, words: bool, no_estimate: bool
+    model: str,
+    data: str,
+    shots: str,
+    count: int,
+    first: int,
+    others: str,
+    fluency_lm: str | None,
+    words: bool,
+    no_estimate: bool,
 ) -> None:
     """Print test accuracies of `promptsearch beam` with its defaults, over several draws."""
     click.echo(
@@ -169,7 +178,7 @@ def table(
         bank = load_bank("templates")
         for k in map(int, shots.split(",")):
             results, seconds = [], time.perf_counter()
-            for seed in range(count):
+            for seed in range(first, first + count):
                 problem = open_problem(model, name)
                 said = with_phrases(bank, "auto", problem)
                 search_config = check_search(SearchConfig(shots=k, seed=seed), said)
