@@ -72,6 +72,9 @@ STAND_INS = [
     (r"FOLDER", "./my-pictures"),
 ]
 
+#: Packages that a line needs and not every installation has.
+EXTRAS = {"--log-to tensorboard": ("tensorboard",), "--to onnx": ("onnx", "onnxscript", "onnxruntime")}
+
 #: Lines that need a hub: here, where there is none, they must say so in one line.
 FROM_A_HUB = re.compile(r"--model (RN50(?! --weights)|ViT-B-32:|hf-hub:)|--dataset cifar100\b|--lm \w+/")
 
@@ -186,6 +189,9 @@ def test_every_command_line_of_the_page_runs(
         plugins.found.cache_clear()
         request.addfinalizer(plugins.found.cache_clear)
     for line in LINES[page]:
+        for option, packages in EXTRAS.items():
+            for package in packages if option in line else ():
+                pytest.importorskip(package, reason=f"{line}: needs an extra that is not installed here")
         if FROM_A_HUB.search(line) and "--ray" not in line:
             refused = run(line, monkeypatch)
             said = [text for text in refused.stderr.strip().splitlines() if not text.startswith("settings of ")]
