@@ -152,7 +152,7 @@ def test_a_search_by_a_language_model_finds_what_its_own_command_finds() -> None
     cells = {c["method"]: c for c in doc["cells"]}
     calls = 0
     for method, command in own.items():
-        alone = document([*command, *problem, "--seed", "0", "--no-estimate"])
+        alone = document([*command, *problem, "--seed", "0"])
         assert cells[method]["templates"] == alone["winner"]["templates"]
         assert cells[method]["test_accuracy"] == alone["winner"]["test"]["accuracy"]
         assert cells[method]["readable"] and cells[method]["evaluations"] == alone["evaluations"] == 32
