@@ -138,8 +138,11 @@ main(sys.argv[1:])
 
 
 def kill_midway(partial: Path, chunks: int, *args: object) -> None:
-    """Run a command in a process of its own, and kill it once so many chunks are done."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+    """Run a command in a process of its own, with as many threads as here, and kill it once so many chunks are done."""
+    import torch
+
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     process = subprocess.Popen([sys.executable, "-c", SLOW, *map(str, args), "--quiet"], env=env)
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
