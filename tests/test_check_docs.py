@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -76,3 +77,11 @@ def test_the_first_page_and_the_gallery_name_their_commands() -> None:
 
     blocks = {page: BLOCK.findall((ROOT / page).read_text("utf-8")) for page in ("README.md", "docs/gallery.md")}
     assert len(blocks["README.md"]) == 1 and len(blocks["docs/gallery.md"]) == 10
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_a_page_with_a_table_of_figures_names_a_command(page: Path) -> None:
+    """Slow ones, too, which nothing runs again."""
+    text = page.read_text("utf-8")
+    if re.search(r"^\|.*\d\.\d", text, re.M) and page.name not in ("reference.md", "development-data.md"):
+        assert re.search(r"promptsearch [a-z]+ --|(benchmarks|docs)/\w+\.py|python3? -m promptsearch\.", text)

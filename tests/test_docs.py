@@ -93,8 +93,9 @@ def test_commands_within_sentences_exist(page: Path) -> None:
 
 def script_lines(page: Path) -> Iterator[tuple[str, list[str]]]:
     """Every line of a page that runs a script or a module of this repository: its name, its arguments."""
+    text = page.read_text("utf-8").replace(" -->", "")
     for kind, name, rest in re.findall(
-        r"python3? (?:(-m) )?((?:benchmarks|docs)/\S+\.py|promptsearch[\w.]+)([^`\n|&(]*)", page.read_text("utf-8")
+        r"python3? (?:(-m) )?((?:benchmarks|docs)/\S+\.py|promptsearch[\w.]+)([^`\n|&(>]*)", text
     ):
         yield (name if kind else str(ROOT / name)), shlex.split(rest, comments=True)
 

@@ -63,7 +63,7 @@ STAND_INS = [
     (r"--dataset cifar100\b", "--dataset ./cifar10"),  # from a hub
     (r"lm Qwen/\S+", "lm embedded"),  # from a hub
     (r"lm smollm2", "lm embedded"),  # minutes; test_lm_smollm2 has the model itself
-    (r"--trials (200|1000)", "--trials 8"),  # minutes
+    (r"--trials (60|100|200|1000)", "--trials 8"),  # minutes
     (r"--seeds \d+", "--seeds 1"),  # hours
     (r"--methods hand-written,clip-cifar\S+", "--methods hand-written,beam,coop-4"),  # minutes
     (r"--shots 1,4,16", "--shots 1"),  # minutes
