@@ -65,6 +65,7 @@ STAND_INS = [
     (r"lm smollm2", "lm embedded"),  # minutes; test_lm_smollm2 has the model itself
     (r"--trials (60|100|200|1000)", "--trials 8"),  # minutes
     (r"--seeds \d+", "--seeds 1"),  # hours
+    (r"--shots 0(?=\s|$)", "--shots 0 --unlabelled 30"),  # of 500 training pictures
     (r"--methods hand-written,clip-cifar\S+", "--methods hand-written,beam,coop-4"),  # minutes
     (r"--shots 1,4,16", "--shots 1"),  # minutes
     (r"--ray ray://HEAD:10001", "--ray=auto"),  # test_ray.py has a client of a cluster
