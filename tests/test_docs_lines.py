@@ -77,7 +77,9 @@ STAND_INS = [
 EXTRAS = {"--log-to tensorboard": ("tensorboard",), "--to onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 #: Lines that need a hub: here, where there is none, they must say so in one line.
-FROM_A_HUB = re.compile(r"--model (RN50(?! --weights)|ViT-B-32:|hf-hub:)|--dataset cifar100\b|--lm \w+/")
+FROM_A_HUB = re.compile(
+    r"--model (RN50(?! --weights)|ViT-B-32:|hf-hub:)|(?<!--model zeroshot )--dataset cifar100\b|--lm \w+/"
+)
 
 
 def lines_of(page: Path) -> list[str]:
