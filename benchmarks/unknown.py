@@ -28,7 +28,9 @@ def main() -> None:
     labels, _ = problem.source.labels("train")
     features = problem.source.features("train", np.arange(len(labels)))
     names = problem.source.class_names
-    known, others, right = [], [], []
+    known: list[float] = []
+    others: list[float] = []
+    right: list[float] = []
     for seed in range(args.draws):
         rng = np.random.default_rng(seed)
         chosen = rng.choice(len(names), args.classes, replace=False)
