@@ -143,7 +143,7 @@ def main(
                             "seed": seed,
                             "xent": score.xent,
                             "fluency": score.fluency,
-                            "accuracy": 100 * evaluator.score_on([found], pictures)[0].accuracy,
+                            "accuracy": 100 * float(evaluator.hits(found, pictures).mean()),
                             "words": sum(len(t.split()) for t in found.templates),
                             "templates": [str(t) for t in found.templates],
                         }

@@ -32,7 +32,7 @@ def without_shared(phrases: dict[str, list[str]]) -> dict[str, list[str]]:
 def chosen(model: str, data: str, phrases: str, seed: int) -> float:
     """Test accuracy of the main job with a bank of phrases."""
     found = PromptSearch(model=model, shots=16, random_state=seed, phrases=phrases).fit(data).result_
-    assert found.winner.test is not None
+    assert found is not None and found.winner.test is not None
     return found.winner.test.value
 
 
