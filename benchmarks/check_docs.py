@@ -9,9 +9,9 @@ A block of figures stands between two comments, the first of which names the com
     …
     <!-- end -->
 
-Every line with a number must be one that the command prints, in the same order; durations are not compared, and a page
-may leave lines out. `made by, slow:` marks a command that takes more than a minute or so: it is run with --slow only.
-Commands run in bash, offline, with a new home and cache.
+Every line with a number must be one that the command prints, in the same order; durations and names of runs are not
+compared, and a page may leave lines out. `made by, slow:` marks a command that takes more than a minute or so: it is
+run with --slow only. Commands run in bash, offline, with a new home and cache.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(^<!-- made by(, slow)?: (.+?) -->\n)(.*?)(^<!-- end -->$)", re.M | re.S)
 NUMBER = re.compile(r"(?<![\w.-])\d")
 DURATION = re.compile(r"\d[\d.,]* (s|min|h|seconds|minutes)\b")
+NAME = re.compile(r"-[0-9a-f]{8}\b")  # the end of a run's name: a hash of its options and of the bank
 
 
 class Difference(NamedTuple):
@@ -46,10 +47,10 @@ class Difference(NamedTuple):
 
 
 def figures(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that hold a number, without durations and runs of spaces, each with its place."""
+    """The lines that hold a number, without durations, hashes and runs of spaces, each with its place."""
     for place, line in enumerate(text.splitlines()):
         if NUMBER.search(line):
-            yield place, " ".join(DURATION.sub("… s", line).split())
+            yield place, " ".join(NAME.sub("", DURATION.sub("… s", line)).split())
 
 
 def differences(page: Path, text: str, block: re.Match[str], printed: str) -> Iterator[Difference]:
