@@ -29,6 +29,7 @@ import click
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(^<!-- made by(, slow)?: (.+?) -->\n)(.*?)(^<!-- end -->$)", re.M | re.S)
+TABLE = str.maketrans("|*`", "   ")  # a table of the page may be plain columns where it is printed
 NUMBER = re.compile(r"(?<![\w.-])\d")
 DURATION = re.compile(r"\d[\d.,]* (s|min|h|seconds|minutes)\b")
 NAME = re.compile(r"-[0-9a-f]{8}\b")  # the end of a run's name: a hash of its options and of the bank
@@ -47,10 +48,10 @@ class Difference(NamedTuple):
 
 
 def figures(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that hold a number, without durations, hashes and runs of spaces, each with its place."""
+    """The lines that hold a number, without durations, hashes and decoration, each with its place."""
     for place, line in enumerate(text.splitlines()):
         if NUMBER.search(line):
-            yield place, " ".join(NAME.sub("", DURATION.sub("… s", line)).split())
+            yield place, " ".join(NAME.sub("", DURATION.sub("… s", line)).translate(TABLE).split())
 
 
 def differences(page: Path, text: str, block: re.Match[str], printed: str) -> Iterator[Difference]:

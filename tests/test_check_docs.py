@@ -56,6 +56,11 @@ def test_a_wrong_figure_is_named_with_its_line(tmp_path: Path, right: str, wrong
     assert code == 1 and f"page.md:{line}: `printf" in said and len(said.splitlines()) == 1
 
 
+def test_a_table_is_compared_with_plain_columns(tmp_path: Path) -> None:
+    page = "<!-- made by: printf 'dark  47.44  52.92' -->\n\n| `dark` | 47.44 | **52.9{}** |\n\n<!-- end -->\n"
+    assert run(tmp_path, page.format(2))[0] == 0 and run(tmp_path, page.format(3))[0] == 1
+
+
 def test_lines_in_another_order_are_a_difference(tmp_path: Path) -> None:
     lines = PAGE.splitlines(keepends=True)
     lines[4], lines[6] = lines[6], lines[4]
