@@ -7,7 +7,6 @@ Makes the pictures and a small run in a temporary folder, and prints rates and w
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 from PIL import Image
 
@@ -45,11 +45,11 @@ def finish(process: subprocess.Popen[bytes]) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures", type=int, default=10_000)
-    parser.add_argument("--model", default="zeroshot")
-    args = parser.parse_args()
+@click.command()
+@click.option("--pictures", default=10_000, show_default=True, type=click.IntRange(1000))
+@click.option("--model", default="zeroshot", show_default=True)
+def main(pictures: int, model: str) -> None:
+    """Pictures a second, and whether a killed command that is run again writes the same file."""
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         for split, n in (("train", 8), ("test", 2)):
@@ -58,21 +58,21 @@ def main() -> None:
                 folder.mkdir(parents=True)
                 for i in range(n):
                     Image.new("RGB", (48, 40), tuple(min(255, c + 3 * i) for c in colour)).save(folder / f"{i}.png")
-        write_pictures(home / "many", args.pictures, 0)
+        write_pictures(home / "many", pictures, 0)
         broken = home / "many" / "00" / "00500.png"
         broken.write_bytes(broken.read_bytes()[:700])
-        search = ["beam", "--model", args.model, "--dataset", home / "data", "--shots", 4, "--study", "squares"]
+        search = ["beam", "--model", model, "--dataset", home / "data", "--shots", 4, "--study", "squares"]
         finish(command(home, "one", *search, "--bank", "simple-imagenet", "--width", 2, "--depth", 2, "--json"))
 
         shutil.copytree(home / "one", home / "other")  # the texts' vectors, but no picture's
 
         predict = ["predict", "squares", home / "many", "--top", 3, "--out"]
         seconds = finish(command(home, "one", *predict, home / "whole.csv"))
-        print(f"whole: {args.pictures} pictures in {seconds:.0f} s, {args.pictures / seconds:.0f} a second")
+        print(f"whole: {pictures} pictures in {seconds:.0f} s, {pictures / seconds:.0f} a second")
 
         partial = home / "resumed.csv.partial"
         process = command(home, "other", *predict, home / "resumed.csv")
-        while not partial.exists() or partial.read_bytes().count(b"\n") < args.pictures // 256 // 2:
+        while not partial.exists() or partial.read_bytes().count(b"\n") < pictures // 256 // 2:
             if process.poll() is not None:
                 raise SystemExit("it was done before it was killed")
             time.sleep(0.01)
@@ -80,7 +80,7 @@ def main() -> None:
         process.wait()
         done = 256 * (partial.read_bytes().count(b"\n") - 1)
         seconds = finish(command(home, "other", *predict, home / "resumed.csv"))
-        left = args.pictures - done
+        left = pictures - done
         print(f"killed after {done}; the other {left} in {seconds:.0f} s, {left / seconds:.0f} a second")
         whole, resumed = ((home / f"{name}.csv").read_bytes() for name in ("whole", "resumed"))
         different = sum(a != b for a, b in zip(whole.splitlines(), resumed.splitlines(), strict=False))

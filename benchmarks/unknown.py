@@ -8,8 +8,7 @@ shots, estimates the threshold on them, and judges the other training pictures o
 
 from __future__ import annotations
 
-import argparse
-
+import click
 import numpy as np
 
 from promptsearch.banks import BASELINE, PromptSet
@@ -18,12 +17,12 @@ from promptsearch.evaluators.data.array_features import ArrayFeatures
 from promptsearch.runs.calibration import calibrate, probabilities
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--shots", type=int, default=16)
-    args = parser.parse_args()
+@click.command()
+@click.option("--draws", default=20, show_default=True, type=click.IntRange(2))
+@click.option("--classes", default=10, show_default=True, type=click.IntRange(2, 99))
+@click.option("--shots", default=16, show_default=True, type=click.IntRange(1))
+def main(draws: int, classes: int, shots: int) -> None:
+    """Shares of pictures that are called unknown."""
     problem = open_problem("zeroshot", "cifar100", device="cpu")
     labels, _ = problem.source.labels("train")
     features = problem.source.features("train", np.arange(len(labels)))
@@ -31,16 +30,16 @@ def main() -> None:
     known: list[float] = []
     others: list[float] = []
     right: list[float] = []
-    for seed in range(args.draws):
+    for seed in range(draws):
         rng = np.random.default_rng(seed)
-        chosen = rng.choice(len(names), args.classes, replace=False)
-        few = np.concatenate([rng.choice(np.flatnonzero(labels == c), args.shots, replace=False) for c in chosen])
+        chosen = rng.choice(len(names), classes, replace=False)
+        few = np.concatenate([rng.choice(np.flatnonzero(labels == c), shots, replace=False) for c in chosen])
         place = {int(c): i for i, c in enumerate(chosen)}
         source = ArrayFeatures(
             features[few], np.array([place[int(c)] for c in labels[few]]), [names[c] for c in chosen], whole=True
         )
         part = Problem(problem.encoder, source, default_cache())
-        evaluator = part.evaluator(part.task(args.shots, seed))
+        evaluator = part.evaluator(part.task(shots, seed))
         calibration = calibrate(evaluator, PromptSet.of(BASELINE))
         assert calibration.unknown_below is not None
         rest = np.setdiff1d(np.flatnonzero(np.isin(labels, chosen)), few)
@@ -50,7 +49,7 @@ def main() -> None:
             share.append(float((best.max(axis=1) < calibration.unknown_below).mean()))
             if share is known:
                 right.append(float((chosen[best.argmax(axis=1)] == labels[at]).mean()))
-    print(f"{args.draws} draws of {args.classes} classes, {args.shots} shots; accuracy {np.mean(right):.1%}")
+    print(f"{draws} draws of {classes} classes, {shots} shots; accuracy {np.mean(right):.1%}")
     for name, shares in (("of the run's classes", known), ("of other classes", others)):
         print(f"called unknown, {name}: {np.mean(shares):.1%} ± {np.std(shares, ddof=1):.1%}")
 

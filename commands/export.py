@@ -57,7 +57,7 @@ def export(
     \b
     folder          class weights, preprocessing and a script that labels pictures
                     with open_clip; `predict` and `PromptSearch.load` read it too
-    onnx            picture tower and class weights as an ONNX model, with a script
+    onnx            picture tower and class weights as ONNX, with a script
     hub             the folder as a model repository with a card, by --repo
     clip-benchmark  JSON for CLIP_benchmark's --custom_template_file
     open-clip       safetensors with open_clip's zero-shot classifier (D, C)
