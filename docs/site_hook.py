@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import posixpath
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,26 @@ def targets(path: str) -> set[str]:
     text = (ROOT / path).read_text("utf-8")
     named = (posixpath.normpath(posixpath.join(posixpath.dirname(path), link[1])) for link in LINK.findall(text))
     return {name for name in named if (ROOT / name).is_file()}
+
+
+def on_startup(**kwargs: Any) -> None:
+    """Copy the package's modules to build/api, where mkdocstrings looks for them when it is configured.
+
+    The package is the repository itself, and all that lies in it, such as .venv, would be read as well.
+    """
+    copy = ROOT / "build" / "api" / "promptsearch"
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    for path in ROOT.iterdir():
+        if path.suffix == ".py":
+            shutil.copy(path, copy)
+        elif (path / "__init__.py").is_file():
+            shutil.copytree(path, copy / path.name, ignore=lambda folder, names: [n for n in names if not _module(n)])
+
+
+def _module(name: str) -> bool:
+    """Whether a file is Python; what has no suffix is taken for a folder."""
+    return name.endswith(".py") or ("." not in name and name != "__pycache__")
 
 
 def on_files(files: Files, config: Any) -> Files:
