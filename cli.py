@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 # ruff: noqa: E402
+import os
 import signal
 import threading
+
+# Threads that wait for work spin for milliseconds by default, and take the cores from a second program on the machine
+# (benchmarks/two_at_once.py). torch's library and numpy's read these when they are imported; what is set already stays.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 # Ctrl-C while this is imported ends the process as it ends any other; there is nobody yet to say it in a line.
 _INTERRUPT = signal.getsignal(signal.SIGINT)

@@ -23,10 +23,9 @@ import click
 SETTINGS: dict[str, dict[str, str]] = {
     "default": {},
     "threads spin": {"OMP_WAIT_POLICY": "ACTIVE", "OPENBLAS_THREAD_TIMEOUT": "26"},
-    "libraries' own": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "300000", "OPENBLAS_THREAD_TIMEOUT": "26"},
+    "libraries' own": {"GOMP_SPINCOUNT": "300000", "OPENBLAS_THREAD_TIMEOUT": "26"},
     "threads sleep": {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"},
-    "spin 1,000": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "1000", "OPENBLAS_THREAD_TIMEOUT": "4"},
-    "spin 10,000": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "10000", "OPENBLAS_THREAD_TIMEOUT": "4"},
+    "spin 10,000": {"GOMP_SPINCOUNT": "10000", "OPENBLAS_THREAD_TIMEOUT": "4"},
     "one thread": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
 }
 COMMANDS = {

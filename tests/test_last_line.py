@@ -242,3 +242,21 @@ def test_words_are_whole_in_terminals_of_any_width(kept: Path, width: int) -> No
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     words = {w for t in result["winner"]["templates"] for w in t.split()}
     assert words and all(word in printed for word in words)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, ("1000", "4")),
+        ({"GOMP_SPINCOUNT": "7", "OPENBLAS_THREAD_TIMEOUT": "9"}, ("7", "9")),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ("None", "4")),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_their_user_says_otherwise(
+    own: dict[str, str], expected: tuple[str, str]
+) -> None:
+    names = ("GOMP_SPINCOUNT", "OPENBLAS_THREAD_TIMEOUT")
+    env = {k: v for k, v in os.environ.items() if k not in (*names, "OMP_WAIT_POLICY")} | own
+    code = f"import promptsearch.cli, os, sys; print(*map(os.environ.get, {names!r}), 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.split()[:2] == list(expected), done.stderr
