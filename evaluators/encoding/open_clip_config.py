@@ -34,6 +34,9 @@ BOUNDS = {
     "width": 100_000,
 }
 
+# A tower has no size without these.
+_NEVER_NULL = ("context_length", "layers", "mlp_ratio", "vocab_size", "width")
+
 #: Parameters of a model that is made whatever its weights file is: loading says what is wrong with that.
 SMALL = 100_000_000
 
@@ -144,7 +147,7 @@ def _refuse_larger(config: dict[str, Any], weights: Path, place: str) -> None:
 
 def _check_tower(tower: dict[str, Any], place: str) -> None:
     for key, value in tower.items():
-        if value is None:
+        if value is None and key not in _NEVER_NULL:  # as for a patch size of a ResNet
             continue
         if key in _PASSED_ON:
             _check_passed_on(value, key, place)
