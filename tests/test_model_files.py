@@ -402,24 +402,26 @@ def test_files_that_are_no_weights_say_what_they_are(name: str, content: bytes, 
 
 @pytest.mark.parametrize("form", ["safetensors", "pt", "checkpoint.pt"])
 @pytest.mark.parametrize(
-    ("name", "half", "quick"),
+    ("name", "half", "quick", "certain"),
     [
-        ("RN50", False, True),
-        ("RN50x4", False, True),
-        ("RN50x16", False, True),
-        ("RN50x64", False, True),
-        ("ViT-L-14-336", False, True),
-        ("RN101", True, True),
-        ("ViT-B-32", True, True),
-        ("ViT-B-16", True, True),
-        ("ViT-L-14", True, True),
-        ("ViT-B-32", False, None),
-        ("RN101", False, None),
-        ("ViT-H-14", True, False),
-        ("ViT-B-32-quickgelu", True, False),
+        ("RN50", False, True, True),
+        ("RN50x4", False, True, True),
+        ("RN50x16", False, True, True),
+        ("RN50x64", False, True, True),
+        ("ViT-L-14-336", False, True, True),
+        ("RN101", True, True, False),
+        ("ViT-B-32", True, True, False),
+        ("ViT-B-16", True, True, False),
+        ("ViT-L-14", True, True, False),
+        ("ViT-B-32", False, False, False),
+        ("RN101", False, False, False),
+        ("ViT-H-14", True, False, True),
+        ("ViT-B-32-quickgelu", True, False, True),
     ],
 )
-def test_quick_gelu_for_openais_weights(name: str, half: bool, quick: bool | None, form: str, tmp_path: Path) -> None:
+def test_quick_gelu_for_openais_weights(
+    name: str, half: bool, quick: bool, certain: bool, form: str, tmp_path: Path
+) -> None:
     numbers = torch.randn(8, 8)
     state = {"text_projection": numbers.half().float() if half else numbers}
     path = tmp_path / f"weights.{form}"
@@ -428,11 +430,11 @@ def test_quick_gelu_for_openais_weights(name: str, half: bool, quick: bool | Non
     else:
         wrapped = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}
         torch.save(state if form == "pt" else wrapped, path)
-    assert trained_with_quick_gelu(name, path) is quick
+    assert trained_with_quick_gelu(name, path) == (quick, certain)
     spec = resolve_model(name, Cache(tmp_path / "cache"), weights=path)
     assert spec.source == (f"{name}-quickgelu" if quick else name)
-    assert (spec.note is not None) == (quick is None)
-    assert quick is not None or f"--model {name}-quickgelu" in str(spec.note)
+    assert (spec.note is None) == certain
+    assert certain or ("--model local-dir:FOLDER" if quick else f"--model {name}-quickgelu") in str(spec.note)
 
 
 def test_any_bytes_are_no_torchscript(tmp_path: Path) -> None:

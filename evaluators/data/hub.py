@@ -79,8 +79,8 @@ def _datasets_cache() -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of an error's message, at most 200 characters of it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _ask(timeout: float) -> tuple[bool, str]:

@@ -14,7 +14,7 @@ from promptsearch.evaluators.data.encoded_picture import printable_path
 from promptsearch.evaluators.data.folder_walk import CANNOT_BE_READ, Walk, is_parquet
 from promptsearch.evaluators.data.hub import first_line
 from promptsearch.evaluators.data.parquet_size import refuse_bombs
-from promptsearch.evaluators.data.parts import Asked, Layout, Part, hash_files, roles, split_of, unused_splits
+from promptsearch.evaluators.data.parts import Asked, Layout, Part, files_by_split, hash_files, unused_splits
 
 
 def open_parquet(asked: Asked) -> Layout | None:
@@ -36,12 +36,7 @@ def open_parquet(asked: Asked) -> Layout | None:
                 f"data set {spec!r}: {printable_path(unreadable[0])} cannot be read; make it readable, or remove it"
             )
         return None
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(split_of(file.relative_to(folder)) or "all", []).append(file)
-    used = roles(by_split) or {"train": "all"}
-    if asked.place != folder:
-        used = {"train": next(iter(by_split))}
+    by_split, used = files_by_split(asked, files)
     extra = by_split.get("all", []) if used.get("train") != "all" else []
     note = f"Left out: {len(extra)} parquet files of no split ({printable_path(extra[0].name)})." if extra else None
 

@@ -122,6 +122,16 @@ def split_of(relative: Path) -> str | None:
     return next((found for part in relative.parts[:-1] if (found := spelled(part))), in_name and in_name[1])
 
 
+def files_by_split(asked: Asked, files: Sequence[Path]) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """Return the files of each split ("all": of none) and the splits by role; a file that was named is for training."""
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(split_of(file.relative_to(asked.home)) or "all", []).append(file)
+    if asked.place != asked.home:
+        return by_split, {"train": next(iter(by_split))}
+    return by_split, roles(by_split) or {"train": "all"}
+
+
 def in_order(labels: Iterable[str]) -> list[str]:
     """Return the distinct labels: numbers by their value, other texts by the alphabet."""
     texts = set(labels)

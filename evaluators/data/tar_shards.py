@@ -18,11 +18,10 @@ from promptsearch.evaluators.data.parts import (
     Asked,
     Layout,
     Part,
+    files_by_split,
     hash_files,
     in_order,
     listed,
-    roles,
-    split_of,
     unused_splits,
 )
 from promptsearch.evaluators.data.picture_list import TarMember
@@ -48,12 +47,7 @@ def open_tars(asked: Asked) -> Layout | None:
     files = [asked.place] if asked.place != folder else walk.files(folder, lambda p, w: p.suffix.lower() == ".tar")
     if not files:
         return None
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(split_of(file.relative_to(folder)) or "all", []).append(file)
-    used = roles(by_split) or {"train": "all"}
-    if asked.place != folder:
-        used = {"train": next(iter(by_split))}
+    by_split, used = files_by_split(asked, files)
     left_out = {role: LeftOut() for role in used}
     found = {role: list(_labelled(by_split[name], asked, left_out[role])) for role, name in used.items()}
     for role, pairs in found.items():

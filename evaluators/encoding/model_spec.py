@@ -14,7 +14,7 @@ from typing import Any
 from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache.store import Cache, digest_of, model_folders, sha256_file
-from promptsearch.evaluators.data.hub import find_cached, go_offline, hub_reachable
+from promptsearch.evaluators.data.hub import find_cached, first_line, go_offline, hub_reachable
 from promptsearch.evaluators.encoding.device import resolve_device
 from promptsearch.evaluators.encoding.open_clip_config import check_config, read_config
 from promptsearch.evaluators.encoding.tokenizers import FILES, VOCABULARIES, hashes
@@ -170,11 +170,16 @@ def _locate_file(name: str, weights: Path) -> tuple[str, None, Path, dict[str, A
     except OSError as e:
         raise InputError(f"--weights {weights}: cannot be read ({e.strerror or e}); make it readable") from e
     about: dict[str, Any] = {}
-    quick = trained_with_quick_gelu(name, weights)
-    if quick is None:
+    quick, certain = trained_with_quick_gelu(name, weights)
+    if not certain:
+        taken, other, remedy = (
+            ("QuickGELU, as OpenAI's in half precision", "GELU", "give --model local-dir:FOLDER with their config")
+            if quick
+            else (f"GELU, as most of {name} but OpenAI's", "QuickGELU", f"name --model {name}-quickgelu")
+        )
         about["note"] = (
-            f"Weights in a file do not say their activation: {weights.name} is taken for weights trained with GELU, as "
-            f"most of {name} but OpenAI's are; if they were trained with QuickGELU, name --model {name}-quickgelu."
+            f"Weights in a file do not say their activation: {weights.name} is taken for weights trained with {taken} "
+            f"are; if they were trained with {other}, {remedy}."
         )
     name = f"{name}-quickgelu" if quick else name
     return name, None, weights.resolve(), {**about, "architecture": name}
@@ -213,7 +218,7 @@ def _locate_tokenizer(spec: str, source: str, config: dict[str, Any]) -> Path | 
                     hf_hub_download(name, file)
         except Exception as e:  # as above
             raise PromptSearchError(
-                f"--model {spec}: its tokenizer {name} cannot be downloaded ({_first_line(e)}); {REMEDIES}"
+                f"--model {spec}: its tokenizer {name} cannot be downloaded ({first_line(e)}); {REMEDIES}"
             ) from e
     else:
         _offline_unless_reachable()
@@ -236,7 +241,7 @@ def _locate_hub(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
             config = Path(hf_hub_download(repo, "open_clip_config.json"))
             found = Path(download_pretrained_from_hf(repo))
         except Exception as e:  # the hub's client raises many types of errors; each means that the download failed
-            raise PromptSearchError(f"--model {spec} cannot be downloaded ({_first_line(e)}); {REMEDIES}") from e
+            raise PromptSearchError(f"--model {spec} cannot be downloaded ({first_line(e)}); {REMEDIES}") from e
     else:
         _offline_unless_reachable()
     model_config = read_config(config)
@@ -270,7 +275,7 @@ def _download_tag(name: str, tag: str, cache: Cache) -> Path:
     try:
         path = Path(open_clip.download_pretrained(config))
     except Exception as e:  # as above, any error means that the download failed
-        raise PromptSearchError(f"--model {name}:{tag} cannot be downloaded ({_first_line(e)}); {REMEDIES}") from e
+        raise PromptSearchError(f"--model {name}:{tag} cannot be downloaded ({first_line(e)}); {REMEDIES}") from e
     cache.add("model-files", key, {}, {"path": str(path)})
     return path
 
@@ -285,10 +290,6 @@ def _offline_unless_reachable() -> None:
     """Switch the hub's client to offline mode if the hub cannot be reached, which saves its retries."""
     if not hub_reachable()[0]:
         go_offline()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _file_hash(path: Path, cache: Cache) -> str:

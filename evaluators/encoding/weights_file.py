@@ -47,29 +47,30 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def trained_with_quick_gelu(name: str, path: Path) -> bool | None:
+def trained_with_quick_gelu(name: str, path: Path) -> tuple[bool, bool]:
     """Tell whether weights of an architecture are OpenAI's, which need QuickGELU.
 
-    OpenAI trained in half precision: its weights are stored so, or all of them are numbers of half precision.
+    OpenAI trained in half precision: its weights are stored so, or all of them are numbers of half precision. Others
+    store theirs so too, which makes that a guess.
 
     Returns:
-        None where the file does not tell, of an architecture that OpenAI published.
+        Whether they need QuickGELU, and whether that is certain.
     """
     if name not in OPENAI:
-        return False
+        return False, True
     if name not in ALSO_OTHERS or is_torchscript(path):
-        return True
+        return True, True
     try:
         tensors = dict(_tensors(path, ("text_projection", *_EXTRA)))
     except Exception:  # damaged, or of a form that is not read here: loading says so
-        return None
+        return False, False
     if any(extra in tensors for extra in _EXTRA):
-        return True
+        return True, True
     projection = tensors.get("text_projection")
     if projection is None:
-        return None
+        return False, False
     with np.errstate(over="ignore"):
-        return bool((projection.astype(np.float16).astype(projection.dtype) == projection).all()) or None
+        return bool((projection.astype(np.float16).astype(projection.dtype) == projection).all()), False
 
 
 def read_torchscript(path: Path) -> dict[str, np.ndarray]:
