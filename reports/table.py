@@ -395,7 +395,8 @@ def _proposals(proposals: Mapping[str, Any]) -> str:
     """Return how many prompts were proposed, how many were rejected and why, and the language model's usage."""
     rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
     accepted = f"{proposals['accepted']} accepted, " if "accepted" in proposals else ""  # not in older documents
-    text = f"{proposals['proposed']} prompts proposed, {accepted}rejected: {rejected}"
+    spare = f", {proposals['spare']} not needed" if proposals.get("spare") else ""
+    text = f"{proposals['proposed']} prompts proposed, {accepted}rejected: {rejected}{spare}"
     usage = proposals.get("usage") or {}
     if usage.get("calls"):
         tokens = f"{usage.get('tokens read', 0)} tokens read, {usage.get('tokens written', 0)} written"

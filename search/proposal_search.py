@@ -156,8 +156,9 @@ class WritingSearcher(TrialSearcher):
         """Return the counts of this run's proposals.
 
         Returns:
-            {"proposed", "accepted", "repaired", "rejected": {reason: n}, "usage": …}, and the "form" in which a
-            language model was asked, where it was.
+            {"proposed", "accepted", "spare", "repaired", "rejected": {reason: n}, "usage": …}, and the "form" in
+            which a language model was asked, where it was.  "spare" counts usable templates that came after the batch
+            was full.
         """
         journal = self.tools.journal
         form = getattr(self.tools.proposer, "asked", None)
@@ -170,7 +171,8 @@ class WritingSearcher(TrialSearcher):
             return ""
         reasons = ", ".join(f"{n} {reason}" for reason, n in total["rejected"].items())
         speed = tokens_a_second(total["usage"])
-        parts = [f"{total['accepted']}/{total['proposed']} accepted", *([reasons] if reasons else [])]
+        spare = f"{total['spare']} not needed" if total["spare"] else ""
+        parts = [f"{total['accepted']}/{total['proposed']} accepted", *(p for p in (reasons, spare) if p)]
         return ", ".join([*parts, *([f"{speed:.0f} tokens/s"] if speed else [])])
 
     @abstractmethod
@@ -316,6 +318,8 @@ class WritingSearcher(TrialSearcher):
                 if wish.request is not None:
                     kind, parents = wish.request.kind, list(wish.request.parents)
                     self._origin[made] = {"kind": kind, "parents": parents, "reply": reply[:2000]}
+            else:
+                counts["spare"] += template is not None
 
     def _keep(self, key: str, kept: Mapping[str, Any], asked: list[list[str]], counts: Counter[str]) -> None:
         now = Counter(self.tools.usage())
@@ -335,7 +339,7 @@ def total_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         counts.update(step.get("counts", {}))
         usage.update(step.get("usage", {}))
     rejected = {k.partition(": ")[2]: n for k, n in sorted(counts.items()) if k.startswith("rejected: ") and n}
-    totals = {key: counts[key] for key in ("proposed", "accepted", "repaired")}
+    totals = {key: counts[key] for key in ("proposed", "accepted", "spare", "repaired")}
     return {**totals, "rejected": rejected, "usage": dict(usage)}
 
 

@@ -311,6 +311,7 @@ def test_the_command_finds_resumes_and_reports(tmp_path: Path) -> None:
     assert shown.exit_code == 0, (shown.stderr, shown.exception)
     counted = whole["proposals"]
     assert f"{counted['proposed']} prompts proposed, {counted['accepted']} accepted, rejected: " in table
+    assert counted["proposed"] == counted["accepted"] + counted["spare"] + sum(counted["rejected"].values())
 
 
 def test_generations_are_a_total_as_trials_are() -> None:

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from promptsearch.cli import main
@@ -78,6 +80,18 @@ def test_gaps_are_filled_with_words_that_fit(smollm2: LocalModel) -> None:
     replies = FillProposer(smollm2, NAMES).propose([Request("condition", (PARENT,))] * 6, 0)
     assert len(set(replies)) == 6
     assert all(r.count("{}") == 1 and abs(len(r.split()) - len(PARENT.split())) <= 1 for r in replies)
+
+
+def test_lines_are_drawn_in_half_precision_and_rated_in_whole(smollm2: LocalModel) -> None:
+    halves = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)() or torch.cuda.is_available()
+    if not halves:
+        pytest.skip("this processor does not compute in bfloat16")
+    assert smollm2._writer.reader.model.dtype == torch.bfloat16
+    rated = smollm2.log_likelihood(["a photo of a small dog."])
+    smollm2.write_lines(["a photo of"], 0)
+    assert np.array_equal(smollm2.log_likelihood(["a photo of a small dog."]), rated)
+    if not torch.cuda.is_available():
+        assert smollm2._model.dtype == torch.float32
 
 
 def test_a_sentence_is_likelier_than_its_words_in_disorder(smollm2: LocalModel) -> None:
