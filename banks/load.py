@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -63,12 +64,17 @@ def load_phrases(spec: str | Path) -> PhraseBank:
         InputError: The bank does not exist or is invalid: "path:line: what is wrong: value; remedy".
     """
     if spec in PHRASE_BANKS and not os.path.isfile(spec):  # a data set's folder may have that name
-        file = f"{spec}.phrases.yaml"
-        data = (resources.files(__package__) / file).read_bytes()
-        return parse_phrases(data, ".yaml", f"promptsearch/banks/{file}", str(spec))
+        return _built_in_phrases(str(spec))
     path, key, status = _find(str(spec), f"built-in phrase banks: {', '.join(PHRASE_BANKS)}")
     data, suffix = read_bounded(path, status)
     return parse_phrases(data, suffix, _shown(path), _shown(Path(path).stem), key)
+
+
+@cache  # `compare` opens them for every cell
+def _built_in_phrases(name: str) -> PhraseBank:
+    file = f"{name}.phrases.yaml"
+    data = (resources.files(__package__) / file).read_bytes()
+    return parse_phrases(data, ".yaml", f"promptsearch/banks/{file}", name)
 
 
 def load_class_names(spec: str | Path) -> ClassNames:

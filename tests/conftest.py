@@ -10,7 +10,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,6 +31,28 @@ if importlib.util.find_spec("promptsearch") is None:  # not installed: register 
     module = importlib.util.module_from_spec(spec)
     sys.modules["promptsearch"] = module
     spec.loader.exec_module(module)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrations() -> Iterator[None]:
+    """Optuna's migration scripts are executed once, and not again whenever a storage is opened: they never change."""
+    import alembic.script.base
+    import optuna.storages
+
+    folder = str(Path(optuna.storages.__file__).parent)
+    load, loaded = alembic.script.base.util.load_python_file, {}
+
+    def load_once(directory: str, filename: str) -> Any:
+        place = os.path.join(directory, filename)
+        if not place.startswith(folder) or filename == "env.py":  # executed to migrate
+            return load(directory, filename)
+        if place not in loaded:
+            loaded[place] = load(directory, filename)
+        return loaded[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alembic.script.base.util, "load_python_file", load_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

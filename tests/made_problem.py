@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,21 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 def make_problem(root: Path, templates: Iterable[str], dataset: str = "made", seed: int = 0) -> None:
     """Fill the cache at `root` so that `--model tiny --dataset made` needs neither pictures nor torch."""
+    if root.exists():
+        _make(root, tuple(templates), dataset, seed)
+    else:
+        shutil.copytree(_made(tuple(templates), dataset, seed).name, root)
+
+
+@cache
+def _made(templates: tuple[str, ...], dataset: str, seed: int) -> tempfile.TemporaryDirectory[str]:
+    """The cache of a problem, which tests copy; it is gone when the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="made-")
+    _make(Path(folder.name), templates, dataset, seed)
+    return folder
+
+
+def _make(root: Path, templates: tuple[str, ...], dataset: str, seed: int) -> None:
     cache = Cache(root)
     spec = resolve_model("tiny", cache, device="cpu")
     rng = np.random.default_rng(seed)
