@@ -19,15 +19,32 @@ from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarni
 from promptsearch.evaluators.data.hub import first_line
 from promptsearch.lm.bounds import Passing, bound_errors, read_body, retry_after, within
 from promptsearch.lm.locate import check_drawing
-from promptsearch.lm.server_reply import PARAMETERS, SHOWN, Complaint, NoAnswer, Written, read_answer, read_complaint
+from promptsearch.lm.server_reply import (
+    NO_TEXT,
+    PARAMETERS,
+    REFUSED,
+    SHOWN,
+    TOOL_CALL,
+    Complaint,
+    NoAnswer,
+    Written,
+    read_answer,
+    read_complaint,
+)
 
 APIS = ("chat", "completions")
 #: Default environment variable of the API key.
 KEY = "OPENAI_API_KEY"
 #: Default limits on the tokens of an answer; larger for conversations, in which the model may reason first.
 ANSWER, THOUGHTS = 48, 512
-#: Number of truncated answers, without a complete one, after which the model is not asked any more.
+#: Number of truncated answers, or answers without text, after which the model is not asked any more if none was usable.
 CUT_MOST = 3
+#: What helps where every answer lacks text, by the most frequent reason.
+REMEDIES = {
+    REFUSED: "choose another --lm-model, or relax the content filter on the server",
+    TOOL_CALL: "turn tools off on the server, or choose another --lm-model",
+    NO_TEXT: "check --lm-api and --lm-model, and turn reasoning off on the server",
+}
 #: Longest wait between two attempts in seconds, whatever the server asks for.
 PATIENCE = 60.0
 #: Ends the messages of failures after which a run can go on.
@@ -106,6 +123,10 @@ class ServerWarning(PromptSearchWarning):
     """A request is sent to the server without a parameter that it does not support."""
 
 
+class _Filtered(Exception):
+    """The server's content filter withholds the answer to one prompt."""
+
+
 class _AskAgain(Exception):
     """The request was changed, so that sending it again does not count as another attempt."""
 
@@ -136,6 +157,8 @@ class ServerModel:
         self._omitted = set(place.omit)
         self._limit = "max_tokens"
         self._whole = self._cut = 0
+        self._lacking: Counter[str] = Counter()
+        self._said: dict[str, str] = {}
         self._lock = threading.Lock()
         self._openai = openai
         self._client = openai.OpenAI(
@@ -170,11 +193,11 @@ class ServerModel:
             seed: Seed that is sent to the server.
 
         Returns:
-            The answers; of an answer that was truncated during reasoning, the reasoning.
+            The answers; of an answer that was truncated during reasoning, the reasoning; of one without text, its mark.
 
         Raises:
             PromptSearchError: The server does not answer or not in OpenAI's format, after all attempts, or every answer
-                was truncated.
+                was truncated or without text.
         """
         answers: list[str] = [""] * len(prompts)
         left = iter(range(len(prompts)))
@@ -200,6 +223,14 @@ class ServerModel:
             t.join()
         if failed:
             raise failed[0]
+        lacking = sum(self._lacking.values())
+        if not self._whole and lacking and lacking + self._cut >= CUT_MOST:
+            reasons = "; ".join(f"{n} {why} ({self._said[why]})" for why, n in self._lacking.most_common())
+            raise PromptSearchError(
+                f"--lm-url {self.place.url}: no answer of {lacking + self._cut} has text: {reasons}"
+                f"{f'; {self._cut} cut off' if self._cut else ''}; {REMEDIES[self._lacking.most_common(1)[0][0]]}, and "
+                f"{RESUME}"
+            )
         if not self._whole and self._cut >= CUT_MOST:
             at = "the server's own limit" if "max_tokens" in self._omitted else f"{self.place.limit} tokens"
             raise PromptSearchError(
@@ -240,13 +271,16 @@ class ServerModel:
 
     def _once(self, prompt: Any, seed: int) -> str:
         body, place = self._body(prompt, seed), self.place
-        raw = within(place.timeout, lambda: self._call(body))
         try:
-            answer = read_answer(raw, self.chats)
+            answer = read_answer(within(place.timeout, lambda: self._call(body)), self.chats)
+        except _Filtered as e:
+            answer = Written.without_text(REFUSED, str(e))
         except NoAnswer as e:
-            if e.complaint is not None:
-                self._refused(e.complaint, e.complaint.code or 200, None, body)
-            raise Passing(str(e)) from e
+            if e.complaint is None or not e.complaint.filters(e.complaint.code or 200):
+                if e.complaint is not None:
+                    self._refused(e.complaint, e.complaint.code or 200, None, body)
+                raise Passing(str(e)) from e
+            answer = Written.without_text(REFUSED, e.complaint.message)
         self._note(answer)
         return answer.text
 
@@ -262,6 +296,8 @@ class ServerModel:
             raise Passing(f"no answer within {place.timeout:g} s") from e
         except openai.APIStatusError as e:
             complaint = read_complaint(e.response.content, place.key)
+            if complaint.filters(int(e.status_code)):
+                raise _Filtered(complaint.message) from e
             self._refused(complaint, int(e.status_code), retry_after(e.response.headers), body)
             raise Passing(
                 f"it answers {e.status_code} ({complaint.message[:SHOWN]})", retry_after(e.response.headers)
@@ -274,7 +310,7 @@ class ServerModel:
                     "the address, or set SSL_CERT_FILE to the certificate of its issuer"
                 ) from e
             raise Passing(f"no connection ({first_line(cause)})") from e
-        except Passing:
+        except (Passing, _Filtered):
             raise
         except Exception as e:  # errors of the transport while a body is read (httpx, h11, ssl)
             raise Passing(f"the connection was cut ({type(e).__name__})") from e
@@ -337,7 +373,10 @@ class ServerModel:
     def _note(self, answer: Written) -> None:
         with self._lock:
             self._cut += answer.cut
-            self._whole += not answer.cut
+            self._whole += not (answer.cut or answer.lacking)
+            if answer.lacking:
+                self._lacking[answer.lacking] += 1
+                self._said.setdefault(answer.lacking, answer.text.partition(">")[2])
         counts = {"calls": 1, "tokens read": answer.read, "tokens written": answer.written}
         self._count({**counts, "answers cut off": 1} if answer.cut else counts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 #: Values of finish_reason for a truncated answer: OpenAI's, and those of servers that translate other APIs.
@@ -14,6 +14,15 @@ CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens")
 THOUGHT = "<think>"
 #: Largest number of characters shown of a complaint.
 SHOWN = 200
+
+#: Why an answer has no text. In angle brackets, a reason marks such an answer, which search/reply_parser.py reads.
+REFUSED, TOOL_CALL, NO_TEXT = "refused", "tool call", "no text"
+#: Values of finish_reason for an answer that was withheld: OpenAI's, and those of servers that translate other APIs.
+WITHHELD = (
+    *("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "prohibited_content"),
+    *("spii", "guardrail_intervened", "guardrails", "sensitive"),
+)
+_FILTERED = re.compile(r"content[ _]?(?:filter|(?:management[ _])?policy)|ResponsibleAIPolicy", re.IGNORECASE)
 
 #: Spellings of the parameters that can be dropped, in the order in which they are dropped.
 PARAMETERS = {
@@ -43,21 +52,43 @@ _RETRY = re.compile(r"\b(?:retry|try again) (?:in|after)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Written:
-    """An answer: its text, whether it was truncated, and the tokens read and written."""
+    """An answer.
+
+    Attributes:
+        text: Its text, or the mark of an answer without text, followed by what the server said instead.
+        cut: Whether it was truncated.
+        read: Number of tokens that the model read.
+        written: Number of tokens that it wrote.
+        lacking: Why it has no text: `REFUSED`, `TOOL_CALL` or `NO_TEXT`; empty if it has some.
+    """
 
     text: str
     cut: bool = False
     read: int = 0
     written: int = 0
+    lacking: str = ""
+
+    @classmethod
+    def without_text(cls, lacking: str, said: str, read: int = 0, written: int = 0) -> Written:
+        """Return an answer without text.
+
+        Args:
+            lacking: The reason.
+            said: The server's own words.
+            read: Number of tokens that the model read.
+            written: Number of tokens that it wrote.
+        """
+        return cls(f"<{lacking}>{one_line(said)[:SHOWN]}", False, read, written, lacking)
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """A server's complaint: its message on one line, and the code and the parameter if it names them."""
+    """A server's complaint: its message on one line, and the code, the parameter and the kind if it names them."""
 
     message: str
     code: int | None = None
     parameter: str = ""
+    kind: str = ""
 
     def refuses(self, sent: Collection[str], status: int) -> str | None:
         """Return the parameter to drop because the server rejects it, or None.
@@ -76,6 +107,10 @@ class Complaint:
                 if name in sent and (text == name or pattern.search(text)):
                     return name
         return None
+
+    def filters(self, status: int) -> bool:
+        """Whether the server withholds the answer to this one prompt, as Azure does with status 400."""
+        return status in (200, 400, 422) and bool(_FILTERED.search(f"{self.message} {self.kind}"))
 
     def lasts(self) -> bool:
         """Whether the problem is lasting, e.g. no credit, an unknown model, or a prompt that is too long."""
@@ -116,17 +151,54 @@ def read_answer(raw: bytes, chats: bool) -> Written:
     if not isinstance(choice, dict):
         raise _no_answer(data)
     message = choice.get("message") if chats else choice
-    if not isinstance(message, dict) or ("content" if chats else "text") not in message:
+    if not isinstance(message, dict):
         raise _no_answer(data, choice)
-    text = _text(message["content" if chats else "text"]).removeprefix("\ufeff")
+    content, known = message.get("content" if chats else "text"), ("content" if chats else "text", *_INSTEAD)
+    if not any(k in message for k in known):
+        raise _no_answer(data, choice)
+    text = _text(content).removeprefix("\ufeff")
     if not text and (data.get("error") or choice.get("error")):
         raise _no_answer(data, choice)
-    cut = str(choice.get("finish_reason") or "").lower() in CUT_OFF
-    if cut:
-        text = _unfinished(text, chats)
     usage = data.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    return Written(text, cut, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    finish = str(choice.get("finish_reason") or "").lower()
+    if finish in CUT_OFF:
+        return Written(_unfinished(text, chats), True, *tokens)
+    if finish in WITHHELD or not text.strip():
+        lacking, said = _instead(message, content, finish)
+        if lacking != NO_TEXT or chats or content is None:  # a model that completes texts may well write an empty line
+            return Written.without_text(lacking, said, *tokens)
+    return Written(text, False, *tokens)
+
+
+#: Keys of a message for what a model gives instead of text.
+_INSTEAD = ("refusal", "tool_calls", "function_call", "audio")
+
+
+def _instead(message: Mapping[str, Any], content: Any, finish: str) -> tuple[str, str]:
+    """Return why an answer has no text, and the server's words: a refusal, the tool's name, or the finish_reason."""
+    parts = [p for p in (content if isinstance(content, list) else [content]) if isinstance(p, Mapping)]
+    ended = f"finish_reason {finish or 'not given'}"
+    refusals = [m["refusal"] for m in (message, *parts) if isinstance(m.get("refusal"), str) and m["refusal"].strip()]
+    if refusals or finish in WITHHELD or any(p.get("type") == "refusal" for p in parts):
+        return REFUSED, "; ".join([*refusals[:1], ended])
+    calls = message.get("tool_calls") or message.get("function_call")
+    uses = [p for p in parts if p.get("type") in ("tool_use", "tool_call", "function_call")]
+    if calls or uses or finish in ("tool_calls", "tool_use", "function_call"):
+        names = [n for call in (*(calls if isinstance(calls, list) else [calls]), *uses) if (n := _tool(call))]
+        return TOOL_CALL, "; ".join([*([f"it calls {', '.join(names[:3])}"] if names else []), ended])
+    kinds = sorted({str(p.get("type")) for p in parts})
+    return NO_TEXT, "; ".join([*([f"parts of type {', '.join(kinds[:3])}"] if kinds else []), ended])
+
+
+def _tool(call: Any) -> str:
+    """Return the name of the tool that is called, or an empty text."""
+    if not isinstance(call, Mapping):
+        return ""
+    function = call.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else call.get("name")
+    return name if isinstance(name, str) else ""
 
 
 def _no_answer(data: Any, choice: Any = None) -> NoAnswer:
@@ -187,7 +259,7 @@ def read_complaint(raw: bytes, key: str | None = None) -> Complaint:
         page = raw.lstrip()[:1] == b"<"
         complaint = Complaint(one_line("an HTML page" if page else raw[:2000].decode("utf-8", "replace")))
     if key and key in complaint.message:
-        return Complaint(complaint.message.replace(key, "***"), complaint.code, complaint.parameter)
+        return replace(complaint, message=complaint.message.replace(key, "***"))
     return complaint
 
 
@@ -216,14 +288,15 @@ def _complaint(data: Any, anything: bool = False) -> Complaint | None:
     inner = data.get("error")
     places = [p for p in (inner, data) if isinstance(p, Mapping)]
     code = next((c for p in places for k in _CODES if (c := _status(p.get(k))) is not None), None)
-    words = [str(p[k]) for p in places for k in ("code", "type", "status") if isinstance(p.get(k), str)]
+    inward = [q for p in places for k in ("innererror", "inner_error") if isinstance(q := p.get(k), Mapping)]
+    words = [str(p[k]) for p in (*places, *inward) for k in ("code", "type", "status") if isinstance(p.get(k), str)]
     parameter = next((p["param"] for p in places if isinstance(p.get("param"), str)), "")
     said = _words(data, 6)
     if anything and not said:
         return None
     message = one_line(said)
     lasting = " ".join(w for w in words if _LASTING.search(w) and w not in message)
-    return Complaint(f"{message}, {lasting}" if lasting else message, code, parameter)
+    return Complaint(f"{message}, {lasting}" if lasting else message, code, parameter, " ".join(words))
 
 
 def _status(value: Any) -> int | None:

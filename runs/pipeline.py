@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,6 +233,7 @@ def conclude(
     baselines = standard_baselines(bank, searcher, job.evaluator)
     chosen, expected = choose_winner(job, searcher, outcome, estimate)
     tested = test_once(job, record, chosen.prompt_set, baselines)
+    proposals = searcher.reported() if isinstance(searcher, WritingSearcher) else None
     result = RunResult(
         **headline(record),
         **tested,
@@ -245,9 +246,9 @@ def conclude(
         estimate=expected,
         calibration=calibrate(job.evaluator, chosen.prompt_set),
         front=pareto_front(outcome, searcher) if job.config.fluency and job.config.fluency.pareto else None,
-        proposals=searcher.reported() if isinstance(searcher, WritingSearcher) else None,
+        proposals=proposals,
         classes=problem.source.class_names,
-        notes=(*problem.notes, *notes_on(job, outcome, len(record.trials()))),
+        notes=(*problem.notes, *notes_on(job, outcome, len(record.trials())), *answers_without_text(proposals)),
     )
     document = result.to_dict()
     record.finish(document)
@@ -476,6 +477,13 @@ def notes_on(job: Job, outcome: Outcome, trials: int) -> list[str]:
             f"The search ended after {trials} of {total} trials: nothing was proposed that had not been scored."
         )
     return notes
+
+
+def answers_without_text(proposals: Mapping[str, Any] | None) -> list[str]:
+    """Return a note with the server's own words for each kind of answer without text: refused, tool call, no text."""
+    said = (proposals or {}).get("said", {})
+    counts = (proposals or {}).get("rejected", {})
+    return [f"Answers of the language model without text, {why}: {counts.get(why, 0)} ({said[why]})." for why in said]
 
 
 def join_search(

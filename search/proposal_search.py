@@ -156,9 +156,9 @@ class WritingSearcher(TrialSearcher):
         """Return the counts of this run's proposals.
 
         Returns:
-            {"proposed", "accepted", "spare", "repaired", "rejected": {reason: n}, "usage": …}, and the "form" in
-            which a language model was asked, where it was.  "spare" counts usable templates that came after the batch
-            was full.
+            {"proposed", "accepted", "spare", "repaired", "rejected": {reason: n}, "usage": …}, the "form" in which a
+            language model was asked, where it was, and what its server "said": {reason: its words} where it gave no
+            text.  "spare" counts usable templates that came after the batch was full.
         """
         journal = self.tools.journal
         form = getattr(self.tools.proposer, "asked", None)
@@ -205,6 +205,7 @@ class WritingSearcher(TrialSearcher):
         kept = self.tools.journal.get(key) or {}
         asked: list[list[str]] = list(kept.get("replies", []))
         counts: Counter[str] = Counter()
+        said: dict[str, str] = {}
         batch: dict[PromptSet, None] = {}
         for attempt in range(self.retries + 1):
             wishes = self._wishes_of(view, first + attempt, self.batch - len(batch))
@@ -212,11 +213,11 @@ class WritingSearcher(TrialSearcher):
                 break
             if attempt == len(asked):
                 asked.append(self._replies(view, first + attempt, self._requests(view, wishes)))
-            self._accept(wishes, asked[attempt], taken, batch, counts)
+            self._accept(wishes, asked[attempt], taken, batch, counts, said)
             if len(batch) >= self.batch:
                 break
         if counts:
-            self._keep(key, kept, asked, counts)
+            self._keep(key, kept, asked, {"counts": dict(counts), **({"said": said} if said else {})})
         return batch
 
     def _wishes_of(self, view: View, attempt: int, lacking: int) -> list[Wish]:
@@ -290,8 +291,9 @@ class WritingSearcher(TrialSearcher):
         taken: set[PromptSet],
         batch: dict[PromptSet, None],
         counts: Counter[str],
+        said: dict[str, str],
     ) -> None:
-        """Add usable templates to the batch, and count the others."""
+        """Add usable templates to the batch, count the others, and note what was said instead of an answer."""
         found: list[tuple[Wish, str, PromptSet, Template | None]] = []
         unread = iter(replies)
         for wish in wishes:
@@ -304,6 +306,8 @@ class WritingSearcher(TrialSearcher):
             counts["repaired"] += verdict.repaired
             if verdict.template is None:
                 counts[f"rejected: {verdict.reason}"] += 1
+                if verdict.said:
+                    said.setdefault(verdict.reason, verdict.said)
             else:
                 found.append((wish, reply, wish.made_with(verdict.template), verdict.template))
         for wish, reply, made, template in found:
@@ -321,10 +325,10 @@ class WritingSearcher(TrialSearcher):
             else:
                 counts["spare"] += template is not None
 
-    def _keep(self, key: str, kept: Mapping[str, Any], asked: list[list[str]], counts: Counter[str]) -> None:
+    def _keep(self, key: str, kept: Mapping[str, Any], asked: list[list[str]], found: Mapping[str, Any]) -> None:
         now = Counter(self.tools.usage())
         used, self._spent = now - self._spent, now
-        step: dict[str, Any] = {"counts": dict(counts), "usage": {**kept.get("usage", {}), **used}}
+        step: dict[str, Any] = {**found, "usage": {**kept.get("usage", {}), **used}}
         if self.tools.proposer is not None:
             step["replies"] = asked
         if step != kept:
@@ -338,9 +342,10 @@ def total_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for step in steps:
         counts.update(step.get("counts", {}))
         usage.update(step.get("usage", {}))
+    said = {reason: words for step in reversed(steps) for reason, words in step.get("said", {}).items()}
     rejected = {k.partition(": ")[2]: n for k, n in sorted(counts.items()) if k.startswith("rejected: ") and n}
     totals = {key: counts[key] for key in ("proposed", "accepted", "spare", "repaired")}
-    return {**totals, "rejected": rejected, "usage": dict(usage)}
+    return {**totals, "rejected": rejected, "usage": dict(usage), **({"said": said} if said else {})}
 
 
 def tokens_a_second(usage: Mapping[str, int]) -> float | None:

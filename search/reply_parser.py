@@ -18,7 +18,7 @@ READ, LINES = 4000, 40
 #: Largest number of characters of a proposed template.
 MOST = 160
 
-EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER, CUT = (
+EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER, CUT, REFUSED, TOOL_CALL, NO_TEXT = (
     "empty reply",
     "no {}",
     "more than one {}",
@@ -29,7 +29,12 @@ EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER, CUT = (
     "too many tokens for the model",
     "stray brace",
     "cut off",
+    "refused",
+    "tool call",
+    "no text",
 )
+#: The mark of an answer without text, by lm/server_reply.py: the reason, and the server's own words.
+_WITHOUT_TEXT = re.compile(rf"<({REFUSED}|{TOOL_CALL}|{NO_TEXT})>(.*)", re.DOTALL)
 
 _BULLET = re.compile(r"^(?:\(?\d{1,3}[.):]|[-*•–>])\s+")
 _LABEL = re.compile(
@@ -52,11 +57,13 @@ class Verdict:
         template: The template, or None.
         reason: Why there is none.
         repaired: Whether the template was changed to make it valid.
+        said: What the server of the language model said instead of an answer.
     """
 
     template: Template | None
     reason: str = ""
     repaired: bool = False
+    said: str = ""
 
 
 #: The marks by which models delimit reasoning: tags, brackets, and the channels of gpt-oss.
@@ -102,6 +109,8 @@ class ProposalFilter:
 
     def read(self, reply: str) -> Verdict:
         """Return the template in a reply, or the reason why there is none."""
+        if without := _WITHOUT_TEXT.match(reply):
+            return Verdict(None, without[1], said=without[2][:READ])
         first: Verdict | None = None
         answer = without_thoughts(reply)
         if answer is None:

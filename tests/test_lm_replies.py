@@ -98,6 +98,99 @@ def test_answers_are_read_in_every_form(answer: dict[str, Any]) -> None:
     assert ProposalFilter().read(read_answer(json.dumps(answer).encode(), chats=True).text).template == GOOD
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "get_photo", "arguments": "{}"}}
+#: Answers without text: the document, the reason, and what is shown of the server's own words.
+WITHOUT_TEXT = {
+    "nothing": (said(None), "no text", "finish_reason stop"),
+    "nothing, no reason": (said(None, None), "no text", "finish_reason not given"),
+    "an empty text": (said(""), "no text", "finish_reason stop"),
+    "spaces": (said(" \n "), "no text", "finish_reason stop"),
+    "only a thought": (said(None, reasoning_content=f"I should write {GOOD}"), "no text", "finish_reason stop"),
+    "no parts": (said([]), "no text", "finish_reason stop"),
+    "a picture": (said([{"type": "image_url", "image_url": {"url": GOOD}}]), "no text", "parts of type image_url"),
+    "sound": (said(None, audio={"transcript": GOOD}), "no text", "finish_reason stop"),
+    "a refusal": (said(None, refusal="I cannot help."), "refused", "I cannot help.; finish_reason stop"),
+    "a refusal beside an empty text": (said("", refusal=f"Not {GOOD}"), "refused", f"Not {GOOD}"),
+    "a refusal alone": (
+        {"choices": [{"message": {"role": "assistant", "refusal": "No."}, "finish_reason": "stop"}]},
+        *("refused", "No.; finish_reason stop"),
+    ),
+    "a part of refusal": (said([{"type": "refusal", "refusal": "I will not."}]), "refused", "I will not."),
+    "a filter": (said(None, "content_filter"), "refused", "finish_reason content_filter"),
+    "a filter after the beginning": (said(GOOD, "content_filter"), "refused", "finish_reason content_filter"),
+    "Gemini's": (said(None, "SAFETY"), "refused", "finish_reason safety"),
+    "Anthropic's": (said("", "refusal"), "refused", "finish_reason refusal"),
+    "a tool": (
+        said(None, "tool_calls", tool_calls=[CALL]),
+        "tool call",
+        "it calls get_photo; finish_reason tool_calls",
+    ),
+    "a tool, as if whole": (said("", tool_calls=[CALL, CALL]), "tool call", "it calls get_photo, get_photo"),
+    "a tool and no content": (
+        {"choices": [{"message": {"tool_calls": [CALL]}, "finish_reason": "tool_calls"}]},
+        *("tool call", "it calls get_photo"),
+    ),
+    "an older call": (said(None, function_call={"name": "draw", "arguments": ""}), "tool call", "it calls draw"),
+    "a part that calls": (said([{"type": "tool_use", "name": "draw", "input": {}}]), "tool call", "it calls draw"),
+    "calls of another form": (said(None, tool_calls=[3, {"function": 4}, {"name": 5}]), "tool call", "finish_reason"),
+    "a refusal that moves the cursor": (said(None, refusal="\x1b[2Jno\nno"), "refused", "[2Jno no"),
+}
+
+
+@pytest.mark.parametrize(("answer", "reason", "words"), WITHOUT_TEXT.values(), ids=WITHOUT_TEXT)
+def test_an_answer_without_text_counts_by_its_own_reason(answer: dict[str, Any], reason: str, words: str) -> None:
+    written = read_answer(json.dumps(answer).encode(), chats=True)
+    verdict = ProposalFilter().read(written.text)
+    assert (verdict.template, verdict.reason, written.lacking, written.cut) == (None, reason, reason, False)
+    assert verdict.said.startswith(words) and verdict.said.isprintable()
+
+
+def test_words_beside_a_call_or_a_refusal_are_an_answer() -> None:
+    for answer in (said(GOOD, "tool_calls", tool_calls=[CALL]), said(GOOD, refusal=""), said(GOOD, tool_calls=[])):
+        assert ProposalFilter().read(read_answer(json.dumps(answer).encode(), chats=True).text).template == GOOD
+    empty = json.dumps({"choices": [{"text": "", "finish_reason": "stop"}]}).encode()
+    assert ProposalFilter().read(read_answer(empty, chats=False).text).reason == "empty reply"  # its line was empty
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (said(None, refusal="I cannot."), r"no answer of 3 has text: 3 refused \(I cannot.*choose another --lm-model"),
+        (
+            said(None, "tool_calls", tool_calls=[CALL]),
+            r"3 tool call \(it calls get_photo.*turn tools off on the server",
+        ),
+        (said(None), r"3 no text \(finish_reason stop\); check --lm-api and --lm-model"),
+    ],
+)
+def test_a_model_that_gives_no_text_is_said_with_the_remedy(
+    server: FaultyServer, answer: dict[str, Any], message: str
+) -> None:
+    server.acts = lambda body: (200, answer)
+    with pytest.raises(PromptSearchError, match=message):
+        model(server).write([TALK] * 3, 0)
+    assert len(server.requests) == 3  # an answer without text is an answer, and not asked for again
+    server.acts = lambda body: (200, said(GOOD) if len(server.requests) % 3 == 0 else answer)
+    assert sum(without_thoughts(a) == GOOD for a in model(server).write([TALK] * 9, 0)) == 3
+
+
+FILTERED = {
+    "Azure": (400, error("The response was filtered due to the prompt triggering content management policy.")),
+    "a code": (400, error("no", code="content_filter")),
+    "a policy": (400, error("no", code="x", innererror={"code": "ResponsibleAIPolicyViolation"})),
+    "a type": (422, {"error": {"message": "blocked", "type": "content_policy_violation"}}),
+    "status 200": (200, error("blocked by the content filter", code=400)),
+}
+
+
+@pytest.mark.parametrize(("status", "body"), FILTERED.values(), ids=FILTERED)
+def test_a_prompt_that_a_filter_stops_counts_as_refused(server: FaultyServer, status: int, body: Any) -> None:
+    server.acts = lambda _: (status, body) if len(server.requests) % 2 else (200, said(GOOD))
+    answers = model(server).write([TALK] * 4, 0)
+    assert [ProposalFilter().read(a).reason for a in answers] == ["refused", "", "refused", ""]
+    assert len(server.requests) == 4
+
+
 def test_of_a_text_that_was_cut_off_the_whole_lines_count() -> None:
     def read(text: str) -> Written:
         raw = json.dumps({"choices": [{"text": text, "finish_reason": "length"}]}).encode()

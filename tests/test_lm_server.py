@@ -211,6 +211,29 @@ def test_what_a_run_says_of_a_bad_server(server: FaultyServer, fault: str, code:
     assert kept >= 4  # what was scored before the model was asked
 
 
+def test_answers_without_text_are_in_the_result_with_the_servers_words(server: FaultyServer) -> None:
+    def act(body: dict[str, Any]) -> tuple[int, Any]:
+        texts = [
+            {"content": f"a photo number {body['seed'] % 1000} of a {{}}."},
+            {"content": None, "refusal": "I cannot help with that."},
+            {"content": None, "tool_calls": [{"function": {"name": "draw"}}]},
+        ]
+        return 200, {"choices": [{"message": texts[len(server.requests) % 3], "finish_reason": "stop"}]}
+
+    server.acts = act
+    options = [*EVOLVE, "--lm-url", server.url, "--lm-concurrency", "1", "--study", "mine"]
+    document = json.loads(run(*options, "--json").stdout)
+    proposals = document["proposals"]
+    assert proposals["rejected"]["refused"] > 0 < proposals["rejected"]["tool call"]
+    assert "empty reply" not in proposals["rejected"]
+    assert proposals["said"] == {
+        "refused": "I cannot help with that.; finish_reason stop",
+        "tool call": "it calls draw; finish_reason stop",
+    }
+    shown = run("runs", "show", "mine").stdout
+    assert shown.count("I cannot help with that.") == 1 and "refused" in shown and "it calls draw" in shown
+
+
 HOSTILE = [
     "a <script>alert(1)</script> {}.",
     "a [bold red]photo[/] of a {} [/nothing]",
