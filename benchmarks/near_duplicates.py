@@ -37,6 +37,11 @@ def bits(picture: Image.Image) -> np.ndarray:
     return np.unpackbits(hash_image(picture)[: SIDE * SIDE // 8])
 
 
+def mirrored_bits(picture: Image.Image) -> np.ndarray:
+    """Return the bits of the mirrored picture's hash, (SIDE * SIDE,)."""
+    return np.unpackbits(hash_image(picture)[SIDE * SIDE // 8 : SIDE * SIDE // 4])
+
+
 @click.command()
 @click.argument("folder")
 @click.option("--pictures", default=3000, show_default=True, type=click.IntRange(2))
@@ -47,13 +52,16 @@ def main(folder: str, pictures: int) -> None:
     shown = list(data.pictures("train", drawn.tolist()))
     hashes = np.stack([bits(p) for p in shown])
     signs = hashes.astype(np.float32) * 2 - 1
-    apart = ((SIDE * SIDE - signs @ signs.T) / 2)[np.triu_indices(len(signs), 1)]
+    turned = np.stack([mirrored_bits(p) for p in shown]).astype(np.float32) * 2 - 1
+    alike = np.maximum(signs @ signs.T, signs @ turned.T)  # (N, N)
+    apart = ((SIDE * SIDE - alike) / 2)[np.triu_indices(len(signs), 1)]
     near = f"the nearest differ in {apart.min():.0f} of {SIDE * SIDE} bits, {(apart <= BITS).sum()} in at most {BITS}"
     print(f"{len(hashes)} pictures, {len(apart):,} pairs: {near}")
     changed: dict[str, list[int]] = {}
     for picture, own in zip(shown[:COPIED], hashes, strict=False):
         for name, copy in copies(picture):
-            changed.setdefault(name, []).append(int((bits(copy) != own).sum()))
+            differ = min((bits(copy) != own).sum(), (mirrored_bits(copy) != own).sum())
+            changed.setdefault(name, []).append(int(differ))
     for name, found in changed.items():
         half, most = np.percentile(found, [50, 95])
         print(f"{name}: half of the copies differ in at most {half:.0f} bits, 95 % in at most {most:.0f}")

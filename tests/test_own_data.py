@@ -34,12 +34,14 @@ from drawn import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from promptsearch import PromptSearch
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, open_problem
 from promptsearch.evaluators.data import open_dataset
+from promptsearch.evaluators.data.check import check_data
 from promptsearch.evaluators.data.holdout import choose, hash_image, near_duplicates, no_hash, picture_hashes
 
 EACH = 6
@@ -203,6 +205,37 @@ def test_other_pictures_are_not_nearly_the_same() -> None:
     assert len(np.unique(near_duplicates(hashes))) == len(hashes)
     plain = [shape("circle", 0).resize((1, 1)).resize((32, 32)), shape("square", 4).resize((1, 1)).resize((32, 32))]
     assert len(np.unique(near_duplicates(np.stack([*map(hash_image, plain)])))) == 2  # by their colours
+
+
+@pytest.mark.parametrize("size", [47, 48, 97])
+def test_mirrored_copies_are_nearly_the_same(size: int) -> None:
+    pictures = [shape(name, i, size) for name in SHAPES for i in range(20)]
+    turned = [p.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for p in pictures]
+    small = [p.resize((size - size // 8, size - size // 8)) for p in turned]
+    groups = near_duplicates(np.stack([hash_image(p) for p in (*pictures, *turned, *small)]))
+    assert groups.tolist() == groups[: len(pictures)].tolist() * 3 and len(np.unique(groups)) == len(pictures)
+
+
+def test_the_check_proposes_no_share_that_cannot_be_held_out(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    for name in SHAPES:  # of each class one picture and its copies, one of them mirrored
+        (root / name).mkdir(parents=True)
+        picture = shape(name, 0)
+        copies = [picture, picture.resize((44, 44)), picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+        for i, copy in enumerate(copies):
+            copy.save(root / name / f"{i}.png")
+    check = check_data(str(root))
+    (said,) = (p for p in check.problems if "--test-share" in p)
+    assert said.startswith("There is no test split, and --test-share cannot hold one out: they have one picture")
+    assert "--test-share" not in check.command
+    with pytest.raises(InputError, match="no picture of .* can be held out"):  # as the search would say
+        open_dataset(str(root), test_share=0.3)
+    class_folders(root, 6, first=1, names=SHAPES[:2])
+    check = check_data(str(root))
+    (said,) = (p for p in check.problems if "--test-share" in p)
+    assert "of 1 of 3 classes it holds out none (triangle): they have one picture" in said
+    assert "--test-share" in check.command
+    assert np.bincount(open_dataset(str(root), test_share=0.3).labels("test"), minlength=3)[2] == 0
 
 
 def test_a_broken_picture_is_alone_and_named_by_the_check(drawn: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from promptsearch.banks import load_class_names, printable
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.data.datasets import PictureData, open_dataset
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
-from promptsearch.evaluators.data.holdout import hash_image, near_duplicates, no_hash
+from promptsearch.evaluators.data.holdout import choose, hash_image, near_duplicates, no_hash
 from promptsearch.evaluators.draw import MOST_VALIDATION
 
 #: Shots of the command that is suggested, and the share of the pictures that it holds out.
@@ -103,28 +103,24 @@ def check_data(
     unnamed = _names(names) if class_names is None else None
     options = {**reading, "class_names": class_names or ("names.txt" if unnamed else None)}
     problems = [*([unnamed] if unnamed else []), *_broken(read), *_repeated(data, labels, read)]
+    left = counts.get("train")  # (C,) pictures to train on
     if "train" not in counts:
         problems.append("There is no training split: nothing can be searched on, only judged with --transfer.")
     elif "test" not in counts:
-        problems.append(
-            f"There is no test split: hold out a share of each class with --test-share {SHARE:g} (pictures that are "
-            "nearly the same stay on one side)."
-        )
-        options["test_share"] = SHARE
+        sentence, left = _holding_out(names, labels["train"], read.get("train"))
+        problems.append(sentence)
+        options["test_share"] = SHARE if left.sum() < counts["train"].sum() else None
     if "test" in counts and (without := np.flatnonzero(counts["test"] == 0)).size:
         problems.append(
-            f"{len(without)} of {len(names)} classes have no test picture ({_some([names[c] for c in without])}): "
+            f"{len(without)} of {len(names)} classes have no test picture ({_some([names[int(c)] for c in without])}): "
             "test accuracy says nothing about them."
         )
     command = ["promptsearch", "beam", "--dataset", spec]
     for option, value in options.items():
         if value not in (None, 0):
             command += [f"--{option.replace('_', '-')}", str(value)]
-    if "train" in counts:
-        left = (
-            counts["train"] if "test" in counts else counts["train"] - np.maximum(np.rint(SHARE * counts["train"]), 1)
-        )
-        command += _shots(names, left.astype(int), problems)
+    if left is not None:
+        command += _shots(names, left, problems)
     return DataCheck(
         spec,
         data.layout.kind,
@@ -213,6 +209,36 @@ def _repeated(data: PictureData, labels: dict[str, np.ndarray], read: dict[str, 
     if repeats and not both.size:
         problems.append(f"{repeats} pictures are nearly the same as another of their split; --shots may draw both.")
     return problems
+
+
+def _holding_out(names: Sequence[str], labels: np.ndarray, read: list[_Read] | None) -> tuple[str, np.ndarray]:
+    """Return what --test-share would do to the training pictures, as a sentence, and what it leaves (C,) of each class.
+
+    Args:
+        names: The class names.
+        labels: (N,) class of each picture.
+        read: The pictures; None if they are not here, so that none is taken to be like another.
+    """
+    groups = np.arange(len(labels)) if read is None else near_duplicates(np.stack([r.hash for r in read]))
+    counts = np.bincount(labels, minlength=len(names))
+    held = np.bincount(labels[choose(labels, groups, SHARE, 0)], minlength=len(names))
+    without = np.flatnonzero(held == 0)
+    why = "they have one picture, or pictures that are nearly the same, which stay on one side"
+    if not held.any():
+        return (
+            f"There is no test split, and --test-share cannot hold one out: {why}. Add pictures that differ, or a "
+            "folder test.",
+            counts,
+        )
+    sentence = f"There is no test split: hold out a share of each class with --test-share {SHARE:g}"
+    some = _some([names[int(c)] for c in without])
+    if not without.size:
+        return f"{sentence} (pictures that are nearly the same stay on one side).", counts - held
+    return (
+        f"{sentence}; of {len(without)} of {len(names)} classes it holds out none ({some}): {why}. "
+        "Add pictures of them that differ, or test accuracy says nothing about them.",
+        counts - held,
+    )
 
 
 def _shots(names: Sequence[str], left: np.ndarray, problems: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ BITS = 32
 COLOUR = 32
 
 #: Name of the hash in the cache's keys; change it with what `hash_picture` computes.
-_HASH = "dhash16+colour"
+_HASH = "dhash16+mirrored+colour"
 
 #: Pictures hashed between two reports of progress.
 _CHUNK = 256
@@ -131,7 +131,7 @@ def choose(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> n
 def picture_hashes(
     data: Pictures, split: str, cache: Cache | None, told: Callable[[int, int, str], None] | None = None
 ) -> np.ndarray:
-    """Return the hash (N, SIDE * SIDE / 8 + 4) uint8 of each picture; the last byte is 0 where it cannot be decoded."""
+    """Return the hash (N, SIDE * SIDE / 4 + 4) uint8 of each picture; the last byte is 0 where it cannot be decoded."""
     key = {"data": data.fingerprint(split), "hash": _HASH, "decoding": DECODING}
     block = cache.get("hashes", key) if cache is not None else None
     if block is not None:
@@ -160,28 +160,32 @@ def hash_picture(picture: StoredPicture) -> np.ndarray:
 
 
 def hash_image(picture: Image) -> np.ndarray:
-    """Return the difference hash of an RGB picture, its mean colour, and 1.
+    """Return the difference hash of an RGB picture, that of the mirrored picture, its mean colour, and 1.
 
-    The hash has a bit for each two horizontal neighbours of a grid of SIDE rows and SIDE + 1 columns, which says
+    A hash has a bit for each two horizontal neighbours of a grid of SIDE rows and SIDE + 1 columns, which says
     whether the right one is brighter (Krawetz 2013, "Kind of like that").
 
     Returns:
-        (SIDE * SIDE / 8 + 4,) uint8.
+        (SIDE * SIDE / 4 + 4,) uint8.
     """
     from PIL.Image import Resampling
 
     grey = np.asarray(picture.convert("L").resize((SIDE + 1, SIDE), Resampling.LANCZOS))  # (SIDE, SIDE + 1)
     colour = np.asarray(picture.resize((1, 1), Resampling.BOX)).ravel()  # (3,)
-    return np.concatenate([np.packbits(grey[:, 1:] > grey[:, :-1]), colour, np.ones(1, np.uint8)])
+    mirrored = grey[:, ::-1]
+    bits = [np.packbits(g[:, 1:] > g[:, :-1]) for g in (grey, mirrored)]
+    return np.concatenate([*bits, colour, np.ones(1, np.uint8)])
 
 
 def no_hash() -> np.ndarray:
     """Return the hash of a picture that cannot be decoded: zeros."""
-    return np.zeros(SIDE * SIDE // 8 + 4, np.uint8)
+    return np.zeros(SIDE * SIDE // 4 + 4, np.uint8)
 
 
 def near_duplicates(hashes: np.ndarray) -> np.ndarray:
     """Return the group of each picture; pictures that are nearly the same, or linked by such, are in one group.
+
+    A picture that is nearly the mirror image of another is nearly the same.
 
     Args:
         hashes: (N, H) hashes of `hash_picture`; pictures that could not be decoded are alone.
@@ -192,14 +196,18 @@ def near_duplicates(hashes: np.ndarray) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n = len(hashes)
-    signs = np.unpackbits(hashes[:, : SIDE * SIDE // 8], axis=1).astype(np.float32) * 2 - 1  # (N, bits)
+    n, width = len(hashes), SIDE * SIDE // 8
+    own, mirrored = (
+        np.unpackbits(part, axis=1).astype(np.float32) * 2 - 1  # (N, bits)
+        for part in (hashes[:, :width], hashes[:, width : 2 * width])
+    )
     colours, read = hashes[:, -4:-1].astype(np.int16), hashes[:, -1] > 0
     near = SIDE * SIDE - 2 * BITS  # the product of two rows of signs is the number of bits less twice those that differ
     step = max(1, (1 << 24) // max(1, n))
     firsts, seconds = [], []
     for at in range(0, n, step):
-        rows, columns = np.nonzero(signs[at : at + step] @ signs[at:].T >= near)
+        plain, turned = own[at : at + step] @ own[at:].T, own[at : at + step] @ mirrored[at:].T  # (step, N - at)
+        rows, columns = np.nonzero(np.maximum(plain, turned, out=plain) >= near)
         rows, columns = rows + at, columns + at
         same = (np.abs(colours[rows] - colours[columns]).max(axis=1) <= COLOUR) & read[rows] & read[columns]
         firsts.append(rows[same])
