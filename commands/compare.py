@@ -193,7 +193,11 @@ def compare(
         "bank_hash": bank.hash,
         "test_pictures": {r.dataset: len(r.hits) for r in tested},
         "run": {"study": record.name, "storage": record.url, "cells": comparison.cells.count()},
-        "notes": list(dict.fromkeys([*(n for p in problems.values() for n in p.notes), *skipped, *_cost(tested)])),
+        "notes": list(
+            dict.fromkeys(
+                [*(n for p in problems.values() for n in p.notes), *comparison.imbalances, *skipped, *_cost(tested)]
+            )
+        ),
         "version": __version__,
         "elapsed": round(time.perf_counter() - started, 3),
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from promptsearch.banks import printable
 from promptsearch.evaluators.scoring.class_report import BINS
 
 #: Metrics beside accuracy, and what their tables are called.
@@ -29,18 +31,18 @@ def print_comparison(document: Mapping[str, Any], console: Console, verbose: boo
         verbose: Whether to print tables of the other metrics too.
     """
     for note in document.get("notes", []):
-        console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(note), style="dim", markup=False, highlight=False, soft_wrap=True)
     for title, header, rows in [*tables(document), *(metric_tables(document) if verbose else [])]:
-        console.print(title, style="bold", highlight=False)
+        console.print(printable(title), style="bold", markup=False, highlight=False)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(header):
-            table.add_column(name, justify="left" if i == 0 else "right")
+            table.add_column(Text(printable(name)), justify="left" if i == 0 else "right")
         for row in rows:
-            table.add_row(*row, style="dim" if row[-1] == "no" else None)
+            table.add_row(*(Text(printable(cell)) for cell in row), style="dim" if row[-1] == "no" else None)
         console.print(table)
     run = document["run"]
     console.print(
-        f"Each test split was opened once, after all training. Run {run['study']} saved in {run['storage']}",
+        printable(f"Each test split was opened once, after all training. Run {run['study']} saved in {run['storage']}"),
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -55,10 +57,15 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     """
     parts = []
     for title, header, rows in tables(document):
-        lines = [f"**{title}**", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines = [f"**{printable(title)}**", "", _markdown(header), "|" + " --- |" * len(header)]
+        lines += [_markdown(row) for row in rows]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown(row: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
+    return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in row) + " |"
 
 
 def tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

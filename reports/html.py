@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptsearch.banks import printable
 from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.reports.comparison_table import metric_tables
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot
 from promptsearch.reports.table import (
@@ -187,6 +188,10 @@ def _comparison(document: dict[str, Any], plots: list[Plot]) -> dict[str, Any]:
         "against": document["against"]["method"],
         "methods": document["methods"],
         "tables": tables,
+        "metrics": [
+            (printable(title), header, [[printable(c) for c in row] for row in rows])
+            for title, header, rows in metric_tables(document)
+        ],
         "plots": [_plot(p, slug) for p in plots],
     }
 

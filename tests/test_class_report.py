@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from promptsearch.cli import main
 from promptsearch.evaluators.scoring.class_report import (
     BINS,
     ClassReport,
-    count,
     expected_calibration_error,
+    largest_probability,
     measure,
 )
 from promptsearch.evaluators.scoring.metrics import STATISTICS
@@ -59,8 +60,9 @@ def test_calibration_error_is_its_plain_formula() -> None:
             inside = (confidence > b / BINS) & (confidence <= (b + 1) / BINS)
             if inside.any():
                 total += inside.mean() * abs(hits[inside].mean() - confidence[inside].mean())
-        assert expected_calibration_error(logits, hits) == pytest.approx(total)
-    sure = np.eye(4)[[0, 1, 2, 3]] * 1000
+        assert largest_probability(logits) == pytest.approx(confidence)
+        assert expected_calibration_error(confidence, hits) == pytest.approx(total)
+    sure = largest_probability(np.eye(4) * 1000)
     assert expected_calibration_error(sure, np.array([True] * 4)) == pytest.approx(0)
     assert expected_calibration_error(sure, np.array([False] * 4)) == pytest.approx(1)
 
@@ -71,7 +73,6 @@ def test_ties_and_classes_without_pictures() -> None:
     assert report.recall == (0.0, 1.0, None) and report.precision == (None, 0.5, None)  # a tie is not a hit
     six = np.zeros((1, 7))
     assert measure(six, np.array([3]), 1.0).top5 == 0.0
-    assert count(np.array([0, 0]), np.array([0, 1]), 2).ece is None
 
 
 def test_worst_class_is_an_objective() -> None:
@@ -135,6 +136,24 @@ def test_metrics_in_a_comparison(shapes: Path, tmp_path: Path) -> None:
         assert row["mean_per_class"] == pytest.approx(row["mean"]) and row["top5"] is None and row["ece"] is not None
     header, *lines = (tmp_path / "c.csv").read_text().splitlines()
     assert "test_mean_per_class,test_worst_class,test_top5,test_ece" in header and len(lines) == 6
+    (few,) = (n for n in document["notes"] if "fewer than" in n)  # as the searches say it
+    assert f"{shapes}: 3 of 3 classes have fewer than 16 few-shot pictures" in few and "weigh classes by their" in few
     shown = run(*args, "-v")
     assert "accuracy on the worst class" in shown and "expected calibration error (15 bins" in shown
-    assert "worst class" not in run(*args)
+    plain = run(*args)
+    assert "worst class" not in plain and "3 of 3 classes have fewer than 16" in plain
+    run("report", document["run"]["study"], "--out", str(tmp_path / "r.html"))
+    page = (tmp_path / "r.html").read_text()
+    assert "Other metrics on the test pictures" in page and "expected calibration error (15 bins" in page
+    assert f"{100 * document['table'][0]['ece']:.2f}" in page
+
+
+def test_a_comparison_of_a_data_set_whose_name_is_markup(shapes: Path, tmp_path: Path) -> None:
+    root = tmp_path / "a[bold]b[" / "red]|c\x1b[31m"  # ends a tag that was never begun: [/red]
+    shutil.copytree(shapes, root)
+    args = ["compare", "--model", "tiny", "--dataset", str(root), "--shots", "1", "--seeds", "1", "--methods"]
+    shown = run(
+        *args, "hand-written,whole-bank", "--bank", "simple-imagenet", "--markdown", str(tmp_path / "c.md"), "-v"
+    )
+    written = (tmp_path / "c.md").read_text()
+    assert "\x1b" not in shown + written and "a[bold]b[/red]|c" in shown.replace("\n", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,14 +72,49 @@ class ClassReport:
         )
 
 
-def count(predicted: np.ndarray, labels: np.ndarray, classes: int) -> ClassReport:
-    """Measure predictions on labelled pictures.
+@dataclass(frozen=True)
+class Judged:
+    """What a classifier made of labelled pictures: all that the metrics need.
+
+    Attributes:
+        predicted: (N,) predicted class indices.
+        rivals: (N,) number of other classes that are at least as probable as the true one.
+        confidence: (N,) largest probability.
+    """
+
+    predicted: np.ndarray
+    rivals: np.ndarray
+    confidence: np.ndarray
+
+    @classmethod
+    def of(cls, cosines: np.ndarray, labels: np.ndarray, logit_scale: float) -> Judged:
+        """Judge cosines (N, C) of pictures and classes, which are multiplied by the logit scale before the softmax."""
+        true = cosines[np.arange(len(labels)), labels][:, None]
+        rivals = (cosines >= true).sum(axis=1) - 1  # (N,) a class that ties with the true one comes before it
+        return cls(predict(cosines, labels), rivals, largest_probability(logit_scale * cosines))
+
+
+def measure(cosines: np.ndarray, labels: np.ndarray, logit_scale: float) -> ClassReport:
+    """Measure cosines of pictures and classes on labelled pictures.
 
     Args:
-        predicted: (N,) predicted class indices.
+        cosines: (N, C) cosines, or other logits.
+        labels: (N,) class indices.
+        logit_scale: What they are multiplied by before the softmax.
+    """
+    return measure_judged(Judged.of(cosines, labels, logit_scale), labels, cosines.shape[1], logit_scale)
+
+
+def measure_judged(judged: Judged, labels: np.ndarray, classes: int, logit_scale: float) -> ClassReport:
+    """Measure what a classifier made of labelled pictures.
+
+    Args:
+        judged: What it made of them.
         labels: (N,) class indices.
         classes: Number of classes C.
+        logit_scale: What cosines were multiplied by before the softmax.
     """
+    predicted = judged.predicted
     pictures = np.bincount(labels, minlength=classes)  # (C,)
     right = np.bincount(labels[predicted == labels], minlength=classes)
     said = np.bincount(predicted, minlength=classes)
@@ -92,40 +127,28 @@ def count(predicted: np.ndarray, labels: np.ndarray, classes: int) -> ClassRepor
         worst,
         tuple(recall),
         tuple(int(r) / int(n) if n else None for r, n in zip(right, said, strict=True)),
-    )
-
-
-def measure(cosines: np.ndarray, labels: np.ndarray, logit_scale: float) -> ClassReport:
-    """Measure cosines of pictures and classes on labelled pictures.
-
-    Args:
-        cosines: (N, C) cosines, or other logits.
-        labels: (N,) class indices.
-        logit_scale: What they are multiplied by before the softmax.
-    """
-    predicted = predict(cosines, labels)  # (N,)
-    true = cosines[np.arange(len(labels)), labels][:, None]
-    rivals = (cosines >= true).sum(axis=1) - 1  # (N,) a class that ties with the true one comes before it
-    return replace(
-        count(predicted, labels, cosines.shape[1]),
-        top5=float((rivals < TOP).mean()) if cosines.shape[1] > TOP else None,
-        ece=expected_calibration_error(logit_scale * cosines, predicted == labels),
+        top5=float((judged.rivals < TOP).mean()) if classes > TOP else None,
+        ece=expected_calibration_error(judged.confidence, predicted == labels),
         logit_scale=logit_scale,
     )
 
 
-def expected_calibration_error(logits: np.ndarray, hits: np.ndarray, bins: int = BINS) -> float:
+def largest_probability(logits: np.ndarray) -> np.ndarray:
+    """Return the largest probability (N,) of each row of logits (N, C)."""
+    exact = logits.astype(np.float64)
+    return np.asarray(1 / np.exp(exact - exact.max(axis=1, keepdims=True)).sum(axis=1))
+
+
+def expected_calibration_error(confidence: np.ndarray, hits: np.ndarray, bins: int = BINS) -> float:
     """Return the expected calibration error (Guo et al. 2017, equation 3).
 
     ECE = sum_b |B_b| / N · |accuracy(B_b) - confidence(B_b)|, over bins of equal width of the largest probability.
 
     Args:
-        logits: (N, C) logits.
+        confidence: (N,) largest probability of each picture.
         hits: (N,) whether each picture is classified correctly.
         bins: Number of bins.
     """
-    exact = logits.astype(np.float64)
-    confidence = 1 / np.exp(exact - exact.max(axis=1, keepdims=True)).sum(axis=1)  # (N,) the largest probability
     which = np.minimum(np.ceil(confidence * bins).astype(int) - 1, bins - 1)
     gaps = np.bincount(which, weights=hits - confidence, minlength=bins)  # (bins,) sums over the pictures of each
     return float(np.abs(gaps).sum() / len(hits))

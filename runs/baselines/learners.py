@@ -220,9 +220,7 @@ class Prompted:
     weights: np.ndarray
 
 
-def classify_prompted(
-    problem: Problem, prompts: Sequence[Prompted], split: str, indices: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
+def classify_prompted(problem: Problem, prompts: Sequence[Prompted], split: str, indices: np.ndarray) -> np.ndarray:
     """Classify pictures with several visual prompts, decoding each picture once.
 
     Args:
@@ -230,10 +228,9 @@ def classify_prompted(
         prompts: P visual prompts.
         split: "train" or "test".
         indices: (n,) indices of the pictures.
-        labels: (n,) true classes, which never win a tie.
 
     Returns:
-        (P, n) predicted class indices.
+        (P, n, C) cosines of pictures and classes under each prompt.
     """
     import torch
 
@@ -250,7 +247,7 @@ def classify_prompted(
         encoder.progress(BATCH * len(parts), len(indices), f"classifying {split} pictures under {len(made)} prompts")
         features = [prompt.encode_all([batch]) for prompt in made]
         parts.append([x @ p.weights.T for x, p in zip(features, prompts, strict=True)])
-    return np.stack([predict(np.concatenate(logits), labels) for logits in zip(*parts, strict=True)])
+    return np.stack([np.concatenate(logits) for logits in zip(*parts, strict=True)])
 
 
 def _few_shots(setting: Setting, features: Any = None) -> FewShots:

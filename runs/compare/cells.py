@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.cache.store import CacheWarning, digest_of, read_block, write_block
+from promptsearch.evaluators.scoring.class_report import Judged
 from promptsearch.runs.store.heartbeat import Heartbeat, retry_stale
 from promptsearch.runs.store.process_id import is_dead, this_process
 from promptsearch.runs.store.record import RunRecord
@@ -149,7 +150,7 @@ class Cells:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        self._predictions(cell).unlink(missing_ok=True)
+        self._test_file(cell).unlink(missing_ok=True)
         self._write(self._file(cell.key), cell, arrays)
         storage = self.record.study._storage
         self.alive().release([claim])
@@ -174,18 +175,22 @@ class Cells:
             )
         return arrays
 
-    def keep_predictions(self, cell: Cell, predictions: np.ndarray) -> None:
-        """Store a cell's predictions (n,) on the test pictures, for methods whose predictions are slow to compute.
+    def keep_judged(self, cell: Cell, judged: Judged) -> None:
+        """Store what a cell makes of the test pictures, for methods that are slow to classify them.
 
         Raises:
             PromptSearchError: The folder cannot be written.
         """
-        self._write(self._predictions(cell), cell, {"predictions": predictions.astype(np.int32)})
+        self._write(self._test_file(cell), cell, {k: np.asarray(v) for k, v in vars(judged).items()})
 
-    def predictions(self, cell: Cell) -> np.ndarray | None:
-        """Return the predictions stored for the cell's current arrays, or None."""
-        arrays = self._read(self._predictions(cell))
-        return None if arrays is None else arrays["predictions"]
+    def judged(self, cell: Cell) -> Judged | None:
+        """Return what the cell's current arrays make of the test pictures, or None if it is not stored."""
+        arrays = self._read(self._test_file(cell))
+        if arrays is None or arrays.keys() != {
+            f.name for f in fields(Judged)
+        }:  # an earlier version's: predictions only
+            return None
+        return Judged(**arrays)
 
     def checkpoint(self, cell: Cell) -> Path:
         """Return the file in which a training of this cell saves its state."""
@@ -194,7 +199,7 @@ class Cells:
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
 
-    def _predictions(self, cell: Cell) -> Path:
+    def _test_file(self, cell: Cell) -> Path:
         return self._file(cell.key).with_suffix(".test")
 
     def _whole(self, file: Path) -> bool:

@@ -15,7 +15,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress
 from promptsearch.evaluators.cache.store import digest_of
 from promptsearch.evaluators.draw import draw
-from promptsearch.evaluators.scoring.class_report import ClassReport, count, measure
+from promptsearch.evaluators.scoring.class_report import ClassReport, Judged, measure, measure_judged
 from promptsearch.evaluators.scoring.predictions import predict, score_weights
 from promptsearch.runs.baselines.learners import Prompted, classify_prompted
 from promptsearch.runs.baselines.tip_adapter import cached_logits, score_cached
@@ -53,7 +53,7 @@ class Tested:
         support: Accuracy and cross-entropy on the support set.
         validation: The same on the validation set, if they were computed.
         hits: (N,) bool, whether each test picture is classified correctly.
-        report: Further metrics there; without those of probabilities where only predictions are kept.
+        report: Further metrics there.
     """
 
     cell: Cell
@@ -118,6 +118,13 @@ class Comparison:
             if lacking:
                 reasons.append(f"{method.name} is skipped on {', '.join(lacking)}: {next(iter(lacking.values()))}.")
         return reasons
+
+    @property
+    def imbalances(self) -> list[str]:
+        """A sentence for each data set in which classes have fewer pictures than the largest number of shots."""
+        shots = max(self.shots)
+        sentences = [(name, p.task(shots, 0).imbalance()) for name, p in self.problems.items() if p.allow_fewer]
+        return [f"{name}: {sentence}" for name, sentence in sentences if sentence]
 
     def grid(self) -> list[tuple[Cell, Method]]:
         """Return every cell with its method, in the order in which they are computed."""
@@ -216,8 +223,8 @@ class Comparison:
     def _classify_prompted(
         self, problem: Problem, cells: Sequence[Cell], done: Mapping[str, Mapping[str, Any]], test: Split
     ) -> None:
-        """Compute and store the predictions of visual prompts, each of which must encode all test pictures."""
-        left = [cell for cell in cells if self.cells.predictions(cell) is None]
+        """Compute and store what visual prompts make of the test pictures, all of which each must encode."""
+        left = [cell for cell in cells if self.cells.judged(cell) is None]
         if not left:
             return
         prompts = []
@@ -225,9 +232,10 @@ class Comparison:
             arrays = self.cells.arrays(cell)
             tensors = {k.removeprefix("tensor "): v for k, v in arrays.items() if k.startswith("tensor ")}
             prompts.append(Prompted(done[cell.key]["options"]["kind"], tensors, arrays["row 0"]))
-        found = classify_prompted(problem, prompts, "test", test.indices, test.labels)
-        for cell, predictions in zip(left, found, strict=True):
-            self.cells.keep_predictions(cell, predictions)
+        found = classify_prompted(problem, prompts, "test", test.indices)
+        for cell, cosines in zip(left, found, strict=True):
+            scale = done[cell.key].get("logit_scale") or 1.0
+            self.cells.keep_judged(cell, Judged.of(cosines, test.labels, scale))
 
     def _lacks(self, method: Method, problem: Problem) -> str | None:
         """Return why a method cannot run on a data set, or None if it can."""
@@ -323,9 +331,9 @@ class Comparison:
         return figures, arrays
 
     def _tested(
-        self, cell: Cell, method: Method, figures: Mapping[str, Any], test: Split, judged: str | None = None
+        self, cell: Cell, method: Method, figures: Mapping[str, Any], test: Split, place: str | None = None
     ) -> list[Tested]:
-        judged = judged or cell.dataset
+        place = place or cell.dataset
         arrays = self.cells.arrays(cell)
         classes = len(self.problems[cell.dataset].source.class_names)
         # Cells of earlier versions do not say the scale: no calibration is measured of them.
@@ -333,8 +341,10 @@ class Comparison:
         found = []
         for i, row in enumerate(figures["rows"]):
             if method.prompts_pictures:
-                predicted = np.asarray(self.cells.predictions(cell))
-                hits, report = predicted == test.labels, count(predicted, test.labels, classes)
+                judged = self.cells.judged(cell)
+                assert judged is not None  # `_classify_prompted` stored it
+                hits = judged.predicted == test.labels
+                report = measure_judged(judged, test.labels, classes, scale or 1.0)
             else:
                 logits = test.features @ arrays[f"row {i}"].T  # (N, C)
                 if "tensor cache features" in arrays:
@@ -342,9 +352,9 @@ class Comparison:
                     logits = cached_logits(arrays[f"row {i}"], cache, test.features, self._tools.encoder.logit_scale)
                 hits = predict(logits, test.labels) == test.labels
                 report = measure(logits, test.labels, 1.0 if "tensor cache features" in arrays else scale or 1.0)
-                report = replace(report, logit_scale=scale, ece=None if scale is None else report.ece)
+            report = replace(report, logit_scale=scale, ece=None if scale is None else report.ece)
             of_row = (row["support"], row.get("validation"), hits, report)
-            found.append(Tested(cell, row["name"], judged, {**figures, **row}, *of_row))
+            found.append(Tested(cell, row["name"], place, {**figures, **row}, *of_row))
         return found
 
 
