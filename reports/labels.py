@@ -39,6 +39,8 @@ def write_labels(
         InputError: The file exists, cannot be written, or `OUT.partial` is of other pictures or options.
         PromptSearchError: Another process writes it, or the pictures cannot be encoded.
     """
+    if out.exists() and not out.is_file():  # a device would be replaced by a file
+        raise InputError(f"{out}: is no regular file; name another, or leave --out out for stdout")
     if out.exists() and not force:
         raise InputError(f"{out}: exists already; name another file, or overwrite it with --force")
     if not out.parent.is_dir():

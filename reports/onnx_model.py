@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from promptsearch.errors import PromptSearchError
+from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.runs.classifier import Classifier
 
 #: Version of ONNX's operators: what onnxruntime 1.14 (2023) and later run.
@@ -57,6 +57,10 @@ def write_onnx(classifier: Classifier, file: Path) -> None:
                 dynamo=True,
                 external_data=False,
             )
+    except OSError as e:
+        raise InputError(
+            f"{file}: cannot be written ({e.strerror or e}); free some space, or name another --out"
+        ) from e
     except Exception as e:  # the exporter raises errors of its own, of onnxscript and of torch
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
         raise PromptSearchError(

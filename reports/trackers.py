@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,7 +212,7 @@ def _to_tensorboard(logged: Logged) -> str:
     folder = Path(os.environ.get("TENSORBOARD_LOGDIR", "runs")) / name
     for old in folder.glob("events.out.tfevents.*"):  # of the same run, logged before
         old.unlink()
-    with SummaryWriter(str(folder)) as writer:
+    with _silent_threads(), SummaryWriter(str(folder)) as writer:
         for step, figures in logged.steps:
             for figure, value in figures.items():
                 writer.add_scalar(f"best/{figure}", value, step)
@@ -220,6 +222,16 @@ def _to_tensorboard(logged: Logged) -> str:
         writer.add_text("config", "\n".join(f"- {k}: `{v}`" for k, v in logged.config.items()), 0)
     write(folder / "report.html", logged.report)
     return str(folder)
+
+
+@contextlib.contextmanager
+def _silent_threads() -> Iterator[None]:
+    """Print no traceback of the thread that writes event files: what it fails of is raised in this thread too."""
+    before, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 #: How a run is logged, by the value of `--log-to`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -235,6 +236,21 @@ def test_exports_that_cannot_be_say_why(world: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "onnx" else find(name, *a))
     done = run("export", RUN, "--to", "onnx", "--out", tmp_path / "onnx", code=1)
     assert "pip install 'promptsearch[onnx]'" in done.stderr and not (tmp_path / "onnx").exists()
+
+
+def test_a_disk_that_is_full_is_not_blamed_on_the_model(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="pip install 'promptsearch[onnx]'")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("torch.onnx.export", full)
+    done = run("export", RUN, "--to", "onnx", "--out", tmp_path / "onnx", code=2)
+    assert "cannot be written (No space left on device); free space" in done.stderr
+    assert not (tmp_path / "onnx").exists()
 
 
 PUSH = """

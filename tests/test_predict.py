@@ -322,6 +322,8 @@ def test_bad_input_is_one_line_with_the_remedy(world: Path, tmp_path: Path) -> N
     (empty / "notes.txt").write_text("x")
     out = tmp_path / "labels.csv"
     out.write_text("mine")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # as a device, it would be replaced by a file
     for args, words in [
         (["predict", "other", new], "no run 'other'"),
         (["predict", RUN, empty], "no picture in"),
@@ -330,6 +332,7 @@ def test_bad_input_is_one_line_with_the_remedy(world: Path, tmp_path: Path) -> N
         (["predict", RUN, new, "--out", out], "exists already"),
         (["predict", RUN, new, "--out", tmp_path / "no" / "x.csv"], "there is no folder"),
         (["predict", RUN, new, "--out", tmp_path], "is a directory"),
+        (["predict", RUN, new, "--out", pipe, "--force"], "is no regular file; name another, or leave --out out"),
         (["predict", RUN, new, "--top", 4], "has 3 classes"),
         (["predict", RUN, new, "--top", 0], "--top"),
         (["predict", RUN, new, "--unknown-below", "x"], "neither auto nor a probability"),
@@ -347,7 +350,7 @@ def test_bad_input_is_one_line_with_the_remedy(world: Path, tmp_path: Path) -> N
         (["sort", RUN, new, "--into", out], "is a file"),
     ]:
         assert words in run(*args, code=2).stderr, args
-    assert out.read_text() == "mine" and not (tmp_path / "out").exists()
+    assert out.read_text() == "mine" and not (tmp_path / "out").exists() and pipe.is_fifo()
 
 
 def copy_of_run(name: str, **about: object) -> RunRecord:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +194,17 @@ def test_a_tracker_that_fails_leaves_the_run_and_its_result(tmp_path: Path, monk
     failed = search("--log-to", "tensorboard", code=1)
     assert "is recorded, and the same command logs it again" in failed.stderr
     assert expected()[0]["winner"]["templates"][0] in failed.stdout
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_writer = pytest.importorskip("tensorboard.summary.writer.record_writer")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shown: list[Any] = []
+    monkeypatch.setattr(record_writer.RecordWriter, "write", full)
+    monkeypatch.setattr(threading, "excepthook", shown.append)  # prints the traceback of the thread that writes
+    failed = search("--log-to", "tensorboard", code=1)
+    assert failed.stderr.count("Error: ") == 1 and "No space left on device; run" in failed.stderr
+    assert not shown
