@@ -42,7 +42,13 @@ from promptsearch.commands.examples import example
 from promptsearch.commands.explore import explore
 from promptsearch.commands.export import export
 from promptsearch.commands.features import features
-from promptsearch.commands.last_line import after_interrupt, describe, give_up_stdout, write_anything
+from promptsearch.commands.last_line import (
+    after_interrupt,
+    describe,
+    give_up_stdout,
+    repeat_lost_interrupts,
+    write_anything,
+)
 from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
@@ -82,6 +88,7 @@ class _Group(click.Group):
         """The whole command line, from its first argument to what is left to be written at its end."""
         try:
             write_anything()
+            repeat_lost_interrupts()
             try:
                 return super().main(*args, **kwargs)
             finally:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 #: Name of the error handler that `write_anything` gives the streams.
 _ESCAPES = "promptsearch.escapes"
@@ -44,6 +47,25 @@ def after_interrupt(error: BaseException) -> bool:
         seen.add(id(at))
         at = at.__cause__ or at.__context__
     return False
+
+
+def repeat_lost_interrupts() -> None:
+    """Send Ctrl-C to this process again where Python prints and ignores it: in finalizers and weak references."""
+    others = sys.unraisablehook
+    if getattr(others, "repeats", False):
+        return
+
+    def hook(args: Any) -> None:
+        if not isinstance(args.exc_value, KeyboardInterrupt):
+            return others(args)
+        # Later, because here it would be ignored again.
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+        return None
+
+    hook.repeats = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def describe(error: Exception) -> str:

@@ -200,6 +200,22 @@ def test_ctrl_c_from_the_first_instant_on() -> None:
         assert b"Traceback" not in done.stderr and b"Aborted" not in done.stderr, (tenth, done.stderr)
 
 
+def test_ctrl_c_that_python_ignores_comes_again() -> None:
+    """In a weak reference's callback Python prints and ignores it."""
+    begun = (
+        "import signal, time, weakref, sys; from promptsearch.cli import main\n"
+        "class Thing: pass\n"
+        "def cut(_): signal.raise_signal(signal.SIGINT)\n"
+        "def work(**_): thing = Thing(); ref = weakref.ref(thing, cut); del thing; time.sleep(20); print('went on')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "main.commands['doctor'].callback = work; sys.argv = ['promptsearch', 'doctor']; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", begun], env=environment, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 130 and not done.stdout, done.stderr
+    assert done.stderr == "interrupted; run the same command again to resume\n"
+
+
 def test_ctrl_c_while_it_works(tmp_path: Path) -> None:
     bank = prepare(tmp_path)
     for seconds in (0.4, 1.2):

@@ -142,6 +142,7 @@ def test_folders_of_transformers_that_cannot_be_read_say_why(tmp_path: Path) -> 
         ("config.json", b"{", "not readable as JSON"),
         ("config.json", b"[]", "no JSON object"),
         *(("config.json", json.dumps({**config, "model_type": t}).encode(), "model_type") for t in ("bert", 3, None)),
+        ("config.json", json.dumps({**config, "model_type": "siglip2"}).encode(), "NaFlex.*take one of a fixed size"),
         ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS"),
     ]
     for name, value in [

@@ -58,6 +58,11 @@ def read_folder(folder: Path, spec: str) -> tuple[Path, dict[str, Any]]:
     """
     config = _read(folder / "config.json")
     kind = config.get("model_type")
+    if kind == "siglip2":
+        raise InputError(
+            f"--model {spec}: a SigLIP 2 for pictures of any shape (NaFlex), which cannot be opened; take one of a "
+            "fixed size, e.g. --model ViT-B-16-SigLIP2:webli, or a folder of google/siglip2-base-patch16-224"
+        )
     if kind not in TYPES:
         raise InputError(
             f"--model {spec}: config.json says model_type {shorten(kind)}; of transformers' models "
