@@ -42,14 +42,6 @@ from promptsearch.commands.examples import example
 from promptsearch.commands.explore import explore
 from promptsearch.commands.export import export
 from promptsearch.commands.features import features
-from promptsearch.commands.last_line import (
-    after_interrupt,
-    describe,
-    give_up_stdout,
-    repeat_lost_interrupts,
-    write_anything,
-)
-from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
 from promptsearch.commands.plugins import plugins
@@ -59,6 +51,14 @@ from promptsearch.commands.report import report
 from promptsearch.commands.runs import runs
 from promptsearch.commands.search import search
 from promptsearch.commands.sort import sort
+from promptsearch.commands.terminal import (
+    after_interrupt,
+    describe,
+    give_up_stdout,
+    repeat_lost_interrupts,
+    verbose_option,
+    write_anything,
+)
 from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker

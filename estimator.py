@@ -41,9 +41,9 @@ from promptsearch.runs import (
     open_run,
     run_search,
 )
-from promptsearch.runs.calibration import Calibration, calibrate, probabilities
 from promptsearch.runs.classifier import Classifier, open_classifier
 from promptsearch.runs.open_run import default_options, default_start, with_phrases
+from promptsearch.runs.result import Calibration, calibrate, probabilities
 from promptsearch.runs.winner import winner_of
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
 """Banks of templates and phrases, grammars, and the prompt sets that are searched for."""
 
-from promptsearch.banks.bank import Bank
+from promptsearch.banks.bank import Bank, PhraseBank
 from promptsearch.banks.grammar import Grammar
 from promptsearch.banks.load import PHRASE_BANKS, builtin_banks, load_bank, load_class_names, load_phrases
-from promptsearch.banks.phrases import PhraseBank
 from promptsearch.banks.prompt_set import PromptSet
 from promptsearch.banks.template import BASELINE, Template, printable, why_invalid
 

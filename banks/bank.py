@@ -1,4 +1,4 @@
-"""A bank: a named, ordered and validated list of templates that knows the line each came from."""
+"""Banks: a validated list of templates that knows the line each came from, and one of phrases for each class."""
 
 from __future__ import annotations
 
@@ -9,9 +9,147 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptsearch.banks.grammar import Grammar
-from promptsearch.banks.phrases import PhraseBank
-from promptsearch.banks.template import Template, shorten, why_no_class_name
+from promptsearch.banks.template import Template, shorten, unprintable, why_no_class_name
 from promptsearch.errors import InputError
+
+#: Largest number of phrases of a class, and of characters of a phrase.
+MAX_PHRASES, MAX_CHARACTERS = 1000, 500
+
+
+def is_sentence(phrase: str) -> bool:
+    """Return whether a phrase ends like a sentence; a sentence is used as the prompt itself, without a template."""
+    return phrase.endswith((".", "!", "?"))
+
+
+def fill(template: Template, phrase: str) -> str:
+    """Return the prompt of a template and a phrase: the filled template, or the phrase alone if it is a sentence."""
+    return phrase if is_sentence(phrase) else template.fill(phrase)
+
+
+def why_no_phrase(text: object) -> str | None:
+    """Return why `text` is not a valid phrase, as "what is wrong: value; remedy", or None if it is."""
+    if not isinstance(text, str):
+        return f"a phrase must be text: {shorten(text)}; quote it"
+    if not text.strip() or text != text.strip() or unprintable(text):
+        return f"a phrase must be one printable line without spaces at its ends: {shorten(text)}; write it out"
+    if "{" in text or "}" in text:
+        return f"brace in a phrase: {shorten(text)}; write the phrase alone, templates have the {{}}"
+    if len(text) > MAX_CHARACTERS:
+        return f"phrase of {len(text)} characters: {shorten(text)}; shorten it to {MAX_CHARACTERS}"
+    return None
+
+
+@dataclass(frozen=True)
+class PhraseBank:
+    """The phrases of a data set's classes: names, names with a description, or whole sentences.
+
+        bank = PhraseBank("mine", {"cat": ("kitten", "cat, a pet that purrs"), "dog": ("puppy",)})
+        print(bank.of_classes(["cat", "dog"])[0])  # ('cat', 'kitten', 'cat, a pet that purrs')
+
+    Attributes:
+        name: Name of the bank.
+        phrases: Phrases by class name, in order.
+        lines: The line of `source` where the phrases of a class begin, if known, by class name.
+        source: The file they were read from, or None.
+        hash: SHA-256 in hexadecimal of the phrases (not of name, source and lines).
+
+    Raises:
+        InputError: There is no class, a class has no or too many phrases, or a phrase is invalid or in two classes.
+    """
+
+    name: str
+    phrases: Mapping[str, tuple[str, ...]]
+    lines: Mapping[str, int] = field(default_factory=dict)
+    source: str | None = None
+    hash: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.phrases:
+            raise InputError(f"{self.source or f'phrase bank {shorten(self.name)}'}: no phrases; give some to a class")
+        owner: dict[str, str] = {_same(name): name for name in self.phrases}
+        kept: dict[str, tuple[str, ...]] = {}
+        for name, phrases in self.phrases.items():
+            if not phrases:
+                raise InputError(f"{self._place(name)}class without phrases: {shorten(name)}; give it one")
+            if len(phrases) > MAX_PHRASES:
+                raise InputError(
+                    f"{self._place(name)}{len(phrases)} phrases for class {shorten(name)}; keep the best {MAX_PHRASES}"
+                )
+            for phrase in phrases:
+                if reason := why_no_phrase(phrase):
+                    raise InputError(f"{self._place(name)}{reason}")
+                other = owner.setdefault(_same(phrase), name)
+                if other != name:
+                    raise InputError(
+                        f"{self._place(name)}phrase {shorten(phrase)} of class {shorten(name)} is one of class "
+                        f"{shorten(other)} too; leave it to one of them"
+                    )
+            kept[name] = tuple({_same(phrase): phrase for phrase in reversed(phrases)}.values())[::-1]
+        put = object.__setattr__
+        put(self, "phrases", kept)
+        content = json.dumps({n: list(p) for n, p in kept.items()}, sort_keys=True, separators=(",", ":"))
+        put(self, "hash", hashlib.sha256(content.encode()).hexdigest())
+
+    def __len__(self) -> int:
+        return sum(len(phrases) for phrases in self.phrases.values())
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def fits(self, classes: Sequence[str]) -> bool:
+        """Return whether the bank has phrases for exactly these classes."""
+        return {_same(name) for name in classes} == {_same(name) for name in self.phrases}
+
+    def of_classes(self, classes: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return for each class its name followed by its phrases; a class without phrases has its name only.
+
+        Args:
+            classes: The task's class names.
+
+        Raises:
+            InputError: The bank has phrases for another class, or a phrase is the name of another class.
+        """
+        own = {_same(name): name for name in classes}
+        for name, phrases in self.phrases.items():
+            if _same(name) not in own:
+                some = ", ".join(classes[:5]) + (" …" if len(classes) > 5 else "")
+                raise InputError(
+                    f"{self._place(name)}phrases for class {shorten(name)}, which is not in the data set; "
+                    f"there are {some}"
+                )
+            for phrase in phrases:
+                other = own.get(_same(phrase), name)
+                if _same(other) != _same(name):
+                    raise InputError(
+                        f"{self._place(name)}phrase {shorten(phrase)} of class {shorten(name)} names another class; "
+                        "leave it out"
+                    )
+        given = {_same(name): phrases for name, phrases in self.phrases.items()}
+        return [
+            tuple({_same(p): p for p in reversed((name, *given.get(_same(name), ())))}.values())[::-1]
+            for name in classes
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-serialisable dict."""
+        return {"name": self.name, "phrases": {name: list(phrases) for name, phrases in self.phrases.items()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PhraseBank:
+        """Make a phrase bank from the result of `to_dict`."""
+        return cls(data["name"], {name: tuple(phrases) for name, phrases in data["phrases"].items()})
+
+    def _place(self, name: str) -> str:
+        """Return the place of a class for the beginning of a message."""
+        if self.source is None:
+            return f"phrase bank {shorten(self.name)}: "
+        return f"{self.source}:{self.lines[name]}: " if name in self.lines else f"{self.source}: "
+
+
+def _same(text: str) -> str:
+    """Normalise case, underscores and spaces, so that equivalent phrases are equal."""
+    return " ".join(text.replace("_", " ").split()).casefold()
+
 
 #: Largest number of expansions of a grammar that a bank lists; of a larger grammar it lists a sample of this size.
 MAX_EXPANSIONS = 20_000

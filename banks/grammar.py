@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.banks.article import article
-from promptsearch.banks.template import MAX_LENGTH, Template, shorten, unprintable
+from promptsearch.banks.template import MAX_LENGTH, Template, article, shorten, unprintable
 from promptsearch.errors import InputError
 
 if TYPE_CHECKING:

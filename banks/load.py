@@ -1,4 +1,4 @@
-"""Loads banks by name or from files."""
+"""Loads banks by name or from files; the built-in ones are functions, like those of plug-ins."""
 
 from __future__ import annotations
 
@@ -9,14 +9,64 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from promptsearch.banks.bank import Bank
-from promptsearch.banks.content import decode, parse_bank, parse_phrases
-from promptsearch.banks.phrase_formats import ClassNames, parse_class_names
-from promptsearch.banks.phrases import PhraseBank
-from promptsearch.banks.shipped import SHIPPED
-from promptsearch.banks.template import shorten
+from promptsearch.banks.bank import Bank, PhraseBank
+from promptsearch.banks.formats import ClassNames, decode, parse_bank, parse_class_names, parse_phrases
+from promptsearch.banks.template import Template, shorten
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.plugins import Registry
+
+#: Sizes of the banks from open_clip, listed here because importing it takes seconds.
+OPEN_CLIP_SIZES = {"openai-imagenet": 80, "simple-imagenet": 7}
+
+
+def templates() -> Bank:
+    """Hand-written templates: media, quality, light, distance, framing, context, weather."""
+    return _file("templates", "templates.txt")
+
+
+def grammar() -> Bank:
+    """A slot grammar of quality, medium, determiner and context."""
+    return _file("grammar", "grammar.yaml")
+
+
+def openai_cifar() -> Bank:
+    """The 18 templates of CLIP's authors for CIFAR-10 and CIFAR-100."""
+    return _file("openai-cifar", "openai-cifar.txt")
+
+
+def openai_imagenet() -> Bank:
+    """The 80 templates of CLIP's ImageNet ensemble, from open_clip."""
+    return _open_clip("openai-imagenet", "OPENAI_IMAGENET_TEMPLATES")
+
+
+def simple_imagenet() -> Bank:
+    """The 7 templates of CLIP's small ImageNet ensemble, from open_clip."""
+    return _open_clip("simple-imagenet", "SIMPLE_IMAGENET_TEMPLATES")
+
+
+def _file(name: str, file: str) -> Bank:
+    data = (resources.files(__package__) / file).read_bytes()
+    return parse_bank(data, Path(file).suffix, f"promptsearch/banks/{file}", name)
+
+
+def _open_clip(name: str, constant: str) -> Bank:
+    try:
+        import open_clip
+    except ImportError as e:
+        raise PromptSearchError(f"bank {name!r} needs open_clip, which does not import: {e}; reinstall it") from e
+    texts = [Template(fill("{}")) for fill in getattr(open_clip, constant)]
+    return Bank(name, tuple(dict.fromkeys(texts)), source=f"open_clip.{constant}")
+
+
+#: The built-in banks by name.
+SHIPPED = {
+    "templates": templates,
+    "grammar": grammar,
+    "openai-cifar": openai_cifar,
+    "openai-imagenet": openai_imagenet,
+    "simple-imagenet": simple_imagenet,
+}
+
 
 #: Largest file of each format, in bytes; smaller for YAML, because it is parsed slowly.
 MAX_BYTES = {".txt": 16_000_000, ".json": 16_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from promptsearch.banks.phrases import fill, why_no_phrase
+from promptsearch.banks.bank import fill, why_no_phrase
 from promptsearch.banks.template import Template, shorten, why_no_class_name
 from promptsearch.errors import InputError
 

@@ -165,7 +165,7 @@ def class_names(rng: random.Random, home: Path) -> Iterator[Attack]:
 def model_configs(rng: random.Random, home: Path) -> Iterator[Attack]:
     """The embedded model's config with a key of another value, and its bytes damaged."""
     from promptsearch.evaluators import Cache, resolve_model
-    from promptsearch.evaluators.cache.store import MODELS
+    from promptsearch.evaluators.cache import MODELS
 
     text = (MODELS / "zeroshot" / "open_clip_config.json").read_text()
     shutil.copy(MODELS / "zeroshot" / "open_clip_model.safetensors", home)
@@ -228,7 +228,7 @@ def weights(rng: random.Random, home: Path) -> Iterator[Attack]:
 def packs(rng: random.Random, home: Path) -> Iterator[Attack]:
     """Feature packs with changed bytes, and sound blocks of other shapes, types and names."""
     from promptsearch.evaluators import Cache
-    from promptsearch.evaluators.cache.store import write_block
+    from promptsearch.evaluators.cache import write_block
     from promptsearch.evaluators.data.picture_features import import_pack
 
     key = {"model": "m", "dataset": "d", "split": "train"}

@@ -258,7 +258,7 @@ def cells(rng: random.Random, home: Path) -> Iterator[Attack]:
 
 def consoles(rng: random.Random, home: Path) -> Iterator[Attack]:
     """Any text to a console of any encoding; what it lacks is an escape that JSON reads back."""
-    from promptsearch.commands.last_line import write_anything
+    from promptsearch.commands.terminal import write_anything
 
     write_anything()
 

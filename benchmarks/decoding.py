@@ -49,7 +49,7 @@ def main(
     import torch
 
     from promptsearch.evaluators import Encoder, resolve_model
-    from promptsearch.evaluators.cache.store import default_cache
+    from promptsearch.evaluators.cache import default_cache
     from promptsearch.evaluators.data.datasets import open_dataset
     from promptsearch.evaluators.data.encoded_picture import StoredPicture
     from promptsearch.evaluators.encoding.picture_loader import CHUNK, Preprocessing, by_processes, cores

@@ -22,7 +22,7 @@ from promptsearch.banks import Bank, load_bank
 from promptsearch.evaluators import open_problem
 from promptsearch.runs import Repeat, Selection, search
 from promptsearch.runs.open_run import with_phrases
-from promptsearch.runs.selection.settle import settle
+from promptsearch.runs.selection.nested_cv import settle
 from promptsearch.search import BeamSearch, get_objective
 
 

@@ -25,7 +25,7 @@ from promptsearch.banks.template import BASELINE
 from promptsearch.evaluators import Problem, open_problem
 from promptsearch.lm import EMBEDDED, LocalModel, locate
 from promptsearch.runs import search
-from promptsearch.runs.loop.search_loop import writing_tools
+from promptsearch.runs.search_loop import writing_tools
 from promptsearch.search import (
     AskClimb,
     BeamSearch,

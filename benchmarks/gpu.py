@@ -114,8 +114,7 @@ def texts(bench: Bench) -> dict[str, Any]:
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES as TEMPLATES
     from text_encoding import CIFAR100  # type: ignore[import-not-found]
 
-    from promptsearch.evaluators.encoding.prefix_trie import Trie
-    from promptsearch.evaluators.encoding.text_encoder import TextEncoder, _chunks
+    from promptsearch.evaluators.encoding.text_encoder import TextEncoder, Trie, _chunks
 
     encoder = bench.encoder("fp32")
     own = encoder.text_encoder

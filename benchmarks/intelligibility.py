@@ -24,7 +24,7 @@ from promptsearch.evaluators import Evaluator, Problem, open_problem
 from promptsearch.evaluators.fluency import Fluency
 from promptsearch.lm import EMBEDDED, LocalModel, locate
 from promptsearch.runs import search
-from promptsearch.runs.loop.search_loop import writing_tools
+from promptsearch.runs.search_loop import writing_tools
 from promptsearch.search import (
     BeamSearch,
     EvolveSearch,

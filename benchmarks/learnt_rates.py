@@ -79,7 +79,7 @@ def problems(groups: int) -> Iterator[Problem]:
 @click.option("--draws", default=1, show_default=True, type=click.IntRange(1))
 def main(methods: str, shots: tuple[int, ...], groups: int, draws: int) -> None:
     """Print the mean accuracy (%) by method, shots and factor, over problems and draws."""
-    from promptsearch.evaluators.scoring.predictions import score_weights
+    from promptsearch.evaluators.scoring.metrics import score_weights
     from promptsearch.search.gradient import FewShots, TextTower
 
     found: dict[tuple[str, int, float], list[float]] = defaultdict(list)

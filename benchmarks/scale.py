@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from promptsearch.evaluators import Cache, Encoder, resolve_model
-from promptsearch.evaluators.cache.vector_cache import HELD, TextCache
+from promptsearch.evaluators.cache import HELD, TextCache
 from promptsearch.evaluators.scoring.template_table import TemplateTable
 
 GB, DIM, PARENTS = 1e9, 1024, 8

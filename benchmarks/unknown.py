@@ -14,7 +14,7 @@ import numpy as np
 from promptsearch.banks import BASELINE, PromptSet
 from promptsearch.evaluators import Problem, default_cache, open_problem
 from promptsearch.evaluators.data.array_features import ArrayFeatures
-from promptsearch.runs.calibration import calibrate, probabilities
+from promptsearch.runs.result import calibrate, probabilities
 
 
 @click.command()

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from promptsearch.banks import PHRASE_BANKS, Bank, PhraseBank, builtin_banks, load_bank, load_phrases, printable
+from promptsearch.banks.load import OPEN_CLIP_SIZES
 from promptsearch.banks.notes import bank_notes
-from promptsearch.banks.shipped import OPEN_CLIP_SIZES
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import problem_options

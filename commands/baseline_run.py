@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptsearch.commands.options import refuse_idle_pictures
-from promptsearch.commands.progress import progress_bar
 from promptsearch.commands.search_run import emit, machine_config, problem_config
+from promptsearch.commands.terminal import progress_bar
 from promptsearch.config import BankId, FluencyConfig, SearchConfig
 
 if TYPE_CHECKING:

@@ -8,9 +8,13 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.fluency_options import fluency_options
-from promptsearch.commands.objective_options import objective_options
-from promptsearch.commands.options import output_options, problem_options, run_options
+from promptsearch.commands.options import (
+    fluency_options,
+    objective_options,
+    output_options,
+    problem_options,
+    run_options,
+)
 from promptsearch.config import SEARCHER_BANKS, BeamOptions
 
 

@@ -7,9 +7,16 @@ from typing import Any
 import click
 
 from promptsearch.commands.examples import example
-from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
-from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
-from promptsearch.commands.trial_options import trial_options
+from promptsearch.commands.options import (
+    lm_config,
+    lm_options,
+    output_options,
+    problem_options,
+    refuse_unused,
+    run_options,
+    split_lm,
+    trial_options,
+)
 from promptsearch.config import ClimbOptions
 
 

@@ -12,16 +12,18 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
 from promptsearch.commands.options import (
     check_trackers,
     fewer_option,
+    lm_config,
+    lm_options,
     model_options,
     output_options,
     pictures_option,
     reading_options,
     refuse_idle_pictures,
     refuse_unused,
+    split_lm,
     tracker_option,
 )
 from promptsearch.commands.options import log_to as log_result
@@ -141,8 +143,8 @@ def compare(
     vpt, vpt-shallow, vpt-deep                           visual prompts
     """
     from promptsearch.banks import load_bank
-    from promptsearch.commands.progress import progress_bar
     from promptsearch.commands.search_run import emit
+    from promptsearch.commands.terminal import progress_bar
     from promptsearch.reports.comparison import build_comparison, to_csv
     from promptsearch.reports.comparison_table import to_markdown
     from promptsearch.reports.figure import check_figure, draw_figure

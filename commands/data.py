@@ -11,7 +11,7 @@ import click
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import reading_options
-from promptsearch.commands.progress import progress_bar
+from promptsearch.commands.terminal import progress_bar
 
 if TYPE_CHECKING:
     from promptsearch.evaluators.data.check import DataCheck

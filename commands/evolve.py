@@ -9,9 +9,16 @@ from click.core import ParameterSource
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.lm_options import lm_config, lm_options, split_lm
-from promptsearch.commands.options import output_options, problem_options, refuse_unused, run_options
-from promptsearch.commands.trial_options import space_options
+from promptsearch.commands.options import (
+    lm_config,
+    lm_options,
+    output_options,
+    problem_options,
+    refuse_unused,
+    run_options,
+    space_options,
+    split_lm,
+)
 from promptsearch.config import EvolveOptions
 from promptsearch.errors import InputError
 

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from promptsearch.commands.examples import example
-from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import problem_options
-from promptsearch.commands.progress import progress_bar
+from promptsearch.commands.terminal import progress_bar, verbose_option
 
 
 @click.group(epilog=example("promptsearch features export my-features --model RN50 --dataset cifar10"))
@@ -28,7 +27,7 @@ def export_features(folder: Path, train_limit: int | None, quiet: bool, **option
     """Encode a data set's pictures and write them to a folder."""
     from promptsearch.evaluators import open_problem
     from promptsearch.evaluators.data.picture_features import export_pack
-    from promptsearch.evaluators.draw import draw
+    from promptsearch.evaluators.task import draw
 
     with progress_bar(quiet) as progress:
         problem = open_problem(options.pop("model"), options.pop("dataset"), progress=progress, **options)

@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from promptsearch.commands.examples import example
-from promptsearch.commands.options import output_options, problem_options, run_options
-from promptsearch.commands.trial_options import trial_options
+from promptsearch.commands.options import output_options, problem_options, run_options, trial_options
 
 
 @click.command("random", epilog=example("promptsearch random --bank templates --trials 500"))

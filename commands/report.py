@@ -10,8 +10,8 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.logs import verbose_option
 from promptsearch.commands.options import storage_option
+from promptsearch.commands.terminal import verbose_option
 from promptsearch.errors import InputError, PromptSearchError
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.options import out_option, output_options, resume_options, storage_option
-from promptsearch.commands.trial_options import timeout_option
+from promptsearch.commands.options import out_option, output_options, resume_options, storage_option, timeout_option
 from promptsearch.errors import InputError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

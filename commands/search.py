@@ -9,8 +9,7 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.options import output_options, problem_options, run_options
-from promptsearch.commands.trial_options import trial_options
+from promptsearch.commands.options import output_options, problem_options, run_options, trial_options
 from promptsearch.errors import InputError
 
 

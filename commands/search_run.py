@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from promptsearch.commands.options import check_trackers, log_to
-from promptsearch.commands.progress import progress_bar
+from promptsearch.commands.terminal import progress_bar
 from promptsearch.config import MachineConfig, ProblemConfig, SearchConfig
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def search_command(
         writer: The language model that writes, if any; the options of `--lm` are then in `options["named_lm"]`.
     """
     from promptsearch.banks import load_bank
-    from promptsearch.commands.fluency_options import fluency_config
-    from promptsearch.commands.lm_options import language_tools
+    from promptsearch.commands.options import fluency_config, language_tools
     from promptsearch.evaluators import open_configured
     from promptsearch.runs import Budget, Watch, check_search, open_run, open_targets, run_search, transfer
     from promptsearch.runs.open_run import keep_budget, with_phrases
@@ -122,7 +121,7 @@ def resume_run(
         timeout: Seconds after which to stop.
         shared: Whether its storage was named, so that others may write to it.
     """
-    from promptsearch.commands.lm_options import language_tools, own_server
+    from promptsearch.commands.options import language_tools, own_server
     from promptsearch.runs import Budget, Watch, reopen, restore_bank, run_search
     from promptsearch.runs.open_run import keep_budget
 

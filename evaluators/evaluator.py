@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from promptsearch.banks import BASELINE, PromptSet, Template
-from promptsearch.banks.phrases import fill
+from promptsearch.banks.bank import fill
 from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError, PromptSearchError, PromptSearchWarning
 from promptsearch.evaluators.encoding.encoder import TooLongError
-from promptsearch.evaluators.scoring.class_report import ClassReport, measure
 from promptsearch.evaluators.scoring.evidence import evidence_of
-from promptsearch.evaluators.scoring.metrics import NEED_LABELS
+from promptsearch.evaluators.scoring.metrics import NEED_LABELS, ClassReport, measure, predict
 from promptsearch.evaluators.scoring.phrase_table import Evidence, PhraseTable, fit_scale
-from promptsearch.evaluators.scoring.predictions import predict
 from promptsearch.evaluators.scoring.template_table import TemplateTable
 from promptsearch.evaluators.task import Split, Task
 from promptsearch.score import Score

@@ -9,8 +9,7 @@ import numpy as np
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.banks.prompt_set import Phrases
-from promptsearch.evaluators.cache.store import Cache
-from promptsearch.evaluators.cache.vector_cache import TextCache
+from promptsearch.evaluators.cache import Cache, TextCache
 
 #: Returns (n, 2) for n texts: the log-likelihood in nats, and the number of tokens it sums over.
 LogLikelihood = Callable[[Sequence[str]], np.ndarray]

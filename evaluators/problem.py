@@ -11,7 +11,7 @@ from typing import Any
 from promptsearch.banks import load_class_names
 from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import Cache, default_cache, digest_of
+from promptsearch.evaluators.cache import Cache, default_cache, digest_of
 from promptsearch.evaluators.data.array_features import ArrayFeatures
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.corruptions import split_condition

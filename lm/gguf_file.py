@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import CacheWarning, default_cache_dir, sha256_file
+from promptsearch.evaluators.cache import CacheWarning, default_cache_dir, sha256_file
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import default_cache_dir
+from promptsearch.evaluators.cache import default_cache_dir
 from promptsearch.evaluators.data.hub import first_line
 from promptsearch.lm import gguf_file
 from promptsearch.lm.lines import LONGEST, Line, LineRules

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import digest_of, sha256_file
+from promptsearch.evaluators.cache import digest_of, sha256_file
 from promptsearch.evaluators.data.hub import first_line, go_offline, hub_reachable
 from promptsearch.lm import gguf_file
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from promptsearch.evaluators.data.corruptions import split_condition
-from promptsearch.evaluators.stats.intervals import crossed_interval, pooled_interval
+from promptsearch.evaluators.intervals import crossed_interval, pooled_interval
 from promptsearch.runs.compare.comparison import Tested
 from promptsearch.runs.compare.methods import Method
 

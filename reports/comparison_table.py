@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptsearch.banks import printable
-from promptsearch.evaluators.scoring.class_report import BINS
+from promptsearch.evaluators.scoring.metrics import BINS
 
 #: Metrics beside accuracy, and what their tables are called.
 METRICS = {

@@ -13,7 +13,7 @@ from promptsearch.banks import BASELINE, PromptSet
 from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Problem, Split, Task, paired_difference, wilson
-from promptsearch.runs.details import build_details, confusion_matrix
+from promptsearch.runs.pipeline import build_details, confusion_matrix
 
 #: Largest number of templates in one request, and of changed pictures in the answer.
 MOST, FLIPPED = 64, 24

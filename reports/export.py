@@ -11,7 +11,7 @@ from typing import Any
 
 from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
-from promptsearch.evaluators.cache.store import model_folders
+from promptsearch.evaluators.cache import model_folders
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.encoding.model_spec import EMBEDDED
 from promptsearch.evaluators.encoding.transformers_model import is_transformers

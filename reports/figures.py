@@ -22,7 +22,7 @@ from promptsearch.reports.plot import (
     text,
 )
 from promptsearch.reports.view import RunView, by_shots
-from promptsearch.runs.details import confusion_matrix
+from promptsearch.runs.pipeline import confusion_matrix
 
 if TYPE_CHECKING:
     pass

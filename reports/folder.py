@@ -22,8 +22,8 @@ from promptsearch.evaluators.encoding.tokenizers import FILES
 from promptsearch.evaluators.encoding.transformers_model import SOURCE
 from promptsearch.reports.export import Winner, to_open_clip, write
 from promptsearch.reports.model_card import model_card
-from promptsearch.runs.calibration import Calibration
 from promptsearch.runs.classifier import Classifier
+from promptsearch.runs.result import Calibration
 from promptsearch.version import __version__
 
 #: The file that says what a folder is.

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from promptsearch.banks import printable
-from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.evaluators.cache import digest_of
 from promptsearch.reports.comparison_table import metric_tables
 from promptsearch.reports.figures import of_comparison, of_run, overview
 from promptsearch.reports.plot import Plot

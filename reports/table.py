@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from promptsearch.evaluators import Interval
-from promptsearch.evaluators.scoring.class_report import BINS, TOP, ClassReport
-from promptsearch.evaluators.stats.paired import Paired
+from promptsearch.evaluators.intervals import Paired
+from promptsearch.evaluators.scoring.metrics import BINS, TOP, ClassReport
 from promptsearch.runs import Row, RunResult
 from promptsearch.runs.result import Gains, Transfer
 from promptsearch.search.proposal_search import tokens_a_second

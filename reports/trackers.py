@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.evaluators.cache import digest_of
 from promptsearch.reports.comparison_table import to_markdown
 from promptsearch.reports.export import write
 from promptsearch.reports.html import all_plots, build_page

@@ -1,8 +1,5 @@
 """Runs: a searcher, an evaluator and a record joined; kept as Optuna studies."""
 
-from promptsearch.runs.loop.outcome import Outcome
-from promptsearch.runs.loop.search_loop import prepare, search
-from promptsearch.runs.loop.shared_loop import Budget, Sharing
 from promptsearch.runs.open_run import best_first, check_search, memory_run, open_run, reopen, resolved
 from promptsearch.runs.pipeline import (
     LanguageTools,
@@ -13,12 +10,18 @@ from promptsearch.runs.pipeline import (
     shareable,
 )
 from promptsearch.runs.result import Row, RunResult, Transfer
+from promptsearch.runs.search_loop import Budget, Outcome, Sharing, prepare, search
 from promptsearch.runs.selection.nested_cv import Estimate, judge, nested
-from promptsearch.runs.selection.rerun import Repeat
-from promptsearch.runs.selection.select import SELECTIONS, Selected, Selection, choose_selection
-from promptsearch.runs.store.memory_record import MemoryRecord, Record
-from promptsearch.runs.store.record import RunRecord, Trial
-from promptsearch.runs.store.restore import bank_from_dict, bank_to_dict, restore_bank
+from promptsearch.runs.selection.select import SELECTIONS, Repeat, Selected, Selection, choose_selection
+from promptsearch.runs.store.record import (
+    MemoryRecord,
+    Record,
+    RunRecord,
+    Trial,
+    bank_from_dict,
+    bank_to_dict,
+    restore_bank,
+)
 from promptsearch.runs.store.storage import default_storage, open_storage
 from promptsearch.runs.store.trial_claims import Claims
 from promptsearch.runs.transfer import Target, open_targets, transfer

@@ -13,8 +13,8 @@ from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Encoder, Progress, default_cache, no_progress, resolve_model
 from promptsearch.evaluators.encoding.device_check import checked
-from promptsearch.runs.calibration import Calibration, calibrate, probabilities
 from promptsearch.runs.open_run import reopen
+from promptsearch.runs.result import Calibration, calibrate, probabilities
 from promptsearch.runs.store.record import RunRecord
 from promptsearch.runs.winner import winner_of
 

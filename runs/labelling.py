@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Progress, default_cache, no_progress
-from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.evaluators.cache import digest_of
 from promptsearch.evaluators.data.loose_pictures import CHUNK, encode_chunks, stamp
 from promptsearch.runs.classifier import Classifier
 

@@ -22,12 +22,10 @@ from promptsearch.config import (
 )
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Problem, Progress, Score, no_progress, open_configured
-from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.evaluators.cache import digest_of
 from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.runs.selection.select import choose_selection
-from promptsearch.runs.store.memory_record import MemoryRecord, Record
-from promptsearch.runs.store.record import RunRecord, now
-from promptsearch.runs.store.restore import bank_to_dict
+from promptsearch.runs.store.record import MemoryRecord, Record, RunRecord, bank_to_dict, now
 from promptsearch.runs.store.storage import LOOK, NoSuchRun
 from promptsearch.search import SEARCHERS, TrialSearcher, build_searcher, choose_objective, of_options
 from promptsearch.search.registry import own_options

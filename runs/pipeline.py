@@ -10,30 +10,23 @@ import contextlib
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from promptsearch.banks import BASELINE, Bank, PromptSet
 from promptsearch.config import SearchConfig
 from promptsearch.errors import InputError, Interrupted, PromptSearchWarning
 from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress, wilson
 from promptsearch.evaluators.fluency import Fluency, Rater
-from promptsearch.evaluators.stats.paired import Paired, compare_paired
-from promptsearch.runs.calibration import calibrate
-from promptsearch.runs.details import build_details
-from promptsearch.runs.gains import measure_gains
-from promptsearch.runs.loop.outcome import Outcome
-from promptsearch.runs.loop.search_loop import prepare, search, writing_tools
-from promptsearch.runs.loop.shared_loop import Budget, Sharing, never
-from promptsearch.runs.result import Choice, Row, RunResult
-from promptsearch.runs.selection.nested_cv import Estimate
-from promptsearch.runs.selection.rerun import Repeat
-from promptsearch.runs.selection.select import Selected, Selection
-from promptsearch.runs.selection.settle import settle
-from promptsearch.runs.store.memory_record import Record
-from promptsearch.runs.store.record import RunRecord, now
-from promptsearch.runs.store.reply_journal import StudyJournal
+from promptsearch.evaluators.intervals import Paired, compare_paired
+from promptsearch.runs.result import Choice, Gains, Row, RunResult, calibrate
+from promptsearch.runs.search_loop import Budget, Outcome, Sharing, never, prepare, search, writing_tools
+from promptsearch.runs.selection.nested_cv import Estimate, settle
+from promptsearch.runs.selection.select import Repeat, Selected, Selection
+from promptsearch.runs.store.record import Record, RunRecord, StudyJournal, now
 from promptsearch.runs.store.storage import LOOK
 from promptsearch.search import Searcher, TrialSearcher, WritingSearcher, build_searcher
 from promptsearch.search.pareto import aims, front, words
@@ -42,6 +35,118 @@ from promptsearch.search.proposers import PROPOSERS, Proposer
 from promptsearch.search.proposers.fill import FillProposer, GapModel
 from promptsearch.search.proposers.language import AskedModel, LanguageProposer
 from promptsearch.version import __version__
+
+
+def measure_gains(evaluator: Evaluator, winner: PromptSet, split: Split, where: str) -> Gains | None:
+    """Undo one change of the winner at a time, and measure what that costs.
+
+    Args:
+        evaluator: Encodes the texts.
+        winner: The chosen prompt set.
+        split: The pictures to measure on.
+        where: Which these are, as the result says.
+
+    Returns:
+        The gains, or None for a single template with the classes' own names.
+    """
+    if winner.size == 1 and winner.phrases is None:
+        return None
+    now = float(evaluator.hits(winner, split).mean())
+    templates: tuple[float, ...] = ()
+    if winner.size > 1:
+        without = [float(evaluator.hits(winner.remove(t), split).mean()) for t in winner.templates]
+        templates = tuple(round(now - hits, 6) for hits in without)
+    classes: tuple[float | None, ...] = ()
+    if winner.phrases is not None:
+        own = tuple(((name, 1.0),) for name in evaluator.task.class_names)
+        renamed = _hits_without(evaluator, winner, split).mean(axis=0)  # (C,)
+        classes = tuple(
+            None if said == name else round(now - float(hits), 6)
+            for said, name, hits in zip(winner.phrases, own, renamed, strict=True)
+        )
+    return Gains(where, templates, classes)
+
+
+def _hits_without(evaluator: Evaluator, winner: PromptSet, split: Split) -> np.ndarray:
+    """(N, C) whether each picture is a hit if class c is called by its own name alone: one column of logits changes."""
+    logits = split.features @ evaluator.class_weights(winner).T  # (N, C)
+    plain = split.features @ evaluator.class_weights(winner.saying(None)).T  # (N, C)
+    pictures, labels = np.arange(len(split)), split.labels
+    true = logits[pictures, labels]
+    # The largest logit of the classes that are neither the true one nor c is among the three largest.
+    most = min(3, logits.shape[1])
+    top = np.argpartition(-logits, most - 1, axis=1)[:, :most]  # (N, 3)
+    of_top = np.where(top == labels[:, None], -np.inf, np.take_along_axis(logits, top, 1))  # (N, 3)
+    hits = np.empty(logits.shape, bool)
+    for c in range(logits.shape[1]):
+        rival = np.where(top == c, -np.inf, of_top).max(axis=1)  # (N,)
+        rival = np.where(labels == c, rival, np.maximum(rival, plain[:, c]))
+        hits[:, c] = np.where(labels == c, plain[:, c], true) > rival
+    return hits
+
+
+#: Largest number of pictures listed in each direction (gained, lost); the counts are always complete.
+FLIPS = 200
+
+
+def build_details(
+    class_names: Sequence[str], test: Split, before: np.ndarray, after: np.ndarray, baseline: str = "hand-written"
+) -> dict[str, Any]:
+    """Summarise the predictions on the test split, so that a report need not open it again.
+
+    Args:
+        class_names: The C class names.
+        test: The test split, N pictures.
+        before: (N,) class index predicted by the baseline for each picture.
+        after: (N,) class index predicted by the winner for each picture.
+        baseline: Name of the baseline.
+
+    Returns:
+        A JSON-serialisable dict with `classes`; `pictures`, the number N; `confusion`, which lists for "before" and
+        "after" the non-zero entries [true class, predicted class, pictures]; and `flips`, which gives for "gained"
+        (wrong before, right after) and "lost" the `count` and up to `FLIPS` evenly spaced `pictures` as [index in
+        the test split, true class, before, after].
+    """
+    labels = test.labels
+    right, was = after == labels, before == labels
+    return {
+        "classes": list(class_names),
+        "pictures": len(labels),
+        "baseline": baseline,
+        "confusion": {"before": _counts(labels, before), "after": _counts(labels, after)},
+        "flips": {
+            "gained": _flips(test, before, after, np.flatnonzero(right & ~was)),
+            "lost": _flips(test, before, after, np.flatnonzero(was & ~right)),
+        },
+    }
+
+
+def confusion_matrix(details: dict[str, Any], which: str) -> np.ndarray:
+    """Return a confusion matrix.
+
+    Args:
+        details: What `build_details` returned.
+        which: "before" for the baseline or "after" for the winner.
+
+    Returns:
+        (C, C) number of pictures by true class (row) and predicted class (column).
+    """
+    matrix = np.zeros((len(details["classes"]),) * 2, np.int64)
+    for true, predicted, n in details["confusion"][which]:
+        matrix[true, predicted] = n
+    return matrix
+
+
+def _counts(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
+    pairs, counts = np.unique(np.column_stack([labels, predicted]), axis=0, return_counts=True)
+    return [[int(t), int(p), int(n)] for (t, p), n in zip(pairs, counts, strict=True)]
+
+
+def _flips(test: Split, before: np.ndarray, after: np.ndarray, at: np.ndarray) -> dict[str, Any]:
+    some = at if len(at) <= FLIPS else at[np.linspace(0, len(at) - 1, FLIPS).round().astype(int)]
+    rows = [[int(test.indices[i]), int(test.labels[i]), int(before[i]), int(after[i])] for i in some]
+    return {"count": len(at), "pictures": rows}
+
 
 #: Best prompt sets other than the winner that a result holds.
 RUNNERS_UP = 4

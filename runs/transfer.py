@@ -12,7 +12,7 @@ from promptsearch.evaluators import Evaluator, Problem, Split, Task, open_pictur
 from promptsearch.evaluators.task import FeatureSource
 from promptsearch.runs.pipeline import compare_on, test_row
 from promptsearch.runs.result import RunResult, Transfer
-from promptsearch.runs.store.memory_record import Record
+from promptsearch.runs.store.record import Record
 
 
 @dataclass(frozen=True)

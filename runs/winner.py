@@ -7,7 +7,7 @@ import warnings
 from promptsearch.banks import PromptSet
 from promptsearch.errors import InputError, PromptSearchWarning
 from promptsearch.runs.open_run import best_first
-from promptsearch.runs.store.memory_record import Record
+from promptsearch.runs.store.record import Record
 
 
 class UnfinishedWarning(PromptSearchWarning):

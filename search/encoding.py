@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from promptsearch.banks import PromptSet
-from promptsearch.search.names import Names
-from promptsearch.search.space import Choice, Space
+from promptsearch.search.space import Choice, Names, Space
 
 if TYPE_CHECKING:
     import optuna

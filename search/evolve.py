@@ -10,12 +10,11 @@ import numpy as np
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError
-from promptsearch.search.names import RENAMED
 from promptsearch.search.objective import Objective
 from promptsearch.search.pareto import aims, fronts
 from promptsearch.search.proposal_search import Scored, View, Wish, WritingSearcher
 from promptsearch.search.proposers.request import MUTATIONS, Request
-from promptsearch.search.space import Space
+from promptsearch.search.space import RENAMED, Space
 
 #: Number of best and of worst sets shown in a history-guided request.
 BEST, WORST = 6, 2

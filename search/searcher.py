@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from promptsearch.banks import Bank, PromptSet
 from promptsearch.score import Score
-from promptsearch.search.names import Names
 from promptsearch.search.objective import Objective
+from promptsearch.search.space import Names
 
 Told = Sequence[tuple[PromptSet, Score]]
 

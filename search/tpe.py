@@ -14,10 +14,9 @@ from promptsearch.errors import InputError
 from promptsearch.score import Score
 from promptsearch.search.encoding import KeyEncoding, SlotEncoding
 from promptsearch.search.member_study import Members
-from promptsearch.search.names import RENAMED
 from promptsearch.search.objective import Objective
 from promptsearch.search.pareto import aims
-from promptsearch.search.space import DRAWS, Space
+from promptsearch.search.space import DRAWS, RENAMED, Space
 from promptsearch.search.trial_searcher import TrialSearcher
 
 if TYPE_CHECKING:

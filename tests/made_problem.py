@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from promptsearch.evaluators import Cache, resolve_model
-from promptsearch.evaluators.cache.store import digest_of, write_block
-from promptsearch.evaluators.cache.vector_cache import TextCache
+from promptsearch.evaluators.cache import TextCache, digest_of, write_block
 from promptsearch.evaluators.data.picture_features import pack_key
 
 CLASSES = ("cat", "dog", "ship", "truck")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptsearch.banks import BASELINE, Bank, PromptSet, Template, why_invalid
-from promptsearch.banks.article import article
+from promptsearch.banks.template import article
 from promptsearch.errors import InputError
 
 printable = st.text(st.characters(exclude_categories=("C", "Zl", "Zp", "Zs"), exclude_characters="{}"), max_size=30)

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from promptsearch.banks import BASELINE, Bank, Template, builtin_banks, load_bank
-from promptsearch.banks.load import MAX_BYTES
-from promptsearch.banks.shipped import OPEN_CLIP_SIZES
+from promptsearch.banks.load import MAX_BYTES, OPEN_CLIP_SIZES
 from promptsearch.errors import InputError
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

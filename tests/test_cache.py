@@ -17,8 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Cache, CacheWarning
-from promptsearch.evaluators.cache.store import read_block, write_block
-from promptsearch.evaluators.cache.vector_cache import MANY_BLOCKS, TextCache
+from promptsearch.evaluators.cache import MANY_BLOCKS, TextCache, read_block, write_block
 
 arrays = st.dictionaries(
     st.text("abcxyz_", min_size=1, max_size=8),
@@ -185,7 +184,7 @@ def test_many_processes_write_one_shelf(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from promptsearch.evaluators.cache.store import Cache\n"
+        "from promptsearch.evaluators.cache import Cache\n"
         "for i in range(20): Cache(Path(sys.argv[1])).add('k', {}, {'x': np.array([int(sys.argv[2]) * 100 + i])})\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -13,14 +13,14 @@ from drawn import SHAPES, class_folders
 from sklearn import metrics as sk
 
 from promptsearch.cli import main
-from promptsearch.evaluators.scoring.class_report import (
+from promptsearch.evaluators.scoring.metrics import (
     BINS,
+    STATISTICS,
     ClassReport,
     expected_calibration_error,
     largest_probability,
     measure,
 )
-from promptsearch.evaluators.scoring.metrics import STATISTICS
 
 
 def made(pictures: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

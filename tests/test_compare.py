@@ -25,8 +25,8 @@ from optuna.trial import TrialState
 from promptsearch import plugins
 from promptsearch.cli import main
 from promptsearch.config import RunConfig
-from promptsearch.evaluators.cache.store import read_block
-from promptsearch.evaluators.stats.intervals import crossed_interval, pooled_interval
+from promptsearch.evaluators.cache import read_block
+from promptsearch.evaluators.intervals import crossed_interval, pooled_interval
 from promptsearch.evaluators.task import Split
 from promptsearch.runs import RunRecord
 from promptsearch.runs.baselines.learners import learn_context_restarted

@@ -98,7 +98,7 @@ def no_such_operation(model: Any) -> None:
         (no_such_operation, "aten::x"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::promptsearch.evaluators.cache.store.CacheWarning")
+@pytest.mark.filterwarnings("ignore::promptsearch.evaluators.cache.CacheWarning")
 def test_a_device_is_used_where_its_vectors_are_right(change: Any, why: str | None, tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     spec = replace(resolve_model("tiny", cache, device="cpu"), device="mps")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.draw import draw
+from promptsearch.evaluators.task import draw
 
 NAMES = ("cat", "dog", "owl")
 LABELS = np.arange(90) % 3

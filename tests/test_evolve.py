@@ -23,7 +23,7 @@ from promptsearch.config import RunConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
 from promptsearch.runs import Budget, RunRecord, search
-from promptsearch.runs.store.reply_journal import StudyJournal
+from promptsearch.runs.store.record import StudyJournal
 from promptsearch.search import AskClimb, EvolveSearch, Space, Survival, Tools, WritingSearcher, get_objective
 from promptsearch.search.evolve import whole_numbers
 from promptsearch.search.proposers import KINDS, Request

@@ -18,7 +18,7 @@ from tiny_model import TINY
 
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.scoring.predictions import score_weights
+from promptsearch.evaluators.scoring.metrics import score_weights
 from promptsearch.search.gradient import (
     BankHull,
     Checkpoint,

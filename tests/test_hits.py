@@ -7,9 +7,7 @@ import pytest
 
 from promptsearch.banks import BASELINE, PromptSet
 from promptsearch.evaluators.evaluator import ClassNameWarning, Evaluator
-from promptsearch.evaluators.scoring.losses import Losses
-from promptsearch.evaluators.scoring.metrics import balanced
-from promptsearch.evaluators.scoring.predictions import predict, score_weights
+from promptsearch.evaluators.scoring.metrics import Losses, balanced, predict, score_weights
 from promptsearch.evaluators.task import Split, Task
 
 #: One row a picture: (logits, true class, whether it is a hit).

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from trial_runs import DROP, PROBLEM, prepare, start
 
 from promptsearch.cli import main
-from promptsearch.commands.last_line import after_interrupt, describe, write_anything
+from promptsearch.commands.terminal import after_interrupt, describe, write_anything
 
 ENCODINGS = ["utf-8", "latin-1", "ascii", "cp1252", "cp437", "cp932", "koi8-r", "utf-16", "euc-kr", "mac-roman"]
 

@@ -278,7 +278,7 @@ def test_a_damaged_pack_is_refused_whole(tmp_path: Path) -> None:
 
 def test_a_pack_with_a_feature_that_is_not_finite_names_its_picture(tmp_path: Path) -> None:
     from promptsearch.evaluators import default_cache, open_problem
-    from promptsearch.evaluators.cache.store import read_block, write_block
+    from promptsearch.evaluators.cache import read_block, write_block
 
     pack = tmp_path / "pack"
     run("features", "export", "--model", "tiny", "--dataset", "cifar10", pack)

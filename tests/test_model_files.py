@@ -25,10 +25,9 @@ from transformers import PreTrainedTokenizerFast
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, Encoder, TooLongError, resolve_model
-from promptsearch.evaluators.encoding.open_clip_config import check_keys, read_config
-from promptsearch.evaluators.encoding.tokenizers import count_tokens
+from promptsearch.evaluators.encoding.model_spec import check_keys, read_config
+from promptsearch.evaluators.encoding.tokenizers import count_tokens, remembering
 from promptsearch.evaluators.encoding.weights_file import read_torchscript, trained_with_quick_gelu
-from promptsearch.evaluators.encoding.word_tokenizer import remembering
 
 CORPUS = "a photo of a cat ship truck very . toy drawing the"
 

@@ -17,7 +17,7 @@ from promptsearch.banks import BASELINE, PromptSet, Template
 from promptsearch.cli import main
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Score, Split, Task
-from promptsearch.evaluators.draw import draw_unlabelled
+from promptsearch.evaluators.task import draw_unlabelled
 from promptsearch.search import OBJECTIVES, choose_objective, get_objective
 
 TEMPLATES = [Template(f"wording {i} of a {{}}.") for i in range(9)]

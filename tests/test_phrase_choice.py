@@ -14,12 +14,10 @@ from promptsearch.evaluators.encoding.encoder import TooLongError
 from promptsearch.evaluators.scoring.evidence import agreement, mutual_information, zpe
 from promptsearch.evaluators.scoring.metrics import STATISTICS
 from promptsearch.evaluators.scoring.phrase_table import Evidence, PhraseTable, fit_scale
-from promptsearch.runs.gains import measure_gains
-from promptsearch.runs.selection.nested_cv import nested, nested_each
+from promptsearch.runs.pipeline import measure_gains
+from promptsearch.runs.selection.nested_cv import guard, nested, nested_each, settle
 from promptsearch.runs.selection.phrase_choice import MORE_PHRASES, by_fluency, choose_phrases, nearest, rounded
-from promptsearch.runs.selection.rerun import Repeat
-from promptsearch.runs.selection.select import Selection
-from promptsearch.runs.selection.settle import guard, settle
+from promptsearch.runs.selection.select import Repeat, Selection
 from promptsearch.search import get_objective
 
 CLASSES, DIM, SHOTS = 4, 12, 16
@@ -187,7 +185,7 @@ def test_more_phrases_are_kept_where_the_estimate_says_that_they_are_worth_it(
     assert both == [nested(selection, repeat, 0.5), nested(wider, repeat, 0.6)]
     few = dataclasses.replace(both[0], accuracy=Interval(0.5, 0.4, 0.6), gain=(1.0, 0.1))
     many = dataclasses.replace(few, accuracy=Interval(0.5 + accuracy, 0.4, 0.6), gain=(1.0 + gain, 0.1))
-    monkeypatch.setattr("promptsearch.runs.selection.settle.nested_each", lambda *_: [few, many])
+    monkeypatch.setattr("promptsearch.runs.selection.nested_cv.nested_each", lambda *_: [few, many])
     assert settle(selection, repeat, found) == (chosen[kept], {"few": few, "many": many}[kept])
 
 
@@ -258,7 +256,7 @@ def test_of_phrases_that_are_alike_the_first_is_taken_and_a_language_model_may_o
 
 
 def test_a_bank_with_phrases_is_another_bank_and_is_stored_whole() -> None:
-    from promptsearch.runs.store.restore import bank_from_dict, bank_to_dict
+    from promptsearch.runs.store.record import bank_from_dict, bank_to_dict
 
     plain = Bank.of("b", ["a {}."])
     bank = dataclasses.replace(plain, phrases=PHRASES)

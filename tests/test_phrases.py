@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from promptsearch.banks import PHRASE_BANKS, PhraseBank, PromptSet, Template, load_class_names, load_phrases
-from promptsearch.banks.phrases import fill, is_sentence
+from promptsearch.banks.bank import fill, is_sentence
 from promptsearch.commands import complete
 from promptsearch.errors import InputError
 

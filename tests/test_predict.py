@@ -27,9 +27,9 @@ from promptsearch.evaluators.data import loose_pictures
 from promptsearch.reports.labels import write_labels
 from promptsearch.reports.sorted_folders import plan
 from promptsearch.runs import RunRecord
-from promptsearch.runs.calibration import Calibration, probabilities, threshold
 from promptsearch.runs.classifier import open_classifier
 from promptsearch.runs.labelling import Labelled
+from promptsearch.runs.result import Calibration, probabilities, threshold
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_file(
     assert not resumed.exists() and 3 < done.count(b"\n") < 20
     partial.write_bytes(done + b'[{"path": "half a li')  # as a full disk or a power cut leaves it
     told: list[int] = []
-    monkeypatch.setattr("promptsearch.commands.progress._lines", lambda: lambda n, total, what: told.append(n))
+    monkeypatch.setattr("promptsearch.commands.terminal._lines", lambda: lambda n, total, what: told.append(n))
     run(*command)
     assert told[0] == 8 * (done.count(b"\n") - 1), "what was done is not done again"
     assert resumed.read_bytes() == whole.read_bytes()

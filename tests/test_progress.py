@@ -66,7 +66,7 @@ def test_quiet_shows_nothing(frames, tmp_path: Path) -> None:
 
 
 def test_a_log_file_gets_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptsearch.commands.progress import _lines, progress_bar
+    from promptsearch.commands.terminal import _lines, progress_bar
 
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)

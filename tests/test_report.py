@@ -23,7 +23,7 @@ from promptsearch.reports.figures import overview
 from promptsearch.reports.table import p_value
 from promptsearch.reports.view import RunView, by_shots
 from promptsearch.runs import RunRecord
-from promptsearch.runs.details import build_details, confusion_matrix
+from promptsearch.runs.pipeline import build_details, confusion_matrix
 
 HOSTILE = [
     'a <script>document.title="owned"</script> {}.',

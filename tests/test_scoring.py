@@ -11,7 +11,7 @@ from scipy.stats import binom
 from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task, mid_p, paired_difference, wilson
-from promptsearch.evaluators.stats.intervals import binomial_cdf
+from promptsearch.evaluators.intervals import binomial_cdf
 
 
 def unit(x: np.ndarray) -> np.ndarray:

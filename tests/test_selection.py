@@ -17,9 +17,9 @@ from promptsearch.banks import BASELINE, Bank, PromptSet, Template
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task
-from promptsearch.evaluators.stats.paired import compare_paired, mcnemar
+from promptsearch.evaluators.intervals import compare_paired, mcnemar
 from promptsearch.runs import SELECTIONS, Budget, Repeat, Selection, judge, nested, search
-from promptsearch.runs.selection.resampling import bootstraps, folds, refilled
+from promptsearch.runs.selection.select import bootstraps, folds, refilled
 from promptsearch.search import (
     AskClimb,
     BeamSearch,
@@ -362,7 +362,7 @@ def test_evolution_by_the_banks_words_is_repeated_in_the_folds_and_its_own_recor
 def test_weights_are_learnt_with_a_prior_towards_equal_ones() -> None:
     from scipy.optimize import minimize
 
-    from promptsearch.runs.selection.weights import learn_weights
+    from promptsearch.runs.selection.select import learn_weights
 
     ev = evaluator(shots=8)
     sets = PromptSet.of(*BANK.templates[1:4], "wording 3 of a {}.")

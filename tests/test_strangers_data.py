@@ -25,7 +25,7 @@ from promptsearch import PromptSearch
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Cache, open_problem
-from promptsearch.evaluators.cache.store import digest_of, read_block, write_block
+from promptsearch.evaluators.cache import digest_of, read_block, write_block
 from promptsearch.evaluators.data import open_dataset
 from promptsearch.evaluators.data.picture_features import import_pack
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from promptsearch.cli import main
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Cache, default_cache, open_problem
-from promptsearch.evaluators.cache.store import MODELS
+from promptsearch.evaluators.cache import MODELS
 from promptsearch.evaluators.data.picture_features import export_pack, import_pack
 from promptsearch.runs import RunResult, open_targets
 

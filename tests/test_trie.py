@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptsearch.evaluators.encoding.prefix_trie import AttentionBlocks, Trie, prefix_order
+from promptsearch.evaluators.encoding.text_encoder import AttentionBlocks, Trie, prefix_order
 
 CONTEXT = 7
 sequence = st.lists(st.integers(0, 2), min_size=1, max_size=CONTEXT)  # 0 is a token too, as "!" is in CLIP

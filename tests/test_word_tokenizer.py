@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptsearch.evaluators.encoding import word_tokenizer
-from promptsearch.evaluators.encoding.word_tokenizer import WordTokenizer, remembering
+from promptsearch.evaluators.encoding import tokenizers
+from promptsearch.evaluators.encoding.tokenizers import WordTokenizer, remembering
 
 TEXTS = [
     "a photo of a cat.",
@@ -46,7 +46,7 @@ def test_any_text(text: str) -> None:
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_tokenizer, "WORDS", 3)
+    monkeypatch.setattr(tokenizers, "WORDS", 3)
     small = WordTokenizer(own)
     np.testing.assert_array_equal(small(TEXTS), own(TEXTS).numpy())
     assert len(small._words) <= 3

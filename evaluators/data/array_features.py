@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import digest_of
+from promptsearch.evaluators.cache import digest_of
 
 if TYPE_CHECKING:
     from promptsearch.evaluators.data.encoded_picture import StoredPicture

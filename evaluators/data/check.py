@@ -16,7 +16,7 @@ from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.data.datasets import PictureData, open_dataset
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.data.holdout import choose, hash_image, near_duplicates, no_hash
-from promptsearch.evaluators.draw import MOST_VALIDATION
+from promptsearch.evaluators.task import MOST_VALIDATION
 
 #: Shots of the command that is suggested, and the share of the pictures that it holds out.
 SHOTS, SHARE = 16, 0.3

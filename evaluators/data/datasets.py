@@ -43,7 +43,7 @@ from promptsearch.plugins import Registry
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from promptsearch.evaluators.cache.store import Cache
+    from promptsearch.evaluators.cache import Cache
 
 DATASETS = Registry("datasets", SHORT_NAMES)
 

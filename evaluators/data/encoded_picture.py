@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptsearch.banks.file_kinds import mistaken_for
+from promptsearch.banks.formats import mistaken_for
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.data.hub import first_line
 

@@ -15,7 +15,7 @@ from promptsearch.evaluators.data.encoded_picture import DECODING, StoredPicture
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from promptsearch.evaluators.cache.store import Cache
+    from promptsearch.evaluators.cache import Cache
 
 #: Side of the grid of the difference hash, which has SIDE * SIDE bits.
 SIDE = 16

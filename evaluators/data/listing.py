@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptsearch.banks.file_kinds import mistaken_for
+from promptsearch.banks.formats import mistaken_for
 from promptsearch.errors import InputError
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.encoded_picture import printable_path

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import Cache, digest_of
+from promptsearch.evaluators.cache import Cache, digest_of
 from promptsearch.evaluators.data.encoded_picture import DECODING, StoredPicture, printable_path
 from promptsearch.evaluators.data.folder_walk import Walk, is_picture
 from promptsearch.evaluators.encoding.encoder import Encoder

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from promptsearch.banks.file_kinds import mistaken_for
+from promptsearch.banks.formats import mistaken_for
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data.class_folders import picture_splits
 from promptsearch.evaluators.data.encoded_picture import printable_path

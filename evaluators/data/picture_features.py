@@ -11,7 +11,7 @@ import numpy as np
 
 from promptsearch.banks.template import printable, shorten
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import Block, Cache, digest_of, read_block, write_block
+from promptsearch.evaluators.cache import Block, Cache, digest_of, read_block, write_block
 from promptsearch.evaluators.data.array_features import ArrayFeatures
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.corruptions import split_condition

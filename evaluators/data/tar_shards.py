@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from promptsearch.banks.file_kinds import mistaken_for
+from promptsearch.banks.formats import mistaken_for
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.encoded_picture import printable_path

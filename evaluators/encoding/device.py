@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from promptsearch.errors import InputError
-from promptsearch.evaluators.cache.store import Cache
+from promptsearch.evaluators.cache import Cache
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

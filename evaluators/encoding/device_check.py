@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
-from promptsearch.evaluators.cache.store import Cache
+from promptsearch.evaluators.cache import Cache
 from promptsearch.evaluators.encoding.device import torch_version
 from promptsearch.evaluators.encoding.encoder import Encoder
 from promptsearch.evaluators.encoding.model_spec import ModelSpec

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache.store import Cache
-from promptsearch.evaluators.cache.vector_cache import TextCache
+from promptsearch.evaluators.cache import Cache, TextCache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
 from promptsearch.evaluators.encoding.tokenizers import count_tokens, load_tokenizer, refuse_special_tokens
@@ -285,7 +284,7 @@ class Encoder:
     @functools.cached_property
     def _counting(self) -> Any:
         """The tokenizer, or what gives its tokens faster."""
-        from promptsearch.evaluators.encoding.word_tokenizer import remembering
+        from promptsearch.evaluators.encoding.tokenizers import remembering
 
         return remembering(self.tokenizer)
 

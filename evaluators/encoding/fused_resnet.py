@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.evaluators.scoring.memory import out_of_memory
+from promptsearch.evaluators.scoring.template_table import out_of_memory
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ from promptsearch.evaluators.encoding.picture_loader import (
     by_threads,
     processes_for,
 )
-from promptsearch.evaluators.scoring.memory import out_of_memory
+from promptsearch.evaluators.scoring.template_table import out_of_memory
 
 if TYPE_CHECKING:
     import torch

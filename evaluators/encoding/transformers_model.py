@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptsearch.banks.template import shorten
 from promptsearch.errors import InputError
-from promptsearch.evaluators.encoding.open_clip_config import SMALL
-from promptsearch.evaluators.encoding.weights_file import refuse_mistaken
+from promptsearch.evaluators.encoding.weights_file import SMALL, refuse_mistaken
 
 if TYPE_CHECKING:
     from PIL.Image import Image

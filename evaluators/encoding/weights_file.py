@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.banks.file_kinds import mistaken_for
+from promptsearch.banks.formats import mistaken_for
 from promptsearch.errors import InputError
+
+#: Parameters of a model that is made whatever its weights file is: loading says what is wrong with that.
+SMALL = 100_000_000
 
 #: The architectures of which OpenAI published weights, trained with QuickGELU, which no file says.
 OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")

@@ -1,4 +1,4 @@
-"""Metrics of prompt ensembles besides accuracy and cross-entropy, computed only if an objective needs them.
+"""Accuracy, cross-entropy and the other metrics of prompt ensembles, and the one definition of a hit.
 
 Each takes the logits (S, C, N) of S ensembles at the model's scale, the labels (N,) and a consensus (N,) (see
 `agreement`), and returns (S,) float64.
@@ -6,9 +6,287 @@ Each takes the logits (S, C, N) of S ensembles at the model's scale, the labels 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+#: exp of logits up to this size neither overflows nor underflows in float32, so that no shift is needed.
+FAR = 64.0
+
+
+class Losses:
+    """Accuracy and cross-entropy of ensembles on pictures with labels.
+
+        losses = Losses(labels, logit_scale=100.0)
+        accuracy, xent = losses(2, [(slice(0, 2), sums, norm)], again=lambda i: logits[i : i + 1])
+
+    Args:
+        labels: (N,) class indices, sorted.
+        logit_scale: The factor on cosines.
+    """
+
+    def __init__(self, labels: np.ndarray, logit_scale: float) -> None:
+        self.labels, self.logit_scale = labels, np.float32(logit_scale)
+        self._pictures = np.arange(len(labels))
+
+    def __call__(
+        self,
+        sets: int,
+        pieces: Iterable[tuple[slice, np.ndarray, np.ndarray]],
+        again: Callable[[int], np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Score S ensembles.
+
+        Args:
+            sets: S, the number of ensembles.
+            pieces: Parts of the ensembles, each as (their positions among the S, their summed cosines (s, C, N), which
+                are overwritten, the norms (s, C) of their summed vectors).
+            again: Computes the logits (1, C, N) of the ensemble at a position again.
+
+        Returns:
+            (S,) accuracy and (S,) mean cross-entropy in nats, both float64.
+        """
+        true, rival, total = np.empty((3, sets, len(self.labels)), np.float32)
+        with np.errstate(over="ignore"):
+            for to, sums, norm in pieces:
+                # Only the long loops run piece by piece, because threads in short loops wait for each other.
+                sums *= self.scales(norm)
+                # The largest logit of the other classes: a tie with one of them is not a hit (see `predict`).
+                self._swap_true(sums, true[to], -np.inf)
+                sums.max(axis=1, out=rival[to])
+                self._swap_true(sums, None, true[to])
+                np.exp(sums, out=sums)
+                np.einsum("scn->sn", sums, out=total[to])
+        accuracy = np.count_nonzero(true > rival, axis=1) / len(self.labels)
+        top = np.maximum(true, rival, out=rival)
+        far = np.flatnonzero((top.max(axis=1) > FAR) | (top.min(axis=1) < -FAR))
+        total[far] = 1
+        np.log(total, out=total)
+        total -= true
+        xent = total.mean(axis=1, dtype=np.float64)
+        for at in far.tolist():
+            xent[at] = self._shifted(again(at))
+        return accuracy, xent
+
+    def scales(self, norm: np.ndarray) -> np.ndarray:
+        """Return the factors (S, C, 1) that turn summed cosines into logits, for norms (S, C)."""
+        return (self.logit_scale / np.maximum(norm, np.float32(1e-12)))[:, :, None]
+
+    def _shifted(self, logits: np.ndarray) -> float:
+        """Return the cross-entropy of one ensemble's logits (1, C, N), subtracting the largest logit before exp."""
+        top, true = logits.max(axis=1), logits[:, self.labels, self._pictures]
+        losses = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - true
+        return float(losses.mean(dtype=np.float64))
+
+    def _swap_true(self, logits: np.ndarray, out: np.ndarray | None, new: np.ndarray | float) -> None:
+        """Copy the true classes' logits of (S, C, N) to `out` (S, N), and write `new` in their places.
+
+        Faster if classes are equally large.
+        """
+        s, classes, pictures = logits.shape
+        each = pictures // classes
+        if logits.flags.c_contiguous and self._even(classes, each):
+            old = np.einsum("sccn->scn", logits.reshape(s, classes, classes, each))  # a view
+            if out is not None:
+                np.copyto(out.reshape(s, classes, each), old)
+            old[...] = new if isinstance(new, float) else new.reshape(s, classes, each)
+            return
+        if out is not None:
+            out[...] = logits[:, self.labels, self._pictures]
+        logits[:, self.labels, self._pictures] = new
+
+    def _even(self, classes: int, each: int) -> bool:
+        """Return whether every class has this many pictures, one class after the other."""
+        if each * classes != len(self.labels) or not each:
+            return False
+        return bool((self.labels.reshape(classes, each) == np.arange(classes)[:, None]).all())
+
+
+def predict(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the predicted class of each picture.
+
+    Where the true class ties with another for the largest logit, the other is predicted, so that
+    `predict(logits, labels) == labels` counts hits only.
+
+    Args:
+        logits: (N, C) logits or cosines.
+        labels: (N,) true classes.
+
+    Returns:
+        (N,) class indices.
+    """
+    rows = np.arange(len(logits))
+    others = np.array(logits)  # (N, C)
+    others[rows, labels] = -np.inf
+    rival = others.argmax(axis=1)
+    return np.where(logits[rows, labels] > others[rows, rival], labels, rival)
+
+
+def score_weights(
+    class_weights: np.ndarray, features: np.ndarray, labels: np.ndarray, logit_scale: float
+) -> tuple[np.ndarray, float]:
+    """Score class weights on labelled pictures.
+
+    Args:
+        class_weights: (C, D) class weights of unit length.
+        features: (N, D) unit vectors of the pictures.
+        labels: (N,) class indices.
+        logit_scale: The model's logit scale.
+
+    Returns:
+        (N,) bool, whether each picture is classified correctly, and the mean cross-entropy in nats.
+    """
+    logits = logit_scale * (features @ class_weights.T)  # (N, C)
+    top = logits.max(axis=1)
+    xent = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(labels)), labels]
+    return predict(logits, labels) == labels, float(xent.mean(dtype=np.float64))
+
+
+#: Bins of equal width in which probabilities and hits are compared.
+BINS = 15
+
+#: Classes of which the true one is to be among the most probable; only counted where there are more.
+TOP = 5
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """Metrics on labelled pictures.
+
+    Attributes:
+        mean_per_class: Mean over classes of the accuracy on each class's pictures (balanced accuracy).
+        worst_class: Accuracy on the pictures of the class with the lowest.
+        worst: Index of that class.
+        recall: For each class the share of its pictures that are predicted so; None without pictures.
+        precision: For each class the share of the pictures predicted so that are of it; None if none is.
+        top5: Share of pictures whose class is among the five most probable; None with five classes or fewer, or without
+            probabilities.
+        ece: Expected calibration error (Guo et al. 2017, equation 3), in `BINS` bins of equal width; None without
+            probabilities.
+        logit_scale: What cosines were multiplied by before the softmax: the scale fitted to the few shots.
+    """
+
+    mean_per_class: float
+    worst_class: float
+    worst: int
+    recall: tuple[float | None, ...]
+    precision: tuple[float | None, ...]
+    top5: float | None = None
+    ece: float | None = None
+    logit_scale: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metrics as part of a JSON document; accuracies are fractions."""
+        data: dict[str, Any] = {
+            "mean_per_class": round(self.mean_per_class, 6),
+            "worst_class": {"accuracy": round(self.worst_class, 6), "class": self.worst},
+        }
+        data |= {} if self.top5 is None else {"top5": round(self.top5, 6)}
+        if self.ece is not None and self.logit_scale is not None:
+            data["calibration"] = {"ece": round(self.ece, 6), "bins": BINS, "logit_scale": round(self.logit_scale, 4)}
+        for name in ("recall", "precision"):
+            data[name] = [None if v is None else round(v, 6) for v in getattr(self, name)]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ClassReport:
+        """Read what `to_dict` gave."""
+        calibration = data.get("calibration") or {}
+        return cls(
+            data["mean_per_class"],
+            data["worst_class"]["accuracy"],
+            data["worst_class"]["class"],
+            tuple(data["recall"]),
+            tuple(data["precision"]),
+            data.get("top5"),
+            calibration.get("ece"),
+            calibration.get("logit_scale"),
+        )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a classifier made of labelled pictures: all that the metrics need.
+
+    Attributes:
+        predicted: (N,) predicted class indices.
+        rivals: (N,) number of other classes that are at least as probable as the true one.
+        confidence: (N,) largest probability.
+    """
+
+    predicted: np.ndarray
+    rivals: np.ndarray
+    confidence: np.ndarray
+
+    @classmethod
+    def of(cls, cosines: np.ndarray, labels: np.ndarray, logit_scale: float) -> Judged:
+        """Judge cosines (N, C) of pictures and classes, which are multiplied by the logit scale before the softmax."""
+        true = cosines[np.arange(len(labels)), labels][:, None]
+        rivals = (cosines >= true).sum(axis=1) - 1  # (N,) a class that ties with the true one comes before it
+        return cls(predict(cosines, labels), rivals, largest_probability(logit_scale * cosines))
+
+
+def measure(cosines: np.ndarray, labels: np.ndarray, logit_scale: float) -> ClassReport:
+    """Measure cosines of pictures and classes on labelled pictures.
+
+    Args:
+        cosines: (N, C) cosines, or other logits.
+        labels: (N,) class indices.
+        logit_scale: What they are multiplied by before the softmax.
+    """
+    return measure_judged(Judged.of(cosines, labels, logit_scale), labels, cosines.shape[1], logit_scale)
+
+
+def measure_judged(judged: Judged, labels: np.ndarray, classes: int, logit_scale: float) -> ClassReport:
+    """Measure what a classifier made of labelled pictures.
+
+    Args:
+        judged: What it made of them.
+        labels: (N,) class indices.
+        classes: Number of classes C.
+        logit_scale: What cosines were multiplied by before the softmax.
+    """
+    predicted = judged.predicted
+    pictures = np.bincount(labels, minlength=classes)  # (C,)
+    right = np.bincount(labels[predicted == labels], minlength=classes)
+    said = np.bincount(predicted, minlength=classes)
+    recall = [int(r) / int(n) if n else None for r, n in zip(right, pictures, strict=True)]
+    there = {c: r for c, r in enumerate(recall) if r is not None}
+    worst = min(there, key=lambda c: there[c])
+    return ClassReport(
+        float(np.mean(list(there.values()))),
+        there[worst],
+        worst,
+        tuple(recall),
+        tuple(int(r) / int(n) if n else None for r, n in zip(right, said, strict=True)),
+        top5=float((judged.rivals < TOP).mean()) if classes > TOP else None,
+        ece=expected_calibration_error(judged.confidence, predicted == labels),
+        logit_scale=logit_scale,
+    )
+
+
+def largest_probability(logits: np.ndarray) -> np.ndarray:
+    """Return the largest probability (N,) of each row of logits (N, C)."""
+    exact = logits.astype(np.float64)
+    return np.asarray(1 / np.exp(exact - exact.max(axis=1, keepdims=True)).sum(axis=1))
+
+
+def expected_calibration_error(confidence: np.ndarray, hits: np.ndarray, bins: int = BINS) -> float:
+    """Return the expected calibration error (Guo et al. 2017, equation 3).
+
+    ECE = sum_b |B_b| / N · |accuracy(B_b) - confidence(B_b)|, over bins of equal width of the largest probability.
+
+    Args:
+        confidence: (N,) largest probability of each picture.
+        hits: (N,) whether each picture is classified correctly.
+        bins: Number of bins.
+    """
+    which = np.minimum(np.ceil(confidence * bins).astype(int) - 1, bins - 1)
+    gaps = np.bincount(which, weights=hits - confidence, minlength=bins)  # (bins,) sums over the pictures of each
+    return float(np.abs(gaps).sum() / len(hits))
+
 
 #: Bounds of the fitted logit scale, relative to the model's; without them it is infinite if all pictures are correct.
 FITTED = (0.25, 4.0)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from promptsearch.banks.article import article
+from promptsearch.banks.template import article
 from promptsearch.search.proposers.prompts import HEADS, LABELS, block
 
 WORDS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "words.yaml").read_text("utf-8"))

@@ -14,14 +14,12 @@ from promptsearch.banks import BASELINE, PromptSet
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Problem, Progress, Score, Split, no_progress, wilson
 from promptsearch.evaluators.fluency import LogLikelihood
-from promptsearch.evaluators.scoring.class_report import measure
-from promptsearch.evaluators.scoring.predictions import predict, score_weights
-from promptsearch.evaluators.stats.paired import compare_paired
+from promptsearch.evaluators.intervals import compare_paired
+from promptsearch.evaluators.scoring.metrics import measure, predict, score_weights
 from promptsearch.runs.baselines.training_context import Row as Learnt
 from promptsearch.runs.baselines.training_context import Setting, TextTools, Trained, filled
-from promptsearch.runs.details import build_details
 from promptsearch.runs.open_run import study_name
-from promptsearch.runs.pipeline import drawn, headline, lead, open_test
+from promptsearch.runs.pipeline import build_details, drawn, headline, lead, open_test
 from promptsearch.runs.result import Row, RunResult
 from promptsearch.runs.store.record import RunRecord
 

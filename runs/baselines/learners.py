@@ -15,7 +15,7 @@ import numpy as np
 from promptsearch.banks import BASELINE, Bank, PromptSet
 from promptsearch.evaluators import Problem
 from promptsearch.evaluators.encoding.fused_resnet import differentiable_tower
-from promptsearch.evaluators.scoring.predictions import predict
+from promptsearch.evaluators.scoring.metrics import predict
 from promptsearch.runs.baselines.training_context import Row, Setting, Trained, decoded_row, set_row, whole_bank
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
-from promptsearch.evaluators.cache.store import CacheWarning, digest_of, read_block, write_block
-from promptsearch.evaluators.scoring.class_report import Judged
+from promptsearch.evaluators.cache import CacheWarning, digest_of, read_block, write_block
+from promptsearch.evaluators.scoring.metrics import Judged
 from promptsearch.runs.store.heartbeat import Heartbeat, retry_stale
 from promptsearch.runs.store.process_id import is_dead, this_process
 from promptsearch.runs.store.record import RunRecord

@@ -13,10 +13,9 @@ import numpy as np
 from promptsearch.config import without_names
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Problem, Progress, Split, Task, no_progress
-from promptsearch.evaluators.cache.store import digest_of
-from promptsearch.evaluators.draw import draw
-from promptsearch.evaluators.scoring.class_report import ClassReport, Judged, measure, measure_judged
-from promptsearch.evaluators.scoring.predictions import predict, score_weights
+from promptsearch.evaluators.cache import digest_of
+from promptsearch.evaluators.scoring.metrics import ClassReport, Judged, measure, measure_judged, predict, score_weights
+from promptsearch.evaluators.task import draw
 from promptsearch.runs.baselines.learners import Prompted, classify_prompted
 from promptsearch.runs.baselines.tip_adapter import cached_logits, score_cached
 from promptsearch.runs.baselines.training_context import Setting, TextTools

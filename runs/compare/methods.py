@@ -28,9 +28,9 @@ from promptsearch.runs.baselines.learners import (
 )
 from promptsearch.runs.baselines.tip_adapter import cache_of
 from promptsearch.runs.baselines.training_context import Row, Setting, Trained, set_row
-from promptsearch.runs.loop.shared_loop import Budget
 from promptsearch.runs.open_run import resolved, with_phrases
 from promptsearch.runs.pipeline import Job, LanguageTools, choose_winner, search_job
+from promptsearch.runs.search_loop import Budget
 from promptsearch.search import SEARCHERS, get_objective
 from promptsearch.search.proposal_search import WritingSearcher
 from promptsearch.search.proposers.language import AskedModel
@@ -401,6 +401,6 @@ def random_templates(vocabulary: list[str], seed: int, pairs: int = WAFFLE_PAIRS
 
 def hash_of(prompt_set: PromptSet) -> str:
     """Return a short hash of a set's templates that is the same on every machine."""
-    from promptsearch.evaluators.cache.store import digest_of
+    from promptsearch.evaluators.cache import digest_of
 
     return digest_of([str(t) for t in prompt_set.templates])[:12]

@@ -1,4 +1,4 @@
-"""Methods that choose the winner among the sets that a search found."""
+"""Methods that choose the winner among the sets that a search found, by resampling and by repeated searches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,189 @@ from promptsearch.banks import BASELINE, Bank, PromptSet, Template
 from promptsearch.banks.prompt_set import Phrases
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Score
-from promptsearch.runs.selection.phrase_choice import PHRASES, choose_phrases, rounded
-from promptsearch.runs.selection.rename_classes import rename
-from promptsearch.runs.selection.rerun import WHOLE, Found, Repeat
-from promptsearch.runs.selection.resampling import Part, bootstraps, folds
-from promptsearch.runs.selection.weights import learn_weights
-from promptsearch.search import Names, Objective, get_objective
+from promptsearch.runs.search_loop import Budget, prepare, search
+from promptsearch.runs.selection.phrase_choice import PHRASES, choose_phrases, rename, rounded
+from promptsearch.search import Names, Objective, Searcher, get_objective
 from promptsearch.search.objective import Plugged
+
+#: Strength of the prior towards equal weights, in nats per unit of Kullback-Leibler divergence.
+PRIOR = 1.0
+#: Step sizes in the logarithm of a weight, used from the largest to the smallest.
+STEPS = (1.0, 0.3, 0.1, 0.03)
+
+
+def learn_weights(
+    prompt_set: PromptSet, evaluator: Evaluator, loss: Callable[[Score], float], prior: float = PRIOR
+) -> PromptSet:
+    """Return the set with the weights of the largest posterior probability.
+
+        weighted = learn_weights(PromptSet.of("a photo of a {}.", "a dark photo of a {}."), evaluator, lambda s: s.xent)
+        print(weighted.weights)
+
+    The likelihood is exp(-n loss) on n pictures, and the prior is exp(-prior KL(equal weights, weights)), a Dirichlet
+    distribution around equal weights. Coordinate ascent changes one weight at a time, always by the best step, with
+    decreasing step sizes.
+
+    Args:
+        prompt_set: The set.
+        evaluator: Scores sets on the support set.
+        loss: Returns the cross-entropy per picture of a score.
+        prior: Strength of the preference for equal weights; 0 for none.
+    """
+    k, n = prompt_set.size, len(evaluator.task.support)
+    if k == 1:
+        return prompt_set
+
+    def weighted(weights: Sequence[float]) -> PromptSet:
+        total = sum(weights)
+        rounded = [max(0.001, round(w / total, 3)) for w in weights]  # the printed weights are those in use
+        return PromptSet(prompt_set.templates, rounded).saying_as(prompt_set)
+
+    def costs(many: Sequence[Sequence[float]]) -> list[float]:
+        scores = evaluator.score([weighted(w) for w in many])
+        divergences = [-sum(math.log(k * x / sum(w)) for x in w) / k for w in many]
+        return [n * loss(s) + prior * d for s, d in zip(scores, divergences, strict=True)]
+
+    now = [1 / k] * k
+    (best,) = costs([now])
+    for step in STEPS:
+        while True:
+            tried = [[*now[:t], now[t] * math.exp(way * step), *now[t + 1 :]] for t in range(k) for way in (1, -1)]
+            found = costs(tried)
+            at = min(range(len(tried)), key=found.__getitem__)
+            if found[at] >= best - 1e-6 * max(1.0, abs(best)):
+                break
+            now, best = [w / sum(tried[at]) for w in tried[at]], found[at]
+    return weighted(now)
+
+
+#: Larger banks are not scored completely for the choice of a winner, because all their texts would have to be encoded.
+WHOLE = 1000
+
+Found = list[tuple[PromptSet, Score]]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Repeats a run's search with a new searcher and the same budget.
+
+        repeat = Repeat(lambda bank: BeamSearch(bank, objective), bank, evaluator)
+        part, found = repeat.on(inside)
+
+    Attributes:
+        fresh: Builds the searcher for a bank, with its starting points. None if the search cannot be repeated, e.g.
+            because it asks a language model; then the sets in `found` are scored instead.
+        bank: The run's bank.
+        evaluator: The evaluator on the whole support set.
+        found: The sets that the run found.
+        trials: Number of trials of the run, for searchers that go by trials.
+    """
+
+    fresh: Callable[[Bank], Searcher] | None
+    bank: Bank
+    evaluator: Evaluator
+    found: tuple[PromptSet, ...] = ()
+    trials: int | None = None
+
+    def on(self, inside: np.ndarray, among: int | None = None) -> tuple[Evaluator, Found]:
+        """Repeat the search on some of the pictures.
+
+        Args:
+            inside: Positions of the pictures in the support set.
+            among: Search only among this many templates, the best single ones on these pictures.
+
+        Returns:
+            An evaluator on these pictures, and the sets that the search recorded with their scores, best first.
+        """
+        part = self.evaluator.part(inside)
+        if self.fresh is None:
+            return part, list(zip(self.found, part.score(self.found), strict=True))
+        bank = self.bank
+        if among is not None and among < len(bank) <= WHOLE:
+            bank = self._best(part, among)
+        return part, search(self.fresh(bank), part, budget=Budget(self.trials)).ranked
+
+    def _best(self, part: Evaluator, among: int) -> Bank:
+        assert self.fresh is not None  # only called if the search can be repeated
+        searcher = self.fresh(self.bank)
+        prepare(searcher, part)
+        singles = [PromptSet.of(t) for t in self.bank]
+        ranked = searcher.ranked(list(zip(singles, part.score(singles), strict=True)))
+        best = [s.templates[0] for s, _ in ranked[:among]]
+        return Bank(self.bank.name, tuple(best), class_names=self.bank.class_names)
+
+
+#: (pictures inside, pictures outside), as positions in the support set; choices are made inside and judged outside.
+Part = tuple[np.ndarray, np.ndarray]
+
+
+def folds(labels: np.ndarray, k: int, seed: int, repeats: int = 1) -> list[Part]:
+    """Draw stratified folds.
+
+    A class starts in the fold after the one in which the previous class ended, so that folds are equally large even if
+    classes have fewer pictures than there are folds.
+
+    Args:
+        labels: (N,) class indices.
+        k: Number of folds.
+        seed: Seed of the draw.
+        repeats: Number of times the folds are drawn.
+
+    Returns:
+        repeats * k parts; the pictures outside are one fold.
+    """
+    parts = []
+    k = min(k, len(labels))
+    for repeat in range(repeats):
+        rng = np.random.default_rng([seed, repeat])
+        fold, begin = np.empty(len(labels), int), 0
+        for c in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == c))
+            fold[members] = (begin + np.arange(len(members))) % k
+            begin += len(members)
+        parts += [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(k)]
+    return parts
+
+
+def bootstraps(labels: np.ndarray, n: int, seed: int) -> list[Part]:
+    """Draw stratified bootstrap samples; if a class has a single picture, the samples are not stratified.
+
+    Args:
+        labels: (N,) class indices.
+        n: Number of samples.
+        seed: Seed of the draw.
+
+    Returns:
+        n parts; the pictures outside are those that were not drawn.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    groups = [np.flatnonzero(labels == c) for c in classes] if counts.min() > 1 else [np.arange(len(labels))]
+    parts = []
+    for i in range(n):
+        rng = np.random.default_rng([seed, i])
+        drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
+        parts.append((np.sort(drawn), np.setdiff1d(np.arange(len(labels)), drawn)))
+    return parts
+
+
+def refilled(part: Part, labels: np.ndarray, seed: int) -> Part:
+    """Fill up the inside of a part with pictures drawn from it, so that it is as large as the support set.
+
+    For each picture outside, a picture of the same class is drawn from inside, if there is one. Without this, classes
+    outside would be underrepresented inside, and the choice would use fewer pictures than the one whose accuracy is
+    estimated; both would make the estimate too low.
+
+    Args:
+        part: The part.
+        labels: (N,) class indices.
+        seed: Seed of the draw.
+    """
+    inside, outside = part
+    rng = np.random.default_rng([seed, int(outside[0])])
+    same = [inside[labels[inside] == labels[x]] for x in outside]
+    again = [int(rng.choice(members)) for members in same if len(members)]
+    return np.sort(np.concatenate([inside, again]).astype(np.intp)), outside
+
 
 #: Prior probability of the hand-written prompt; all other templates share the rest equally.
 BASELINE_SHARE = 0.2

@@ -1,4 +1,4 @@
-"""Stores one run as an Optuna study: its configuration, trials and result."""
+"""Stores one run as an Optuna study: its configuration, bank, replies, trials and result; or in memory only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.banks import PromptSet
+from promptsearch.banks import Bank, Grammar, PhraseBank, PromptSet, Template
 from promptsearch.config import CONTENT, RunConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Score
@@ -27,12 +27,13 @@ from promptsearch.runs.store.storage import (
     reason_of,
     sound,
 )
-from promptsearch.search import Objective, get_objective
+from promptsearch.search import SEARCHERS, Objective, Space, get_objective
 from promptsearch.search.pareto import words
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import TrialState
+
 
 log = logging.getLogger(__name__)
 
@@ -435,3 +436,154 @@ def _is_spelling(key: str, kept: dict[str, Any], now: dict[str, Any]) -> bool:
     """Return whether a name differs while what it stands for has the same content: a moved folder is no difference."""
     content = CONTENT.get(key)
     return content is not None and kept.get(content) is not None and kept.get(content) == now.get(content)
+
+
+def bank_to_dict(bank: Bank) -> dict[str, Any]:
+    """Return a bank as a JSON-serialisable dict: its templates, or its grammar and the templates outside it."""
+    data: dict[str, Any] = {"name": bank.name, "class_names": {k: list(v) for k, v in bank.class_names.items()}}
+    if bank.phrases is not None:
+        data["phrases"] = bank.phrases.to_dict()
+    if bank.grammar is None:
+        return {**data, "templates": [str(t) for t in bank.templates]}
+    return {**data, "templates": [str(t) for t in Space(bank).plain], "grammar": bank.grammar.to_dict()}
+
+
+def bank_from_dict(data: Mapping[str, Any]) -> Bank:
+    """Make a bank from the result of `bank_to_dict`.
+
+    Raises:
+        InputError: The data is invalid.
+    """
+    class_names = {k: tuple(v) for k, v in data["class_names"].items()}
+    phrases = PhraseBank.from_dict(data["phrases"]) if "phrases" in data else None
+    plain: dict[Template, int | None] = {Template(t): None for t in data["templates"]}
+    if "grammar" not in data:
+        return Bank(data["name"], tuple(plain), class_names=class_names, phrases=phrases)
+    grammar = Grammar(data["grammar"]["patterns"], data["grammar"]["slots"])
+    return replace(Bank.expanded(data["name"], grammar, plain, class_names=class_names), phrases=phrases)
+
+
+def restore_bank(record: RunRecord) -> Bank:
+    """Restore the bank of a run, so that any machine can resume it.
+
+    Args:
+        record: The run.
+
+    Raises:
+        InputError: This version makes a different bank of the stored data, or does not know the searcher.
+    """
+    config, kept = record.config, record.get("bank")
+    if config.command not in SEARCHERS:
+        raise InputError(
+            f"run {record.name!r} was made by {config.command}, which is not a searcher of this version; "
+            f"resume it with its own command, `promptsearch {config.command} … --study {record.name}`"
+        )
+    if kept is None:
+        raise InputError(f"run {record.name!r} has no stored bank yet; run its own command again")
+    bank = bank_from_dict(kept)
+    if config.bank is None or bank.hash != config.bank.hash:
+        raise InputError(
+            f"run {record.name!r}: this version makes a different bank of {bank.name!r}; resume it with the version of "
+            "promptsearch that made it"
+        )
+    return bank
+
+
+@dataclass
+class MemoryRecord:
+    """A run without a storage, which can be pickled.
+
+    record = MemoryRecord("my-run", config, {"classes": ["cat", "dog"]})
+    result = run_search(problem, bank, record)
+    """
+
+    name: str
+    config: RunConfig
+    about: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    _trials: list[Trial] = field(default_factory=list)
+
+    url = ""
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result document of a finished run."""
+        found: dict[str, Any] | None = self.attributes.get("result")
+        return found
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Store the result document."""
+        self.attributes["result"] = result
+
+    def leading(self) -> contextlib.AbstractContextManager[bool]:
+        """Return a context that is entered with True: no other process can have this run."""
+        return contextlib.nullcontext(True)
+
+    def get(self, key: str) -> Any:
+        """Return an attribute of the run, or None."""
+        return self.attributes.get(key)
+
+    def set(self, key: str, value: Any) -> None:
+        """Set an attribute of the run."""
+        self.attributes[key] = value
+
+    def attribute_names(self) -> Iterable[str]:
+        """Return the names of all attributes."""
+        return self.attributes.keys()
+
+    def trials(self) -> list[tuple[PromptSet, Score]]:
+        """Return the scored sets of all trials, in order."""
+        return [(t.prompt_set, t.score) for t in self._trials if t.score is not None]
+
+    def all_trials(self) -> list[Trial]:
+        """Return all trials in the order of their numbers."""
+        return list(self._trials)
+
+    def add(self, results: Iterable[tuple[PromptSet, Score]], step: int, evaluations: int | None = None) -> None:
+        """Record scored prompt sets as trials.
+
+        Args:
+            results: prompt sets with their scores.
+            step: number of the batch or round.
+            evaluations: prompt sets that the search had scored by then.
+        """
+        for prompt_set, score in results:
+            number = len(self._trials)
+            self._trials.append(Trial(number, number, prompt_set, score, step, 0, "", False, {}, evaluations))
+
+
+#: A run, in a study or in memory.
+Record = RunRecord | MemoryRecord
+
+
+PREFIX = "replies "
+
+
+class StudyJournal:
+    """The raw replies of each step, as study attributes "replies WORKER.TRIALS" that are written once.
+
+        journal = StudyJournal(record)
+        journal.put("0.24", {"replies": [["a dark photo of a {}."]]})
+
+    Args:
+        record: The run.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._kept: dict[str, Any] = {
+            k[len(PREFIX) :]: record.get(k) for k in record.attribute_names() if k.startswith(PREFIX)
+        }
+
+    def get(self, key: str) -> Any:
+        """Return what was stored for a step, or None."""
+        return self._kept.get(key)
+
+    def put(self, key: str, value: Any) -> None:
+        """Store the replies of a step."""
+        self._record.set(PREFIX + key, value)
+        self._kept[key] = value
+
+    def keys(self) -> Iterable[str]:
+        """Return the steps with stored replies."""
+        return self._kept.keys()

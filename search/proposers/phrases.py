@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from promptsearch.banks.phrases import why_no_phrase
+from promptsearch.banks.bank import why_no_phrase
 from promptsearch.errors import InputError
 from promptsearch.search.proposers.language import WrittenLine
 

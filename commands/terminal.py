@@ -1,18 +1,127 @@
-"""The last line of defence: output that a console cannot show, and errors that nobody foresaw."""
+"""What a terminal sees: progress, log messages, output that it cannot show, and errors that nobody foresaw."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import logging
 import os
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import click
+
+
+def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
+    """Show the package's log messages on stderr: those of level INFO with `-v`, also DEBUG with `-vv`."""
+    if not count or ctx.resilient_parsing:
+        return
+    logger = logging.getLogger("promptsearch")
+    logger.setLevel(logging.INFO if count == 1 else logging.DEBUG)
+    if any(isinstance(h, _Stderr) for h in logger.handlers):
+        return
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.propagate = False
+
+    def quiet() -> None:
+        """Undo the setup, because a process may run several command lines."""
+        logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+
+    ctx.call_on_close(quiet)
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """A handler that looks up `sys.stderr` for each message, because tests and progress bars replace it."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    default=0,
+    show_default=False,
+    expose_value=False,
+    callback=show_logs,
+    help="Show log messages on stderr (-vv: more), and results in full.",
+)
+
+
+#: Seconds between two lines where stderr is no terminal.
+EVERY = 30.0
+
+Show = Callable[[int, int, str], None]
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool) -> Iterator[Show]:
+    """Yield what progress is told to: (done, total, what is being done).
+
+    On a terminal it draws a bar; in a log file or on a cluster it writes a line every `EVERY` seconds.
+
+    Args:
+        quiet: Whether to show nothing.
+    """
+    if quiet:
+        yield lambda done, total, what: None
+        return
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(done: int, total: int, what: str) -> None:
+            room = console.width - len(f"{total}/{total}") - 25  # spinner, bar and time, which rich would cut as well
+            what = what if len(what) <= room else what[: room - 1] + "…"
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield show
+
+
+def _lines(clock: Callable[[], float] = time.monotonic) -> Show:
+    """Return what writes progress to stderr, at most every `EVERY` seconds; nothing for what takes less."""
+    last = clock()
+
+    def show(done: int, total: int, what: str) -> None:
+        nonlocal last
+        if clock() - last < EVERY:
+            return
+        last = clock()
+        counted = f" ({done} of {total})" if total else f" ({done})" if done else ""
+        print(f"{time.strftime('%H:%M:%S')} {what}{counted}", file=sys.stderr, flush=True)
+
+    return show
+
 
 #: Name of the error handler that `write_anything` gives the streams.
 _ESCAPES = "promptsearch.escapes"
