@@ -24,6 +24,8 @@ from typing import Any
 
 import click
 import numpy as np
+from attack_figures import FIGURES  # type: ignore[import-not-found]
+from attack_processes import PROCESSES  # type: ignore[import-not-found]
 from attack_strangers import STRANGERS  # type: ignore[import-not-found]
 
 from promptsearch.errors import PromptSearchError
@@ -282,7 +284,7 @@ def banks(rng: random.Random, home: Path) -> Iterator[Attack]:
         yield suffix, partial(refused, partial(loaded, suffix, content), valid)
 
 
-DOORS.update(STRANGERS)
+DOORS.update(STRANGERS | FIGURES | PROCESSES)
 
 
 def held(attack: Callable[[], bool]) -> tuple[bool, str]:
