@@ -37,9 +37,7 @@ def _refused(call: Callable[[], Any], expected: Callable[[Any], bool] = lambda f
 
 def ties(rng: random.Random, home: Path) -> Iterator[Attack]:
     """Logits of few values: every accuracy is that of pictures whose class alone is the most probable."""
-    from promptsearch.evaluators.scoring.class_report import measure
-    from promptsearch.evaluators.scoring.metrics import balanced, worst_class
-    from promptsearch.evaluators.scoring.predictions import predict
+    from promptsearch.evaluators.scoring.metrics import balanced, measure, predict, worst_class
 
     def same(logits: np.ndarray, labels: np.ndarray) -> bool:
         plain = [sum(row >= row[label]) == 1 for row, label in zip(logits, labels, strict=True)]
@@ -94,7 +92,7 @@ def tokens(rng: random.Random, home: Path) -> Iterator[Attack]:
 def keys(rng: random.Random, home: Path) -> Iterator[Attack]:
     """A byte changed in a model's folder, or the order of its classes: never the same key of the cache."""
     from promptsearch.evaluators import Cache, resolve_model
-    from promptsearch.evaluators.cache.store import MODELS
+    from promptsearch.evaluators.cache import MODELS
 
     folder = home / "model"
     shutil.copytree(MODELS / "zeroshot", folder)
@@ -280,7 +278,7 @@ def storages(rng: random.Random, home: Path) -> Iterator[Attack]:
     """A shared storage that names a server and a variable: never asked without the user's own word."""
     from types import SimpleNamespace
 
-    from promptsearch.commands.lm_options import own_server
+    from promptsearch.commands.options import own_server
 
     def asked(told: dict[str, Any], here: dict[str, Any]) -> bool:
         writer = SimpleNamespace(lm="server:m")

@@ -67,7 +67,7 @@ def interrupts(rng: random.Random, home: Path) -> Iterator[Attack]:
         place = home / f"{name} {share}"
         place.mkdir()
         process = subprocess.Popen(
-            [*COMMAND, *commands[name], "--study", "x"] if name in ("random", "beam") else [*COMMAND, *commands[name]],
+            [*COMMAND, *commands[name]],
             env=_environment(place),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -347,6 +347,15 @@ def wrong_csv(drawn: Path) -> dict[str, tuple[str, str]]:
             "l.csv:4: class 'triangle' is not among the 2 classes",
         ),
         "one class": (f"{head}\n{a}\n", "one class .circle."),
+        "a carriage return in the header": (
+            f"path,la\rbel\n{a}\n",
+            "l.csv:1: new-line character seen in unquoted field; ",
+        ),
+        "lines that end with a carriage return": (
+            f"{head}\r{a}\r{b}\r",
+            "l.csv:1: .*the first line must name the columns",
+        ),
+        "a header without an end": ("path," + "l" * 200_000, "l.csv:1: field larger than field limit"),
         "a field more": (f"{head}\n{a}\n{b},x\n", "l.csv:3: 3 fields, and the header has 2"),
         "a field less": (f"{head}\n{a}\n\n{drawn}/circle/1.png\n", "l.csv:4: 1 fields, and the header has 2"),
         "open quote": (f'{head}\n{a}\n"{b}\n', "l.csv:3: .*double quotes"),

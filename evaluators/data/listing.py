@@ -211,7 +211,10 @@ def _row(where: str, path: Any, label: Any, split: Any) -> _Row:
 def _read_csv(asked: Asked, name: str) -> Iterator[_Row]:
     text = _text(asked.place, name)
     first = text.split("\n", 1)[0].strip("\r")
-    headers = {d: next(csv.reader([first], delimiter=d), []) for d in DELIMITERS}
+    try:
+        headers = {d: next(csv.reader([first], delimiter=d), []) for d in DELIMITERS}
+    except csv.Error as e:  # such as a carriage return within the line, or a field of more than 128 KiB
+        raise InputError(f"{name}:1: {str(e).partition(' - ')[0]}; the first line must name the columns") from e
     delimiter = max(DELIMITERS, key=lambda d: len(headers[d]))
     for d, columns in headers.items():
         if _column(asked, columns, asked.picture_column, PATHS) and _column(asked, columns, asked.label_column, LABELS):
