@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from forked import Forked
 from made_problem import make_problem
 from optuna.trial import TrialState
 
@@ -64,10 +64,8 @@ def document(args: list[str]) -> dict[str, Any]:
 
 
 def started(args: list[str], code: str | None = None, **env: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join(p for p in sys.path if p)
-    command = [sys.executable, *(["-m", "promptsearch"] if code is None else ["-c", code]), *args]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **env}, text=True, **streams)
+    return Forked(args, code=code, env={**os.environ, **env}, **streams)
 
 
 def timeless(doc: dict[str, Any]) -> dict[str, Any]:

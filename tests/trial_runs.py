@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
+from forked import BASE, Forked
 from made_problem import make_problem
 
 from promptsearch.banks import load_bank
@@ -64,8 +65,11 @@ COMMAND = "os.execv(sys.executable, [sys.executable, '-m', 'promptsearch', *sys.
 DROP = "import ctypes; [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]"
 
 
-def start(*args: object, first: str = "pass", **env: str) -> subprocess.Popen[str]:
+def start(*args: object, first: str = "pass", imports: str = BASE, **env: str) -> subprocess.Popen[str]:
     """A command in a process of its own, which runs the code `first` before."""
+    if first == "pass":
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return Forked([*map(str, args)], imports=imports, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, **streams)
     path = os.pathsep.join(p for p in sys.path if p)
     return subprocess.Popen(
         [sys.executable, "-c", f"{FIRST}; {first}; {COMMAND}", *map(str, args)],
