@@ -29,7 +29,7 @@ def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
     if any(isinstance(h, _Stderr) for h in logger.handlers):
         return
     handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_PrintableLines("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
     logger.propagate = False
 
@@ -40,6 +40,15 @@ def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
         logger.setLevel(logging.NOTSET)
 
     ctx.call_on_close(quiet)
+
+
+class _PrintableLines(logging.Formatter):
+    """Messages may name files and data sets, which may hold a terminal's escape sequences."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        from promptsearch.banks import printable
+
+        return printable(super().formatMessage(record))
 
 
 class _Stderr(logging.StreamHandler[Any]):

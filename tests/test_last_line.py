@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -276,3 +277,14 @@ def test_waiting_threads_sleep_soon_unless_their_user_says_otherwise(
     code = f"import promptsearch.cli, os, sys; print(*map(os.environ.get, {names!r}), 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.split()[:2] == list(expected), done.stderr
+
+
+def test_log_messages_hold_no_escape_sequence() -> None:
+    def work(**_: Any) -> None:
+        logging.getLogger("promptsearch.x").info("pictures of %s", "a\x1b[31m\nb")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main.commands["doctor"], "callback", work)
+        result = CliRunner().invoke(main, ["-v", "doctor"])
+    assert result.exit_code == 0 and "promptsearch.x: pictures of a" in result.stderr
+    assert "\x1b" not in result.stderr and result.stderr.count("\n") == 1, result.stderr
