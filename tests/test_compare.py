@@ -211,7 +211,7 @@ def test_the_cell_of_a_machine_that_died_is_computed_by_another(made: list[str],
     """As trials of searches are: its process cannot be looked for, but its heartbeat stops."""
     import sqlalchemy
 
-    args = [*made, "--trials", "400"]
+    args = [*made, "--trials", "100"]
     whole = document([*args, "--storage", str(tmp_path / "whole.db")])
     elsewhere = "import socket; socket.gethostname = lambda: 'elsewhere'; from promptsearch.cli import main; main()"
     process = started([*args, "--storage", postgres, "--study", "shared"], elsewhere)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from forked import MODELS
+from trial_runs import start
 
 from promptsearch.banks import Template
 from promptsearch.evaluators import Encoder, default_cache, resolve_model
@@ -126,9 +126,7 @@ def test_a_mixture_that_was_cut_off_ends_the_same(tmp_path: Path, gumbel: bool) 
 
 def coop_process(home: Path, out: Path) -> subprocess.Popen[str]:
     args = ["coop", "--model", "tiny", "--dataset", "cifar10", "--shots", "4", "--vectors", "4", "--epochs", "40"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PROMPTSEARCH_HOME": str(home)}
-    command = [sys.executable, "-m", "promptsearch", *args, "--device", "cpu", "--quiet", "--save", str(out)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return start(*args, "--device", "cpu", "--quiet", "--save", out, imports=MODELS, PROMPTSEARCH_HOME=str(home))
 
 
 def test_a_process_that_is_killed_while_it_trains_ends_with_the_same_weights(tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ def test_most_replies_are_templates_that_are_new(smollm2: LocalModel) -> None:
     read = ProposalFilter(NAMES).read
     proposer = LanguageProposer(smollm2, NAMES, FEW_SHOT)
     requests = [Request(kind, (PARENT, "a painting of my {}.")) for kind in KINDS if kind not in ("history", "better")]
-    replies = [r for seed in range(3) for r in proposer.propose(requests, seed)]
+    replies = [r for seed in range(2) for r in proposer.propose(requests, seed)]
     assert all(read(r).template is not None for r in replies)
     assert len(set(replies)) > 0.6 * len(replies)
-    assert proposer.propose(requests, 2) == replies[-len(requests) :]
+    assert proposer.propose(requests, 1) == replies[-len(requests) :]
 
 
 def test_what_requests_share_is_read_once(smollm2: LocalModel) -> None:

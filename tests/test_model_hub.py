@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from forked import Forked
 from loopback_hub import Hub, loopback_hub
 from safetensors.torch import save_file
 from tiny_model import TINY
@@ -40,10 +40,11 @@ def hub(tmp_path: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
 
 
 def encode(model: str, cache: Path, env: dict[str, str]) -> str:
-    command = [sys.executable, "-c", ENCODE, model, str(cache)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Forked([model, str(cache)], code=ENCODE, env=env, **streams) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out.strip().splitlines()[-1]
 
 
 def own(model: torch.nn.Module, context_length: int) -> np.ndarray:

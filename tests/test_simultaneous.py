@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import MODELS
 from trial_runs import PROBLEM, document, prepare, recorded, run, start, wait_for_trials
 
 from promptsearch.errors import PromptSearchError
@@ -117,7 +118,7 @@ def test_a_run_that_is_deleted_while_it_is_used_is_one_line(storage: str, what: 
 )
 def test_a_training_that_is_started_twice_is_trained_once(method: str, own: list[str], tmp_path: Path) -> None:
     given = [method, "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "1", *own, "--json"]
-    both = [start(*given, "--storage", tmp_path / "runs.db") for _ in range(2)]
+    both = [start(*given, "--storage", tmp_path / "runs.db", imports=MODELS) for _ in range(2)]
     outputs = [p.communicate(timeout=300) for p in both]
     assert [p.returncode for p in both] == [0, 0], outputs
     first, second = (json.loads(out) for out, _ in outputs)
