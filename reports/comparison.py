@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from promptsearch.banks.template import printable
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.intervals import crossed_interval, pooled_interval
 from promptsearch.runs.compare.comparison import Tested
@@ -215,7 +216,8 @@ def to_csv(document: Mapping[str, Any]) -> str:
             "templates": " | ".join(cell["templates"]),
             "class_names": " | ".join(cell["class_names"] or []),
         }
-        writer.writerow(["" if flat[c] is None else no_formula(flat[c]) for c in COLUMNS])
+        shown = {c: printable(v) if isinstance(v, str) else v for c, v in flat.items()}  # a name may be a folder's
+        writer.writerow(["" if shown[c] is None else no_formula(shown[c]) for c in COLUMNS])
     return buffer.getvalue()
 
 

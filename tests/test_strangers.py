@@ -20,7 +20,7 @@ from trial_runs import PROBLEM, document, prepare, run
 
 from promptsearch import plugins
 from promptsearch.cli import main
-from promptsearch.reports.comparison import no_formula
+from promptsearch.reports.comparison import COLUMNS, no_formula, to_csv
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,12 @@ def test_numbers_stay_numbers() -> None:
         "a photo of a {}.",
         "a-b {} + c",
     ]
+
+
+def test_a_comparison_holds_no_escapes_and_no_formula() -> None:
+    cell = dict.fromkeys(COLUMNS) | {"dataset": "pets\x1b[2J\n=1", "templates": ["a \x9b2J{}"], "support_accuracy": 0.5}
+    row = next(csv.DictReader(io.StringIO(to_csv({"cells": [cell]}))))
+    assert row["dataset"].isprintable() and row["templates"].isprintable() and float(row["support_accuracy"]) == 0.5
 
 
 def test_an_exported_run_has_no_formula(tmp_path: Path) -> None:
