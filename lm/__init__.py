@@ -1,4 +1,4 @@
-"""Language models: local ones with transformers, and servers with OpenAI's API."""
+"""Language models that run locally with transformers, or on a server with OpenAI's API."""
 
 from promptsearch.lm.local import LocalModel
 from promptsearch.lm.locate import EMBEDDED, ModelPlace, locate

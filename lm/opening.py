@@ -1,4 +1,4 @@
-"""From what a run says of its language models to the models themselves."""
+"""Opens the language models that a run's configuration names."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from promptsearch.lm.local import LocalModel
 from promptsearch.lm.locate import locate
 from promptsearch.lm.server import ServerModel, ServerPlace
 
-#: Part of the cache's key: a new number where texts are rated otherwise.
+#: Version of the rating, a part of the cache's key; increase it when texts are rated differently.
 RATING = "2"
 
 
 def open_writer(config: WriterConfig, server: Mapping[str, Any]) -> LocalModel | ServerModel:
-    """The language model that writes a run's prompts.
+    """Open the language model that writes a run's prompts.
 
     Args:
-        config: which model.
-        server: for a server, the options that name it (`lm_url`, `lm_model`, ...): it may move between two runs.
+        config: The model and its sampling parameters.
+        server: The options of a server (`lm_url`, `lm_model`, ...), which are not part of the configuration because a
+            server's address may change between two runs. Ignored for a local model.
+
+    Returns:
+        The model; a local one is loaded.
 
     Raises:
-        InputError: the model found here is not the one that the run was made with.
+        InputError: The model found here is not the one that the run was made with, or an option is invalid.
+        PromptSearchError: The model cannot be downloaded or loaded.
     """
     drawing = {"temperature": config.temperature, "top_p": config.top_p}
     if config.lm.startswith("server:"):
@@ -39,10 +44,16 @@ def open_writer(config: WriterConfig, server: Mapping[str, Any]) -> LocalModel |
 
 
 def open_rater(config: FluencyConfig) -> Rater:
-    """The language model that rates a run's prompts; its weights are loaded when a prompt is new to the cache.
+    """Open the language model that rates a run's prompts.
+
+    Its weights are loaded when the first prompt is rated that is not in the cache.
+
+    Args:
+        config: The model.
 
     Raises:
-        InputError: the model found here is not the one that the run was made with.
+        InputError: There is no such model, or it is not the one that the run was made with.
+        PromptSearchError: The model cannot be downloaded.
     """
     place = locate(config.lm, "--fluency-lm")
     if place.fingerprint != config.fingerprint:
@@ -52,10 +63,13 @@ def open_rater(config: FluencyConfig) -> Rater:
 
 
 def server_place(given: Mapping[str, Any]) -> ServerPlace:
-    """The server that the options name.
+    """Return the server that the command line's options describe.
+
+    Args:
+        given: The values of the options `--lm-url`, `--lm-model` and so on, by parameter name (`lm_url`, `lm_model`).
 
     Raises:
-        InputError: no valid address, a number that is out of range, an unknown API.
+        InputError: The address, a number or the API is invalid, or the variable of the key is not set.
     """
     return ServerPlace(
         given["lm_url"],
@@ -65,6 +79,6 @@ def server_place(given: Mapping[str, Any]) -> ServerPlace:
         given["lm_timeout"],
         given["lm_tries"],
         given["lm_concurrency"],
-        tokens=given.get("lm_tokens"),  # not in runs of an earlier version
+        tokens=given.get("lm_tokens"),  # missing in runs of earlier versions
         omit=tuple(given.get("lm_omit", ())),
     )
