@@ -1,4 +1,4 @@
-"""Writing one line under rules: at each step the model chooses among the tokens that keep the line valid."""
+"""Constrained sampling of lines: at each step the model chooses among the tokens that keep the line valid."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import numpy as np
 
 from promptsearch.lm.reader import Reader
 
-#: Tokens that are drawn from at each step: the likeliest of those that are allowed.
+#: Number of tokens to sample from at each step: the most likely ones among those that are allowed.
 DRAWN = 256
-#: Filled gaps that are rated at a time.
+#: Number of lines with a filled gap that are rated at a time.
 FILLED = 64
-#: Tokens that a line may have.
+#: Largest number of tokens in a line.
 LONGEST = 40
 PLACE = "{}"
 
-#: Kinds of tokens, by what they write.
+#: Kinds of tokens. GLUE continues a word; STOP is a full stop; END ends the line without one.
 WORD, GLUE, COMMA, HOLE, STOP, END, HOLE_STOP, HOLE_COMMA = range(8)
-#: Tokens that hold the place, and what follows it in them.
+#: Kinds of the tokens that contain the placeholder, alone or with the punctuation behind it.
 HOLES = {"{}": HOLE, "{}.": HOLE_STOP, "{},": HOLE_COMMA}
 _PART = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*['’-]?|['’-][^\W\d_]+")
 
 
 @dataclass(frozen=True)
 class LineRules:
-    """What a written line must be: one line of words in lower case, ended by a full stop or the line's end.
+    """Rules for a line: words in lower case, ended by a full stop or a line break.
 
     Attributes:
-        place: whether it holds one `{}`; otherwise it holds none.
-        words: how many words it may have, `{}` among them.
-        least: how many it must have.
-        names: words that it may not hold (the class names of the task), also in the plural.
-        continuations: lines that are begun for each prompt; of several the one that takes longest is given up.
-        barred: for each prompt, more words that its lines may not hold.
+        place: Whether the line contains exactly one `{}`; otherwise it contains none.
+        words: Largest number of words, counting `{}`.
+        least: Smallest number of words, counting `{}`.
+        names: Words that a line must not contain in singular or plural, e.g. the task's class names.
+        continuations: Number of lines begun for each prompt; of several, the last one to end is dropped.
+        barred: For each prompt, further words that its lines must not contain.
     """
 
     place: bool = True
@@ -49,14 +49,23 @@ class LineRules:
 
 
 def finder(names: Sequence[str]) -> re.Pattern[str] | None:
-    """What finds one of the names in a text, also in the plural; None where there are none."""
+    """Return a pattern that finds any of the names in a text, in singular or plural, or None without names.
+
+    Args:
+        names: The names; spaces, underscores and hyphens in them count as the same.
+    """
     words = [r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n.strip()))) for n in names if n.strip()]
     return re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?:s|es)?(?!\w)", re.IGNORECASE) if words else None
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line that a model wrote, and its mean log-likelihood per token (nats), its end included."""
+    """A line that a model wrote.
+
+    Attributes:
+        text: The line.
+        likelihood: Mean log-likelihood per token in nats, including the end of the line.
+    """
 
     text: str
     likelihood: float
@@ -64,14 +73,18 @@ class Line:
 
 @dataclass
 class Vocabulary:
-    """A tokenizer's tokens, sorted by what they may be for in a line.
+    """The tokens of a tokenizer, sorted by their role in a line.
+
+    Scores have a column for each of the K usable tokens, and two more for the full stop and the end of the line.
 
     Attributes:
-        text: of each token, what it adds to a text that it stands in the middle of.
-        columns: tokens that a line may be made of, (K,), and two columns more: the full stop and the end.
-        kinds: (K + 2,) their kinds.
-        fresh: (K + 2,) whether they begin with a space.
-        hole: tokens of ` {}`, and of `{}` at a line's beginning; the first of each is among the columns.
+        text: The text of each token, as it appears in the middle of a text.
+        columns: (K,) the tokens that a line may consist of.
+        kinds: (K + 2,) kind of each column.
+        fresh: (K + 2,) whether the token of each column begins with a space.
+        stops: Tokens that are a full stop.
+        ends: Tokens that end a line.
+        hole: Tokens of ` {}`, and of `{}` at the beginning of a line; the first of each is among the columns.
     """
 
     text: list[str]
@@ -88,8 +101,8 @@ class Vocabulary:
 
         Args:
             tokenizer: A tokenizer of transformers.
-            size: Entries of the model's logits; the tokenizer may have fewer.
-            ends: Tokens that end an answer, by the model's own account.
+            size: Number of the model's logits; the tokenizer may have fewer tokens.
+            ends: Tokens that end an answer according to the model's configuration.
         """
 
         def ids(text: str) -> list[int]:
@@ -139,7 +152,7 @@ class Vocabulary:
 
 @dataclass
 class _Row:
-    """A line as it is being written."""
+    """The state of a line that is being written."""
 
     prompt: int
     rng: np.random.Generator
@@ -155,16 +168,20 @@ class _Row:
 
 
 class LineWriter:
-    """Draws lines behind prompts, every one of them valid by the rules.
+    """Samples lines that continue prompts and obey the rules.
 
         writer = LineWriter(Reader(model, pad=0), Vocabulary.of(tokenizer, model.config.vocab_size, [0]))
         lines = writer.write([ids], seed=[0], rules=LineRules(), temperature=1.0, top_p=0.95)
 
-    A token that would break a rule is not drawn: a second `{}`, an end before the first, a word beyond the limit, a
-    class name.  Each line has a generator of its own, made from the seed and its place.
+    A token that would break a rule is never sampled: a second `{}`, the end before the first `{}`, a word beyond the
+    limit, or a class name. Each line has its own random generator, made from the seed and the line's position.
+
+    Args:
+        reader: Runs the language model.
+        vocabulary: The tokens of its tokenizer.
 
     Attributes:
-        written: tokens of lines so far, their ends left out.
+        written: Number of tokens written so far, without those that end a line.
     """
 
     def __init__(self, reader: Reader, vocabulary: Vocabulary) -> None:
@@ -177,18 +194,21 @@ class LineWriter:
     def write(
         self, rows: Sequence[Sequence[int]], seed: Sequence[int], rules: LineRules, temperature: float, top_p: float
     ) -> list[list[Line]]:
-        """The lines drawn for each prompt, the likeliest first.
+        """Sample lines that continue each prompt.
 
         Args:
-            rows: Tokens of each prompt; behind a colon a line begins with a space.
-            seed: What the draws depend on, with a line's place.
-            rules: What the lines must be.
-            temperature: Divides the log-likelihoods that are drawn by; above 0.
-            top_p: Probability mass that is drawn from.
+            rows: Tokens of each prompt. After a prompt that ends with a colon, a line begins with a space.
+            seed: Seed of the sampling.
+            rules: Rules for the lines.
+            temperature: Sampling temperature, above 0.
+            top_p: Probability mass from which tokens are sampled.
+
+        Returns:
+            The lines of each prompt, most likely first.
         """
         n = rules.continuations
         lead = [self.vocabulary.text[r[-1]].rstrip(" ").endswith(":") for r in rows]
-        own = list(dict.fromkeys(map(tuple, rows)))  # of requests that are the same one is read
+        own = list(dict.fromkeys(map(tuple, rows)))  # equal prompts are read once
         logits = self.reader.begin(own)
         same = finder(rules.names)
         named = [finder((*rules.names, *some)) for some in rules.barred] or [same] * len(rows)
@@ -206,7 +226,7 @@ class LineWriter:
             for row in alive:
                 if row.done and row.tokens:
                     lines[row.prompt].append(Line(row.text.strip(), row.total / row.tokens))
-            # A step costs nearly as much for one row as for many: the line of a prompt that takes longest is given up.
+            # A step for one row costs nearly as much as for many, so each prompt's last unfinished line is dropped.
             enough = [len(some) >= max(1, n - 1) for some in lines]
             keep = [i for i, row in enumerate(alive) if not row.done and not enough[row.prompt]]
             if not keep:
@@ -226,7 +246,7 @@ class LineWriter:
         drawing: tuple[float, float],
         left: int,
     ) -> list[int]:
-        """Add one token to each row; those that end are marked done."""
+        """Sample a token for each row, mark the rows that end as done, and return the tokens (B) to read next."""
         import torch
 
         v = self.vocabulary
@@ -249,7 +269,7 @@ class LineWriter:
                 tokens.append(token)
                 continue
             column = self._draw(row, best[i], at[i], drawing)
-            if column is None:  # nothing is left to draw: no line
+            if column is None:  # every token would break a rule: the line is dropped
                 row.done, row.tokens = True, 0
                 tokens.append(0)
                 continue
@@ -259,7 +279,18 @@ class LineWriter:
         return tokens
 
     def _draw(self, row: _Row, best: np.ndarray, at: np.ndarray, drawing: tuple[float, float]) -> int | None:
-        """A column, drawn by the model's distribution over those that are allowed; none that completes a name."""
+        """Sample a column that does not complete a name, or return None if there is none.
+
+        Columns are tried in a random order, sampled without replacement from softmax(log p / temperature) by the
+        Gumbel-max trick (in descending order of log p / temperature + g, g ~ Gumbel(0, 1)), and after those of the
+        nucleus in order of likelihood.
+
+        Args:
+            row: The line.
+            best: (DRAWN,) log-likelihoods in descending order; -inf for columns that are not allowed.
+            at: (DRAWN,) their columns.
+            drawing: Temperature and top-p.
+        """
         temperature, top_p = drawing
         kept = int(np.isfinite(best).sum())
         noise = row.rng.gumbel(size=len(best))
@@ -282,7 +313,7 @@ class LineWriter:
         return named.search(row.text + added) is not None
 
     def _add(self, row: _Row, column: int) -> int:
-        """Write the column's text behind a row; the token that the model reads next."""
+        """Append the text of a column to a line, and return the token that the model reads next."""
         v = self.vocabulary
         kind = int(v.kinds[column])
         if kind in (STOP, END):
@@ -305,7 +336,7 @@ class LineWriter:
         return token
 
     def _may(self, row: _Row, rules: LineRules, left: int, device: Any) -> Any:
-        """(K + 2,) which columns may follow."""
+        """Return which columns (K + 2,) the rules allow next, with `left` tokens left."""
         lacks = rules.place and not row.placed
         over = row.words >= rules.words - (1 if lacks else 0)
         least = min(rules.least, rules.words)
@@ -323,7 +354,7 @@ class LineWriter:
     def _mask(self, state: tuple[Any, ...]) -> np.ndarray:
         last, beginning, lacks, over, complete, short, closing = state
         v, of = self.vocabulary, self._of
-        spaced = last != -1  # a word must begin with a space
+        spaced = last != -1  # whether a word must begin with a space
         hole = np.zeros_like(of[HOLE])
         if lacks:
             hole |= (
@@ -355,18 +386,18 @@ class LineWriter:
         rules: LineRules,
         top_p: float,
     ) -> list[list[Line]]:
-        """Words for gaps: drawn from what stands before each, rated by the whole line.
+        """Fill gaps with words that are sampled given the text before the gap, and rated in the whole line.
 
         Args:
-            context: Tokens that every line stands behind.
-            gaps: The texts before and behind each gap.
-            ids: Gives the tokens of a text.
-            seed: What the draws depend on, with a gap's place.
-            rules: Names that no line may hold, and how many lines each gap gets.
-            top_p: Probability mass that words are drawn from.
+            context: Tokens that are read before every line.
+            gaps: The texts before and after each gap.
+            ids: Returns the tokens of a text.
+            seed: Seed of the sampling.
+            rules: The names that lines must not contain, and the number of lines per gap; other rules do not apply.
+            top_p: Probability mass from which words are sampled.
 
         Returns:
-            For each gap up to `rules.continuations` lines, the likeliest first.
+            Up to `rules.continuations` lines for each gap, most likely first.
         """
         v, named = self.vocabulary, finder(rules.names)
         words = [int(c) for c, kind in zip(v.columns, v.kinds, strict=False) if kind == WORD]
@@ -379,7 +410,7 @@ class LineWriter:
             rng = np.random.default_rng([*seed, i])
             share = np.exp(best[i] - best[i].max())
             nucleus = int(np.searchsorted(np.cumsum(share / share.sum()), top_p)) + 1
-            nucleus = max(nucleus, 2 * rules.continuations)  # what stands behind the gap may want less likely words
+            nucleus = max(nucleus, 2 * rules.continuations)  # the text after the gap may fit less likely words
             order = np.argsort(-(best[i][:nucleus] + rng.gumbel(size=len(best[i]))[:nucleus]), kind="stable")
             texts = [_joined(before, v.text[words[int(at[i][j])]], behind) for j in order]
             if rules.names:
@@ -397,6 +428,6 @@ class LineWriter:
 
 
 def _joined(before: str, word: str, behind: str) -> str:
-    """One text with the word in the gap; a full stop or a comma behind it keeps its place."""
+    """Join a word and the texts around it with spaces, but without a space before a full stop or comma."""
     text = f"{before} {word.strip()}" if before else word.strip()
     return text + behind if behind[:1] in (".", ",") else f"{text} {behind}".strip()

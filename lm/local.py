@@ -1,4 +1,4 @@
-"""A causal language model of the transformers library: it writes, and says how likely a text is."""
+"""Local causal language models of transformers, which write lines and compute the likelihood of texts."""
 
 from __future__ import annotations
 
@@ -29,35 +29,37 @@ from promptsearch.lm.reader import common_beginning
 if TYPE_CHECKING:
     from promptsearch.lm.lines import LineWriter
 
-#: Lines written at a time; logits computed at a time where texts are rated.
+#: Number of lines written at a time, and of logits computed at a time when texts are rated.
 ROWS, RATED = 64, 1 << 26
-#: Lines drawn for each request: of one line two thirds are new templates, of the best of four all but a few.
+#: Lines sampled per request: a single line is a new template in two thirds of cases, the best of four nearly always.
 CONTINUATIONS = 4
-#: Models of fewer parameters write in the precision that they are stored in: there is little to gain.
+#: Models with fewer parameters do not write in bfloat16, which would save little time.
 SMALL = 20_000_000
-#: Words that are tried in each gap.
+#: Number of words that are tried in each gap.
 FILLINGS = 12
-#: What separates documents in the training text of models whose tokenizer has GPT-2's kind of special tokens.
+#: Token between documents in the training text of models with special tokens like GPT-2's.
 SEPARATOR = "<|endoftext|>"
 
 
 class LocalModel:
-    r"""Loads a folder or a GGUF file when first needed; writes lines by sampling, seeded, a batch at a time.
+    r"""A local language model, loaded when first needed, which writes lines and rates texts in batches.
 
         model = LocalModel(locate("embedded"))
         print(model.write_lines(["Caption: a photo of a {}.\nShorter:"], seed=0)[0][0].text)
         print(model.log_likelihood(["a photo of a cat."]))
 
-    Every line has a generator of its own, made from the seed and its place: nothing global is seeded.
+    Each line has its own random generator, made from the seed and the line's position; no global seed is set.
+
+    Args:
+        place: The model's files, from `locate`.
+        temperature: Sampling temperature, above 0.
+        top_p: Probability mass from which tokens are sampled, above 0 and at most 1.
 
     Attributes:
-        chats: whether the tokenizer has a chat template.
-        continuations: lines drawn for each request, of which the likeliest that is new is taken.
-        usage: calls, tokens read and written, and the seconds that took, so far.
+        continuations: Number of lines sampled for each request; the most likely new one is used.
 
     Raises:
-        InputError: a temperature or a top-p that is none.
-        PromptSearchError: the model cannot be loaded.
+        InputError: The temperature or top-p is out of range.
     """
 
     def __init__(self, place: ModelPlace, *, temperature: float = 1.0, top_p: float = 0.95) -> None:
@@ -70,17 +72,17 @@ class LocalModel:
 
     @property
     def usage(self) -> Counter[str]:
-        """Calls, tokens read and written, and milliseconds, so far."""
+        """Number of calls, tokens read, tokens written and milliseconds so far."""
         return self._usage
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the model's files."""
+        """Hash of the model's files."""
         return self.place.fingerprint
 
     @property
     def embedded(self) -> bool:
-        """Whether it is the model that is shipped, which knows the examples it was trained on and no others."""
+        """Whether it is the embedded model, which only understands prompts like those that it was trained on."""
         return self.place.name == EMBEDDED
 
     @functools.cached_property
@@ -90,22 +92,35 @@ class LocalModel:
 
     @functools.cached_property
     def context(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
+        """Largest number of tokens in a prompt and its answer together."""
         config = self._model.config
         known = (getattr(config, k, None) for k in ("max_position_embeddings", "n_positions", "seq_length"))
         return int(next((k for k in known if k), 1 << 20))
 
     def load(self) -> LocalModel:
-        """Load it now, in this thread."""
+        """Load the model now, in the calling thread, and return it.
+
+        Raises:
+            PromptSearchError: The model cannot be loaded.
+        """
         _ = self._model, self._tokenizer
         return self
 
     def recall(self, key: str) -> Any:
-        """What was remembered of this model under a key, by whichever process; None where nothing was."""
+        """Return a value that this or another process stored for this model, or None.
+
+        Args:
+            key: The key given to `remember`.
+        """
         return self._remembered().get(key)
 
     def remember(self, key: str, value: Any) -> None:
-        """Keep a JSON value for `recall`; where the cache cannot be written it is measured again next time."""
+        """Store a value for `recall` in the cache; nothing happens if the cache cannot be written.
+
+        Args:
+            key: The key.
+            value: A JSON-serialisable value.
+        """
         kept = {**self._remembered(), key: value}
         path = self._memory
         with contextlib.suppress(OSError):
@@ -126,29 +141,40 @@ class LocalModel:
         return default_cache_dir() / gguf_file.KIND / f"{self.fingerprint}.json"
 
     def fits(self, prompt: Any) -> bool:
-        """Whether a prompt and an answer fit into the context."""
+        """Return whether a prompt and an answer fit into the context.
+
+        Args:
+            prompt: A text or a conversation (a list of messages).
+        """
         return len(self._ids(prompt)) + LONGEST <= self.context
 
     def share(self, prompts: Sequence[Any]) -> None:
-        """Keep what these prompts begin with alike, once it is read, for all prompts that begin so."""
+        """Keep the model's state after the common prefix of some prompts, for all later prompts that begin with it.
+
+        Args:
+            prompts: Texts or conversations (lists of messages).
+        """
         self._writer.reader.hold(common_beginning([self._ids(p) for p in prompts]))
 
     def write_lines(
         self, prompts: Sequence[Any], seed: int, *, names: Sequence[str] = (), rules: LineRules | None = None
     ) -> list[list[Line]]:
-        """Lines that go on with each prompt, or reply to each conversation, the likeliest first.
+        """Write lines that continue each text, or reply to each conversation.
 
-        What the prompts begin with alike is read once; what `share` was told of is kept for the next call.
+        The common prefix of the prompts is read once; the one given to `share` is kept for the next call.
 
         Args:
-            prompts: texts or conversations (lists of messages).
-            seed: what the draws depend on.
-            names: words that no line may hold.
-            rules: what else a line must be; a template, unless they say otherwise.
+            prompts: Texts or conversations (lists of messages).
+            seed: Seed of the sampling.
+            names: Words that no line may contain.
+            rules: Further rules for the lines; by default those of a template.
+
+        Returns:
+            The lines for each prompt, most likely first.
 
         Raises:
-            InputError: a prompt that is too long for the model's context.
-            PromptSearchError: the device ran out of memory.
+            InputError: A prompt is too long for the model's context.
+            PromptSearchError: The model cannot be loaded, or the GPU ran out of memory.
         """
         rules = replace(rules or LineRules(continuations=self.continuations), names=tuple(names))
         lines: list[list[Line]] = []
@@ -161,14 +187,21 @@ class LocalModel:
     def write_phrases(
         self, prompts: Sequence[str], seed: int, *, words: int, names: Sequence[Sequence[str]], continuations: int
     ) -> list[list[Line]]:
-        """Lines without a `{}` of at most so many words, the likeliest first.
+        """Write lines without a `{}` that continue each text.
 
         Args:
-            prompts: texts that the lines go on with.
-            seed: what the draws depend on.
-            words: the most words of a line.
-            names: for each prompt, words that its lines may not hold.
-            continuations: lines that are drawn for each prompt.
+            prompts: Texts to continue.
+            seed: Seed of the sampling.
+            words: Largest number of words in a line.
+            names: For each prompt, words that its lines must not contain.
+            continuations: Number of lines begun for each prompt; of several, the last one to end is dropped.
+
+        Returns:
+            The lines for each prompt, most likely first.
+
+        Raises:
+            InputError: A prompt is too long for the model's context.
+            PromptSearchError: The model cannot be loaded, or the GPU ran out of memory.
         """
         barred = tuple(tuple(some) for some in names)
         rules = LineRules(place=False, words=words, least=1, continuations=continuations, barred=barred)
@@ -177,13 +210,19 @@ class LocalModel:
     def fill(
         self, gaps: Sequence[tuple[str, str]], seed: int, *, context: str = "", names: Sequence[str] = ()
     ) -> list[list[Line]]:
-        """For each gap between two texts, the texts joined by a word that the model holds likely, the likeliest first.
+        """Fill each gap between two texts with words that the model considers likely.
 
         Args:
-            gaps: what stands before and behind each gap.
-            seed: what the draws depend on.
-            context: lines that the text is read behind; they are read once.
-            names: words that no line may hold.
+            gaps: The texts before and after each gap.
+            seed: Seed of the sampling.
+            context: Lines that the model reads first, once.
+            names: Words that no line may contain.
+
+        Returns:
+            The filled lines for each gap, most likely first.
+
+        Raises:
+            PromptSearchError: The model cannot be loaded, or the GPU ran out of memory.
         """
         head = self._ids(f"{context}\n" if context else "\n")
         rules = LineRules(names=tuple(names), continuations=FILLINGS)
@@ -204,7 +243,7 @@ class LocalModel:
         return self._counted(lambda: self._writer.write(rows, seed, rules, self.temperature, self.top_p))
 
     def _counted(self, write: Callable[[], list[list[Line]]]) -> list[list[Line]]:
-        """Call the model, and count what that cost."""
+        """Return the lines of `write`, and add its tokens and time to the usage."""
         import torch
 
         with self._loaded.lock:
@@ -227,7 +266,20 @@ class LocalModel:
         return lines
 
     def log_likelihood(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, 2): the natural log-likelihood of each text, and how many tokens that is the sum over."""
+        """Return the log-likelihood of each text.
+
+        For a text's tokens x_1, ..., x_L: sum_t log p(x_t | x_1, ..., x_{t-1}).
+
+        Args:
+            texts: The n texts.
+
+        Returns:
+            (n, 2): log-likelihood in nats of each text, and the number of tokens summed over.
+
+        Raises:
+            InputError: A text is longer than the model's context.
+            PromptSearchError: The model cannot be loaded.
+        """
         import torch
 
         rows = [self._start + list(self._tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts]
@@ -244,7 +296,7 @@ class LocalModel:
             many = max(1, RATED // (vocabulary * max(2, len(rows[order[-1]]))))
             some, order = order[-many:], order[:-many]
             width = max(2, *(len(rows[i]) for i in some))
-            # Padding stands behind the text: causal attention never sees it, and no mask is needed.
+            # The padding follows the text, where causal attention does not see it, so no mask is needed.
             ids = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in some], device=self._device)  # (B, L)
             mask = torch.tensor([[1] * len(rows[i]) + [0] * (width - len(rows[i])) for i in some], device=self._device)
             with self._loaded.lock, torch.inference_mode():
@@ -261,28 +313,28 @@ class LocalModel:
         ids = self._tokenizer.apply_chat_template(
             _without_system(prompt, self._tokenizer),
             add_generation_prompt=True,
-            enable_thinking=False,  # of models that may think aloud: an answer has no room for it
+            enable_thinking=False,  # models that can reason first have no room for it in an answer
         )
         return list(ids["input_ids"] if hasattr(ids, "keys") else ids)
 
     @functools.cached_property
     def _start(self) -> list[int]:
-        """What texts begin with: the token between documents, or the tokenizer's own first one, where it has one."""
+        """The tokens before each text: the one between documents, or the tokenizer's first one, or none."""
         tokenizer = self._tokenizer
-        if self.chats and SEPARATOR in tokenizer.get_vocab():  # the first token of these begins a turn
+        if self.chats and SEPARATOR in tokenizer.get_vocab():  # the first token of chat models begins a turn
             return [int(tokenizer.convert_tokens_to_ids(SEPARATOR))]
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         return [] if start is None else [start]
 
     @functools.cached_property
     def _pad(self) -> int:
-        """What fills rows up; it is masked, so a model without a pad token takes its end token, or any."""
+        """Token that fills up shorter rows; it is masked, so any token will do."""
         tokenizer = self._tokenizer
         return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
     @functools.cached_property
     def _ends(self) -> list[int]:
-        """Tokens that end an answer, by the model's own account."""
+        """Tokens that end an answer according to the model's configuration."""
         own = self._model.generation_config.eos_token_id
         return [] if own is None else [own] if isinstance(own, int) else list(own)
 
@@ -315,7 +367,7 @@ class LocalModel:
 
 
 class _Loaded:
-    """A model and its tokenizer, for all in this process who write or rate by it; one at a time uses it."""
+    """A model and its tokenizer, shared within this process; a lock lets one thread use them at a time."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -323,9 +375,9 @@ class _Loaded:
 
     @functools.cached_property
     def writing(self) -> Any:
-        """The model that draws lines, in bfloat16 on a processor that computes in it: two thirds of the time.
+        """The model that writes lines, in bfloat16 if the CPU supports it, which takes two thirds of the time.
 
-        Ratings stay in the model's own precision, so they are the same on every processor.
+        Texts are rated in the model's own precision, so that ratings are the same on every CPU.
         """
         import torch
 
@@ -341,7 +393,7 @@ _LOADING = threading.Lock()
 
 
 def _load(place: ModelPlace) -> _Loaded:
-    """Load a model onto the GPU as it is stored, or in full precision for the CPU."""
+    """Load a model in its stored precision on the GPU, or in full precision on the CPU."""
     import torch
 
     _hush()
@@ -354,16 +406,16 @@ def _load(place: ModelPlace) -> _Loaded:
 
 
 def _from_folder(name: str, folder: Path) -> tuple[Any, Any]:
-    """The model and the tokenizer that transformers saved, the model as it is stored.
+    """Load a model in its stored precision, and its tokenizer, from a folder in the format of transformers.
 
     Raises:
-        PromptSearchError: one of them cannot be loaded.
+        PromptSearchError: One of them cannot be loaded.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as e:  # every kind of damage has an error of its own
+    except Exception as e:  # the type depends on the damage
         raise PromptSearchError(
             f"--lm {name}: its tokenizer cannot be loaded ({first_line(e)[:200]}); fetch it again"
         ) from e
@@ -377,7 +429,7 @@ def _from_folder(name: str, folder: Path) -> tuple[Any, Any]:
 
 
 def _without_system(messages: list[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
-    """Templates that know no system role get its text in front of the user's."""
+    """Move the system message into the user's, if the chat template does not support a system role."""
     template = tokenizer.chat_template
     if isinstance(template, str) and "system" in template and "raise_exception" not in template:
         return messages

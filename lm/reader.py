@@ -1,4 +1,4 @@
-"""Reading rows of tokens by a causal language model, their common beginning once."""
+"""Runs a causal language model on rows of tokens and reads their common prefix only once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-#: What transformers calls the attention below.
+#: Name under which `_attend` is registered with transformers.
 ATTENTION = "promptsearch"
-#: Keys and values by layer.
+#: Keys and values of each layer.
 Layers = list[tuple[Any, Any]]
 
 
 class _Store:
-    """Keys and values of a shared prefix, (1, G, P, D) a layer, and of each row behind it, (B, G, S, D) a layer."""
+    """Keys and values per layer: (1, G, P, D) of a shared prefix, and (B, G, S, D) of the rows after it."""
 
     def __init__(self, prefix: Layers) -> None:
         self.prefix = prefix
@@ -35,43 +35,54 @@ _ACTIVE: ContextVar[_Store | None] = ContextVar("store", default=None)
 
 
 class Reader:
-    """Gives the logits behind rows of tokens, and behind one more token each, as often as is asked.
+    """Computes the next-token logits of rows of tokens, first for whole rows and then token by token.
 
         reader = Reader(model, pad=0)
         logits = reader.begin([[5, 6, 7], [5, 6, 9]])  # (2, V)
         logits = reader.go_on([8, 8])                  # (2, V)
 
-    The tokens that all rows begin with are read once; those of `hold` are kept for every `begin` whose rows begin with
-    them.  Each row attends to one copy of their keys and values.  A model whose attention cannot be replaced (it is
-    older than transformers' attention interface) reads every row whole, at every step.
+    The common prefix of the rows is read once, and all rows attend to the same copy of its keys and values. A prefix
+    given to `hold` is kept for later calls of `begin`. A model whose attention cannot be replaced (because it does not
+    support transformers' attention interface) reads every row completely at every step.
+
+    Args:
+        model: A causal language model of transformers.
+        pad: Token that fills up shorter rows.
+        share: Whether the common prefix is read once, instead of once per row.
 
     Attributes:
-        share: whether the common beginning is read once, and not for each row.
-        shared: tokens of the common beginning of the rows in hand.
-        read: tokens that the model has read so far.
+        shared: Number of tokens in the common prefix of the current rows.
+        read: Number of tokens that the model has read so far.
     """
 
     def __init__(self, model: Any, pad: int, *, share: bool = True) -> None:
         self.model, self.pad, self.share = model, pad, share
         self.shared = self.read = 0
         self._held: tuple[int, ...] = ()
-        self._layers: Layers | None = None  # of what is held, once it was read
+        self._layers: Layers | None = None  # keys and values of the held prefix, once it is read
         self._caching = _replace_attention(model)
         self._rows: list[list[int]] = []
         self._store = _Store([])
-        self._mask: Any = None  # (B, S) which of a row's keys are its own
-        self._at: Any = None  # (B,) the next position of each row
+        self._mask: Any = None  # (B, S) which keys of a row are no padding
+        self._at: Any = None  # (B,) next position of each row
 
     def hold(self, tokens: Sequence[int]) -> None:
-        """Keep the keys and values of these tokens, once they are read, for all rows that begin with them."""
+        """Keep the keys and values of a prefix, once it is read, for all later rows that begin with it.
+
+        Args:
+            tokens: The prefix; it replaces the one that is held.
+        """
         if tuple(tokens) != self._held:
             self._held, self._layers = tuple(tokens), None
 
     def begin(self, rows: Sequence[Sequence[int]]) -> Any:
-        """Read rows of one or more tokens each.
+        """Read rows of tokens.
+
+        Args:
+            rows: At least one token for each of B rows.
 
         Returns:
-            (B, V) logits of the token behind each row.
+            (B, V) logits of the next token of each row.
         """
         import torch
 
@@ -97,8 +108,11 @@ class Reader:
     def go_on(self, tokens: Sequence[int]) -> Any:
         """Read one more token of each row.
 
+        Args:
+            tokens: (B,) the tokens.
+
         Returns:
-            (B, V) logits of the token behind it.
+            (B, V) logits of the next token of each row.
         """
         import torch
 
@@ -114,7 +128,11 @@ class Reader:
         return logits.float()
 
     def select(self, rows: Sequence[int]) -> None:
-        """Go on with these of the rows in hand, each as often as it is named."""
+        """Continue with some of the current rows.
+
+        Args:
+            rows: Indices of the rows; a repeated index duplicates its row.
+        """
         import torch
 
         if not self._caching:
@@ -125,10 +143,16 @@ class Reader:
         self._store.rows = [(k[index], v[index]) for k, v in self._store.rows]
 
     def rate(self, context: Sequence[int], texts: Sequence[Sequence[int]]) -> Any:
-        """How likely texts are behind a context of at least one token, which is read once.
+        """Return the log-likelihood of texts that follow a context.
+
+        For the tokens x_1, ..., x_L of a text: sum_t log p(x_t | context, x_1, ..., x_{t-1}).
+
+        Args:
+            context: At least one token; the context is read once.
+            texts: The tokens of each of n texts.
 
         Returns:
-            (n, 2) the natural log-likelihood of each text, and how many tokens it has.
+            (n, 2): log-likelihood in nats and number of tokens of each text.
         """
         import torch
 
@@ -158,7 +182,7 @@ class Reader:
         return torch.tensor(result, dtype=torch.float64)
 
     def _read_prefix(self, rows: Sequence[Sequence[int]]) -> tuple[Layers, int]:
-        """Keys and values of what the rows begin with alike, and how many tokens that is; each row has more."""
+        """Return the keys and values of the rows' common prefix and its length, less than that of every row."""
         held, n = self._held, len(self._held)
         if not self.share:
             return [], 0
@@ -198,9 +222,13 @@ class Reader:
 
 
 def common_beginning(rows: Sequence[Sequence[int]]) -> list[int]:
-    """What all rows begin with, without the last token of the shortest."""
+    """Return the longest common prefix of the rows that leaves each row at least one token.
+
+    Args:
+        rows: The tokens of each row.
+    """
     most = min(map(len, rows)) - 1
-    first, last = min(map(list, rows)), max(map(list, rows))  # of sorted rows these two differ first
+    first, last = min(map(list, rows)), max(map(list, rows))  # in sorted order: these share the least
     n = next((i for i in range(most) if first[i] != last[i]), most)
     return list(first[:n])
 
@@ -215,7 +243,7 @@ def _using(store: _Store) -> Iterator[None]:
 
 
 def _replace_attention(model: Any) -> bool:
-    """Have a model attend by the function below; False where its class cannot."""
+    """Make a model use `_attend`, and return whether it supports that."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, _attend)
@@ -231,13 +259,15 @@ def _replace_attention(model: Any) -> bool:
 def _attend(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, **kw: Any
 ) -> tuple[Any, None]:
-    """Attention of (B, H, L, D) queries to a shared prefix and the rows' own keys, in one softmax.
+    """Attend from (B, H, L, D) queries to a shared prefix P and to the rows' own keys S, with one softmax over both.
 
-    The queries of all rows are multiplied with the prefix as one matrix: nothing of it is repeated for a row.  Without
-    a store (texts that are rated) it is plain causal attention.
+    softmax(scale [Q K_P^T, Q K_S^T]) [V_P; V_S]
+
+    The queries of all rows are multiplied with K_P as one matrix, so the prefix is not copied for each row. Without an
+    active store (when `LocalModel` rates texts) this is plain causal attention.
 
     Returns:
-        (B, L, H, D), and no weights.
+        The output (B, L, H, D), and None for the weights.
     """
     import torch
 
@@ -263,7 +293,7 @@ def _attend(
         shared = shared.view(groups, b, r, length, -1).transpose(0, 1)  # (B, G, R, L, P)
         parts.insert(0, _capped(shared, kw))
     weights = torch.cat(parts, -1).softmax(-1, dtype=torch.float32).to(query.dtype)  # (B, G, R, L, P + S)
-    weights = weights.nan_to_num(0)  # rows of padding attend to nothing
+    weights = weights.nan_to_num(0)  # queries of padding attend to nothing
     own = weights[..., -keys.shape[2] :].reshape(b, groups, r * length, -1)
     out = own @ values  # (B, G, R L, D)
     if prefix is not None:
@@ -273,6 +303,6 @@ def _attend(
 
 
 def _capped(scores: Any, kw: dict[str, Any]) -> Any:
-    """Scores that do not exceed the model's cap, where it has one."""
+    """Apply the model's soft cap to attention scores, if it has one: cap * tanh(scores / cap)."""
     cap = kw.get("softcap")
     return scores if cap is None else cap * (scores / cap).tanh()

@@ -182,8 +182,8 @@ class ServerModel:
         return self._usage
 
     def fits(self, prompt: Any) -> bool:
-        """Return True."""
-        return True  # only the server knows its context length
+        """Return True, because only the server knows its context length."""
+        return True
 
     def write(self, prompts: Sequence[Any], seed: int) -> list[str]:
         """Write one answer per prompt.
