@@ -220,7 +220,7 @@ def test_ctrl_c_that_python_ignores_comes_again() -> None:
 def test_ctrl_c_while_it_works(tmp_path: Path) -> None:
     bank = prepare(tmp_path)
     for seconds in (0.4, 1.2):
-        running = start("random", *PROBLEM, "--bank", bank, "--trials", "100000")
+        running = start("random", *PROBLEM, "--bank", bank, "--ensemble", "3", "--trials", "100000")
         time.sleep(seconds)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=60)

@@ -21,7 +21,7 @@ from transformers import BertConfig
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.encoding import text_encoder as text_module
-from promptsearch.evaluators.encoding import text_tower as tower_module
+from promptsearch.evaluators.encoding import text_encoder as tower_module
 from promptsearch.evaluators.encoding.text_encoder import TextEncoder
 
 EOT = 49407
