@@ -1,4 +1,4 @@
-"""From what a user asks for to a recorded run, and from a recorded run back to its problem."""
+"""Opens recorded runs from a configuration, and reopens the problems of recorded runs."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ from promptsearch.search import SEARCHERS, TrialSearcher, build_searcher, choose
 from promptsearch.search.registry import own_options
 from promptsearch.version import __version__
 
-#: Best prompt sets of a run that a fork of it begins with.
+#: Number of best prompt sets of a run with which a fork of it begins.
 FORKED = 10
 
 
 def resolved(config: SearchConfig) -> SearchConfig:
-    """The configuration with its objective and selection named.
+    """Return a configuration with "auto" replaced by the default objective and selection method.
+
+    Args:
+        config: The configuration.
 
     Raises:
-        InputError: an unknown name, or one that needs labels where there are none.
+        InputError: The objective or the method is unknown, or needs labels and there are none.
     """
     objective = choose_objective(None if config.objective == "auto" else config.objective, config.shots)
     named = None if config.select == "auto" else config.select
@@ -48,17 +51,17 @@ def resolved(config: SearchConfig) -> SearchConfig:
 
 
 def with_phrases(bank: Bank, spec: str, problem: Problem, *, moved: bool = False) -> Bank:
-    """The bank with phrases for the problem's classes.
+    """Return a bank with phrases for the problem's classes.
 
     Args:
-        bank: the templates.
-        spec: "auto" for the built-in phrases whose classes are the problem's, "none", or a phrase bank or file.
-        problem: names the classes, and perhaps what else they are called.
-        moved: whether the searcher moves the phrases of one class at a time, as it does a bank's own `class_names`;
-            otherwise they are chosen for the templates that it finds.
+        bank: The templates.
+        spec: "auto" for the built-in phrases that fit the class names, "none", or a phrase bank or file.
+        problem: The problem; other names of its classes become phrases, too.
+        moved: Whether the searcher changes the phrase of one class at a time, as it does with a bank's own
+            `class_names`. Otherwise phrases are chosen after the search, for the templates that it found.
 
     Raises:
-        InputError: no such phrases, or phrases that do not fit the classes.
+        InputError: There are no such phrases, or they do not fit the classes.
     """
     classes, found = problem.source.class_names, None
     if spec == "auto":
@@ -80,10 +83,14 @@ def with_phrases(bank: Bank, spec: str, problem: Problem, *, moved: bool = False
 
 
 def check_search(config: SearchConfig, bank: Bank) -> SearchConfig:
-    """`resolved`, with the searcher's own options checked too, before anything is opened.
+    """Return the resolved configuration after checking the searcher's options, before anything is opened.
+
+    Args:
+        config: The configuration.
+        bank: The bank to search.
 
     Raises:
-        InputError: an option that the searcher refuses.
+        InputError: The objective, the selection method or an option of the searcher is invalid.
     """
     config = resolved(config)
     build_searcher(config.searcher, bank, config.builder_options())
@@ -91,10 +98,13 @@ def check_search(config: SearchConfig, bank: Bank) -> SearchConfig:
 
 
 def default_options(searcher: str) -> dict[str, Any]:
-    """The options of a searcher with their defaults.
+    """Return the options of a searcher with their default values.
+
+    Args:
+        searcher: Name of the searcher.
 
     Raises:
-        InputError: no searcher of this name.
+        InputError: There is no such searcher.
     """
     if searcher not in SEARCHERS:
         raise InputError(f"--searcher {searcher}: not known; choose from {', '.join(SEARCHERS)}")
@@ -104,13 +114,24 @@ def default_options(searcher: str) -> dict[str, Any]:
 
 
 def default_start(search: SearchConfig, bank: Bank) -> list[PromptSet]:
-    """The prompt sets that a search begins with: by trials the hand-written prompt, by rounds none."""
+    """Return the prompt sets to score first: the hand-written prompt in a search by trials, none in one by rounds.
+
+    Args:
+        search: The configuration.
+        bank: The bank to search.
+    """
     searcher = build_searcher(search.searcher, bank, search.builder_options())
     return [PromptSet.of(BASELINE)] if isinstance(searcher, TrialSearcher) else []
 
 
 def identify(problem: Problem, search: SearchConfig, bank: BankId | Bank | None = None) -> RunConfig:
-    """The identity of a run: what is searched for, how, and on which model and pictures."""
+    """Return the identity of a run.
+
+    Args:
+        problem: The model and the pictures.
+        search: The configuration of the search.
+        bank: The bank, for methods that have one.
+    """
     spec = problem.encoder.spec
     return RunConfig(
         search,
@@ -142,11 +163,16 @@ def study_name(config: RunConfig) -> str:
 
 
 def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str, Any]:
-    """What a record says beside its identity: versions, names and paths."""
+    """Return what a record contains besides its identity: version, start time, class names and paths.
+
+    Args:
+        problem: The model and the pictures.
+        opened: How the problem was opened, so that `reopen` can open it again.
+    """
     about: dict[str, Any] = {"version": __version__, "started": now(), "pictures": problem.source.origin}
     if opened is not None:
         about["opened"] = {**asdict(opened), "model": problem.encoder.spec.name}
-        if opened.class_names is not None:  # the names themselves: their file may be another one day
+        if opened.class_names is not None:  # the names themselves, because their file may change
             about["opened"]["class_names"] = list(problem.source.class_names)
     return {**about, "classes": list(problem.source.class_names)}
 
@@ -163,22 +189,25 @@ def open_run(  # noqa: PLR0913 (keyword options)
     fork: str | None = None,
     first: Mapping[str, Any] | None = None,
 ) -> RunRecord:
-    """Open the recorded run of a search, or begin it.
+    """Open the recorded run of a search, or create it.
 
     Args:
-        problem: the model and the pictures.
-        bank: what is searched.
-        search: how.
-        opened: how the problem was opened, so that `reopen` can.
-        storage: a database URL or a SQLite file (default: the user's own).
-        study: name of the run (default: made from its configuration).
-        start: prompt sets that are scored first.
-        fork: name of a new run that begins with the best prompt sets of `study`.
-        first: further attributes of a new run, for those who join it as soon as it is there.
+        problem: The model and the pictures.
+        bank: The bank to search.
+        search: The configuration of the search.
+        opened: How the problem was opened, so that `reopen` can open it again.
+        storage: Database URL or SQLite file; by default the user's own.
+        study: Name of the run; by default made from its configuration.
+        start: Prompt sets to score first.
+        fork: Name of a new run that begins with the best prompt sets of `study`.
+        first: Further attributes that a new run has from the beginning, for processes that join it at once.
+
+    Returns:
+        The run.
 
     Raises:
-        InputError: there is a run of this name with another configuration.
-        PromptSearchError: the storage cannot be written.
+        InputError: A run of this name has another configuration, or `fork` is given without `study`.
+        PromptSearchError: The storage cannot be written.
     """
     about = describe(problem, opened)
     if fork is not None:
@@ -189,22 +218,22 @@ def open_run(  # noqa: PLR0913 (keyword options)
     config = identify(problem, search, bank)
     first = {**(first or {}), "start": [s.to_dict() for s in start], "bank": bank_to_dict(bank)}
     record = RunRecord.open(fork or study or study_name(config), storage, config, about, first)
-    keep_bank(record, bank, start)  # of a run that an earlier version began and did not get so far
+    keep_bank(record, bank, start)  # a run of an earlier version may lack it
     return record
 
 
 def await_run(name: str, storage: str | None, patience: float, waiting: Callable[[], None]) -> RunRecord:
-    """Open an existing run, or wait for it to begin.
+    """Open an existing run, or wait until another process creates it.
 
     Args:
-        name: its name.
-        storage: a database URL or a SQLite file (default: the user's own).
-        patience: seconds to wait.
-        waiting: called once if there is no such run yet.
+        name: Name of the run.
+        storage: Database URL or SQLite file; by default the user's own.
+        patience: Largest number of seconds to wait.
+        waiting: Called once if there is no such run yet.
 
     Raises:
-        NoSuchRun: the run did not begin in time.
-        InputError: the study was not made by promptsearch.
+        NoSuchRun: The run was not created in time.
+        InputError: The study was not made by promptsearch.
     """
     until, told = time.monotonic() + patience, False
     while True:
@@ -227,7 +256,15 @@ def memory_run(
     opened: ProblemConfig | None = None,
     start: Sequence[PromptSet] = (),
 ) -> MemoryRecord:
-    """The run of a search that is kept in memory only."""
+    """Create the run of a search in memory.
+
+    Args:
+        problem: The model and the pictures.
+        bank: The bank to search.
+        search: The configuration of the search.
+        opened: How the problem was opened.
+        start: Prompt sets to score first.
+    """
     config = identify(problem, search, bank)
     record = MemoryRecord(study_name(config), config, describe(problem, opened))
     keep_bank(record, bank, start)
@@ -235,20 +272,31 @@ def memory_run(
 
 
 def keep_bank(record: Record, bank: Bank, start: Sequence[PromptSet]) -> None:
-    """Record what others need to join a run: its bank and what it begins with."""
+    """Record the bank and the first prompt sets of a run, which other processes need to join it.
+
+    Args:
+        record: The run; it is unchanged if it has a bank.
+        bank: The bank to search.
+        start: Prompt sets to score first.
+    """
     if record.get("bank") is None:
         record.set("start", [s.to_dict() for s in start])
         record.set("bank", bank_to_dict(bank))
 
 
 def keep_budget(record: Record, trials: int | None) -> None:
-    """Record how many trials a run is to have, for those who join it."""
+    """Record the total number of trials of a run, which other processes need to join it.
+
+    Args:
+        record: The run.
+        trials: The number; None if there is no limit.
+    """
     if (record.get("budget") or {}).get("trials") != trials:
         record.set("budget", {"trials": trials})
 
 
 def best_first(record: Record) -> list[tuple[PromptSet, Score]]:
-    """The scored prompt sets of a run, each once, best first by its own objective."""
+    """Return each scored prompt set of a run once, best first by the run's objective."""
     objective = of_options(record.config.search.builder_options())
     found = dict(record.trials())
     return sorted(found.items(), key=lambda r: (tuple(-v for v in objective(r[1])), r[0].size, r[0].templates))
@@ -266,15 +314,16 @@ def reopen(
     """Open the problem of a recorded run on this machine.
 
     Args:
-        record: the run.
+        record: The run.
         model: The run's model, if its path is different on this machine.
         weights: The run's weights, if their path is different on this machine.
         dataset: The run's data set, if its path is different on this machine.
-        machine: how this machine computes.
-        progress: who is told of progress.
+        machine: How this machine computes.
+        progress: Called with (done, total, what is being done).
 
     Raises:
-        InputError: the model or the pictures found here are not those of the run.
+        InputError: The model or the pictures found here are not those of the run, or the run was made on pictures given
+            in memory.
     """
     if "opened" not in record.about:
         raise InputError(f"run {record.name!r} was made in Python on pictures given in memory; fit it again there")

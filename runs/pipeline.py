@@ -1,6 +1,6 @@
-"""The main job of promptsearch, from a problem to a result: `run_search` reads from top to bottom.
+"""The main job of promptsearch, from a problem to a result; `run_search` shows its steps.
 
-Every search command, `PromptSearch.fit`, `runs resume` and `worker` go through here; `compare` and the gradient
+Every search command, `PromptSearch.fit`, `runs resume` and `worker` use this module; `compare` and the gradient
 baselines use the same steps.
 """
 
@@ -38,13 +38,13 @@ from promptsearch.version import __version__
 
 
 def measure_gains(evaluator: Evaluator, winner: PromptSet, split: Split, where: str) -> Gains | None:
-    """Undo one change of the winner at a time, and measure what that costs.
+    """Measure how much accuracy each template and each class phrase of the winner adds, by removing one at a time.
 
     Args:
         evaluator: Encodes the texts.
         winner: The chosen prompt set.
         split: The pictures to measure on.
-        where: Which these are, as the result says.
+        where: Name of the pictures in the result: "few-shot" or "test".
 
     Returns:
         The gains, or None for a single template with the classes' own names.
@@ -68,12 +68,12 @@ def measure_gains(evaluator: Evaluator, winner: PromptSet, split: Split, where: 
 
 
 def _hits_without(evaluator: Evaluator, winner: PromptSet, split: Split) -> np.ndarray:
-    """(N, C) whether each picture is a hit if class c is called by its own name alone: one column of logits changes."""
+    """Return (N, C) whether each picture is classified correctly if class c alone has its own name, not its phrases."""
     logits = split.features @ evaluator.class_weights(winner).T  # (N, C)
     plain = split.features @ evaluator.class_weights(winner.saying(None)).T  # (N, C)
     pictures, labels = np.arange(len(split)), split.labels
     true = logits[pictures, labels]
-    # The largest logit of the classes that are neither the true one nor c is among the three largest.
+    # Only column c of the logits changes, so the best class besides c and the true one is among the three largest.
     most = min(3, logits.shape[1])
     top = np.argpartition(-logits, most - 1, axis=1)[:, :most]  # (N, 3)
     of_top = np.where(top == labels[:, None], -np.inf, np.take_along_axis(logits, top, 1))  # (N, 3)
@@ -148,7 +148,7 @@ def _flips(test: Split, before: np.ndarray, after: np.ndarray, at: np.ndarray) -
     return {"count": len(at), "pictures": rows}
 
 
-#: Best prompt sets other than the winner that a result holds.
+#: Number of best prompt sets besides the winner in a result.
 RUNNERS_UP = 4
 
 #: Searchers that an estimate does not repeat: fitting a sampler's model in every fold would take too long.
@@ -158,16 +158,16 @@ NOT_REPEATED = ("tpe",)
 class TestSplitWarning(PromptSearchWarning):
     """The test split was opened for more than one winner."""
 
-    __test__ = False  # not a test, whatever its name says to pytest
+    __test__ = False  # tells pytest that it is not a test
 
 
 @dataclass(frozen=True)
 class LanguageTools:
-    """The language models of a run, each opened when it is first needed.
+    """Functions that open the language models of a run when they are first needed.
 
     Attributes:
-        writer: opens the model that writes prompts.
-        rater: opens the model that rates them.
+        writer: Opens the model that writes prompts.
+        rater: Opens the model that rates them.
     """
 
     writer: Callable[[], AskedModel] | None = None
@@ -180,11 +180,12 @@ def _never_interrupted() -> contextlib.AbstractContextManager[Callable[[], bool]
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of progress, and who may stop a search.
+    """How to report the progress of a search, and how to interrupt it.
 
     Attributes:
-        progress: called with (done, total, what is being done).
-        interruptible: entered while a search goes on; gives what is asked between batches whether to stop.
+        progress: Called with (done, total, what is being done).
+        interruptible: Returns a context that is active during the search, entered with a function that the search calls
+            between batches and that returns whether to stop.
     """
 
     progress: Progress = no_progress
@@ -193,17 +194,17 @@ class Watch:
 
 @dataclass(frozen=True)
 class Job:
-    """One search on one draw of pictures: all that it depends on.
+    """Everything that one search on one draw of pictures depends on.
 
     Attributes:
-        problem: the model and the pictures.
-        evaluator: scores prompt sets on the drawn pictures.
-        bank: what is searched.
-        config: how.
-        start: prompt sets that are scored first.
-        language: the language models, if any take part.
-        budget: when the search ends.
-        watch: who is told of progress.
+        problem: The model and the pictures.
+        evaluator: Scores prompt sets on the drawn pictures.
+        bank: The bank to search.
+        config: The configuration of the search.
+        start: Prompt sets to score first.
+        language: The language models, if there are any.
+        budget: The limits of the search.
+        watch: How to report progress and interrupt the search.
     """
 
     problem: Problem
@@ -217,16 +218,16 @@ class Job:
 
     @property
     def by_trials(self) -> bool:
-        """Whether every prompt set is a trial of its own, so that the budget counts trials."""
+        """Whether the searcher goes by trials: each prompt set is one trial, and the budget counts them."""
         return isinstance(build_searcher(self.config.searcher, self.bank, self.config.builder_options()), TrialSearcher)
 
     def searcher(self, bank: Bank | None = None, *, worker: int = 0, journal: Journal | None = None) -> Searcher:
-        """A fresh searcher with everything that it needs.
+        """Return a new searcher, ready to search.
 
         Args:
-            bank: what it searches, if not the job's own bank.
-            worker: number that tells apart the processes that share a run.
-            journal: where a language model's replies are kept (default: in memory).
+            bank: The bank to search; by default the job's own.
+            worker: Number of this process among those that share the run.
+            journal: Records the replies of a language model; by default in memory.
         """
         searcher = build_searcher(self.config.searcher, bank or self.bank, self.config.builder_options())
         if isinstance(searcher, TrialSearcher):
@@ -265,26 +266,26 @@ def run_search(
         result = run_search(problem, bank, record)
         print(result.winner.templates, result.winner.test)
 
-    A run that was cut off goes on where it was; of one whose budget is spent the recorded result is returned. While
-    another process leads the run, this one joins it as a worker and then returns the same result; for a search that
-    goes by rounds it waits.
+    An interrupted run is resumed; if the budget of a run is spent, its recorded result is returned. If another process
+    leads the run, this one joins it as a worker and returns the same result, or waits for it if the search goes by
+    rounds.
 
     Args:
-        problem: the model and the pictures.
-        bank: the prompts that are searched.
-        record: the run, with its configuration.
-        language: the language models that write or rate prompts.
-        budget: when a search by trials ends.
-        watch: who is told of progress, and who may stop the search.
-        estimate: whether to estimate the winner's accuracy by repeating search and choice in folds.
+        problem: The model and the pictures.
+        bank: The bank to search.
+        record: The run, with its configuration.
+        language: The language models that write or rate prompts.
+        budget: The limits of a search by trials.
+        watch: How to report progress and interrupt the search.
+        estimate: Whether to estimate the winner's accuracy by repeating search and choice in folds.
 
     Returns:
-        The result, which is recorded too.
+        The result, as it is recorded.
 
     Raises:
-        InputError: an option that does not fit the problem.
-        Interrupted: `watch` stopped the search; the same call goes on with it.
-        PromptSearchError: the run cannot be recorded, or nothing was scored.
+        InputError: An option does not fit the problem.
+        Interrupted: `watch` stopped the search; the same call resumes it.
+        PromptSearchError: The run cannot be recorded, or no prompt set was scored.
     """
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -327,12 +328,18 @@ def conclude(
     """Choose the winner of a search, estimate its accuracy, test it once, and record the result.
 
     Args:
-        job: what was searched, and how.
-        record: the run.
-        searcher: the searcher at its end.
-        outcome: what it found.
-        estimate: whether to estimate the winner's accuracy by repeating search and choice in folds.
-        started: when this process began with the run, by `time.perf_counter`.
+        job: The search.
+        record: The run.
+        searcher: The searcher after the search.
+        outcome: What it found.
+        estimate: Whether to estimate the winner's accuracy by repeating search and choice in folds.
+        started: When this process began with the run, by `time.perf_counter`.
+
+    Returns:
+        The result, as it is recorded.
+
+    Raises:
+        PromptSearchError: The run cannot be recorded.
     """
     problem, bank = job.problem, job.bank
     baselines = standard_baselines(bank, searcher, job.evaluator)
@@ -361,7 +368,13 @@ def conclude(
 
 
 def finished(record: Record, bank: Bank, budget: Budget) -> RunResult | None:
-    """The recorded result of a run whose budget is spent, or None where there is something left to do."""
+    """Return the recorded result of a run, or None if the run is not finished within its budget.
+
+    Args:
+        record: The run.
+        bank: Its bank.
+        budget: The limits of the search; a larger number of trials continues a finished run.
+    """
     result = record.result
     if result is None:
         return None
@@ -376,7 +389,19 @@ def finished(record: Record, bank: Bank, budget: Budget) -> RunResult | None:
 def open_job(
     problem: Problem, bank: Bank, record: Record, language: LanguageTools, budget: Budget, watch: Watch
 ) -> Job:
-    """Draw the pictures of a run, record which they are, and gather what its search needs."""
+    """Draw the pictures of a run, record which were drawn, and return its search.
+
+    Args:
+        problem: The model and the pictures.
+        bank: The bank to search.
+        record: The run, with its configuration.
+        language: The language models that write or rate prompts.
+        budget: The limits of the search.
+        watch: How to report progress and interrupt the search.
+
+    Raises:
+        InputError: The run needs a language model that `language` does not have, or the pictures cannot be drawn.
+    """
     config = record.config.search
     if config.writer is not None and language.writer is None:
         raise InputError(
@@ -395,20 +420,23 @@ def open_job(
 
 
 def drawn(task: Task) -> dict[str, list[int]]:
-    """Which pictures were drawn, as a run records it."""
+    """Return the indices of the drawn pictures, as a run records them."""
     return {"support": task.support.indices.tolist(), "validation": task.validation.indices.tolist()}
 
 
 def search_job(job: Job, record: Record | None = None, worker: int = 0) -> tuple[Searcher, Outcome]:
-    """Search until the budget is spent; with a record, from where the run was left.
+    """Search until the budget is spent, resuming the run if there is a record of it.
 
     Args:
-        job: what is searched, and how.
-        record: where it is recorded.
-        worker: number of this process, if another leads the run.
+        job: The search.
+        record: The run; None records nothing.
+        worker: Number of this process, if another one leads the run.
+
+    Returns:
+        The searcher after the search, and what it found.
 
     Raises:
-        Interrupted: `job.watch` stopped it.
+        Interrupted: `job.watch` stopped the search.
     """
     searcher = job.searcher(worker=worker, journal=None if record is None else StudyJournal(record))
     with job.watch.interruptible() as stopping:
@@ -422,16 +450,16 @@ def search_job(job: Job, record: Record | None = None, worker: int = 0) -> tuple
 def choose_winner(
     job: Job, searcher: Searcher, outcome: Outcome, estimate: bool = True
 ) -> tuple[Selected, Estimate | None]:
-    """Choose among what was found, on the few-shot pictures; see `settle`.
+    """Choose the winner among the prompt sets found, on the few-shot pictures; see `settle`.
 
     Args:
-        job: what was searched, and how.
-        searcher: the searcher at its end.
-        outcome: what it found.
-        estimate: whether to estimate the winner's accuracy, and to keep the hand-written prompt where that is better.
+        job: The search.
+        searcher: The searcher after the search.
+        outcome: What it found.
+        estimate: Whether to estimate the winner's accuracy, and to keep the hand-written prompt if that does better.
 
     Returns:
-        What was chosen, and the estimate of its accuracy.
+        The winner, and the estimate of its accuracy; None without labels or with `estimate=False`.
     """
     by_trials = isinstance(searcher, TrialSearcher)
     asks = isinstance(searcher, WritingSearcher) and searcher.tools.proposer is not None  # a model would be asked again
@@ -456,13 +484,13 @@ def test_once(job: Job, record: Record, winner: PromptSet, baselines: dict[str, 
     """Open the test split, if there is one, and measure the winner and the baselines on it.
 
     Args:
-        job: the search.
-        record: the run; what is predicted for each test picture is recorded as its `details`.
-        winner: the chosen prompt set.
-        baselines: what it is compared with, "hand-written" among them.
+        job: The search.
+        record: The run; a summary of the test predictions is recorded as its `details`.
+        winner: The chosen prompt set.
+        baselines: Prompt sets to compare it with, by name; one is called "hand-written".
 
     Returns:
-        The fields of a `RunResult` that say so.
+        The fields of a `RunResult` for the winner, the baselines and the test.
     """
     evaluator = job.evaluator
     if not job.problem.source.has_test:
@@ -486,12 +514,21 @@ def test_once(job: Job, record: Record, winner: PromptSet, baselines: dict[str, 
 
 
 def open_test(record: Record, task: Task, choice: str, progress: Progress) -> tuple[Split, int, int]:
-    """Open the test split for what was chosen, and record it.
+    """Open the test split for a winner, and record that.
 
-    A run that opened it for another choice before gets a `TestSplitWarning`.
+    Warns with `TestSplitWarning` if the run opened the split for another winner before.
+
+    Args:
+        record: The run.
+        task: The draw of pictures.
+        choice: Key of the winner.
+        progress: Called with (done, total, what is being done).
 
     Returns:
-        The split, how often this run opened it, and for how many different choices.
+        The split, the number of times that this run has opened it, and the number of different winners.
+
+    Raises:
+        PromptSearchError: The test split of this task was opened before.
     """
     kept = record.get("test_opened") or []
     times = [kept] if isinstance(kept, str) else list(kept)
@@ -510,7 +547,13 @@ def open_test(record: Record, task: Task, choice: str, progress: Progress) -> tu
 
 
 def standard_baselines(bank: Bank, searcher: Searcher, evaluator: Evaluator) -> dict[str, PromptSet]:
-    """The hand-written prompt, the bank's best single template on the few shots, and the whole bank averaged."""
+    """Return the hand-written prompt, the bank's best template on the few-shot pictures, and the whole bank averaged.
+
+    Args:
+        bank: The bank.
+        searcher: Ranks the templates by its objective.
+        evaluator: Scores them.
+    """
     singles = [PromptSet.of(t) for t in bank.templates]
     best = searcher.ranked(list(zip(singles, evaluator.score(singles), strict=True)))[0][0]
     return {
@@ -521,19 +564,26 @@ def standard_baselines(bank: Bank, searcher: Searcher, evaluator: Evaluator) -> 
 
 
 def test_row(evaluator: Evaluator, prompt_set: PromptSet, test: Split, name: str = "") -> Row:
-    """A prompt set with its few-shot figures, and its accuracy and further metrics on the opened test split."""
+    """Return a row with the few-shot scores of a prompt set, and its accuracy and other metrics on the test split.
+
+    Args:
+        evaluator: Scores the prompt set.
+        prompt_set: The prompt set.
+        test: The opened test split.
+        name: Name of the row.
+    """
     accuracy = wilson(int(evaluator.hits(prompt_set, test).sum()), len(test))
     report = evaluator.report(prompt_set, test)
     return Row.of(prompt_set, evaluator.score([prompt_set])[0], name=name, test=accuracy, report=report)
 
 
 def compare_on(evaluator: Evaluator, test: Split, ours: PromptSet, theirs: PromptSet) -> Paired:
-    """The paired comparison of two prompt sets on the test pictures."""
+    """Return the paired comparison of two prompt sets on the test split."""
     return compare_paired(evaluator.hits(ours, test), evaluator.hits(theirs, test), evaluator.task.seed)
 
 
 def headline(record: Record) -> dict[str, Any]:
-    """The fields of a result that say what was run, and where it is recorded."""
+    """Return the fields of a `RunResult` for the run's configuration and where it is recorded."""
     config = record.config
     return {
         "command": config.command,
@@ -550,7 +600,12 @@ def headline(record: Record) -> dict[str, Any]:
 
 
 def describe_choice(chosen: Selected, expected: Estimate | None) -> Choice:
-    """What a result says of the choice: how many were compared, and how sure each template is."""
+    """Summarise the choice of the winner for a result: the method, the number of sets compared, each template's share.
+
+    Args:
+        chosen: The winner.
+        expected: The estimate of its accuracy; it counts the folds that kept each template.
+    """
     templates = chosen.prompt_set.templates
     shares = tuple(chosen.shares.get(t) for t in templates) if chosen.shares else None
     kept = None if expected is None else tuple(expected.kept.get(t, 0) for t in templates)
@@ -558,18 +613,24 @@ def describe_choice(chosen: Selected, expected: Estimate | None) -> Choice:
 
 
 def runners_up(outcome: Outcome, winner: PromptSet) -> tuple[Row, ...]:
-    """The best prompt sets that were found beside the winner."""
+    """Return the best prompt sets found besides the winner, at most `RUNNERS_UP`."""
     return tuple(Row.of(s, v) for s, v in [r for r in outcome.ranked if r[0] != winner][:RUNNERS_UP])
 
 
 def pareto_front(outcome: Outcome, searcher: Searcher) -> tuple[Row, ...]:
-    """The prompt sets that no other beats in the objective, in fluency and in number of words together."""
+    """Return the Pareto front: the prompt sets that no other dominates in objective, fluency and number of words."""
     at = front([aims(s, v, searcher.objective) for s, v in outcome.ranked])
     return tuple(Row.of(*outcome.ranked[i], words=words(outcome.ranked[i][0])) for i in at)
 
 
 def notes_on(job: Job, outcome: Outcome, trials: int) -> list[str]:
-    """What a reader must know about a search: that it read no labels, or ended early."""
+    """Return notes for the result: classes with few pictures, a search without labels, or one that ended early.
+
+    Args:
+        job: The search.
+        outcome: What it found.
+        trials: Number of trials in the run.
+    """
     config, total = job.config, job.budget.trials
     notes = [note] if (note := job.evaluator.task.imbalance()) else []
     if not job.evaluator.task.labelled:
@@ -601,29 +662,34 @@ def join_search(
     budget: Budget = Budget(),  # noqa: B008 (frozen)
     watch: Watch = Watch(),
 ) -> str:
-    """Score trials of a run that others work on too, until it has them all.
+    """Score trials of a run together with other processes, until all trials are done.
 
     Args:
-        problem: the run's model and pictures, opened here.
-        bank: the run's bank.
-        record: the run.
-        worker: a number that no other process of the run has.
-        language: the language models that write or rate prompts.
-        budget: the run's number of trials, and how long to stay.
-        watch: who is told of progress, and who may stop.
+        problem: The run's model and pictures, opened on this machine.
+        bank: The run's bank.
+        record: The run; its searcher must go by trials (see `shareable`).
+        worker: A number that no other process of the run has.
+        language: The language models that write or rate prompts.
+        budget: The run's number of trials, and how long this process takes part.
+        watch: How to report progress and interrupt the search.
 
     Returns:
         Why it ended: "trials", "timeout", "exhausted" or "interrupted".
     """
     job = open_job(problem, bank, record, language, budget, watch)
     searcher = job.searcher(worker=worker, journal=StudyJournal(record))
-    assert isinstance(searcher, TrialSearcher)  # `shareable` was asked
+    assert isinstance(searcher, TrialSearcher)  # the caller has checked `shareable`
     prepare(searcher, job.evaluator)
     with watch.interruptible() as stopping:
         return Sharing(searcher, job.evaluator, record, budget, watch.progress, stopping).run()
 
 
 def shareable(record: Record, bank: Bank) -> bool:
-    """Whether several processes can work on a run: whether its searcher goes by trials."""
+    """Return whether several processes can work on a run, which is so if its searcher goes by trials.
+
+    Args:
+        record: The run.
+        bank: Its bank.
+    """
     config = record.config.search
     return isinstance(build_searcher(config.searcher, bank, config.builder_options()), TrialSearcher)
