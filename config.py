@@ -1,4 +1,4 @@
-"""Every option of a run with its default, written once: the library and the command line both read them here."""
+"""Options of a run with their defaults, shared by the library and the command line."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ProblemConfig:
-    """Which model and which pictures a run uses.
+    """The model and the pictures of a run.
 
     Attributes:
         model: "auto", a model name such as "RN50" or "ViT-B-32:laion2b_s34b_b79k", a hub id, a folder, or
             "zeroshot".
         dataset: "auto", "cifar10", "cifar100", "pacs-photo", a hub id, or a folder or file (see `open_dataset`).
-        weights: path of a weights file for `model`.
+        weights: Path of a weights file for `model`.
         precision: "fp32", "bf16" or "fp16", for encoding pictures.
-        picture_column: name of the image column, if it cannot be inferred.
-        label_column: name of the label column, if it cannot be inferred.
-        pictures: data set that a feature pack was made from, for methods that need the pictures themselves.
-        class_names: names for the data set's classes, in their order, or a file of them; None for its own.
-        test_share: share of each class's pictures to hold out as the test split of a data set that has none.
-        split_seed: seed by which they are chosen; runs with other draws keep the same test pictures.
-        allow_fewer: whether classes with fewer pictures than shots give what they have.
+        picture_column: Name of the image column, if it cannot be inferred.
+        label_column: Name of the label column, if it cannot be inferred.
+        pictures: Data set that a feature pack was made from, for methods that need the pictures themselves.
+        class_names: Names for the data set's classes, in their order, or a file of them; None for its own.
+        test_share: Share of each class's pictures to hold out as the test split of a data set that has none.
+        split_seed: Seed of that split; it does not depend on the seed of the search.
+        allow_fewer: Whether classes with fewer pictures than shots use all that they have.
     """
 
     model: str = "auto"
@@ -40,20 +40,20 @@ class ProblemConfig:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """How the pictures are read: keywords of `open_dataset`."""
+        """Keyword arguments of `open_dataset`."""
         named = {k: getattr(self, k) for k in ("picture_column", "label_column", "test_share", "split_seed")}
         return {**named, "renamed": self.class_names is not None}
 
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """How this machine computes; none of it changes what a run is.
+    """How this machine computes; it is not part of a run's identity.
 
     Attributes:
         device: "auto", "cpu" or "cuda".
-        memory: bytes that scoring may use (default: a quarter of the RAM).
-        encode_batch: pictures encoded at a time (default: 8 on a CPU, 256 on a GPU).
-        ray: address of a Ray cluster that encodes, or "local" to start one on this machine.
+        memory: Bytes that scoring may use; by default a quarter of the RAM.
+        encode_batch: Number of pictures encoded at a time; by default 8 on a CPU and 256 on a GPU.
+        ray: Address of a Ray cluster that encodes pictures, or "local" to start one on this machine.
     """
 
     device: str = "auto"
@@ -64,7 +64,13 @@ class MachineConfig:
 
 @dataclass(frozen=True)
 class BeamOptions:
-    """Options of beam search: ensembles kept per round, largest ensemble, rounds without improvement allowed."""
+    """Options of beam search.
+
+    Attributes:
+        width: Number of ensembles kept per round.
+        depth: Largest number of templates in an ensemble.
+        patience: Number of rounds without improvement after which the search ends.
+    """
 
     width: int = 8
     depth: int = 6
@@ -73,7 +79,12 @@ class BeamOptions:
 
 @dataclass(frozen=True)
 class TrialOptions:
-    """Options of random search and hill climbing: templates per ensemble, and prompt sets scored together."""
+    """Options of random search and hill climbing.
+
+    Attributes:
+        ensemble: Largest number of templates in a prompt set.
+        batch: Number of prompt sets scored together.
+    """
 
     ensemble: int = 1
     batch: int = 4
@@ -81,7 +92,13 @@ class TrialOptions:
 
 @dataclass(frozen=True)
 class ClimbOptions(TrialOptions):
-    """Options of climbing with a language model: initial pool, examples shown, batches without improvement allowed."""
+    """Options of hill climbing with a language model.
+
+    Attributes:
+        pool: Number of prompt sets drawn from the bank at the start of a pool.
+        shown: Number of best and of worst prompt sets shown to the model.
+        patience: Number of batches without improvement after which a new pool is started.
+    """
 
     pool: int = 20
     shown: int = 3
@@ -90,7 +107,12 @@ class ClimbOptions(TrialOptions):
 
 @dataclass(frozen=True)
 class TpeOptions(TrialOptions):
-    """Options of Optuna's samplers: which one, and random trials before its model is used."""
+    """Options of Optuna's samplers.
+
+    Attributes:
+        sampler: Name of the sampler.
+        startup: Number of random trials before the sampler's model is used.
+    """
 
     sampler: str = "tpe"
     startup: int = 20
@@ -101,13 +123,13 @@ class EvolveOptions:
     """Options of evolution.
 
     Attributes:
-        ensemble: most templates per prompt set.
-        population: prompt sets that survive each generation.
-        offspring: prompt sets proposed and scored per generation.
-        elite: best prompt sets that always survive.
-        crowding: cosine of text vectors above which the worse of two prompt sets is dropped.
-        immigrants: share of the offspring drawn from the bank.
-        proposer: who writes the offspring: "lm", "fill", "grammar", or a plug-in.
+        ensemble: Largest number of templates in a prompt set.
+        population: Number of prompt sets that survive each generation.
+        offspring: Number of prompt sets proposed and scored per generation.
+        elite: Number of best prompt sets that always survive.
+        crowding: Cosine similarity of text vectors above which the worse of two prompt sets is dropped.
+        immigrants: Share of the offspring drawn from the bank.
+        proposer: What writes the offspring: "lm", "fill", "grammar", or the name of a plug-in.
     """
 
     ensemble: int = 1
@@ -119,7 +141,7 @@ class EvolveOptions:
     proposer: str = "lm"
 
 
-#: Options of each built-in searcher, without a language model.
+#: Options of each built-in searcher; climbing with a language model has `ClimbOptions`.
 SEARCHER_OPTIONS: dict[str, type] = {
     "beam": BeamOptions,
     "random": TrialOptions,
@@ -128,20 +150,20 @@ SEARCHER_OPTIONS: dict[str, type] = {
     "evolve": EvolveOptions,
 }
 
-#: Trials of a search whose every prompt set is one.
+#: Default number of trials, for searchers that go by trials.
 TRIALS = 200
 
-#: Phrases of the classes: the built-in ones that fit, if any.
+#: Default phrases of the classes: the built-in ones that fit, if there are any.
 PHRASES = "auto"
 
-#: Bank of each built-in searcher, and of all others.
+#: Default banks of searchers, and of all other searchers.
 SEARCHER_BANKS, BANK = {"beam": "templates"}, "grammar"
 
-#: Objectives if none is given: with labels, and without.
+#: Default objectives, with and without labels.
 OBJECTIVE, OBJECTIVE_UNLABELLED = "xent", "mutual-information"
 
 
-#: Keys of a stored configuration that name something, and the keys that identify its content.
+#: Keys of a stored configuration for names, and the keys for the fingerprints of what they name.
 CONTENT = {
     "model": "model fingerprint",
     "dataset": "data fingerprint",
@@ -152,22 +174,25 @@ CONTENT = {
 
 
 def without_names(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration without the names of what it identifies by content.
+    """Return a stored configuration without the names of what also has a fingerprint.
 
-    The same folder can be named in many ways (`d`, `./d`, `d/`, a link, or another place after it was moved).
+    The same folder can have many names (`d`, `./d`, `d/`, a link, or a new path after it was moved).
+
+    Args:
+        stored: The configuration, from `RunConfig.to_dict`.
     """
     return {k: v for k, v in stored.items() if stored.get(CONTENT.get(k, "")) is None}
 
 
 @dataclass(frozen=True)
 class FluencyConfig:
-    """How fluency takes part in a search: as a weighted part of the objective, or as an aim of its own.
+    """How a search takes fluency into account: as a weighted term of the objective, or as a separate aim.
 
     Attributes:
-        lm: the language model that rates prompts: "embedded", a folder or a hub id.
-        fingerprint: digest of that model's files.
-        weight: what the log-likelihood per token (nats) is multiplied by before it is added to the objective.
-        pareto: whether to keep the front of objective, fluency and number of words.
+        lm: Language model that rates prompts: "embedded", a folder or a hub id.
+        fingerprint: Hash of that model's files.
+        weight: Weight of the log-likelihood per token (nats) in the objective.
+        pareto: Whether to keep the Pareto front of objective, fluency and number of words.
     """
 
     lm: str = "embedded"
@@ -182,10 +207,10 @@ class WriterConfig:
 
     Attributes:
         lm: "embedded", "smollm2", a GGUF file, a folder, a hub id, or "server:NAME".
-        fingerprint: digest of a local model's files.
+        fingerprint: Hash of a local model's files.
         api: "chat" or "completions", for a server.
-        temperature: sampling temperature.
-        top_p: probability mass that is sampled from.
+        temperature: Sampling temperature.
+        top_p: Probability mass from which tokens are sampled.
     """
 
     lm: str = "embedded"
@@ -195,7 +220,7 @@ class WriterConfig:
     top_p: float = 0.95
 
     def to_dict(self) -> dict[str, Any]:
-        """The form in which studies store it."""
+        """Return the form in which studies store it."""
         data: dict[str, Any] = {"lm": self.lm}
         if self.api is not None:
             data["lm api"] = self.api
@@ -206,19 +231,19 @@ class WriterConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How prompts are searched for on one draw of pictures.
+    """How to search for prompts on one draw of pictures.
 
     Attributes:
-        searcher: name of the searcher, or of the gradient baseline.
-        shots: labelled pictures per class; 0 to search without labels.
-        seed: of the draw and of the search.
-        objective: name of the objective; "auto": "xent", or "mutual-information" without labels.
-        select: how the winner is chosen among what was found; "auto": "posterior" where the search goes by labels
-            alone, else "none"; empty for methods that find one thing only.
-        unlabelled: pictures to search on if `shots` is 0.
-        fluency: how fluency takes part, if it does.
-        writer: the language model that writes prompts, if one does.
-        options: the searcher's own options.
+        searcher: Name of the searcher, or of the gradient baseline.
+        shots: Number of labelled pictures per class; 0 to search without labels.
+        seed: Seed of the draw and of the search.
+        objective: Name of the objective; "auto" means "xent", or "mutual-information" without labels.
+        select: How to choose the winner among the prompt sets found; "auto" means "posterior" if labels are the
+            search's only aim, otherwise "none"; empty for methods that find only one.
+        unlabelled: Number of pictures to search on if `shots` is 0.
+        fluency: How fluency is taken into account; None if it is not.
+        writer: The language model that writes prompts; None if there is none.
+        options: The searcher's own options.
     """
 
     searcher: str = "beam"
@@ -232,7 +257,7 @@ class SearchConfig:
     options: Mapping[str, Any] = field(default_factory=lambda: asdict(BeamOptions()))
 
     def builder_options(self) -> dict[str, Any]:
-        """What the builder of a searcher reads: the searcher's own options, and the shared ones that concern it."""
+        """Return the options for building the searcher: its own, and the objective, seed, fluency and writer."""
         shared: dict[str, Any] = {"objective": self.objective, "seed": self.seed}
         if self.fluency is not None:
             shared |= {"fluency_weight": self.fluency.weight, "pareto": self.fluency.pareto}
@@ -243,7 +268,12 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class BankId:
-    """Which bank a run used: its name and content hash, or None for a method that could have used one and did not."""
+    """The bank of a run.
+
+    Attributes:
+        name: Name of the bank; None for a method that could have used a bank and did not.
+        hash: Hash of its content; None likewise.
+    """
 
     name: str | None = None
     hash: str | None = None
@@ -251,7 +281,7 @@ class BankId:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A run's identity: a study is resumed if it is equal, and refused (naming the difference) if it is not.
+    """The identity of a run: a study is resumed only if its configuration is equal; an error names any difference.
 
         config = RunConfig.from_dict(study.user_attrs["config"])
         print(config.search.searcher, config.search.shots, config.model)
@@ -259,14 +289,14 @@ class RunConfig:
     Studies store it as a flat dictionary; `to_dict` and `from_dict` are the only code that knows that form.
 
     Attributes:
-        search: how prompts are searched for.
-        model: name of the model.
-        model_fingerprint: digest of its weights.
-        precision: of the pictures' encoding.
-        dataset: name of the data set; None for a comparison, which has several.
-        data_fingerprint: digest of its pictures and labels.
-        bank: the bank, for methods that have one.
-        pictures_fingerprint: digest of the pictures, for methods that read them beside a feature pack.
+        search: How to search for prompts.
+        model: Name of the model.
+        model_fingerprint: Hash of its weights.
+        precision: Precision in which pictures are encoded.
+        dataset: Name of the data set; None for a comparison, which has several.
+        data_fingerprint: Hash of its pictures and labels.
+        bank: The bank, for methods that have one.
+        pictures_fingerprint: Hash of the pictures, for methods that read them in addition to a feature pack.
     """
 
     search: SearchConfig
@@ -284,7 +314,7 @@ class RunConfig:
         return self.search.searcher
 
     def to_dict(self) -> dict[str, Any]:
-        """The form in which studies store it."""
+        """Return the form in which studies store it."""
         search, fluency = self.search, self.search.fluency
         data: dict[str, Any] = {
             "command": search.searcher,
@@ -315,7 +345,11 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
-        """Read what `to_dict` gave, in this or an earlier version; what an old study lacks has its default."""
+        """Return the configuration from the form in which studies store it.
+
+        Args:
+            data: What `to_dict` returned, in this or an earlier version; missing keys have their defaults.
+        """
         left = dict(data)
 
         def take(key: str, default: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The front door for Python: a search as a scikit-learn style classifier."""
+"""`PromptSearch`, a search with the interface of a scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class PromptSearch:
-    """Zero-shot classifier whose prompts are searched for on a few labelled pictures.
+    """Zero-shot classifier that searches for its prompts on a few labelled pictures.
 
     It searches a bank of templates such as "a photo of a {}." for the ensemble that classifies the given pictures
-    best, without gradients and without changing the model, and follows scikit-learn's conventions: `fit` returns the
-    estimator, what it learnt ends in an underscore, and `sklearn.base.clone` and `cross_val_score` work.
+    best, without gradients and without changing the model. It follows scikit-learn's conventions: `fit` returns the
+    estimator, names of fitted attributes end in an underscore, and `sklearn.base.clone` and `cross_val_score` work.
 
         from promptsearch import PromptSearch
 
@@ -70,45 +70,45 @@ class PromptSearch:
     Args:
         model: Name of a model ("auto", "RN50", "ViT-B-32:laion2b_s34b_b79k", "hf-hub:OWNER/NAME", "local-dir:PATH",
             "tiny"), or an open_clip triple (model, preprocess, tokenizer).
-        weights: File of weights for a `model` that is the name of an architecture.
+        weights: Weights file, if `model` is the name of an architecture.
         precision: "fp32", "bf16" or "fp16", for encoding pictures.
         device: "auto", "cpu" or "cuda".
         bank: Templates to search: name of a built-in bank, a file, a `Bank`, or a list of templates. "auto" takes
             the default bank of the searcher.
-        phrases: What else the classes may be called: a phrase bank or file, "none", or "auto" for the built-in phrases
-            that fit the class names.
+        phrases: Further names for the classes: a phrase bank or file, "none", or "auto" for the built-in phrases that
+            fit the class names.
         searcher: "beam", "random", "climb", "tpe", "evolve", or the name of a plug-in.
         searcher_options: Options of the searcher that differ from its defaults, e.g. `{"width": 16}`.
         objective: What the search maximises: "xent", "xent-fitted", "accuracy", "margin", "balanced" or
             "worst-class"; without labels "mutual-information", "zpe" or "agreement". "auto" takes "xent", or
             "mutual-information".
-        select: How the winner is chosen among what was found: "posterior", "weighted", "bagged", "cv", "bootstrap",
-            "zpe" or "none". "auto" takes "posterior", or "none" where the objective reads no labels.
+        select: How to choose the winner among the prompt sets found: "posterior", "weighted", "bagged", "cv",
+            "bootstrap", "zpe" or "none". "auto" takes "posterior", or "none" if the objective reads no labels.
         shots: Pictures per class to search on, drawn by `random_state`; None uses all given pictures.
-        allow_fewer: Whether classes with fewer pictures than `shots` give what they have.
+        allow_fewer: Whether classes with fewer pictures than `shots` use all that they have.
         test_share: Share of each class's pictures to hold out as the test split of a data set by name that has none.
-        trials: Prompt sets to score, for searchers other than "beam".
+        trials: Number of prompt sets to score, for searchers other than "beam".
         estimate: Whether to estimate the accuracy on new pictures by repeating search and choice in folds.
         lm: Language model that writes prompts, for "evolve" and "climb": "embedded", a folder or a hub id.
         random_state: Seed of the draw and of the search; an int, a `numpy.random.RandomState` or `Generator`, or
-            None for another one each time.
+            None for a different seed at each call of `fit`.
         storage: Database URL or SQLite file in which the run is stored, and from which it is resumed; None stores
             nothing.
         study: Name of the stored run; by default made from its configuration.
 
     Attributes:
-        prompts_: Templates of the winning ensemble.
-        weights_: Weight of each template, summing to 1.
+        prompts_: Templates of the winning ensemble, T in number.
+        weights_: (T,) weight of each template; they sum to 1.
         estimate_: Expected accuracy on new pictures, with its interval (`estimate_.accuracy.low`); None without
             labels or with `estimate=False`.
-        result_: Everything the run found, as a `promptsearch.runs.RunResult`.
+        result_: Complete result of the run, as a `promptsearch.runs.RunResult`.
         record_: The run itself, in memory or in `storage`.
-        classes_: Labels that `predict` returns, as given to `fit`.
-        class_names_: Name of each class.
-        class_weights_: Unit text vectors (n_classes, n_features) of the classes.
-        logit_scale_: What cosines are multiplied by before the softmax of `predict_proba`, fitted to the few labels.
-        unknown_below_: Largest probability below which a picture is of no known class, estimated on the few-shot
-            pictures; None if they are too few.
+        classes_: (C,) labels that `predict` returns, as given to `fit`.
+        class_names_: Names of the C classes.
+        class_weights_: (C, D) unit text vectors of the classes.
+        logit_scale_: Factor of the cosines in the softmax of `predict_proba`, fitted to the few-shot labels.
+        unknown_below_: Threshold on a picture's largest probability, below which it belongs to no known class;
+            estimated on the few-shot pictures, None if they are too few.
         n_features_in_: Length D of the picture features.
     """
 
@@ -143,23 +143,23 @@ class PromptSearch:
         class_names: Sequence[str] | None = None,
         features: Any = None,
     ) -> PromptSearch:
-        """Search for the prompts that classify these pictures best.
+        """Search for the prompts that classify the given pictures best.
 
         Args:
-            images: Pictures: PIL pictures, paths, or an array (N, H, W, 3) of uint8. Or their features, an array
-                (N, D) of floats. Or the name of a data set or a folder, of which `shots` pictures per class (16 by
-                default) are drawn and whose test split then measures the winner.
+            images: PIL pictures, paths, an array (N, H, W, 3) of uint8, or image features (N, D) of floats. Or the name
+                of a data set or a folder: `shots` pictures per class (16 by default) are drawn from it, and the winner
+                is measured on its test split.
             labels: (N,) class names, or indices into `class_names`. None searches without labels.
-            class_names: What each class is called; needed where the labels are numbers or missing. Of a data set by
-                name, other names than its own.
+            class_names: Name of each class; required if the labels are numbers or None. For a data set by name, they
+                replace its own names.
             features: (N, D) image features of the model, instead of `images`.
 
         Returns:
             The estimator itself.
 
         Raises:
-            InputError: a parameter or input that does not fit; the message names it.
-            PromptSearchError: the model cannot be had, or the run cannot be stored.
+            InputError: A parameter or an input is invalid; the message names it.
+            PromptSearchError: The model cannot be downloaded or loaded, or the run cannot be stored.
         """
         with _names_parameters():
             seed = _seed(self.random_state)
@@ -192,7 +192,7 @@ class PromptSearch:
         weights: str | os.PathLike[str] | None = None,
         device: str = MachineConfig.device,
     ) -> PromptSearch:
-        """Return the fitted estimator of a saved run, to label pictures with its winner.
+        """Return the fitted estimator of a saved run, to classify pictures with its winner.
 
             ps = PromptSearch.load("my-run")
             ps.predict(["cat.jpg", "dog.jpg"])
@@ -202,7 +202,7 @@ class PromptSearch:
         Args:
             run: Name of the run, made by `fit` with `storage` or by the command line; or a folder that
                 `export("folder", …)` wrote.
-            storage: Database URL or SQLite file that it is in; None for the user's own.
+            storage: Database URL or SQLite file of the run; None for the user's own.
             model: The run's model, if its path is different on this machine.
             weights: The run's weights, if their path is different on this machine.
             device: "auto", "cpu" or "cuda".
@@ -212,7 +212,7 @@ class PromptSearch:
             `estimate_` is None.
 
         Raises:
-            InputError: There is no such run, it has no winner of prompts, or its model is gone.
+            InputError: There is no such run, it has no winning prompts, or its model is missing.
         """
         from promptsearch.reports.folder import is_folder
 
@@ -255,7 +255,7 @@ class PromptSearch:
         return loaded
 
     def _take(self, winner: PromptSet, classifier: Classifier, classes: np.ndarray | None) -> None:
-        """Set what was learnt: the attributes that `predict` needs.
+        """Set the fitted attributes.
 
         Args:
             winner: The chosen prompt set.
@@ -275,27 +275,40 @@ class PromptSearch:
         self._encoder = classifier.encoder
 
     def decision_function(self, images: Any) -> np.ndarray:
-        """Return the logits (N, C): cosines of pictures and classes times `logit_scale_`."""
+        """Return the logits: the cosines between pictures and classes times `logit_scale_`.
+
+        Args:
+            images: Pictures or features, as for `fit`.
+
+        Returns:
+            (N, C) logits.
+        """
         with _names_parameters():
             self._fitted()
             return self.logit_scale_ * (self._features(self._loaded_encoder(), images) @ self.class_weights_.T)
 
     def predict(self, images: Any) -> np.ndarray:
-        """Return the label (N,) of the most probable class of each picture.
+        """Return the most probable class of each picture.
 
         Args:
             images: Pictures or features, as for `fit`.
+
+        Returns:
+            (N,) labels out of `classes_`.
         """
         self._fitted()
         return np.asarray(self.classes_[self.decision_function(images).argmax(axis=1)])
 
     def predict_proba(self, images: Any) -> np.ndarray:
-        """Return the probability (N, C) of each class, at the logit scale that fits the few labels.
+        """Return the probability of each class for each picture.
 
-        p(c | x) = exp(s cos(x, w_c)) / sum_k exp(s cos(x, w_k))
+        With s = `logit_scale_`: p(c | x) = exp(s cos(x, w_c)) / sum_k exp(s cos(x, w_k)).
 
         Args:
             images: Pictures or features, as for `fit`.
+
+        Returns:
+            (N, C) probabilities; each row sums to 1.
         """
         return probabilities(self.decision_function(images), 1.0)
 
@@ -318,7 +331,7 @@ class PromptSearch:
             path: File, or folder, to write.
 
         Raises:
-            InputError: an unknown format, a file that cannot be written, or prompts that the format cannot hold.
+            InputError: The format is unknown, cannot represent the prompts, or the file cannot be written.
         """
         from promptsearch.reports import export as to
         from promptsearch.reports.folder import FOLDERS, Exported
@@ -351,10 +364,13 @@ class PromptSearch:
             to.write(Path(path), writers[form](winner))
 
     def report(self, path: str | os.PathLike[str]) -> None:
-        """Write what was found as one HTML page with plots.
+        """Write a report of the run as one HTML page with plots.
 
         Args:
             path: File to write.
+
+        Raises:
+            InputError: The estimator is not fitted, or was loaded from an exported folder.
         """
         from promptsearch.reports.export import write
         from promptsearch.reports.html import all_plots, build_page
@@ -368,10 +384,10 @@ class PromptSearch:
         write(Path(path), build_page(opened, overall, by_run, sources))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's parameters, as scikit-learn asks for them.
+        """Return the parameters of the constructor by name.
 
         Args:
-            deep: Accepted for scikit-learn; no parameter is an estimator.
+            deep: Ignored, because no parameter is an estimator; scikit-learn passes it.
         """
         return {name: getattr(self, name) for name in self._parameters()}
 
@@ -382,7 +398,7 @@ class PromptSearch:
             params: Any of the constructor's parameters.
 
         Raises:
-            InputError: a name that is no parameter.
+            InputError: There is no parameter of this name.
         """
         known = self._parameters()
         for name, value in params.items():
@@ -404,7 +420,7 @@ class PromptSearch:
         return Tags("classifier", TargetTags(required=True), None, ClassifierTags(), None, input_tags=InputTags())
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state without the open encoder, which `predict` opens again."""
+        """Return the state without the open encoder, which `predict` opens again."""
         return {k: v for k, v in vars(self).items() if k != "_encoder"}
 
     def _fitted(self) -> None:
@@ -412,13 +428,13 @@ class PromptSearch:
             raise InputError("this PromptSearch is not fitted; call fit first")
 
     def _recorded(self) -> Record:
-        """The run that this estimator is of."""
+        """Return the record of the run, or raise InputError if there is none."""
         if not hasattr(self, "record_"):
             raise InputError("this PromptSearch was loaded from an exported folder, which has no record of its run")
         return self.record_
 
     def _open(self, images: Any, labels: Any, class_names: Sequence[str] | None, features: Any) -> _Given:
-        """Open what `fit` was given."""
+        """Open the arguments of `fit` as a problem."""
         if isinstance(images, (str, os.PathLike)):
             if not isinstance(self.model, str):
                 raise InputError("--model: a data set by name needs a model by name; give its pictures instead")
@@ -517,7 +533,7 @@ class PromptSearch:
         return Encoder.of_model(model, preprocess, tokenizer, cache)
 
     def _features(self, encoder: Encoder, images: Any) -> np.ndarray:
-        """Unit vectors (N, D) of pictures, or of features that are given."""
+        """Return the unit vectors (N, D) of pictures or of given features."""
         if isinstance(images, (str, os.PathLike)):
             raise InputError(f"images: {os.fspath(images)} is one path; give a list of paths")
         given = images if isinstance(images, np.ndarray) else None
@@ -543,13 +559,13 @@ class PromptSearch:
 
 @dataclass(frozen=True)
 class _Given:
-    """What `fit` was given, opened.
+    """The opened arguments of `fit`.
 
     Attributes:
-        problem: the model and the pictures.
-        shots: pictures per class to search on.
-        classes: what `predict` returns, if not the class names.
-        opened: how the problem was named, if it was.
+        problem: The model and the pictures.
+        shots: Number of pictures per class to search on.
+        classes: (C,) labels that `predict` returns; None for the class names.
+        opened: How the problem was opened, for a data set by name.
     """
 
     problem: Problem
@@ -568,7 +584,7 @@ def _language(search: SearchConfig) -> LanguageTools:
 
 
 def _pictures(images: Iterable[Any]) -> Iterator[Image | StoredPicture]:
-    """PIL pictures, paths or arrays (H, W, 3) as what an encoder takes."""
+    """Convert PIL pictures, paths or arrays (H, W, 3) to pictures that an encoder accepts."""
     from PIL import Image
 
     for i, image in enumerate(images):
@@ -585,7 +601,7 @@ def _pictures(images: Iterable[Any]) -> Iterator[Image | StoredPicture]:
 def _classes(
     labels: Any, class_names: Sequence[str] | None, pictures: int
 ) -> tuple[np.ndarray, list[str], np.ndarray | None]:
-    """Class indices (N,), the classes' names, and the labels that stand for them."""
+    """Return the class indices (N,), the class names, and the labels (C,) that `predict` returns."""
     if class_names is not None and (odd := [n for n in class_names if not isinstance(n, str)]):
         raise InputError(f"class_names: {odd[0]!r} is no text; give the name of each class")
     if labels is None:
@@ -610,7 +626,7 @@ def _classes(
 
 
 def _seed(random_state: Any) -> int:
-    """A seed from what scikit-learn calls a random state."""
+    """Return an integer seed for a random state as scikit-learn defines it."""
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     if isinstance(random_state, np.random.RandomState):
@@ -622,7 +638,7 @@ def _seed(random_state: Any) -> int:
 
 @contextlib.contextmanager
 def _names_parameters() -> Iterator[None]:
-    """Let errors of the library name parameters instead of the command line's flags."""
+    """Replace the command line's flags in error messages by the names of parameters."""
     try:
         yield
     except InputError as e:
