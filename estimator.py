@@ -552,7 +552,7 @@ class PromptSearch:
         if given.shape[1] != expected:
             raise InputError(f"features: {given.shape[1]} numbers per picture, and the model has {expected}")
         if not np.isfinite(given).all():
-            raise InputError("features: some number is not finite")
+            raise InputError("features: not all numbers are finite")
         vectors = given.astype(np.float32)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 

@@ -99,7 +99,7 @@ def read_header(path: Path) -> Header:
             raise ValueError("not a GGUF file")
         version = _number(f, "I")
         if version not in (2, 3):
-            raise ValueError(f"GGUF version {version}; versions 2 and 3 are read")
+            raise ValueError(f"GGUF version {version}; only versions 2 and 3 are supported")
         count, pairs = _number(f, "Q"), _number(f, "Q")
         if max(count, pairs) > MOST:
             raise ValueError("its header is damaged")
@@ -181,7 +181,7 @@ def convert(path: Path, name: str, mark: str) -> Path:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    log.info("converting %s: once, then it is in the cache", path)
+    log.info("converting %s; later runs find the result in the cache", path)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar that ignores logging levels
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -198,7 +198,7 @@ def convert(path: Path, name: str, mark: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=target.parent, suffix=".tmp"))
     except OSError as e:
-        warnings.warn(f"the converted {name} is not kept: {e}", CacheWarning, stacklevel=2)
+        warnings.warn(f"the converted {name} cannot be stored for later runs: {e}", CacheWarning, stacklevel=2)
         target = folder = Path(tempfile.mkdtemp())
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:

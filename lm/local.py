@@ -64,7 +64,7 @@ class LocalModel:
 
     def __init__(self, place: ModelPlace, *, temperature: float = 1.0, top_p: float = 0.95) -> None:
         if not temperature > 0:
-            raise InputError(f"--temperature {temperature}: must be above 0; answers are drawn")
+            raise InputError(f"--temperature {temperature}: must be above 0, because answers are sampled")
         check_drawing(temperature, top_p)
         self.place, self.temperature, self.top_p = place, temperature, top_p
         self.continuations = CONTINUATIONS

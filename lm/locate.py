@@ -115,10 +115,10 @@ def _from_hub(name: str, option: str) -> Path:
     except GatedRepoError as e:
         raise InputError(f"{option} {name}: gated; ask for access on its page and set HF_TOKEN, or {REMEDY}") from e
     except (RepositoryNotFoundError, HFValidationError) as e:
-        raise InputError(f"{option} {name}: neither a folder nor a hub repository that is open to you; {REMEDY}") from e
+        raise InputError(f"{option} {name}: neither a folder nor a hub repository that you can access; {REMEDY}") from e
     except Exception as e:  # the hub's client and its HTTP library raise many types
         raise PromptSearchError(
-            f"{option} {name}: could not be had from the hub ({type(e).__name__}: {first_line(e)}); "
+            f"{option} {name}: the download from the hub failed ({type(e).__name__}: {first_line(e)}); "
             f"try again, or {REMEDY}"
         ) from e
 

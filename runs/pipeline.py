@@ -404,9 +404,7 @@ def open_job(
     """
     config = record.config.search
     if config.writer is not None and language.writer is None:
-        raise InputError(
-            f"run {record.name!r} asks the language model {config.writer.lm}; hand it over with `language`"
-        )
+        raise InputError(f"run {record.name!r} needs the language model {config.writer.lm}; pass it as `language`")
     task = problem.task(config.shots, config.seed, config.unlabelled)
     if record.get("draw") is None:
         record.set("draw", drawn(task))
@@ -538,7 +536,7 @@ def open_test(record: Record, task: Task, choice: str, progress: Progress) -> tu
     if set(choices) - {choice}:
         warnings.warn(
             f"the test split was opened for run {record.name!r} before ({times[-1] if times else now()}), "
-            "for another choice; to pick among choices by their test accuracy is no test",
+            "for another choice; a winner chosen by test accuracy has no valid test result",
             TestSplitWarning,
             stacklevel=2,
         )
@@ -636,12 +634,10 @@ def notes_on(job: Job, outcome: Outcome, trials: int) -> list[str]:
     if not job.evaluator.task.labelled:
         notes.append(
             f"No label was read: searched on {config.unlabelled} unlabelled training pictures by {config.objective}, "
-            "which is no accuracy. How good the winner is, only the labelled test split says."
+            "which measures no accuracy. Only the labelled test split shows how good the winner is."
         )
     if outcome.ended == "exhausted" and total is not None and trials < total and job.by_trials:
-        notes.append(
-            f"The search ended after {trials} of {total} trials: nothing was proposed that had not been scored."
-        )
+        notes.append(f"The search ended after {trials} of {total} trials: the searcher proposed no new prompt sets.")
     return notes
 
 

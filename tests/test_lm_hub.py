@@ -81,10 +81,10 @@ def test_ids_that_cannot_be_had_are_one_line_with_the_remedy(hub: Any) -> None:
     handler.cut.add("cut.safetensors")
     (folder / "vision" / "config.json").write_text('{"architectures": ["ViTModel"]}')
     wanted = {
-        "nobody/nothing": (2, "neither a folder nor a hub repository that is open to you"),
+        "nobody/nothing": (2, "neither a folder nor a hub repository that you can access"),
         "someone/gated-lm": (2, "gated; ask for access on its page and set HF_TOKEN"),
         "someone/no-access": (2, "gated; ask for access on its page and set HF_TOKEN"),
-        "someone/cut-lm": (1, "could not be had from the hub"),
+        "someone/cut-lm": (1, "the download from the hub failed"),
         "someone/vision": (2, "a ViTModel writes no text"),
         "some one/model": (2, "neither a folder nor a hub repository"),
     }
