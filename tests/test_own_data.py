@@ -562,6 +562,17 @@ def test_numbered_archives_need_names(drawn: Path, tmp_path: Path) -> None:
     assert open_dataset(str(folder), renamed=True).splits == ("train", "test")
 
 
+@pytest.mark.parametrize("column", ["path", "label"])
+def test_parquet_of_texts_that_are_no_utf_8(drawn: Path, tmp_path: Path, column: str) -> None:
+    files = sorted(map(str, drawn.rglob("*.png")))[:2]
+    offsets, texts = np.array([0, 3, 6], np.int32), b"\x84xyabc"  # what a flipped bit leaves; pyarrow does not check it
+    damaged = pa.StringArray.from_buffers(2, pa.py_buffer(offsets), pa.py_buffer(texts))
+    table = {"path": pa.array(files), "label": pa.array(["circle", "square"]), column: damaged}
+    pq.write_table(pa.table(table), tmp_path / "p.parquet")
+    with pytest.raises(InputError, match=rf"column '{column}' holds text that is not UTF-8; .*: write it again"):
+        open_dataset(str(tmp_path / "p.parquet"))
+
+
 def test_parquet_of_wrong_paths(drawn: Path, tmp_path: Path) -> None:
     for paths, says in (
         (["x.png", "y.png"], r"split 'all', row 0: x.png does not exist \(2 of 2"),

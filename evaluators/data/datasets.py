@@ -164,7 +164,7 @@ class PictureData:
             values = np.asarray(column, dtype=np.int64)
         else:
             number = {name: i for i, name in enumerate(self._classes)}
-            texts = list(map(str, column.to_pylist()))
+            texts = list(map(str, self._values(column, self._label_column, split)))
             unknown = sorted(set(texts) - set(number))
             if unknown:
                 raise PromptSearchError(
@@ -282,7 +282,7 @@ class PictureData:
 
     def _with_files(self, part: Part, asked: Asked) -> Part:
         """Return a split whose column of pictures has their paths, with the files themselves."""
-        paths = part.table.data.column(self._picture_column).to_pylist()
+        paths = self._values(part.table.data.column(self._picture_column), self._picture_column, part.name)
         where = f"data set {self.spec!r}, split {part.name!r}"
         if None in paths:
             raise InputError(f"{where}, row {paths.index(None)}: column {self._picture_column!r} has no path")
@@ -293,12 +293,24 @@ class PictureData:
 
         return replace(part, files=files, content=content)
 
+    def _values(self, column: Any, name: str, split: str) -> list[Any]:
+        try:
+            return list(column.to_pylist())
+        except UnicodeDecodeError as e:  # pyarrow does not check the texts of a file that it reads
+            raise InputError(
+                f"data set {self.spec!r}, split {split!r}: column {name!r} holds text that is not UTF-8; "
+                "the file is damaged, or was written in another encoding: write it again"
+            ) from e
+
     def _find_classes(self, feature: Any, asked: Asked) -> tuple[str, ...]:
         if hasattr(feature, "names"):
             return tuple(feature.names)
         dtype = str(getattr(feature, "dtype", ""))
         if _is_text(feature) or (asked.renamed and "int" in dtype):
-            values = set(self._part("train").table.data.column(self._label_column).to_pylist()) - {None}
+            part = self._part("train")
+            values = set(self._values(part.table.data.column(self._label_column), self._label_column, part.name)) - {
+                None
+            }
             classes = in_order(map(str, values))
             asked.check_numbers(f"data set {self.spec!r}, column {self._label_column!r}", classes)
             return tuple(classes)
