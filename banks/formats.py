@@ -242,7 +242,8 @@ def from_tree(root: Node | None, place: str, name: str, source: str, key: str | 
     for unknown in tree:
         if unknown not in KEYS:
             line = tree[unknown].line
-            raise InputError(f"{place}:{line}: unknown key: {shorten(unknown)}; there are {', '.join(KEYS)}")
+            hint = "; if the keys are classes, name the file with --phrases" if not tree.keys() & set(KEYS) else ""
+            raise InputError(f"{place}:{line}: unknown key: {shorten(unknown)}; there are {', '.join(KEYS)}{hint}")
     if "name" in tree:
         name = _text(tree["name"], place, "the bank's name").strip()
         if not name or unprintable(name):

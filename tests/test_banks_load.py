@@ -235,6 +235,18 @@ MISTAKES: list[tuple[str, str | bytes, str]] = [
     ("b.json", "[" * 200000, "b.json:1: nested too deeply"),
     ("b.yaml", "template: [a]\n", "b.yaml:1: unknown key: 'template'; there are name, templates"),
     ("b.json", '{"templates": ["a {}"],\n "slot": {}}', "b.json:2: unknown key: 'slot'"),
+    (
+        "cupl.json",
+        '{"cat": ["a cat."]}',
+        "cupl.json:1: unknown key: 'cat'; there are name, templates, patterns, slots, class_names; if the keys are "
+        "classes, name the file with --phrases",
+    ),
+    (
+        "dclip.yaml",
+        "cat:\n- whiskers\n",
+        "dclip.yaml:1: unknown key: 'cat'; there are name, templates, patterns, slots, class_names; if the keys are "
+        "classes, name the file with --phrases",
+    ),
     ("b.json", '[{"template": "a {}."}]', "b.json:1: a list of 1, of which none is a text with {} or {c}"),
     ("b.json", "[3]", "b.json:1: a list of 1, of which none is a text"),
     ("b.yaml", "- [a, b]\n", "b.yaml:1: a list of 1, of which none is a text"),
