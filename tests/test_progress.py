@@ -13,6 +13,7 @@ from trial_runs import PROBLEM, prepare
 
 from promptsearch.cli import main
 
+PICTURES = ["--model", "zeroshot", "--dataset", "pacs-photo"]
 SEARCHES = {
     "tpe": ["--trials", "40", "--startup", "5"],
     "climb": ["--trials", "40"],
@@ -59,6 +60,12 @@ def test_best_so_far_speed_and_time_left(command: str, frames, tmp_path: Path) -
 def test_a_narrow_terminal_shows_the_figures_whole(frames, tmp_path: Path) -> None:
     args = ["random", *PROBLEM, "--bank", prepare(tmp_path), "--trials", "40"]
     assert any(re.search(r"best \d+\.\d %, \d\.\d{4}; [\d.]+ trials/s .*/40 0:", line) for line in frames(args, 80))
+
+
+def test_a_comparison_shows_the_epochs_of_a_training(frames) -> None:
+    args = ["compare", *PICTURES, "--methods", "coop", "--shots", "1", "--seeds", "1"]
+    drawn = frames(args, 140)
+    assert any(re.search(r"coop on .*, 1 shots, seed 0: training, loss \d\.\d+, \d+ of 50 .* 0/1 ", line) for line in drawn)
 
 
 def test_quiet_shows_nothing(frames, tmp_path: Path) -> None:

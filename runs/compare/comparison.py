@@ -83,7 +83,7 @@ class Comparison:
         methods: Methods by name; a method that cannot run on a data set is skipped there (see `skipped`).
         shots: Numbers of labelled pictures per class.
         seeds: Number of draws.
-        progress: Called before each cell.
+        progress: Called before each cell, and while a cell is computed with what its method reports.
         targets: For each data set, others with the same classes on whose test pictures its results are judged too.
 
     Raises:
@@ -105,6 +105,7 @@ class Comparison:
             draw(labels, max(self.shots), 0, class_names=names, allow_fewer=fewer)
         self._tools = TextTools(next(iter(self.problems.values())).encoder)
         self._evaluator: tuple[tuple[str, int, int], Evaluator] | None = None
+        self._counted = (0, 0)
         if not self.grid():
             raise InputError(f"--methods {','.join(self.methods)}: {' '.join(self.skipped)}")
 
@@ -176,7 +177,8 @@ class Comparison:
     ) -> Iterator[tuple[Cell, Method]]:
         """Yield the cells that no other process is computing, and claim each one before it is yielded."""
         for i, (cell, method) in enumerate(left):
-            self.progress(total - len(left) + i, total, str(cell))
+            self._counted = (total - len(left) + i, total)
+            self.progress(*self._counted, str(cell))
             claim = self.cells.claim(cell)
             if claim is None:
                 elsewhere.append((cell, method))
@@ -265,7 +267,11 @@ class Comparison:
         checkpoint = Checkpoint(self.cells.checkpoint(cell), cell.key)
         # Each cell's own, so that the starts of two data sets or numbers of shots with the same draw are independent.
         start = int(digest_of(["start", cell.dataset, cell.shots, cell.seed])[:8], 16)
-        return Setting(problem, evaluator.task, evaluator, self._tools, no_progress, checkpoint, start)
+
+        def progress(done: int, total: int, what: str) -> None:
+            self.progress(*self._counted, f"{cell}: {what}{f', {done} of {total}' if total else ''}")
+
+        return Setting(problem, evaluator.task, evaluator, self._tools, progress, checkpoint, start)
 
     def work(self, cell: Cell, method: Method) -> Computed:
         """Run a method on a draw.
