@@ -64,8 +64,8 @@ def test_a_narrow_terminal_shows_the_figures_whole(frames, tmp_path: Path) -> No
 
 def test_a_comparison_shows_the_epochs_of_a_training(frames) -> None:
     args = ["compare", *PICTURES, "--methods", "coop", "--shots", "1", "--seeds", "1"]
-    drawn = frames(args, 140)
-    assert any(re.search(r"coop on .*, 1 shots, seed 0: training, loss \d\.\d+, \d+ of 50 .* 0/1 ", line) for line in drawn)
+    shown = re.compile(r"coop on .*, 1 shots, seed 0: training, loss \d\.\d+, \d+ of 50 .* 0/1 ")
+    assert any(map(shown.search, frames(args, 140)))
 
 
 def test_quiet_shows_nothing(frames, tmp_path: Path) -> None:
