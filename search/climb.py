@@ -8,14 +8,14 @@ from promptsearch.search.trial_searcher import TrialSearcher
 
 
 class HillClimb(TrialSearcher):
-    """Tries the neighbours of the current set in random order, moves to the first better one, restarts at an optimum.
+    """Tries neighbours of the current set in random order and moves to the first better one; restarts at an optimum.
 
         searcher = HillClimb(Space(bank, ensemble=4), get_objective("xent"), seed=0)
         while (batch := searcher.ask()) and searcher.trials < 300:
             searcher.tell(list(zip(batch, evaluator.score(batch))))
 
     Changing the name of one class is also a step, if the bank has other names for it. A restart draws a set that was
-    not scored yet; the search ends when there is none.
+    not scored yet; the search ends when there is no such set.
     """
 
     at: tuple[PromptSet, Score] | None = None
@@ -45,7 +45,7 @@ class HillClimb(TrialSearcher):
 
     def _around(self) -> list[PromptSet]:
         if self._neighbours is None:
-            assert self.at is not None  # only called while there is a current set
+            assert self.at is not None  # this is called only while there is a current set
             self._neighbours = self.space.neighbours(self.at[0])
             if self.names is not None:
                 self._neighbours += self.names.around(self.at[0])

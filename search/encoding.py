@@ -102,7 +102,7 @@ class SlotEncoding:
             if self.names is None:
                 return found
             return self.names.named(found, [params.get(f"{NAME}{own}", own) for own in self.names.own])
-        except (KeyError, ValueError):  # InputError is a ValueError
+        except (KeyError, ValueError):  # the latter includes InputError
             return None
 
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:

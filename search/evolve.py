@@ -18,7 +18,7 @@ from promptsearch.search.space import RENAMED, Space
 
 #: Number of best and of worst sets shown in a history-guided request.
 BEST, WORST = 6, 2
-#: Kinds of written offspring and their relative shares; immigrants come on top.
+#: Kinds of written offspring and their relative shares; immigrants are added to these.
 WAYS = {"mutation": 5, "crossover": 2, "history": 2}
 #: Number of sets drawn in a tournament.
 TOURNAMENT = 3
@@ -128,7 +128,7 @@ class EvolveSearch(WritingSearcher):
 
     def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
         first = self.population
-        if self.space.count is not None:  # the bank may have fewer sets than a population; the view is a batch behind
+        if self.space.count is not None:  # a small bank has fewer sets than a population, and the view is one batch old
             first = min(first, self.space.count - self.batch)
         if view.told < first or not view.best:
             return []
@@ -175,7 +175,7 @@ class EvolveSearch(WritingSearcher):
         return PromptSet.of(*chosen).saying_as(one)
 
     def _history(self, view: View) -> Request:
-        """Request a template better than those shown: one template of each of the worst and best sets, best last."""
+        """Request a template better than those shown: one from each of the worst and the best sets, best last."""
         best = list(view.best[:BEST])
         worst = [r for r in view.worst if r not in best]
         every = [*reversed(worst), *reversed(best)]

@@ -30,7 +30,7 @@ class Members:
 
     Args:
         space: The space of sets.
-        aims: Number of values of a trial; with several, parents are drawn from the Pareto front.
+        aims: Number of objective values per trial; if there are several, parents are drawn from the Pareto front.
     """
 
     def __init__(self, space: Space, aims: int = 1) -> None:

@@ -17,7 +17,7 @@ ALWAYS = ("accuracy", "xent")
 
 @dataclass(frozen=True)
 class Objective:
-    """An objective that is one value of a Score, perhaps with another to break ties.
+    """An objective that maximises or minimises one field of a Score, and may break ties by another.
 
         objective = get_objective("accuracy")
         best = max(scores, key=objective)
@@ -25,7 +25,7 @@ class Objective:
     Attributes:
         name: Name of the objective, as in `--objective`.
         figure: The field of the Score.
-        about: What it means, in a few words.
+        about: Description in a few words.
         smaller: Whether a smaller value is better.
         labels: Whether the pictures' labels are needed.
         ties: A second field (smaller is better) that breaks ties.
@@ -62,7 +62,7 @@ class Plugged(Objective):
 
     def __call__(self, score: Score) -> tuple[float, ...]:
         """Return a score's sort key; the largest is best."""
-        assert self.function is not None  # `get_objective` gives it
+        assert self.function is not None  # `get_objective` sets the function
         return self.function(score)
 
 
@@ -105,11 +105,11 @@ def get_objective(name: str) -> Objective:
 
 @dataclass(frozen=True)
 class Fluent(Objective):
-    """An objective with a multiple of the prompts' fluency added to its first figure.
+    """An objective that adds a multiple of the prompts' fluency to the first value of another objective.
 
     Attributes:
-        base: The objective.
-        weight: What the fluency (log-likelihood per token, nats) is multiplied by.
+        base: The other objective.
+            weight: Factor of the fluency (log-likelihood per token, in nats).
     """
 
     base: Objective | None = None
@@ -127,7 +127,7 @@ class Fluent(Objective):
         Raises:
             InputError: The score has no fluency.
         """
-        assert self.base is not None  # `of` gives it
+        assert self.base is not None  # `of` sets the base
         first, *ties = self.base(score)
         return (first + self.weight * fluency_of(score), *ties)
 
@@ -136,7 +136,7 @@ def fluency_of(score: Score) -> float:
     """Return the fluency of a score.
 
     Raises:
-        InputError: It has none, because the evaluator has no language model.
+        InputError: The score has no fluency, because the evaluator has no language model.
     """
     if score.fluency is None:
         raise InputError("--fluency-lm: the scores have no fluency; give the evaluator a language model")
@@ -144,22 +144,38 @@ def fluency_of(score: Score) -> float:
 
 
 def check_weight(weight: float) -> None:
-    """Raises InputError for a negative or infinite weight."""
+    """Check the weight of the fluency.
+
+    Raises:
+        InputError: The weight is negative or not finite.
+    """
     if not 0 <= weight < float("inf"):
         raise InputError(f"--fluency-weight {weight}: must be 0 or larger, and finite")
 
 
 def with_fluency(objective: Objective, weight: float) -> Objective:
-    """The objective itself where the weight is 0.  Raises InputError for a negative or infinite weight."""
+    """Return an objective that adds `weight` times the fluency, or the objective itself if the weight is 0.
+
+    Args:
+        objective: The objective.
+        weight: Factor of the fluency (log-likelihood per token, in nats).
+
+    Raises:
+        InputError: The weight is negative or not finite.
+    """
     check_weight(weight)
     return Fluent.of(objective, weight) if weight else objective
 
 
 def choose_objective(name: str | None, shots: int) -> str:
-    """The name of the objective to go by, the default where none is given.
+    """Return the name of the objective to use, which is the default if `name` is None.
+
+    Args:
+        name: Name of an objective, or None.
+        shots: Labelled pictures per class; 0 if the pictures have no labels.
 
     Raises:
-        InputError: an unknown one, or one that needs labels where there are none.
+        InputError: The objective is unknown, or needs labels and `shots` is 0.
     """
     if name is None:
         return OBJECTIVE if shots else OBJECTIVE_UNLABELLED
@@ -170,6 +186,13 @@ def choose_objective(name: str | None, shots: int) -> str:
 
 
 def of_options(options: Mapping[str, Any]) -> Objective:
-    """The objective of a run's configuration."""
+    """Return the objective that a run's configuration names, with its weight of fluency.
+
+    Args:
+        options: The configuration, as a mapping with the keys "objective" and "fluency_weight".
+
+    Raises:
+        InputError: The objective is unknown, or the weight is negative or not finite.
+    """
     objective = get_objective(options.get("objective") or OBJECTIVE)
     return with_fluency(objective, options.get("fluency_weight", 0.0))

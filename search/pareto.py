@@ -24,7 +24,8 @@ def aims(prompt_set: PromptSet, score: Score, objective: Objective) -> tuple[flo
 def front(points: Sequence[Sequence[float]]) -> list[int]:
     """Return the indices of the Pareto front.
 
-    A point is on it if no other is at least as good in every aim and better in one. Equal points are all on it.
+    A point is on the front if no other point is at least as good in every aim and better in one. Of equal points, all
+    are on the front or none.
 
     Args:
         points: n points with one value per aim; larger is better.

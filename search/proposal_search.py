@@ -1,4 +1,4 @@
-"""The base class of searchers whose templates are written by a proposer: evolution, and climbing with an LM."""
+"""The base class of the searchers that have a proposer write templates: evolution, and climbing with an LM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from promptsearch.search.reply_parser import SEEN, TOKENS, ProposalFilter, witho
 from promptsearch.search.searcher import Told
 from promptsearch.search.trial_searcher import TrialSearcher
 
-#: Largest number of characters of a reply that are stored, much more than an answer with reasoning has.
+#: Largest number of characters stored of a reply; few answers, even with reasoning, are this long.
 KEPT = 20_000
 
 #: A scored set.
@@ -56,7 +56,7 @@ class Memory(dict[str, Any]):
 
 @dataclass
 class Tools:
-    """What a writing searcher needs from outside.
+    """The objects that a `WritingSearcher` uses besides its space.
 
     Attributes:
         proposer: Writes templates; None for random edits from the bank.
@@ -77,7 +77,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class View:
-    """What the searcher knew when `told` trials had been told, from which a step's requests are made."""
+    """What the searcher knew after `told` trials; the requests of a step are made from it."""
 
     told: int = 0
     best: tuple[Scored, ...] = ()
@@ -148,7 +148,7 @@ class WritingSearcher(TrialSearcher):
         self._view, self._now = self._now, self._look([(s, v) for s, v in results])
 
     def notes(self, prompt_set: PromptSet) -> dict[str, Any]:
-        """Return the origin of a set: the kind of request, the parents and the reply."""
+        """Return the origin of a set: the kind of request, the parents and the reply; empty for sets of the bank."""
         origin = self._origin.get(prompt_set)
         return {} if origin is None else {"origin": origin}
 
@@ -156,16 +156,17 @@ class WritingSearcher(TrialSearcher):
         """Return the counts of this run's proposals.
 
         Returns:
-            {"proposed", "accepted", "spare", "repaired", "rejected": {reason: n}, "usage": …}, the "form" in which a
-            language model was asked, where it was, and what its server "said": {reason: its words} where it gave no
-            text.  "spare" counts usable templates that came after the batch was full.
+            A dict with the counts "proposed", "accepted", "repaired", "rejected" ({reason: count}) and "spare" (usable
+                templates that came after the batch was full); "usage", the proposer's calls and tokens; "said"
+                ({reason: words of the server} for answers without text); and "form", in which form a language model was
+                asked.
         """
         journal = self.tools.journal
         form = getattr(self.tools.proposer, "asked", None)
         return {**total_of([journal.get(key) for key in list(journal.keys())]), **({"form": form} if form else {})}
 
     def progress(self) -> str:
-        """How many proposals were accepted, why others were not, and how fast they are written."""
+        """Return the number of accepted proposals, the reasons for rejections and the writing speed, in a few words."""
         total = self.reported()
         if not total["proposed"]:
             return ""
@@ -181,15 +182,16 @@ class WritingSearcher(TrialSearcher):
 
     @abstractmethod
     def _wishes(self, view: View, rng: np.random.Generator, n: int) -> list[Wish]:
-        """Return what to ask for; if empty, sets are drawn from the bank."""
+        """Return the sets to propose, some of which need a template to be written; if none, the bank is drawn from."""
 
     def _propose(self, taken: set[PromptSet]) -> list[PromptSet]:
         view = self._ahead[0] if self._ahead is not None else self._view
         batch = self._written(view, f"{self.worker}.{view.told}", 0, taken)
         if len(batch) < self.batch:
             batch.update(dict.fromkeys(self._unseen(self.rng(), taken | set(batch), self.batch - len(batch))))
-        if not batch and self._now.told > view.told:  # a bank that is through, and what was told last not yet seen
-            first = self.retries + 1  # the next step has the same view, and must not ask the same again
+        # no set of the bank is left, but the last scores are not in the view yet
+        if not batch and self._now.told > view.told:
+            first = self.retries + 1  # the next step has the same view and must not repeat these requests
             batch = self._written(self._now, f"{self.worker}.{self._now.told}.now", first, taken)
         return list(batch)
 
@@ -226,9 +228,9 @@ class WritingSearcher(TrialSearcher):
         return self._wishes(view, np.random.default_rng(entropy), lacking + spare)
 
     def _requests(self, view: View, wishes: Sequence[Wish]) -> list[Request]:
-        """What is asked of the proposer, with the templates told by this view, however late it is asked."""
+        """Return the requests of some wishes; each names the templates that were known at this view as already seen."""
         requests = [w.request for w in wishes if w.request is not None]
-        if self.space.ensemble > 1:  # a template that was tried may be new beside others
+        if self.space.ensemble > 1:  # in an ensemble, a known template may still make a new set
             return requests
         seen = frozenset(str(s.templates[0]) for s in itertools.islice(self.known, view.told))
         return [replace(r, seen=seen) for r in requests]
@@ -248,7 +250,7 @@ class WritingSearcher(TrialSearcher):
         replies = self._proposer.propose(requests, int(entropy.generate_state(1)[0]))
         if len(replies) != len(requests):
             raise PromptSearchError(f"the proposer gave {len(replies)} replies to {len(requests)} requests; correct it")
-        # Of a thought that is longer than what is kept only the answer after it is.
+        # If a reply is too long to be stored, only the answer after its reasoning is stored.
         return [r if len(r) <= KEPT else (without_thoughts(r) or "<think>")[:KEPT] for r in replies]
 
     def _write_ahead(self, batch: int) -> None:
@@ -275,7 +277,7 @@ class WritingSearcher(TrialSearcher):
         self._ahead = (view, future)
 
     def finish(self, patience: float = 10.0) -> None:
-        """Wait at most `patience` seconds for templates that are being written, which are then discarded."""
+        """Wait at most `patience` seconds for the proposer to finish, and discard what it writes."""
         if self._ahead is not None:
             future = self._ahead[1]
             self._ahead = None
@@ -293,7 +295,7 @@ class WritingSearcher(TrialSearcher):
         counts: Counter[str],
         said: dict[str, str],
     ) -> None:
-        """Add usable templates to the batch, count the others, and note what was said instead of an answer."""
+        """Add usable templates to the batch, count the others, and store in `said` what a server said instead."""
         found: list[tuple[Wish, str, PromptSet, Template | None]] = []
         unread = iter(replies)
         for wish in wishes:
@@ -349,6 +351,6 @@ def total_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def tokens_a_second(usage: Mapping[str, int]) -> float | None:
-    """Tokens read and written a second while a language model wrote; None where its time was not taken."""
+    """Return the tokens read and written per second of the language model's time, or None if it was not measured."""
     tokens, milliseconds = usage.get("tokens read", 0) + usage.get("tokens written", 0), usage.get("milliseconds", 0)
     return 1000 * tokens / milliseconds if milliseconds else None

@@ -33,7 +33,7 @@ EMPTY, NO_PLACE, PLACES, UNPRINTABLE, LONG, NAMED, SEEN, TOKENS, OTHER, CUT, REF
     "tool call",
     "no text",
 )
-#: The mark of an answer without text, by lm/server_reply.py: the reason, and the server's own words.
+#: Marks an answer without text, as lm/server_reply.py writes it, with the reason and the server's own words.
 _WITHOUT_TEXT = re.compile(rf"<({REFUSED}|{TOOL_CALL}|{NO_TEXT})>(.*)", re.DOTALL)
 
 _BULLET = re.compile(r"^(?:\(?\d{1,3}[.):]|[-*•–>])\s+")
@@ -97,7 +97,7 @@ class ProposalFilter:
         print(read('1. "a photo of a {object}."').template)  # a photo of a {}.
         print(read("a photo of a {} and a dog").reason)      # names a class
 
-    The first line that contains a template counts.
+    The first line that contains a template is read; later lines are ignored.
 
     Args:
         class_names: Class names, which a template must not contain.

@@ -30,11 +30,11 @@ class Searcher(ABC):
         best: The best set so far and its score, or None.
     """
 
-    #: The bank that is searched, if there is one; the objective `agreement` uses its consensus.
+    #: The bank that is searched, if any; the objective `agreement` compares with the consensus of its templates.
     bank: Bank | None = None
     #: The classes' alternative names, if the bank has any.
     names: Names | None = None
-    #: The largest number of rounds, if the searcher proceeds by rounds and it is known.
+    #: The largest number of rounds, if the searcher works in rounds and their number is known.
     rounds: int | None = None
 
     def __init__(self, objective: Objective) -> None:

@@ -44,15 +44,18 @@ class Names:
         return list(dict.fromkeys([self.own[c], *self.others.get(self.own[c], ())]))
 
     def of(self, prompt_set: PromptSet) -> tuple[Phrases, ...]:
-        """The phrases that a set has for each class."""
+        """Return the phrases that a set uses for each class."""
         return prompt_set.phrases_of(self.own)
 
     def named(self, prompt_set: PromptSet, names: Sequence[str]) -> PromptSet:
-        """The set with one name for each class; without any where they are the task's own: equal sets are one."""
+        """Return the set with one name for each class; if they are the task's own names, it stores none.
+
+        Sets with the same names are therefore equal.
+        """
         return prompt_set.saying(None if tuple(names) == self.own else [[name] for name in names])
 
     def renamed(self, prompt_set: PromptSet, c: int, name: str) -> PromptSet:
-        """The set with one class called by this name alone, the others by what they are called."""
+        """Return the set with class number c called by this name alone; the other classes keep their phrases."""
         now = self.of(prompt_set)
         given = [*now[:c], ((name, 1.0),), *now[c + 1 :]]
         if all(said == ((own, 1.0),) for said, own in zip(given, self.own, strict=True)):
@@ -67,7 +70,7 @@ class Names:
         ]
 
     def cost(self, prompt_set: PromptSet) -> float:
-        """What the choice costs, in nats: for each class that is renamed the logarithm of how many names it has."""
+        """Return the cost of a set's names in nats: for each renamed class, the logarithm of its number of names."""
         return sum(
             math.log(len(self.choices(c)))
             for c, (said, own) in enumerate(zip(self.of(prompt_set), self.own, strict=True))
@@ -140,7 +143,7 @@ class Space:
         return self.bank.grammar
 
     def template(self, choice: Choice) -> Template:
-        """Return the template of a choice, and remember the choice for `choice_of`."""
+        """Return the template of a choice, and store the choice for `choice_of`."""
         pattern, words = choice
         if pattern is None:
             return self.plain[words["template"]]
@@ -185,8 +188,9 @@ class Space:
     def edits(self, template: Template) -> list[Template]:
         """Return the neighbours of a template.
 
-        They have another word in one slot, or the same words in another pattern. The neighbours of a template that does
-        not come from the grammar are all others of that kind, and each pattern with the first word in every slot.
+        A neighbour has another word in one slot, or the same words in another pattern. The neighbours of a template
+        that does not come from the grammar are all other such templates, and each pattern with the first word in every
+        slot.
         """
         if template in self._edits:
             return self._edits[template]

@@ -154,7 +154,7 @@ class TpeSearch(TrialSearcher):
         rng = self.rng()
         if len(self.known) < self.startup or members.parent(1, rng) is None:
             return self._singles(rng, taken) or self._unseen(rng, taken, self.batch)
-        self._groups = None  # the study of members is a new one each time
+        self._groups = None  # the study of members is built anew each time
         sampler = self._sampler(int(self.entropy().generate_state(1)[0]), False)
         sampling: _Sampling | None = None
 
@@ -168,7 +168,7 @@ class TpeSearch(TrialSearcher):
 
         def draw() -> PromptSet:
             parent = members.parent(few_good(len(self.known)), rng)
-            assert parent is not None  # checked above
+            assert parent is not None  # the search starts with single templates, so a set was scored
             around = self.names.around(parent) if self.names is not None and rng.random() < RENAMED else []
             return around[int(rng.integers(len(around)))] if around else members.changed(parent, rng, sample)
 
@@ -273,14 +273,14 @@ class TpeSearch(TrialSearcher):
     def _learn(self, prompt_set: PromptSet, score: Score, repeated: bool) -> None:
         values = self._values(prompt_set, score)
         if self._members is not None:
-            if not repeated and self._slots.params(prompt_set):  # belongs to the space
+            if not repeated and self._slots.params(prompt_set):  # the set belongs to the space
                 self._members.learn(prompt_set, self.rank_key(prompt_set, score), values)
             return
         if (trial := self._pending.pop(prompt_set, None)) is not None:
             self._study.tell(trial, values)
             return
         if self._shown is not self._slots or not (params := self._slots.params(prompt_set)):
-            return  # outside the sampler's space, e.g. a hand-written starting point
+            return  # the set is outside the sampler's space, e.g. a hand-written starting point
         import optuna
 
         distributions = self._slots.distributions(params)
@@ -301,7 +301,7 @@ class TpeSearch(TrialSearcher):
 
 
 class _Groups:
-    """Optuna's groups of parameters that occur together, kept between samplers because finding them takes time."""
+    """Finds the groups of parameters that occur together, as Optuna does, and keeps them from sampler to sampler."""
 
     def __init__(self) -> None:
         from optuna.search_space.group_decomposed import _SearchSpaceGroup
@@ -325,7 +325,7 @@ class _Groups:
 
 
 class _Sampling:
-    """A trial whose parameters can be sampled more than once."""
+    """An Optuna trial whose parameters can be sampled more than once."""
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -356,5 +356,6 @@ class _Sampling:
         if name in self._relative:
             return self._relative[name]
         if distribution.single():
-            return distribution.to_external_repr(0) if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]
+            # type: ignore[attr-defined]
+            return distribution.to_external_repr(0) if hasattr(distribution, "choices") else distribution.low
         return self._study.sampler.sample_independent(self._study, self._trial, name, distribution)

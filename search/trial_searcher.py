@@ -105,7 +105,7 @@ class TrialSearcher(Searcher):
         return self.encoding.params(prompt_set) or {}
 
     def progress(self) -> str:
-        """What whoever waits is told beside the best so far; empty where there is nothing to say."""
+        """Return what the progress line says besides the best score so far; empty for nothing."""
         return ""
 
     def notes(self, prompt_set: PromptSet) -> dict[str, Any]:
@@ -142,10 +142,10 @@ class TrialSearcher(Searcher):
         """Return up to `batch` distinct sets that are not in `taken`, without changing the searcher's state."""
 
     def _learn(self, prompt_set: PromptSet, score: Score, repeated: bool) -> None:
-        """Learn a trial; called before it is added to `known`."""
+        """Learn a trial; `tell` calls this before it adds the trial to `known`."""
 
     def _learnt(self) -> None:
-        """Called after the trial was added to `known`."""
+        """Do what is due after `tell` has added a trial to `known`."""
 
     def _unseen(self, rng: np.random.Generator, taken: set[PromptSet], n: int) -> list[PromptSet]:
         """Draw up to `n` distinct sets that are neither known nor taken."""
@@ -158,7 +158,7 @@ class TrialSearcher(Searcher):
 
 
 class _Either(set[PromptSet]):
-    """The union of two collections for membership tests, without copying the larger one."""
+    """The union of two collections, for membership tests only; the larger one is not copied."""
 
     def __init__(self, one: Mapping[PromptSet, Score], more: set[PromptSet]) -> None:
         super().__init__()

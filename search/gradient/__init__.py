@@ -1,4 +1,4 @@
-"""Gradient baselines, which learn vectors with which readable prompts are compared.
+"""Gradient baselines: they learn vectors, not readable prompts, and are compared with the searchers.
 
 Each is a function that takes a model's text tower and few-shot features, and returns class weights.
 """

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-AREA = (0.08, 1.0)  # of the picture
+AREA = (0.08, 1.0)  # smallest and largest share of the picture's area
 RATIO = (3 / 4, 4 / 3)
 
 

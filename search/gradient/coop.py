@@ -170,7 +170,7 @@ def coop(
     anchor = None if hand_written is None else torch.as_tensor(hand_written, device=tower.device)
     hull = None if bank is None else BankHull(torch.as_tensor(bank, device=tower.device))
     if (options.kg and anchor is None) or (options.hull and hull is None):
-        raise InputError("kg needs the class features hand_written, and hull those of a bank")
+        raise InputError("options.kg needs the argument hand_written, and options.hull the argument bank")
 
     def loss(batch: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         pictures = x[batch] if x is not None else features(batch, random)  # type: ignore[operator]
@@ -182,7 +182,7 @@ def coop(
             value = value + options.hull * hull.distance(weights)
         return value
 
-    same = x is not None and hull is None  # the same computation for every batch
+    same = x is not None and hull is None  # a graph can replay the step only if each batch is computed in the same way
     step = GraphedStep(loss, [context]) if same else loss
     losses = train({"context": context}, step, len(labels), schedule, seed, checkpoint=checkpoint, progress=progress)
     with torch.no_grad():
@@ -224,5 +224,5 @@ def context_template(words: Words, context: Sequence[int], position: str) -> str
     """Return the template whose tokens are these words around the class name, in the order of `prompts_of`."""
     cut = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
     before, after = words.text(context[:cut]), words.text(context[cut:])
-    # A space separates the full stop from the word before, which may be a full stop too: ". ." is two tokens, ".." one.
+    # A space precedes the full stop, because the last word may be a full stop too: ". ." is two tokens, ".." is one.
     return " ".join(part for part in (before, f"{{}} {after} ." if after else "{}.") if part)

@@ -1,4 +1,4 @@
-"""A training step on a GPU as one CUDA graph: hundreds of small launches, captured once and replayed as one."""
+"""Runs a training step on a GPU as one CUDA graph: hundreds of kernels, captured once, are launched together."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-#: The loss of a batch: (B,) indices of pictures, and a generator for whatever is drawn.
+#: Computes the loss of a batch, given the indices (B,) of its pictures and a generator for random draws.
 BatchLoss = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 
-#: Steps before the capture: what is allocated and chosen once must have been.
+#: Steps run before the capture, so that memory is allocated and kernels are chosen by then.
 WARM = 3
 
 
 def gradients(
     loss: BatchLoss, batch: torch.Tensor, random: torch.Generator, tensors: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-    """The loss (a scalar) of a batch (B,) of indices, and its gradients by the tensors."""
+    """Return the loss (a scalar) of the pictures at the indices `batch` (B,), and its gradient for each tensor."""
     import torch
 
     value = loss(batch, random)
@@ -26,17 +26,17 @@ def gradients(
 
 
 class GraphedStep:
-    """The loss of a batch whose gradients a GPU computes by replaying a CUDA graph; elsewhere it is the plain loss.
+    """Computes the loss of a batch and its gradients, on a GPU by replaying a CUDA graph.
 
         loss = GraphedStep(lambda batch, _: few_shot_loss(x[batch], weights(context), y[batch], scale), [context])
         value, gradients = loss.step(batch, random)  # both are overwritten by the next step
 
-    What cannot be captured (an operation that waits for the GPU) is computed launch by launch.
+    A loss that cannot be captured, because an operation in it waits for the GPU, is computed without a graph.
 
     Args:
-        loss: The same computation for every batch: it draws nothing and depends on nothing that changes but the batch
-            and `tensors`.
-        tensors: What it is differentiated by, updated in place between steps.
+        loss: Computes the loss. A graph repeats the same computation for every batch, so the loss must draw no random
+                numbers, and nothing may change between steps but the batch and the values of `tensors`.
+            tensors: The tensors for which gradients are computed; they are updated in place between steps.
     """
 
     def __init__(self, loss: BatchLoss, tensors: Sequence[torch.Tensor]) -> None:
@@ -46,16 +46,16 @@ class GraphedStep:
         self._results: tuple[torch.Tensor, Sequence[torch.Tensor]] | None = None  # written by the graph
 
     def __call__(self, batch: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        """The loss of a batch (B,) of indices."""
+        """Return the loss (a scalar) of the pictures at the indices `batch` (B,)."""
         return self._loss(batch, random)
 
     @property
     def captured(self) -> bool:
-        """Whether steps are replayed; known after the first."""
+        """Whether steps replay a CUDA graph; False before the first step."""
         return self._graph is not None
 
     def step(self, batch: torch.Tensor, random: torch.Generator) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-        """The loss (a scalar) and the gradients by the tensors, of a batch (B,) of indices."""
+        """Return the loss (a scalar) of the pictures at the indices `batch` (B,), and its gradient for each tensor."""
         device = self._tensors[0].device
         if device.type != "cuda":
             return gradients(self._loss, batch, random, self._tensors)
@@ -85,7 +85,7 @@ class GraphedStep:
                 results = gradients(self._loss, batch, random, self._tensors)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # an operation in it waits for the GPU
+        except RuntimeError:  # an operation in the step waits for the GPU, so it cannot be captured
             torch.cuda.synchronize()
             return
         self._graph, self._results = graph, results

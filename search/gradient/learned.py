@@ -23,7 +23,7 @@ class Learned:
         tensors: Learnt tensors by name.
         losses: Mean training loss of each epoch (of each step for methods without epochs), in nats.
         steps: Number of optimisation steps.
-        about: The options it was learnt with, JSON-serialisable.
+        about: The options of the training, JSON-serialisable.
     """
 
     class_weights: np.ndarray
@@ -33,7 +33,7 @@ class Learned:
     about: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path, about: dict[str, Any] | None = None) -> None:
-        """Write a safetensors file with `class_weights`, the learnt tensors, and all else as JSON metadata.
+        """Write `class_weights` and the learnt tensors to a safetensors file, and the other attributes as its metadata.
 
         Args:
             path: The file; its folder is created if needed.
@@ -71,7 +71,7 @@ class Learned:
             if header.get("checksum") not in (
                 None,
                 _checksum(tensors, header["promptsearch"]),
-            ):  # None: earlier versions
+            ):  # earlier versions wrote no checksum
                 raise InputError(f"{path}: is damaged (its checksum does not match); delete it and train again")
             return cls(tensors.pop("class_weights"), tensors, meta["losses"], meta["steps"], meta["about"])
         except FileNotFoundError as e:

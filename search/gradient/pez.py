@@ -114,7 +114,8 @@ def pez(
         losses.append(amount)
         (soft.grad,) = torch.autograd.grad(loss, [hard])
         optim.step()
-        if not math.isfinite(length := float(soft.norm())):  # its nearest words would be arbitrary, with a finite loss
+        # otherwise the nearest words would be arbitrary, though the loss is finite
+        if not math.isfinite(length := float(soft.norm())):
             raise PromptSearchError(
                 f"the training diverged: the norm of the continuous prompt is {length} after step {step}; "
                 f"use a smaller --rate than {options.rate:g}"

@@ -75,7 +75,8 @@ class Words:
         if metric == "cosine":
             scores = F.normalize(vectors, dim=-1) @ F.normalize(self.vectors, dim=-1).T  # (n, V)
         elif metric == "euclidean":
-            scores = 2 * vectors @ self.vectors.T - self.vectors.square().sum(1)  # minus the distance, squared, + const
+            # minus the squared distance, plus a constant
+            scores = 2 * vectors @ self.vectors.T - self.vectors.square().sum(1)
         else:
             raise InputError(f"metric {metric!r}: choose from {', '.join(METRICS)}")
         return [int(i) for i in self.ids[scores.argmax(dim=1)]]
@@ -88,7 +89,7 @@ class Words:
 def _whole(tower: TextTower, items: list[tuple[int, str]], size: int = 64) -> list[int]:
     """Return the token ids whose texts are tokenized to them alone.
 
-    Many texts are tokenized together; a group that does not give its own ids is split into smaller ones.
+    Many texts are tokenized at once; if the ids of a group are not the expected ones, the group is split.
     """
     found = []
     for at in range(0, len(items), size):

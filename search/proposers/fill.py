@@ -34,14 +34,14 @@ class GapModel(Protocol):
 
 
 class FillProposer:
-    """A proposer that answers every kind of request with a small edit: it makes a gap in a parent and fills it.
+    """Answers every kind of request with a small edit: it makes a gap in a parent and fills it.
 
         proposer = FillProposer(LocalModel(locate("smollm2")), ["cat", "dog"])
         print(proposer.propose([Request("condition", ("a dark photo of a {} at night.",))], seed=0))
 
-    The gap is a removed word or a place between two words.  The model draws words for it given the text before it, and
-    rates each resulting template as a whole; one of the new templates is drawn by this rating.  A crossover joins the
-    part before `{}` of one parent to the part after it of the other, and then fills a gap as well.
+    The gap is a removed word or a place between two words.  The model draws words that continue the text before the
+    gap, and rates each resulting template as a whole; one of the new templates is drawn by this rating.  A crossover
+    joins the part before `{}` of one parent to the part after it of the other, and then fills a gap as well.
     """
 
     def __init__(self, model: GapModel, class_names: Sequence[str] = ()) -> None:
@@ -85,13 +85,14 @@ def _gap(template: str, rng: np.random.Generator) -> tuple[str, str]:
         return " ".join(words[:at]), " ".join(words[at:])
     at = free[int(rng.integers(len(free)))]
     behind = at + 2 if way == "shorten" and at + 1 in free else at + 1
-    tail = "".join(c for c in words[behind - 1][-1:] if c in ".,")  # the word goes, its full stop or comma stays
+    # remove the word but keep the full stop or comma after it
+    tail = "".join(c for c in words[behind - 1][-1:] if c in ".,")
     rest = " ".join(words[behind:])
     return " ".join(words[:at]), f"{tail} {rest}".strip() if tail else rest
 
 
 def _drawn(lines: Sequence[WrittenLine], rng: np.random.Generator) -> str:
-    """Draw one of the lines by the likelihood of each as a whole."""
+    """Draw one of the lines, each with a probability in proportion to its likelihood as a whole."""
     totals = np.array([line.likelihood * (1 + len(line.text.split())) for line in lines])
     share = np.exp(totals - totals.max())
     return lines[int(rng.choice(len(lines), p=share / share.sum()))].text

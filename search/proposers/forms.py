@@ -1,4 +1,4 @@
-"""The forms of prompts for a language model, and the measure of how well a model answers one."""
+"""The forms of prompts for a language model, and a measure of how well a model answers a form."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from promptsearch.search.proposers.prompts import EXAMPLES, completion, conversa
 from promptsearch.search.proposers.request import Proposer, Request
 from promptsearch.search.reply_parser import ProposalFilter
 
-#: Examples of the request's kind and a line to complete; examples of every kind, the same for all requests, and a
-#: line to complete; an instruction in a conversation.
+#: OWN has examples of the request's kind and a line to complete; FEW_SHOT has examples of all kinds and a line to
+#: complete, the same examples for all requests; CHAT is an instruction in a conversation.
 OWN, FEW_SHOT, CHAT = "own examples", "few-shot", "chat"
 FORMS: Mapping[str, Callable[[Request, int], Any]] = {OWN: completion, FEW_SHOT: few_shot, CHAT: conversation}
 #: Templates on which the forms are tried.
@@ -22,7 +22,7 @@ TRIED = (
 
 
 def trial_requests() -> list[Request]:
-    """Return the requests by which a form is measured: every kind of change of each template in `TRIED`."""
+    """Return the requests that measure a form: every kind of change, for each template in `TRIED`."""
     single = [Request(kind, (t,)) for kind in EXAMPLES if kind != "crossover" for t in TRIED]
     return [*single, *(Request("crossover", (one, two)) for one, two in zip(TRIED, TRIED[1:], strict=False))]
 

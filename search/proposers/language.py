@@ -9,14 +9,14 @@ from promptsearch.search.proposers.forms import CHAT, FEW_SHOT, FORMS, OWN, meas
 from promptsearch.search.proposers.request import Request
 
 Prompt = str | list[dict[str, str]]
-#: Requests of different kinds, whose prompts share only the text that all prompts start with.
+#: Two requests of different kinds: their prompts share no more text than all prompts do.
 DIFFERENT = (
     Request("shorter", ("a {}.",)),
     Request("medium", ("the {}.",)),
     Request("history", scores=((50, "a {}."),)),
     Request("better", good=("my {}.",)),
 )
-#: Key under which a model's better form is remembered; the number increases if the measuring requests change.
+#: Key under which a model's better form is cached; increase the number when `trial_requests` changes.
 REMEMBERED = "form 1"
 
 
@@ -89,7 +89,7 @@ class LineModel(LanguageModel, Protocol):
         ...
 
     def share(self, prompts: Sequence[Any]) -> None:
-        """Cache the computed state of these prompts' common beginning, for all prompts that share it."""
+        """Cache the model's state after the common beginning of these prompts; later prompts reuse it."""
         ...
 
     def recall(self, key: str) -> Any:
@@ -157,7 +157,7 @@ class LanguageProposer:
     def _better_form(self) -> str:
         model = self.model
         if not isinstance(model, LineModel):
-            return CHAT if model.chats else OWN  # short: only the server knows its context
+            return CHAT if model.chats else OWN  # a short form, because only the server knows its context length
         fits = all(model.fits(FORMS[FEW_SHOT](r, 2)) for r in trial_requests())
         line = FEW_SHOT if fits and not model.embedded else OWN  # the embedded model was trained on its own form
         if not model.chats:
@@ -182,4 +182,4 @@ class LanguageProposer:
             elif examples and asked.parents:
                 examples -= 1
             else:
-                return prompt  # the model says itself what is too long
+                return prompt  # the model raises an error if this is too long

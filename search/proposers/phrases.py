@@ -53,8 +53,8 @@ class PhraseWriter:
         writer = PhraseWriter(LocalModel(locate("smollm2")))
         print(writer.write(["cat", "ship"], "looks", each=2)["cat"])  # ('cat, a small animal with soft fur', …)
 
-    A description becomes "name, description". Rejected are phrases that are too long for the text tower, phrases of two
-    classes, and phrases whose text vector is nearer to the name of another class than to that of their own.
+    A description becomes "name, description". The writer rejects phrases that are too long for the text tower,
+    phrases of two classes, and phrases whose text vector is nearer to another class's name than to that of their own.
 
     Args:
         model: The language model.
@@ -114,7 +114,7 @@ class PhraseWriter:
         if self.encode is not None:
             try:
                 self.encode([phrase])
-            except InputError:  # as `Encoder` says it
+            except InputError:  # `Encoder` raises it for texts that are too long
                 return False
         return True
 
@@ -133,7 +133,7 @@ class PhraseWriter:
 
 
 def _distinct(lines: Sequence[WrittenLine], name: str) -> list[str]:
-    """Return the distinct texts of lines without full stops, except the class name alone."""
+    """Return the distinct texts of the lines without their full stops, leaving out the class name itself."""
     texts = (re.sub(r"[.,]+$", "", line.text) for line in lines)
     return [t for t in dict.fromkeys(texts) if t and t != name]
 

@@ -1,4 +1,4 @@
-"""Requests to a proposer for one new template, made from existing templates in one of a few ways."""
+"""Requests for one new template, which a proposer makes from existing templates."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Protocol
 
 #: Ways of changing one template.
 MUTATIONS = ("paraphrase", "specific", "shorter", "medium", "condition")
-#: All kinds of requests: mutations of one parent, a crossover of two, a better one than those shown (with their
-#: scores, or as `good` and `bad` ones).
+#: All kinds of requests: mutations of one parent, a crossover of two parents, and a better template than those shown
+#: (with their scores for "history", or as `good` and `bad` ones for "better").
 KINDS = (*MUTATIONS, "crossover", "history", "better")
 
 
@@ -25,7 +25,7 @@ class Request:
         parents: one template for a mutation, two for a crossover.
         scores: for "history", (score in per cent, template), best last.
         good, bad: for "better", templates, best last.
-        seen: templates that were tried before, so a reply that repeats one is useless.
+        seen: templates that were tried before; a reply that repeats one is rejected.
     """
 
     kind: str
@@ -36,9 +36,9 @@ class Request:
     seen: frozenset[str] = field(default=frozenset(), repr=False)
 
     def smaller(self) -> Request | None:
-        """Return the request with fewer templates shown, or None if there is only one left to show.
+        """Return this request with about half as many templates shown, or None if it shows only one.
 
-        It is used if the prompt does not fit into the language model's context.
+        The smaller request is used if the prompt does not fit into the language model's context.
         """
         if len(self.scores) > 1:
             return replace(self, scores=self.scores[len(self.scores) // 2 :])
