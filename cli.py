@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 
+from promptsearch.banks import printable
+
 # Threads that wait for work spin for milliseconds by default, and take the cores from a second program on the machine
 # (benchmarks/two_at_once.py). torch's library and numpy's read these when they are imported; what is set already stays.
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -112,13 +114,9 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except Interrupted as e:
-            from promptsearch.banks import printable
-
             click.echo(printable(e), err=True)
             sys.exit(130)
         except PromptSearchError as e:
-            from promptsearch.banks import printable
-
             raise (_WrongInput if isinstance(e, InputError) else click.ClickException)(printable(e)) from e
         except KeyboardInterrupt:
             _interrupted()
@@ -152,8 +150,6 @@ def _last_line(error: Exception) -> NoReturn:
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, PromptSearchWarning):
-        from promptsearch.banks import printable
-
         click.echo(f"Warning: {printable(str(message))}", err=True)
 
 
@@ -196,8 +192,6 @@ def main(ctx: click.Context, config: Path | None) -> None:
     if (file := find_settings(config)) is not None:
         ctx.default_map = read_settings(file, main)
         if file.found:
-            from promptsearch.banks import printable
-
             click.echo(printable(f"settings of {file.path}"), err=True)
 
 

@@ -27,6 +27,7 @@ from promptsearch.commands.options import (
     tracker_option,
 )
 from promptsearch.commands.options import log_to as log_result
+from promptsearch.commands.terminal import progress_bar
 from promptsearch.config import TRIALS, BankId, RunConfig, SearchConfig
 from promptsearch.errors import InputError
 from promptsearch.version import __version__
@@ -144,7 +145,6 @@ def compare(
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.search_run import emit
-    from promptsearch.commands.terminal import progress_bar
     from promptsearch.reports.comparison import build_comparison, to_csv
     from promptsearch.reports.comparison_table import to_markdown
     from promptsearch.reports.figure import check_figure, draw_figure

@@ -18,6 +18,7 @@ from promptsearch.commands.options import (
     refuse_unused,
     start_option,
 )
+from promptsearch.config import BankId
 from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +68,6 @@ def coop(bank_spec: str | None, **options: Any) -> None:
     """
     from promptsearch.banks import load_bank
     from promptsearch.commands.baseline_run import baseline_command
-    from promptsearch.config import BankId
     from promptsearch.runs.baselines.learners import learn_context, sample_bank
     from promptsearch.search.gradient import CoOpOptions, Schedule, SparseOptions, published_epochs
 

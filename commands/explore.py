@@ -12,7 +12,7 @@ import click
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import pictures_option, problem_options, refuse_idle_pictures
-from promptsearch.commands.terminal import verbose_option
+from promptsearch.commands.terminal import progress_bar, verbose_option
 from promptsearch.errors import PromptSearchError
 
 
@@ -63,7 +63,6 @@ def explore(
     opened.
     """
     from promptsearch.banks import load_bank
-    from promptsearch.commands.terminal import progress_bar
     from promptsearch.evaluators import open_problem
     from promptsearch.reports.explorer import Explorer
     from promptsearch.reports.server import HOST, bind, build_app, make_server

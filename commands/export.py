@@ -11,7 +11,7 @@ import click
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import run_elsewhere_options, storage_option
-from promptsearch.commands.terminal import verbose_option
+from promptsearch.commands.terminal import progress_bar, verbose_option
 from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -152,7 +152,6 @@ def _write_classifier(
 ) -> str:
     """Write the winner as a folder, or push it to a hub, and return where it is."""
     from promptsearch.commands.search_run import machine_config
-    from promptsearch.commands.terminal import progress_bar
     from promptsearch.reports.folder import FOLDERS, Exported
     from promptsearch.reports.hub import push
     from promptsearch.runs.classifier import open_classifier
@@ -173,7 +172,6 @@ def _write_classifier(
 
 def _reopen(record: RunRecord, elsewhere: dict[str, Any]) -> Problem:
     from promptsearch.commands.search_run import machine_config
-    from promptsearch.commands.terminal import progress_bar
     from promptsearch.runs import reopen
 
     where = {k: elsewhere[k] for k in ("model", "weights", "dataset")}

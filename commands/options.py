@@ -13,7 +13,17 @@ from click.core import ParameterSource
 
 from promptsearch.commands import complete
 from promptsearch.commands.terminal import verbose_option
-from promptsearch.config import BANK, PHRASES, TRIALS, MachineConfig, ProblemConfig, SearchConfig, TrialOptions
+from promptsearch.config import (
+    BANK,
+    PHRASES,
+    TRIALS,
+    FluencyConfig,
+    MachineConfig,
+    ProblemConfig,
+    SearchConfig,
+    TrialOptions,
+    WriterConfig,
+)
 from promptsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +68,6 @@ def fluency_config(options: dict[str, Any]) -> FluencyConfig | None:
     Raises:
         InputError: a bad weight, no such language model.
     """
-    from promptsearch.config import FluencyConfig
     from promptsearch.search.objective import check_weight
 
     weight, pareto, named = (options.pop(k) for k in ("fluency_weight", "pareto", "fluency_lm"))
@@ -137,7 +146,6 @@ def lm_config(given: Mapping[str, Any]) -> WriterConfig:
     Raises:
         InputError: options that exclude each other; no such model; a bad address.
     """
-    from promptsearch.config import WriterConfig
     from promptsearch.lm.locate import check_drawing
 
     check_drawing(given["temperature"], given["top_p"])

@@ -11,7 +11,7 @@ import click
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import batch_option, refuse_unused, run_elsewhere_options, storage_option
-from promptsearch.commands.terminal import verbose_option
+from promptsearch.commands.terminal import progress_bar, verbose_option
 from promptsearch.errors import InputError, PromptSearchError
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ def predict(
     picture that cannot be read is listed with the reason and does not stop the others. The same command resumes a
     labelling that was cut off.
     """
-    from promptsearch.commands.terminal import progress_bar
     from promptsearch.reports.labels import to_csv, write_labels
 
     if force and out is None:

@@ -12,6 +12,7 @@ from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.options import storage_option
 from promptsearch.commands.terminal import verbose_option
+from promptsearch.config import ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
     """Return a function that loads test pictures of a run, from --pictures or else from the run's data set."""
 
     def load(indices: Sequence[int]) -> Any:
-        from promptsearch.config import ProblemConfig
         from promptsearch.evaluators import default_cache
         from promptsearch.evaluators.data.corruptions import degrade, split_condition
         from promptsearch.evaluators.data.datasets import open_dataset

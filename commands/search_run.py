@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.commands.options import check_trackers, log_to
+from promptsearch.commands.options import check_trackers, fluency_config, language_tools, log_to, own_server
 from promptsearch.commands.terminal import progress_bar
 from promptsearch.config import MachineConfig, ProblemConfig, SearchConfig
 
@@ -32,7 +32,6 @@ def search_command(
         writer: The language model that writes, if any; the options of `--lm` are then in `options["named_lm"]`.
     """
     from promptsearch.banks import load_bank
-    from promptsearch.commands.options import fluency_config, language_tools
     from promptsearch.evaluators import open_configured
     from promptsearch.runs import Budget, Watch, check_search, open_run, open_targets, run_search, transfer
     from promptsearch.runs.open_run import keep_budget, with_phrases
@@ -121,7 +120,6 @@ def resume_run(
         timeout: Seconds after which to stop.
         shared: Whether its storage was named, so that others may write to it.
     """
-    from promptsearch.commands.options import language_tools, own_server
     from promptsearch.runs import Budget, Watch, reopen, restore_bank, run_search
     from promptsearch.runs.open_run import keep_budget
 

@@ -11,6 +11,7 @@ import click
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
 from promptsearch.commands.predict import classifier_options, open_labelling, tell_unreadable
+from promptsearch.commands.terminal import progress_bar
 from promptsearch.errors import InputError
 
 
@@ -32,7 +33,6 @@ def sort(run: str, folder: Path, into: Path, link: bool, quiet: bool, **options:
     picture that cannot be read is listed with the reason and left out. The same command goes on with what was cut off;
     a file of another content is never overwritten.
     """
-    from promptsearch.commands.terminal import progress_bar
     from promptsearch.reports.sorted_folders import plan, put
 
     if not folder.is_dir():

@@ -10,7 +10,8 @@ import click
 
 from promptsearch.commands import complete
 from promptsearch.commands.examples import example
-from promptsearch.commands.options import output_options, resume_options, timeout_option
+from promptsearch.commands.options import language_tools, output_options, own_server, resume_options, timeout_option
+from promptsearch.commands.terminal import progress_bar
 from promptsearch.errors import InputError, Interrupted
 
 
@@ -41,9 +42,7 @@ def worker(
     Bank, options and fingerprints are in the study; a model or pictures other than the run's are refused.
     """
     from promptsearch.banks import printable
-    from promptsearch.commands.options import language_tools, own_server
     from promptsearch.commands.search_run import interruptible, machine_config
-    from promptsearch.commands.terminal import progress_bar
     from promptsearch.runs import Budget, Watch, join_search, reopen, restore_bank, shareable
     from promptsearch.runs.open_run import await_run
 

@@ -24,7 +24,7 @@ from promptsearch.evaluators.data.hub import first_line
 from promptsearch.lm import gguf_file
 from promptsearch.lm.lines import LONGEST, Line, LineRules
 from promptsearch.lm.locate import EMBEDDED, ModelPlace, check_drawing
-from promptsearch.lm.reader import common_beginning
+from promptsearch.lm.reader import Reader, common_beginning
 
 if TYPE_CHECKING:
     from promptsearch.lm.lines import LineWriter
@@ -341,7 +341,6 @@ class LocalModel:
     @functools.cached_property
     def _writer(self) -> LineWriter:
         from promptsearch.lm.lines import LineWriter, Vocabulary
-        from promptsearch.lm.reader import Reader
 
         vocabulary = Vocabulary.of(self._tokenizer, self._model.config.vocab_size, self._ends)
         return LineWriter(Reader(self._loaded.writing, self._pad), vocabulary)

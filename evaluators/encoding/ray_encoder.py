@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
-from promptsearch.evaluators.cache import Cache
+from promptsearch.evaluators.cache import Cache, default_cache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress, text_parts
 from promptsearch.evaluators.encoding.model_spec import ModelSpec, resolve_model
@@ -95,8 +95,6 @@ class EncodingWorker:
             import platform
 
             import torch
-
-            from promptsearch.evaluators.cache import default_cache
 
             here = platform.node()
             if self._version != __version__:

@@ -18,6 +18,7 @@ from promptsearch.config import (
     WriterConfig,
 )
 from promptsearch.errors import InputError
+from promptsearch.evaluators.cache import digest_of
 from promptsearch.runs.baselines.learners import (
     learn_class_names,
     learn_context,
@@ -401,6 +402,4 @@ def random_templates(vocabulary: list[str], seed: int, pairs: int = WAFFLE_PAIRS
 
 def hash_of(prompt_set: PromptSet) -> str:
     """Return a short hash of a set's templates that is the same on every machine."""
-    from promptsearch.evaluators.cache import digest_of
-
     return digest_of([str(t) for t in prompt_set.templates])[:12]
