@@ -243,7 +243,8 @@ class TemplateTable:
         other._vectors = self._vectors[: self.size]
         if self.kept:
             other._gram = self._gram.part(self.size)
-            other._logits = self._logits[: self.size, :, own[other.order]]
+            # Contiguous, unlike what indexing gives: sums of rows took five times as long.
+            other._logits = self._logits[: self.size].take(own[other.order], axis=2)
         return other
 
     def rescale(self, logit_scale: float) -> None:
