@@ -139,8 +139,8 @@ def develop(model: str, data: str, tasks: str, shots: str, count: int) -> None:
                     if name and value == default[name]:
                         continue
                     with mock.patch.multiple(phrase_choice, **{**default, **({name: value} if name else {})}):
-                        found = phrase_choice.choose_phrases(
-                            chosen.prompt_set, evaluator, phrases, phrase_choice.PHRASES
+                        (found,) = phrase_choice.choose_phrases(
+                            chosen.prompt_set, evaluator, phrases, (phrase_choice.PHRASES,)
                         )
                     row = f"{name} {value:g}" if name else "defaults"
                     gains.setdefault(row, []).append(evaluator.hits(found, outside).mean() - hand)

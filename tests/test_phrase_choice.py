@@ -131,7 +131,7 @@ PHRASES = PhraseBank("p", {n: tuple(f"{how} {c}" for how in ("bad", "good", "bad
 
 def test_useful_phrases_are_found_and_few() -> None:
     e = evaluator()
-    found = choose_phrases(PromptSet.of("a sketch of a {}."), e, PHRASES)
+    (found,) = choose_phrases(PromptSet.of("a sketch of a {}."), e, PHRASES)
     assert found.phrases is not None and found.size <= 3
     for c, said in enumerate(found.phrases):
         assert len(said) <= 3 and dict(said)[f"good {c}"] >= 0.2 and min(w for _, w in said) >= 0.05
@@ -141,7 +141,7 @@ def test_useful_phrases_are_found_and_few() -> None:
 
 def test_a_phrase_that_does_not_fit_is_named_and_a_template_that_does_not_is_left_out() -> None:
     long = Template("a photo of a {} that has so many more words around the class that phrases do not fit.")
-    found = choose_phrases(PromptSet([long]), evaluator(limit=40), PHRASES)
+    (found,) = choose_phrases(PromptSet([long]), evaluator(limit=40), PHRASES)
     assert found.templates == (BASELINE,)
     with pytest.raises(InputError, match=r"phrase 'bad old 0' as 'a photo of a bad old 0\.' has 23 tokens"):
         choose_phrases(PromptSet.of(BASELINE), evaluator(limit=22), PHRASES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,8 +46,11 @@ def fit_scale(cosines: np.ndarray, labels: np.ndarray, model_scale: float) -> fl
         The scale of the largest posterior probability among `TRIED` values.
     """
     scales = model_scale * np.geomspace(*SCALES, TRIED)
-    true = cosines[np.arange(len(labels)), labels]
-    logs = [s * true.sum() - _logsumexp(s * cosines).sum() for s in scales]
+    true = cosines[np.arange(len(labels)), labels].sum(dtype=np.float64)
+    top = cosines.max(axis=1)
+    below = np.ascontiguousarray((cosines - top[:, None]).T, np.float64)  # (C, N)
+    room, first = np.empty_like(below), true - top.sum(dtype=np.float64)
+    logs = [s * first - np.log(np.exp(np.multiply(below, s, out=room), out=room).sum(axis=0)).sum() for s in scales]
     prior = -(np.log(scales / (SHARE * model_scale)) ** 2) / (2 * SPREAD**2)
     return float(scales[int(np.argmax(np.asarray(logs) + prior))])
 
@@ -64,6 +68,22 @@ class Mixture:
     templates: np.ndarray
     phrases: np.ndarray
     weights: np.ndarray
+
+
+class _Told(NamedTuple):
+    """What the pictures say of class weights (C, D).
+
+    Attributes:
+        weights: The unit class weights.
+        norms: (C, 1) lengths of the sums that they were made of.
+        value: The evidence.
+        by_logits: (N, C) its derivatives.
+    """
+
+    weights: np.ndarray
+    norms: np.ndarray
+    value: float
+    by_logits: np.ndarray
 
 
 class PhraseTable:
@@ -136,33 +156,33 @@ class PhraseTable:
         """
         says = self._log_likelihood if evidence is None else evidence
 
-        def objective(a: np.ndarray, b: np.ndarray, scale: float) -> float:
-            value, _ = says(scale * (self.features @ self.class_weights(a, b).T))
+        def objective(a: np.ndarray, b: np.ndarray, scale: float) -> tuple[float, _Told]:
+            told = self._told(a, b, scale, says)
             divergence = (a * (np.log(a) - template_prior)).sum() + (b * (np.log(b) - phrase_prior)).sum()
-            return float(temper * value - divergence)
+            return float(temper * told.value - divergence), told
 
         a, b = np.exp(template_prior), np.exp(phrase_prior)
-        step, last = 1.0, objective(a, b, scale)
+        step, (last, told) = 1.0, objective(a, b, scale)
         for i in range(STEPS):
-            to_a, to_b = self.worth(a, b, scale, says)
+            to_a, to_b = self._worth(a, b, scale, told)
             up_a = temper * to_a - (np.log(a) - template_prior)
             up_b = temper * to_b - (np.log(b) - phrase_prior)
             for _ in range(8):
                 new_a = _softmax(np.log(a) + step * up_a, np.zeros(1, np.intp))
                 new_b = _softmax(np.log(b) + step * up_b, self._begins)
-                value = objective(new_a, new_b, scale)
+                value, new_told = objective(new_a, new_b, scale)
                 if value > last:
                     break
                 step /= 2
             else:
                 break
-            gain, last, a, b, step = value - last, value, new_a, new_b, 1.5 * step
+            gain, last, told, a, b, step = value - last, value, new_told, new_a, new_b, 1.5 * step
             if refit and i % 5 == 4:
-                scale = fit_scale(self.features @ self.class_weights(a, b).T, self.labels, refit)
-                last = objective(a, b, scale)
+                scale = fit_scale(self.features @ told.weights.T, self.labels, refit)
+                last, told = objective(a, b, scale)
             if gain < GAIN:
                 break
-        return Mixture(a, b, self.class_weights(a, b))
+        return Mixture(a, b, told.weights)
 
     def _summed(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """(C, D) weighted sums of text vectors, not normalised."""
@@ -189,11 +209,18 @@ class PhraseTable:
         Returns:
             (T,) and (P,), by the weights.
         """
-        says = self._log_likelihood if evidence is None else evidence
+        return self._worth(a, b, scale, self._told(a, b, scale, evidence or self._log_likelihood))
+
+    def _told(self, a: np.ndarray, b: np.ndarray, scale: float, says: Evidence) -> _Told:
+        """What the pictures say of weights of templates (T,) and of phrases (P,)."""
         weights, norms = _unit(self._summed(a, b))
-        _, by_logits = says(scale * (self.features @ weights.T))  # (N, C)
-        pull = scale * (by_logits.T @ self.features)  # (C, D) by the class weights
-        pull = (pull - (pull * weights).sum(axis=1, keepdims=True) * weights) / norms  # and by what they are made of
+        return _Told(weights, norms, *says(scale * (self.features @ weights.T)))
+
+    def _worth(self, a: np.ndarray, b: np.ndarray, scale: float, told: _Told) -> tuple[np.ndarray, np.ndarray]:
+        """The derivatives of what the pictures say, by the weights."""
+        weights = told.weights
+        pull = scale * (told.by_logits.T @ self.features)  # (C, D) by the class weights
+        pull = (pull - (pull * weights).sum(axis=1, keepdims=True) * weights) / told.norms  # and by their summands
         along = np.einsum("tpd,pd->tp", self.vectors, pull[self.owner]).astype(np.float64)  # (T, P)
         return along @ b, a @ along
 

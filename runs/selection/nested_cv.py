@@ -156,7 +156,7 @@ def nested_each(
     """Estimate several ways of choosing phrases by `nested`, with one search in every fold for all of them.
 
     Args:
-        selections: The selection methods; the first one chooses the templates for all of them.
+        selections: The selection methods, which differ in their number of phrases alone.
         repeat: Repeats the search.
         naive: For each the winner's accuracy on the pictures that it was chosen by.
         progress: Called after each fold.
@@ -174,8 +174,8 @@ def nested_each(
         inner, judged = replace(repeat, evaluator=part), support.part(outside)
         theirs[outside] = evaluator.hits(PromptSet.of(BASELINE), judged)
         templates = selections[0].templates(part, found, inner)
-        for s, selection in enumerate(selections):
-            chosen = selection.named(templates, part).prompt_set
+        named = selections[0].named_each(templates, part, [selection.phrases for selection in selections])
+        for s, chosen in enumerate(each.prompt_set for each in named):
             hits[s, outside] = evaluator.hits(chosen, judged)
             gained[s, outside] = _gained(evaluator, chosen, judged)
             for t in chosen.templates:
@@ -228,13 +228,13 @@ def settle(
     """
     evaluator = repeat.evaluator
     templates = selection.templates(evaluator, found, repeat)
-    chosen = selection.named(templates, evaluator)
     if not evaluator.task.labelled:
-        return chosen, None
+        return selection.named(templates, evaluator), None
     if selection.bank.phrases is None or selection.method == "none":
+        chosen = selection.named(templates, evaluator)
         return guard(selection, evaluator, chosen, judge(selection, repeat, chosen, progress))
     wider = replace(selection, phrases=MORE_PHRASES)
-    more = wider.named(templates, evaluator)
+    chosen, more = selection.named_each(templates, evaluator, (selection.phrases, wider.phrases))
     few, many = nested_each([selection, wider], repeat, [chosen.score.accuracy, more.score.accuracy], progress)
     assert few.gain is not None and many.gain is not None  # both were just measured
     if many.accuracy.value >= few.accuracy.value + WORTH and many.gain[0] > few.gain[0]:

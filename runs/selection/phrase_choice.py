@@ -66,9 +66,9 @@ def choose_phrases(
     chosen: PromptSet,
     evaluator: Evaluator,
     bank: PhraseBank,
-    most: int = PHRASES,
+    most: Sequence[int] = (PHRASES,),
     figure: str = "mutual_information",
-) -> PromptSet:
+) -> list[PromptSet]:
     """Return the chosen templates, and the hand-written one, with the phrases of the bank that fit the pictures.
 
     First templates and phrases are mixed by their posterior probability (`PhraseTable.mix`).  Then the templates with
@@ -80,8 +80,11 @@ def choose_phrases(
         chosen: The templates, chosen with the classes' own names.
         evaluator: Has the labelled pictures and encodes texts.
         bank: Has the phrases.
-        most: Largest number of phrases of a class.
+        most: Largest numbers of phrases of a class; what is mixed first is the same for all of them.
         figure: The field of the Score that the search maximises, which is the evidence where there are no labels.
+
+    Returns:
+        A set for each of `most`.
 
     Raises:
         InputError: A class of the phrases is not in the task, or a text is too long for the model.
@@ -101,6 +104,28 @@ def choose_phrases(
         )
 
     found = mixed(table, np.concatenate([_log_prior(len(of_class), OWN) for of_class in phrases]))
+    own = evaluator.task.class_names
+    return [_few_of(found, table, phrases, own, number, mixed) for number in most]
+
+
+def _few_of(
+    found: Mixture,
+    table: PhraseTable,
+    phrases: Sequence[Sequence[str]],
+    own: Sequence[str],
+    most: int,
+    mixed: Callable[[PhraseTable, np.ndarray], Mixture],
+) -> PromptSet:
+    """Return the few templates and phrases that are nearest to a mixture, mixed again.
+
+    Args:
+        found: The mixture.
+        table: The phrases' vectors and the pictures.
+        phrases: The phrases of each class.
+        own: The classes' own names.
+        most: Largest number of phrases of a class.
+        mixed: Mixes the phrases of a table, with these logarithms of their prior probabilities.
+    """
     nearly = few_phrases(found, table, few(found.templates, TEMPLATES), most)
     at = np.array([p for of_class in nearly for p in of_class])
     found = mixed(table.part(at), np.log([w for of_class in nearly for w in of_class.values()]))
@@ -113,7 +138,7 @@ def choose_phrases(
         begin += len(of_class)
     kept = [(t, w) for t, w in zip(table.templates, few(found.templates, TEMPLATES), strict=True) if w]
     prompt_set = PromptSet([t for t, _ in kept], None if len(kept) == 1 else [w for _, w in kept])
-    if all(list(n) == [own] for n, own in zip(said, evaluator.task.class_names, strict=True)):
+    if all(list(n) == [name] for n, name in zip(said, own, strict=True)):
         return prompt_set
     return prompt_set.saying(said)
 

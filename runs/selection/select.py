@@ -294,14 +294,26 @@ class Selection:
             chosen: The chosen templates.
             evaluator: Scores sets on the pictures of the search.
         """
+        return self.named_each(chosen, evaluator, (self.phrases,))[0]
+
+    def named_each(self, chosen: Selected, evaluator: Evaluator, most: Sequence[int]) -> list[Selected]:
+        """Do as `named` for several largest numbers of phrases of a class; what they share is computed once.
+
+        Args:
+            chosen: The chosen templates.
+            evaluator: Scores sets on the pictures of the search.
+            most: The numbers.
+        """
         if evaluator.task.labelled and self.method == "none":
-            return chosen
+            return [chosen] * len(most)
         named = chosen.prompt_set
         if self.bank.class_names and evaluator.task.labelled:
             named = rename(named, evaluator, self.names(evaluator), self.loss)
+        each = [named] * len(most)
         if self.bank.phrases is not None:
-            named = choose_phrases(named, evaluator, self.bank.phrases, self.phrases, self.objective.figure)
-        return replace(chosen, prompt_set=named, score=evaluator.score([named])[0])
+            each = choose_phrases(named, evaluator, self.bank.phrases, most, self.objective.figure)
+        scores = evaluator.score(each)
+        return [replace(chosen, prompt_set=s, score=score) for s, score in zip(each, scores, strict=True)]
 
     def names(self, evaluator: Evaluator) -> Names:
         """Return the task's class names with the bank's alternatives."""
