@@ -240,7 +240,7 @@ class SearchConfig:
         objective: Name of the objective; "auto" means "xent", or "mutual-information" without labels.
         select: How to choose the winner among the prompt sets found; "auto" means "posterior" if labels are the
             search's only aim, otherwise "none"; empty for methods that find only one.
-        unlabelled: Number of pictures to search on if `shots` is 0.
+        unlabelled: Number of pictures to search on if `shots` is 0; both front ends take all if there are fewer.
         fluency: How fluency is taken into account; None if it is not.
         writer: The language model that writes prompts; None if there is none.
         options: The searcher's own options.

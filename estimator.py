@@ -487,13 +487,15 @@ class PromptSearch:
             raise InputError(f"--lm {self.lm} would do nothing: {self.searcher} asks no language model")
         bank = self._bank()
         pictures = len(problem.source.labels("train")[0])
+        if not isinstance(problem.source, ArrayFeatures):
+            pictures = min(SearchConfig.unlabelled, pictures)
         search = SearchConfig(
             self.searcher,
             shots,
             seed,
             objective=self.objective,
             select=self.select,
-            unlabelled=pictures if isinstance(problem.source, ArrayFeatures) else SearchConfig.unlabelled,
+            unlabelled=pictures,
             writer=writer,
             options=options,
         )

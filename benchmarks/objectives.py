@@ -37,7 +37,7 @@ def main(bank_spec: str, datasets: str, shots: str, unlabelled: int, draws: int,
             names = [n for n in OBJECTIVES if bool(k) or not get_objective(n).labels]
             found: dict[str, list[tuple[float, float, float, float]]] = {n: [] for n in names}
             for seed in range(draws):
-                task = problem.task(k, seed, None if k else unlabelled)
+                task = problem.task(k, seed, None if k else min(unlabelled, len(labels) // 2))
                 evaluator = problem.evaluator(task)
                 evaluator.require([f for n in names for f in get_objective(n).needs], bank.templates)
                 scores = evaluator.score(singles)

@@ -241,9 +241,11 @@ def objective_options(f: F) -> F:
         click.option(
             "--unlabelled",
             type=int,
-            default=SearchConfig.unlabelled,
-            show_default=True,
-            help="With --shots 0: number of training pictures to search on, without their labels.",
+            default=None,
+            help=(
+                "With --shots 0: number of training pictures to search on, without their labels."
+                f"  [default: {SearchConfig.unlabelled}, or all if there are fewer]"
+            ),
         ),
         click.option(
             "--select",

@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from promptsearch.commands.options import check_trackers, fluency_config, language_tools, log_to, own_server
@@ -47,7 +48,7 @@ def search_command(
         options["seed"],
         objective=options["objective"] or "auto",
         select=options["select"] or "auto",
-        unlabelled=options["unlabelled"],
+        unlabelled=SearchConfig.unlabelled if options["unlabelled"] is None else options["unlabelled"],
         fluency=fluency_config(options),
         writer=writer,
         options=own,
@@ -57,6 +58,8 @@ def search_command(
     quiet = options["quiet"] or options["as_json"]
     with progress_bar(quiet) as progress:
         problem = open_configured(opened, machine_config(options), progress=progress)
+        if options["unlabelled"] is None:
+            search = replace(search, unlabelled=min(search.unlabelled, len(problem.source.labels("train")[0])))
         bank = with_phrases(bank, options["phrases"], problem, moved=options["move_phrases"])
         targets = open_targets(problem, options["transfer"])
         kept = {k: options[k] for k in ("storage", "study", "fork")}

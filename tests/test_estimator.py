@@ -85,7 +85,7 @@ def test_every_default_is_written_once() -> None:
     """The options of the command line and the parameters of the estimator have the values of `config`."""
     defaults = {
         **{f.name: f.default for c in (config.ProblemConfig, config.MachineConfig) for f in dataclasses.fields(c)},
-        **{k: getattr(config.SearchConfig, k) for k in ("shots", "seed", "unlabelled")},
+        **{k: getattr(config.SearchConfig, k) for k in ("shots", "seed")},
         "trials": config.TRIALS,
     }
     options = {"beam": config.BeamOptions, "tpe": config.TpeOptions, "evolve": config.EvolveOptions}

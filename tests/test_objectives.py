@@ -173,6 +173,11 @@ def test_no_labels_at_all(made: list[str], command: str) -> None:
     assert "nan" not in text.replace("(nats", "").split("Run ")[0]
 
 
+def test_a_small_data_set_is_searched_whole_without_labels(made: list[str]) -> None:
+    """The default is 500 pictures, and the data set has 160."""
+    assert "160 unlabelled training pictures" in run("beam", *made, "--shots", "0", "--depth", "1").stdout
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
