@@ -605,7 +605,7 @@ def _classes(
 ) -> tuple[np.ndarray, list[str], np.ndarray | None]:
     """Return the class indices (N,), the class names, and the labels (C,) that `predict` returns."""
     if class_names is not None and (odd := [n for n in class_names if not isinstance(n, str)]):
-        raise InputError(f"class_names: {odd[0]!r} is no text; give the name of each class")
+        raise InputError(f"class_names: {odd[0]!r} is not a text; give the name of each class")
     if labels is None:
         if class_names is None:
             raise InputError("class_names: without labels, say what the classes are called")
@@ -617,7 +617,7 @@ def _classes(
         if class_names is None:
             raise InputError("class_names: the labels are numbers; say what each class is called")
         if given.min(initial=0) < 0 or given.max(initial=0) >= len(class_names):
-            raise InputError(f"labels: {given.max()} is no index into the {len(class_names)} class names")
+            raise InputError(f"labels: {given.max()} is not an index into the {len(class_names)} class names")
         return given.astype(np.int64), list(class_names), np.arange(len(class_names))
     text = given.astype(str)
     names = list(class_names) if class_names is not None else sorted(set(text.tolist()))

@@ -87,23 +87,24 @@ class Evaluator:
             self._consensus = self._table.consensus([row for (row,) in rows])
 
     def evidence(self, objective: str) -> Evidence | None:
-        """Return what the support set says of logits, for `PhraseTable.mix`.
+        """Return the function by which `PhraseTable.mix` rates logits on the support set.
 
         Args:
-            objective: The field of the Score that the search maximises; used where there are no labels, after
-                `require`.
+            objective: The field of the Score that the search maximises. If the pictures have no labels, call `require`
+                with it first.
 
         Returns:
-            None with labels: their log-likelihood.
+            None if the pictures have labels, for which `mix` uses the labels' log-likelihood.
         """
         if self.task.labelled:
             return None
         return evidence_of(objective, None if self._consensus is None else self._consensus_of_pictures())
 
     def fit_scale(self) -> None:
-        """From now on go by the logit scale that fits the hand-written prompt to the few labels (`fit_scale`).
+        """Set `logit_scale` to the value with which the hand-written prompt fits the few labels best.
 
-        The model's own scale, `model_scale`, is too sharp where the model is often wrong.  Without labels it stays.
+        The model's own scale, `model_scale`, makes probabilities too confident for a model that is often wrong. Without
+        labels it is kept.
         """
         if not self.task.labelled:
             return
@@ -114,18 +115,18 @@ class Evaluator:
         self._fitted = True
 
     def phrase_table(self, templates: Sequence[Template], phrases: Sequence[Sequence[str]]) -> PhraseTable:
-        """Templates filled with every phrase of every class, beside the support set.
+        """Return a table of templates filled with every phrase of every class, on the pictures of the support set.
 
         Args:
-            templates: the first one must take every phrase; another one that makes a phrase too long for the model is
-                left out.
-            phrases: those of each class.
+            templates: The templates. The first one must fit with every phrase; any other that makes a text too long for
+                the model is left out.
+            phrases: The phrases of each class.
 
         Returns:
-            The table, whose `templates` are those that are in it.
+            The table; its attribute `templates` lists the templates that were not left out.
 
         Raises:
-            InputError: a phrase is too long for the model; it is named.
+            InputError: A phrase is too long for the model; the message names it.
         """
         flat = [phrase for of_class in phrases for phrase in of_class]
         vectors: dict[Template, np.ndarray] = {}
@@ -195,8 +196,8 @@ class Evaluator:
         return other
 
     def _consensus_of_pictures(self) -> np.ndarray:
-        """The consensus (N,) in the order of the support set; the table has an order of its own."""
-        assert self._consensus is not None  # the callers looked
+        """Return the consensus (N,) in the order of the support set, which is not that of the table."""
+        assert self._consensus is not None  # callers have checked that there is one
         of_picture = np.empty_like(self._consensus)
         of_picture[self._table.order] = self._consensus
         return of_picture
@@ -214,7 +215,7 @@ class Evaluator:
         return self.predictions(prompt_set, split) == split.labels
 
     def losses(self, prompt_set: PromptSet, split: Split) -> np.ndarray:
-        """(N,) cross-entropy of every picture of a split, in nats at `logit_scale`."""
+        """Return the cross-entropy (N,) of each picture of a split, in nats at `logit_scale`."""
         logits = self.logit_scale * (split.features @ self.class_weights(prompt_set).T)  # (N, C)
         top = logits.max(axis=1)
         true = logits[np.arange(len(logits)), split.labels]
@@ -254,7 +255,7 @@ class Evaluator:
         said = [_set_of(t, phrases) for t, phrases in rows]
         by_class = [of_class for s in said for of_class in s.texts(s.templates[0], self.task.class_names)]
         texts = [text for of_class in by_class for text in of_class]
-        vectors = self._encode(rows, texts)  # one per text
+        vectors = self._encode(rows, texts)  # one row per text
         if len(texts) == len(by_class):
             return vectors.reshape(len(rows), classes, -1)
         weights = [w for s in said for of_class in s.phrases_of(self.task.class_names) for _, w in of_class]
@@ -265,7 +266,7 @@ class Evaluator:
     def _index(self, sets: Sequence[PromptSet]) -> list[list[int]]:
         """Return the rows of the table for every set, after encoding new templates, `TEXTS` texts in a call."""
         known = self._rows
-        with contextlib.suppress(KeyError):  # nearly always all are known, and this is done for every set of a search
+        with contextlib.suppress(KeyError):  # a fast path, because nearly always all templates are known
             return [[known[t, s.phrases] for t in s.templates] for s in sets]
         keys: list[list[_Row]] = [[(t, s.phrases) for t in s.templates] for s in sets]
         fresh = dict.fromkeys(row for rows in keys for row in rows if row not in known)
@@ -302,7 +303,8 @@ def _warn_of_same(vectors: np.ndarray, template: Template, names: Sequence[str])
         if at != c:
             warnings.warn(
                 f"the model does not tell classes {names[at]!r} and {names[c]!r} apart: {template.fill(names[at])!r} "
-                f"and {template.fill(names[c])!r} have the same vector, and a tie is not a hit; rename one class",
+                f"and {template.fill(names[c])!r} have the same vector, so no picture of either can be classified "
+                "correctly; rename one class",
                 ClassNameWarning,
                 stacklevel=2,
             )

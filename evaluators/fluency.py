@@ -21,7 +21,7 @@ class Rater:
 
     Attributes:
         log_likelihood: Returns (n, 2) for n texts: log-likelihood in nats, and number of tokens.
-        key: All that its values depend on, as key of the cache.
+        key: Key of the cache: everything that the values depend on.
     """
 
     log_likelihood: LogLikelihood
@@ -38,13 +38,13 @@ class Fluency:
         fluency = Fluency(model.log_likelihood, cache, {"lm": model.fingerprint}, ["cat", "dog"])
         print(fluency([PromptSet.of("a photo of a {}."), PromptSet.of("a a photo {} of")]))
 
-    It is the mean over classes and templates of (log-likelihood / tokens) of the prompts. Rated texts are cached, so
-    that the language model is only loaded for new ones, and the mean of each template is kept in memory.
+    The mean is over classes and templates, of each prompt's log-likelihood divided by its number of tokens. Rated texts
+    are cached, so that the language model is only loaded for new ones, and the mean of each template is kept in memory.
 
     Args:
         log_likelihood: Returns (n, 2) for n texts: log-likelihood in nats, and number of tokens.
         cache: The cache on disk.
-        key: All that the language model's values depend on.
+        key: Key of the cache: everything that the language model's values depend on.
         names: The class names.
     """
 

@@ -22,12 +22,12 @@ class Interval:
     high: float
 
     def to_dict(self, name: str) -> dict[str, float]:
-        """As a document holds it: the value under `name`, then `low` and `high`."""
+        """Return the interval as part of a JSON document: the value under `name`, then `low` and `high`."""
         return {name: round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str) -> Interval:
-        """Read what `to_dict` gave."""
+        """Return the interval that `to_dict` has written."""
         return cls(data[name], data["low"], data["high"])
 
 
@@ -56,7 +56,7 @@ def mid_p(hits: int, n: int) -> Interval:
 
     def where(tail: float) -> float:  # the accuracy p with P(more hits) + P(equal hits) / 2 = tail, by bisection
         low, high = 0.0, 1.0
-        for _ in range(50):  # not scipy.optimize, which takes as long to import as a search takes
+        for _ in range(50):  # scipy.optimize is not used, because importing it takes as long as a search
             p = (low + high) / 2
             more = 1 - (binomial_cdf(hits, n, p) + binomial_cdf(hits - 1, n, p)) / 2
             low, high = (p, high) if more < tail else (low, p)
@@ -82,7 +82,7 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
 
 @functools.lru_cache(maxsize=8)
 def _log_factorials(n: int) -> np.ndarray:
-    """Logarithms (n + 1,) of 0! to n!."""
+    """Return the logarithms (n + 1,) of 0! to n!."""
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)), dtype=np.longdouble).astype(np.float64)])
 
 
@@ -118,10 +118,10 @@ def crossed_interval(values: np.ndarray) -> Interval:
 
 
 def pooled_interval(parts: Sequence[tuple[float, np.ndarray]]) -> Interval:
-    """Return the weighted mean over several sets of test pictures, averaged for each draw first.
+    """Return the weighted mean over several sets of test pictures, with an interval over draws and pictures.
 
-    The variance over draws is that of the draws' means; to it comes the variance over the pictures of each set, as in
-    `crossed_interval`, which this is for a single set.
+    The values are averaged for each draw first. The variance of the mean is the variance of the draws' means plus, for
+    each set, the variance over its pictures. For a single set, this is `crossed_interval`.
 
     Args:
         parts: The weight of each set and its values (S, P), one row per draw, one column per test picture. The weights
@@ -140,7 +140,7 @@ def pooled_interval(parts: Sequence[tuple[float, np.ndarray]]) -> Interval:
 
 
 def _picture_variance(values: np.ndarray) -> float:
-    """Return the variance of the mean of (S, P) values that the choice of pictures brings, without that of draws."""
+    """Return the part of the variance of the mean of values (S, P) that is due to the pictures, not to the draws."""
     s, p = values.shape
     if p == 1:
         return math.inf if s == 1 else 0.0
@@ -159,7 +159,7 @@ REPLICATES = 10_000
 
 @dataclass(frozen=True)
 class Paired:
-    """The result of comparing two classifiers on the same pictures.
+    """A comparison of two classifiers on the same pictures.
 
         paired = compare_paired(evaluator.hits(winner, split), evaluator.hits(baseline, split))
         print(paired.verdict)
@@ -211,7 +211,7 @@ class Paired:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Paired:
-        """Read what `to_dict` gave; documents of early versions have the difference only."""
+        """Return the comparison that `to_dict` has written; documents of early versions have only the difference."""
         d = Interval(data["difference"], data["low"], data["high"])
         b = data.get("bootstrap")
         bootstrap = None if b is None else Interval(d.value, b["low"], b["high"])

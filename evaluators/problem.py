@@ -51,7 +51,16 @@ class Problem:
     allow_fewer: bool = False
 
     def task(self, shots: int, seed: int, unlabelled: int | None = None) -> Task:
-        """Draw a few-shot problem; with no shots, one of so many unlabelled pictures."""
+        """Draw the pictures of a few-shot task.
+
+        Args:
+            shots: Labelled pictures per class; 0 to draw pictures without their labels.
+            seed: Seed of the draw.
+            unlabelled: Number of pictures to draw if `shots` is 0.
+
+        Raises:
+            InputError: There are too few pictures, or a number is out of range.
+        """
         if isinstance(self.source, ArrayFeatures) and self.source.whole:
             return Task.whole(self.source, shots, seed)
         return Task.build(self.source, shots, seed, unlabelled, self.allow_fewer)
@@ -60,11 +69,11 @@ class Problem:
         """Call the classes by other names than the data set's.
 
         Args:
-            names: one for each class, in order, or a file of them (see `load_class_names`); what else the file calls a
-                class is in `other_names` then.
+            names: A name for each class, in order, or a file of names (see `load_class_names`), whose further names for
+                a class are stored in `other_names`.
 
         Raises:
-            InputError: the names do not fit the classes.
+            InputError: The names do not fit the classes.
         """
         own = self.source.class_names
         if isinstance(names, str):
@@ -75,15 +84,15 @@ class Problem:
             if len(called) != len(own):
                 raise InputError(f"{len(called)} class names for {len(own)} classes; give one for each")
         self.source.class_names = tuple(called)
-        # Runs with other names are other runs; features are stored by the pictures and do not change.
+        # A run with other names is another run, but the features depend on the pictures only.
         self.source.fingerprint = digest_of([self.source.fingerprint, called])
 
     def evaluator(self, task: Task, fluency: RatesFluency | None = None) -> Evaluator:
-        """Scores prompt sets on a task's pictures, at the logit scale that fits the few labels.
+        """Return an evaluator of prompt sets on a task's pictures, at the logit scale that fits the few labels.
 
         Args:
-            task: the drawn pictures.
-            fluency: rates prompt sets, if their scores are to have a fluency.
+            task: The drawn pictures.
+            fluency: Computes the fluency of prompt sets; None for scores without a fluency.
         """
         evaluator = Evaluator(task, self.encoder.encode_texts, self.encoder.logit_scale, self.memory, fluency)
         evaluator.fit_scale()
@@ -103,16 +112,16 @@ def open_problem(
         problem = open_problem("zeroshot", "cifar10-dark", device="cpu")
 
     Args:
-        model: as in `ProblemConfig`.
-        dataset: as in `ProblemConfig`.
-        cache: where features are kept (default: the user's cache).
-        progress: told of what takes long.
-        options: other fields of `ProblemConfig` and `MachineConfig`.
+        model: Name of the model, as in `ProblemConfig`.
+        dataset: Name of the data set, as in `ProblemConfig`.
+        cache: The cache of features; by default the user's.
+        progress: Called during long work.
+        **options: Other fields of `ProblemConfig` and `MachineConfig`.
 
     Raises:
-        InputError: no such model, data set, column, device, precision.
-        PromptSearchError: something that is neither here nor can be downloaded.
-        TypeError: an option that there is not.
+        InputError: The model, data set, a column, the device or the precision does not exist.
+        PromptSearchError: The model or the data set is not on this machine and cannot be downloaded.
+        TypeError: An option is unknown.
     """
     machine = {f.name: options.pop(f.name) for f in fields(MachineConfig) if f.name in options}
     config = ProblemConfig(model, dataset, **options)
@@ -126,17 +135,17 @@ def open_configured(
     cache: Cache | None = None,
     progress: Progress = no_progress,
 ) -> Problem:
-    """Open a model and its pictures; what is named never falls back to something else.
+    """Open a model and its pictures; only "auto" lets promptsearch choose, a name means exactly this model or data set.
 
     Args:
-        config: which model and which pictures.
-        machine: how this machine computes.
-        cache: where features are kept (default: the user's cache).
-        progress: told of what takes long.
+        config: The model and the pictures.
+        machine: How this machine computes.
+        cache: The cache of features; by default the user's.
+        progress: Called during long work.
 
     Raises:
-        InputError: no such model, data set, column, device, precision.
-        PromptSearchError: something that is neither here nor can be downloaded.
+        InputError: The model, data set, a column, the device or the precision does not exist.
+        PromptSearchError: The model or the data set is not on this machine and cannot be downloaded.
     """
     cache = cache or default_cache()
     notes: list[str] = []
@@ -202,7 +211,7 @@ def open_pictures(
         if pictures is not None:
             try:
                 data = open_dataset(pictures, **reading)
-            except InputError as e:  # it names the option by which data sets come in otherwise
+            except InputError as e:  # the message names --dataset, the usual option for data sets
                 raise InputError(f"--pictures {str(e).removeprefix('--dataset ')}") from e
             pack.take_pictures(data)
         return pack
@@ -221,9 +230,10 @@ def open_pictures(
 
 
 def _auto_model(dataset: str, cache: Cache, device: str, precision: str, here: bool) -> tuple[ModelSpec, list[str]]:
-    """Return RN50 if it and the data set are here or can be downloaded, else the embedded model, with the reason.
+    """Choose the model for "auto", and return it with notes that say why.
 
-    The data sets that only the embedded model's feature packs have are opened with it.
+    It is RN50 if RN50 and the data set are on this machine or can be downloaded, else the embedded model. The embedded
+    model is also chosen for data sets of which only its feature packs exist.
     """
 
     def embedded() -> ModelSpec:

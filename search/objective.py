@@ -109,7 +109,7 @@ class Fluent(Objective):
 
     Attributes:
         base: The other objective.
-            weight: Factor of the fluency (log-likelihood per token, in nats).
+        weight: Factor of the fluency (log-likelihood per token, in nats).
     """
 
     base: Objective | None = None

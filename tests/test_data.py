@@ -363,7 +363,7 @@ def test_no_such_place(tmp_path: Path) -> None:
     with pytest.raises(PromptSearchError, match="file.parquet is empty"):
         open_dataset(str(tmp_path / "file.parquet"))
     (tmp_path / "notes.md").write_text("no data")
-    with pytest.raises(InputError, match="notes.md: a file of no known kind; give a list of pictures"):
+    with pytest.raises(InputError, match="notes.md: not a file of a known kind; give a list of pictures"):
         open_dataset(str(tmp_path / "notes.md"))
 
 

@@ -114,7 +114,7 @@ def test_what_is_no_picture_is_said(folder: Path) -> None:
     for name in ("a.txt", "b.csv", "c.mp4", "d.png.bak", "README"):
         (home / name).write_text("no picture")
     (note,) = open_dataset(str(folder)).notes
-    assert "4 files that are no pictures by their suffix (train/cat/a.txt, train/cat/b.csv, train/cat/c.mp4 …)" in note
+    assert "4 files without the suffix of a picture (train/cat/a.txt, train/cat/b.csv, train/cat/c.mp4 …)" in note
     assert "1 files without a suffix that begin like no picture (train/cat/README)" in note
 
 
@@ -223,7 +223,7 @@ def test_names_that_are_no_utf8(folder: Path) -> None:
         list(open_dataset(str(folder)).pictures("train", range(7)))
     str(broken.value).encode()
     os.rename(home, os.fsencode(folder / "train") + b"/c\xe9t")
-    with pytest.raises(InputError, match=r"class 'c.*t' is no class name") as refused:
+    with pytest.raises(InputError, match=r"class 'c.*t' cannot be used as a class name") as refused:
         open_dataset(str(folder))
     str(refused.value).encode()
 
@@ -342,7 +342,7 @@ def test_empty_and_unprintable_class_names_are_refused(tmp_path: Path, form: str
             (home / split / "cat").rename(home / split / name)
     else:
         tables(home, [name, "ship"], form == "texts")
-    with pytest.raises(InputError, match="is no class name that a prompt can have") as refused:
+    with pytest.raises(InputError, match="cannot be used as a class name in prompts") as refused:
         open_dataset(str(home))
     assert str(refused.value).isprintable()
 

@@ -356,7 +356,7 @@ def test_pictures_that_nobody_needs_are_refused(here: Path, command: list[str], 
 def test_pictures_of_another_data_set_are_refused(here: Path) -> None:
     args = ["--model", "tiny", "--dataset", "cifar10", "--pictures", str(here / "data")]
     result = CliRunner().invoke(main, ["vpt", *args])
-    assert result.exit_code == 2 and "not what the feature pack of cifar10 was made of" in result.stderr
+    assert result.exit_code == 2 and "the feature pack of cifar10 was not made from these pictures" in result.stderr
 
 
 def test_pictures_that_are_not_there_are_told_by_their_option(tmp_path: Path) -> None:

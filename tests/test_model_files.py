@@ -233,9 +233,9 @@ def test_code_that_comes_with_a_tokenizer_never_runs(way: str, tmp_path: Path) -
 
 BAD = {
     "layers": ({"text_cfg": {"layers": 1_000_000}}, "layers 1000000 must be a whole number from 1 to 1000"),
-    "many layers": ({"text_cfg": {"layers": 900, "width": 8000}}, "parameters, and the weights file has"),
-    "wide": ({"vision_cfg": {"layers": [9, 9, 9, 900], "width": 900}}, "parameters, and the weights file has"),
-    "vocabulary": ({"text_cfg": {"vocab_size": 9_999_999}}, "parameters, and the weights file has"),
+    "many layers": ({"text_cfg": {"layers": 900, "width": 8000}}, "parameters, but the weights file has"),
+    "wide": ({"vision_cfg": {"layers": [9, 9, 9, 900], "width": 900}}, "parameters, but the weights file has"),
+    "vocabulary": ({"text_cfg": {"vocab_size": 9_999_999}}, "parameters, but the weights file has"),
     "word": ({"text_cfg": {"width": "x"}}, "width 'x' must be a whole number"),
     "negative": ({"vision_cfg": {"image_size": -3}}, "image_size -3 must be"),
     "nan": ({"text_cfg": {"mlp_ratio": float("nan")}}, "mlp_ratio nan must be"),
@@ -249,8 +249,8 @@ BAD = {
     "file": ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "/etc/passwd"}}}, "may not hold bpe_path"),
     "mask": ({"text_cfg": {"tokenizer_kwargs": {"reduction_mask": "random"}}}, "may not hold reduction_mask"),
     "act": ({"text_cfg": {"act_kwargs": {"inplace": True}}}, "may not hold inplace"),
-    "tower": ({"text_cfg": {"hf_model_name": "/tmp/evil"}}, "no plain name of a model"),
-    "timm": ({"vision_cfg": {"timm_model_name": "hf-hub:evil/model"}}, "no plain name of a model"),
+    "tower": ({"text_cfg": {"hf_model_name": "/tmp/evil"}}, "is not a plain model name"),
+    "timm": ({"vision_cfg": {"timm_model_name": "hf-hub:evil/model"}}, "is not a plain model name"),
     "mode": ({"text_cfg": {"tokenizer_mode": "other"}}, "tokenizer_mode 'other' is unknown"),
     "mean": ({"preprocess_cfg": {"mean": "x"}}, "mean 'x' must be three numbers"),
     "std": ({"preprocess_cfg": {"std": [0, 1, 1]}}, "must be above 0"),

@@ -173,7 +173,7 @@ def test_folders_of_transformers_that_cannot_be_read_say_why(tmp_path: Path) -> 
     for text in ({"num_hidden_layers": 900, "hidden_size": 16384}, {"num_hidden_layers": 3}):
         changed = {**config, "text_config": {**config["text_config"], **text}}
         (folder / "config.json").write_text(json.dumps(changed))
-        with pytest.raises(PromptSearchError, match="parameters, and|Missing key"):
+        with pytest.raises(PromptSearchError, match="parameters, but|Missing key"):
             Encoder(resolve_model(spec, cache, device="cpu"), cache).encode_texts(["a"])
     (folder / "config.json").write_bytes(kept["config.json"])
     place.unlink()

@@ -246,7 +246,7 @@ def test_a_broken_picture_is_alone_and_named_by_the_check(drawn: Path, tmp_path:
     assert len(open_dataset(str(root), test_share=0.3).labels("test")) == 6
     code, out, _ = invoke("data", "check", str(root))
     assert code == 0 and "1 pictures cannot be decoded" in out and "circle/0.png" in out
-    assert "Left out: 1 files that are no pictures by their suffix (square/notes.txt)" in out
+    assert "Left out: 1 files without the suffix of a picture (square/notes.txt)" in out
 
 
 def test_one_picture_per_class_cannot_be_held_out(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def wrong_csv(drawn: Path) -> dict[str, tuple[str, str]]:
         "no label": (f"{head}\n{a}\n{drawn}/square/0.png,\n", "l.csv:3: no label; each line needs"),
         "no path": (f"{head}\n{a}\n,square\n", "l.csv:3: no path; each line needs"),
         "zero byte": (f"{head}\n{a}\n{b}\0\n", "l.csv:3: contains a zero byte"),
-        "not utf-8": (f"{head}\n{a}\n{b}\udce9\n", "l.csv:3: no UTF-8 text"),
+        "not utf-8": (f"{head}\n{a}\n{b}\udce9\n", "l.csv:3: not UTF-8 text"),
         "lfs": ("version https://git-lfs.github.com/spec/v1\n", "l.csv is a Git LFS pointer"),
         "web page": ("<!DOCTYPE html><html>", "l.csv is a web page"),
         "numbers": (f"{head}\n{drawn}/circle/0.png,0\n{drawn}/square/0.png,1\n", "l.csv: the labels are numbers"),
@@ -407,16 +407,16 @@ def test_named_columns_and_lists_in_a_folder(drawn: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", r"l.jsonl:3: no JSON \(column 2\)"),
-        ("[1, 2]", "l.jsonl:3: no JSON object"),
-        ("path,label", "l.jsonl:3: no JSON"),
+        ("{", r"l.jsonl:3: not valid JSON \(column 2\)"),
+        ("[1, 2]", "l.jsonl:3: not a JSON object"),
+        ("path,label", "l.jsonl:3: not valid JSON"),
         ('{"path": "x.png"}', "l.jsonl:3: no label"),
         ('{"label": "circle"}', "l.jsonl:3: no path"),
-        ('{"path": "x.png", "label": ["circle"]}', "l.jsonl:3: label ..circle.., which is no text"),
-        ('{"path": "x.png", "label": true}', "l.jsonl:3: label True, which is no text"),
+        ('{"path": "x.png", "label": ["circle"]}', "l.jsonl:3: label ..circle.., which is not text"),
+        ('{"path": "x.png", "label": true}', "l.jsonl:3: label True, which is not text"),
         ('{"path": "x.png", "label": "circle"}', "l.jsonl:3: x.png does not exist"),
-        ('{"path": "\\u0000", "label": "circle"}', "l.jsonl:3: .* is no path"),
-        ("[" * 100_000, "l.jsonl:3: no JSON"),
+        ('{"path": "\\u0000", "label": "circle"}', "l.jsonl:3: .* is not a path"),
+        ("[" * 100_000, "l.jsonl:3: not valid JSON"),
     ],
 )
 def test_a_broken_line_of_json_is_named(line: str, says: str, drawn: Path, tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_a_wrong_split_file_of_coop(change: Callable[[Any], Any], says: str, dra
     with pytest.raises(InputError, match=says):
         open_dataset(str(file))
     file.write_text(json.dumps(document)[:-20])
-    with pytest.raises(InputError, match="split_zhou_Shapes.json:1: no JSON"):
+    with pytest.raises(InputError, match="split_zhou_Shapes.json:1: not valid JSON"):
         open_dataset(str(file))
 
 
@@ -482,8 +482,8 @@ SOUND = (("a.png", PICTURE), ("a.cls", b"ring"), ("b.png", encoded(shape("square
         ([("c.png", PICTURE)], r"w.tar: sample c has no label \(it has .png\); add a .cls file"),
         ([("c.png", PICTURE), ("c.cls", b"  ")], "w.tar: sample c has no label"),
         ([("c.png", PICTURE), ("c.json", b"{}")], "w.tar: sample c has no label"),
-        ([("c.png", PICTURE), ("c.json", b"{")], "w.tar: sample c: its .json file holds no JSON"),
-        ([("c.png", PICTURE), ("c.cls", b"\xff")], "w.tar: sample c: c.cls holds no UTF-8 text"),
+        ([("c.png", PICTURE), ("c.json", b"{")], "w.tar: sample c: its .json file is not valid JSON"),
+        ([("c.png", PICTURE), ("c.cls", b"\xff")], "w.tar: sample c: c.cls is not UTF-8 text"),
         ([("c.png", PICTURE), ("c.jpg", PICTURE), ("c.cls", b"box")], r"several pictures \(png, jpg\)"),
         ([("c.png", PICTURE), ("c.cls", b"x" * (2 << 20))], "c.cls has 2 MB and holds no label"),
     ],
@@ -524,7 +524,7 @@ def test_data_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "nest").mkdir()
     shutil.move(tmp_path / "d" / "train", tmp_path / "nest" / "inner")
     with pytest.raises(
-        InputError, match="it holds one folder only, and that others; if they are classes, name .*inner"
+        InputError, match="it holds a single folder, which holds others; if those are the classes, name .*inner"
     ):
         open_dataset(str(tmp_path / "nest"))
 
@@ -542,7 +542,7 @@ def test_labels_in_json_links_and_hidden_members(tmp_path: Path) -> None:
     )
     data = open_dataset(str(file))
     assert data.class_names == SHAPES and len(data.labels("train")) == 3
-    for part in ("1 hidden or tool files", "1 members that are no regular files", "1 samples without a picture"):
+    for part in ("1 hidden or tool files", "1 members that are not regular files", "1 samples without a picture"):
         assert part in data.notes[0]
     names = {SHAPES[i]: p for i, p in zip(data.labels("train"), data.pictures("train", range(3)), strict=True)}
     assert all((np.asarray(p) == np.asarray(shape(s, 1))).all() for s, p in names.items())

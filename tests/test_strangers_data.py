@@ -247,9 +247,9 @@ def test_a_run_is_its_pictures_not_the_spelling_of_their_path(
     [
         (["cat", "Cat"], [0, 1], "class_names: classes 'cat' and 'Cat' both read 'Cat'"),
         (None, ["cat", "cat_"], "labels: classes 'cat' and 'cat_' both read 'cat'"),
-        (["", "cat"], [0, 1], "class '' is no class name"),
-        ([1, 2], [0, 1], "class_names: 1 is no text"),
-        (None, ["cat", "\x1b[2J"], "is no class name that a prompt can have"),
+        (["", "cat"], [0, 1], "class '' cannot be used as a class name"),
+        ([1, 2], [0, 1], "class_names: 1 is not a text"),
+        (None, ["cat", "\x1b[2J"], "cannot be used as a class name that a prompt can have"),
     ],
 )
 def test_class_names_given_in_python_are_checked_too(class_names: Any, labels: Any, says: str) -> None:

@@ -18,23 +18,23 @@ from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.data.holdout import choose, hash_image, near_duplicates, no_hash
 from promptsearch.evaluators.task import MOST_VALIDATION
 
-#: Shots of the command that is suggested, and the share of the pictures that it holds out.
+#: Shots and test share in the suggested command.
 SHOTS, SHARE = 16, 0.3
 
 #: Pictures read between two reports of progress.
 _CHUNK = 256
 
-#: Examples that a sentence names.
+#: Largest number of examples that a sentence names.
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What is known of a data set before a search.
+    """The findings of `check_data` about a data set.
 
     Attributes:
-        spec: Its name.
-        kind: What it is, in a few words.
+        spec: Name of the data set.
+        kind: Its layout, in a few words.
         classes: The class names.
         counts: Pictures of each class, by the name of the split.
         unused: Names of splits that are not used.
@@ -68,7 +68,7 @@ class DataCheck:
 
 @dataclass(frozen=True)
 class _Read:
-    """A picture that was read: its hash, a digest of its bytes, and why it cannot be decoded, if so."""
+    """A picture that was read: its hash, a digest of its bytes, and the reason if it cannot be decoded."""
 
     hash: np.ndarray
     digest: bytes
@@ -85,9 +85,9 @@ def check_data(
 
     Args:
         spec: The data set, as for `open_dataset`.
-        told: Told of progress.
+        told: Called with the progress.
         class_names: File of names for the classes.
-        reading: Keywords of `open_dataset`.
+        reading: Keyword arguments of `open_dataset`.
 
     Raises:
         InputError: The data set cannot be opened, or the class names do not fit; the message says why.
@@ -180,7 +180,7 @@ def _broken(read: dict[str, list[_Read]]) -> list[str]:
 
 
 def _repeated(data: PictureData, labels: dict[str, np.ndarray], read: dict[str, list[_Read]]) -> list[str]:
-    """Return what is said of pictures that are there twice: with two labels, or on both sides."""
+    """Return sentences about pictures that occur twice: with two labels, or in training and test split."""
     problems = []
     of_bytes: dict[bytes, set[int]] = {}
     for split, of_split in read.items():
@@ -212,12 +212,12 @@ def _repeated(data: PictureData, labels: dict[str, np.ndarray], read: dict[str, 
 
 
 def _holding_out(names: Sequence[str], labels: np.ndarray, read: list[_Read] | None) -> tuple[str, np.ndarray]:
-    """Return what --test-share would do to the training pictures, as a sentence, and what it leaves (C,) of each class.
+    """Return a sentence about what --test-share would hold out, and the number (C,) of pictures left of each class.
 
     Args:
         names: The class names.
         labels: (N,) class of each picture.
-        read: The pictures; None if they are not here, so that none is taken to be like another.
+        read: The pictures; None if they are not on this machine, so that near-duplicates cannot be found.
     """
     groups = np.arange(len(labels)) if read is None else near_duplicates(np.stack([r.hash for r in read]))
     counts = np.bincount(labels, minlength=len(names))

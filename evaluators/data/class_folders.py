@@ -29,10 +29,10 @@ FORMS = (
 
 
 def picture_splits(folder: Path) -> dict[str, str]:
-    """Return the splits that a folder's subfolders are called after, by the subfolder's name; "train" after "Train"."""
+    """Return the subfolders that are named after a split, as {subfolder: split}, e.g. {"Train": "train"}."""
     try:
         there = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    except OSError:  # whoever reads the folder says so
+    except OSError:  # the error is raised when the folder is read
         return {}
     return {name: split for name in there if (split := spelled(name)) is not None}
 
@@ -47,7 +47,7 @@ def open_class_folders(asked: Asked) -> Layout:
     """
     folder, spec = asked.place, asked.spec
     there = picture_splits(folder)
-    named = {split: name for name, split in there.items()}  # of several names of a split the last
+    named = {split: name for name, split in there.items()}  # if two folders name the same split, the last is used
     used = {role: named[split] for role, split in roles(named).items()}
     homes = {role: folder / name for role, name in used.items()} or {"train": folder}
     walks = {role: Walk(folder) for role in homes}
@@ -57,10 +57,11 @@ def open_class_folders(asked: Asked) -> Layout:
     if not used and len(children["train"]) == 1 and Walk(folder, lenient=True).folders(only := children["train"][0]):
         inside = printable_path(only)
         raise InputError(
-            f"--dataset {spec}: it holds one folder only, and that others; if they are classes, name {inside}"
+            f"--dataset {spec}: it holds a single folder, which holds others; if those are the classes, name {inside}"
         )
     classes = sorted({child.name for found in children.values() for child in found})
-    spoken_names(f"data set {spec!r}", classes)  # before pyarrow meets them: it takes no name that is no UTF-8
+    # check before pyarrow gets the names: it fails for names that are not UTF-8
+    spoken_names(f"data set {spec!r}", classes)
 
     def part(role: str, home: Path) -> Part:
         walk, inside = walks[role], f"{used[role]}/" if role in used else ""
@@ -90,7 +91,7 @@ def open_class_folders(asked: Asked) -> Layout:
 
 
 def _has_pictures(folder: Path) -> bool:
-    """Return whether a folder of a folder holds a picture."""
+    """Return whether one of a folder's subfolders holds a picture."""
     walk = Walk(folder, lenient=True)
     return any(walk.files(child, is_picture) for child in walk.folders(folder))
 

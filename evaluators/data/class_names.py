@@ -12,17 +12,17 @@ from promptsearch.errors import InputError
 # Joiners that Persian and Indic words need; other invisible characters are refused.
 _JOINERS = str.maketrans("", "", "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
 
-# Characters that nobody sees (joiners, variation selectors), and curly quotes, which tokenizers make straight.
+# Invisible characters (joiners, variation selectors), which are removed, and curly quotes, which become straight.
 _SELECTORS = (*range(0x180B, 0x180E), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 _UNSEEN = dict.fromkeys((0x34F, 0x200C, 0x200D, *_SELECTORS))
 _QUOTES = dict.fromkeys(map(ord, "‘’‚‛"), "'") | dict.fromkeys(map(ord, "“”„‟"), '"')
 
 
 def as_read(name: str) -> str:
-    """Return a class name without what tokenizers or readers do not distinguish, to compare it with others.
+    """Return a class name in a form in which names are equal if tokenizers or readers cannot tell them apart.
 
-    That is case, repeated spaces, the encoding of accents, compatible forms of a character (full width, ligatures),
-    HTML entities, curly quotes and characters that nobody sees.
+    The form ignores case, repeated spaces, the encoding of accents, compatible forms of a character (full width,
+    ligatures), HTML entities, curly quotes and invisible characters.
     """
     plain = unicodedata.normalize("NFKC", html.unescape(name)).translate(_UNSEEN | _QUOTES)
     return " ".join(unicodedata.normalize("NFKC", plain.casefold()).split())
@@ -46,8 +46,8 @@ def spoken_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
     for name, said in zip(names, spoken, strict=True):
         if why_no_class_name(said.translate(_JOINERS)):
             raise InputError(
-                f"{place}: class {shorten(name)} is no class name that a prompt can have: "
-                f"{'nothing is left of it' if not said else 'not all of it prints'}; rename it"
+                f"{place}: class {shorten(name)} cannot be used as a class name in prompts: "
+                f"{'it is empty' if not said else 'it has characters that cannot be printed'}; rename it"
             )
         key = as_read(said)
         if key in met:

@@ -1,4 +1,4 @@
-"""Degraded conditions of pictures, applied on the fly: fixed strengths, the same result on every machine."""
+"""Degrades pictures when they are read, with fixed strengths and the same result on every machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DARK = 0.25  # light that is left
-BRIGHT = 0.25  # darkness that is left
-LOWRES = 10 / 32  # of the side: 10 of 32 pixels
-NOISE = 0.2  # standard deviation, of the full range
+DARK = 0.25  # share of the light that is left
+BRIGHT = 0.25  # share of the darkness that is left
+LOWRES = 10 / 32  # share of the side: 10 of 32 pixels
+NOISE = 0.2  # standard deviation, as a share of the full range
 EDGES = 2.0  # ink per gradient magnitude
-BLUR = 1.5 / 32  # standard deviation, of the shorter side
-SMALL = 0.5  # of the side
+BLUR = 1.5 / 32  # standard deviation, as a share of the shorter side
+SMALL = 0.5  # share of the side
 GREY = (128, 128, 128)
 LUMA = (0.299, 0.587, 0.114)
 
@@ -40,22 +40,22 @@ def _scaled(side: int, factor: float) -> int:
 
 
 def dark(picture: Image) -> Image:
-    """A quarter of the light."""
+    """Darken a picture to a quarter of its light."""
     return _picture(_values(picture) * DARK)
 
 
 def bright(picture: Image) -> Image:
-    """Overexposed: a quarter of the distance to white is left."""
+    """Overexpose a picture: every pixel keeps a quarter of its distance to white."""
     return _picture(1 - (1 - _values(picture)) * BRIGHT)
 
 
 def negative(picture: Image) -> Image:
-    """Every channel inverted."""
+    """Invert every channel."""
     return _picture(1 - _values(picture))
 
 
 def lowres(picture: Image) -> Image:
-    """Averaged down to 10/32 of the side and interpolated back up."""
+    """Average a picture down to 10/32 of its sides, and interpolate it back to its size."""
     from PIL.Image import Resampling
 
     low = (_scaled(picture.width, LOWRES), _scaled(picture.height, LOWRES))
@@ -63,7 +63,7 @@ def lowres(picture: Image) -> Image:
 
 
 def noisy(picture: Image) -> Image:
-    """Gaussian noise from a generator that the picture's own pixels seed."""
+    """Add Gaussian noise, from a generator that is seeded by the picture's own pixels."""
     x = _values(picture)
     seed = hashlib.sha256(picture.tobytes()).digest()
     rng = np.random.default_rng(int.from_bytes(seed, "little"))
@@ -71,7 +71,7 @@ def noisy(picture: Image) -> Image:
 
 
 def sketch(picture: Image) -> Image:
-    """Grey edges on white: 1 - 2 |gradient| by central differences, mirrored at the border."""
+    """Draw grey edges on white: 1 - 2 |gradient| by central differences, mirrored at the border."""
     grey = np.pad(_values(picture) @ np.array(LUMA), 1, mode="reflect")  # (H + 2, W + 2)
     dx = grey[1:-1, 2:] - grey[1:-1, :-2]
     dy = grey[2:, 1:-1] - grey[:-2, 1:-1]
@@ -80,21 +80,21 @@ def sketch(picture: Image) -> Image:
 
 
 def rotated(picture: Image) -> Image:
-    """Upside down (180 degrees)."""
+    """Turn a picture upside down (180 degrees)."""
     from PIL.Image import Transpose
 
     return picture.transpose(Transpose.ROTATE_180)
 
 
 def blurry(picture: Image) -> Image:
-    """Gaussian blur in proportion to the shorter side."""
+    """Blur a picture by a Gaussian in proportion to its shorter side."""
     from PIL.ImageFilter import GaussianBlur
 
     return picture.filter(GaussianBlur(BLUR * min(picture.size)))
 
 
 def small(picture: Image) -> Image:
-    """Half as large, in the middle of a grey canvas of the old size."""
+    """Shrink a picture to half its sides, in the middle of a grey canvas of its old size."""
     from PIL import Image
 
     size = (_scaled(picture.width, SMALL), _scaled(picture.height, SMALL))
@@ -112,10 +112,12 @@ CONDITIONS: dict[str, Callable[[Image], Image]] = {
 
 
 def split_condition(name: str) -> tuple[str, str | None]:
-    """`cifar10-dark` to (`cifar10`, `dark`).  Only the short names take a condition; ids and paths stay whole.
+    """Split a name such as `cifar10-dark` into (`cifar10`, `dark`).
+
+    Only short names can have a condition; a hub id or a path is returned unchanged, with None.
 
     Raises:
-        InputError: a short name with an unknown condition.
+        InputError: A short name has an unknown condition.
     """
     base, dash, condition = name.partition("-")
     if base not in SHORT_NAMES or not dash:
@@ -125,7 +127,7 @@ def split_condition(name: str) -> tuple[str, str | None]:
 
 
 def degrade(picture: Image, condition: str | None) -> Image:
-    """The RGB picture under a condition (None: as it is), of the same size; the one given stays untouched."""
+    """Return a degraded copy of an RGB picture, of the same size; with None, the picture itself."""
     if condition is None:
         return picture
     return CONDITIONS[_known(condition, condition)](picture)

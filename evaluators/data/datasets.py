@@ -49,7 +49,7 @@ DATASETS = Registry("datasets", SHORT_NAMES)
 
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<config>[\w.-]+))?")
 
-#: Told how many of how many pictures are done, and what is done with them.
+#: Called with (pictures done, pictures in all, what is being done).
 Told = Callable[[int, int, str], None]
 
 
@@ -103,16 +103,15 @@ class PictureData:
         self._digests: dict[str, str] = {}
 
     def divided(self, share: float, seed: int, cache: Cache | None = None, told: Told | None = None) -> PictureData:
-        """Return the data set with a share of its training pictures as its test split.
+        """Return the data set with a share of each class's training pictures as its test split.
 
-        The share is of each class, chosen by the seed; pictures that are nearly the same stay on one side (see
-        `holdout`).
+        Pictures that are nearly the same are in the same split (see `holdout`).
 
         Args:
             share: Share of the pictures, above 0 and below 1.
             seed: Seed of the choice.
-            cache: Where the pictures' hashes are kept; None for nowhere.
-            told: Told of progress.
+            cache: Where the pictures' hashes are cached; None to cache nothing.
+            told: Called with the progress.
 
         Raises:
             InputError: The data set has a test split already.
@@ -248,12 +247,14 @@ class PictureData:
             column = part.table.data.column(self._picture_column)
             column = column if part.rows is None else column.take(part.rows)
             for i, found in enumerate(ends_of_cells(column, end)):
-                yield found or (str(i).encode(), split.encode())  # a path alone: like no other picture
+                # without the bytes, a picture counts as different from all others
+                yield found or (str(i).encode(), split.encode())
             return
         for row in range(len(part.files)) if part.rows is None else part.rows.tolist():
             file = part.files[row]
             if isinstance(file, RemotePicture):
-                yield str(row).encode(), split.encode()  # not fetched for this: like no other picture
+                # pictures are not fetched for this, so each counts as different from all others
+                yield str(row).encode(), split.encode()
                 continue
             if isinstance(file, TarMember):
                 yield ends_of_bytes(file.read(), end)
@@ -346,8 +347,8 @@ def open_dataset(
         test_share: Share of each class's pictures to hold out as the test split, if there is none.
         split_seed: Seed by which they are chosen.
         renamed: Whether the classes get other names later, so that labels may be numbers.
-        cache: Where hashes of the pictures are kept; None for nowhere.
-        told: Told of progress.
+        cache: Where hashes of the pictures are cached; None to cache nothing.
+        told: Called with the progress.
 
     Raises:
         InputError: The folder or data set does not exist, its columns are ambiguous, it has no class names, or a list
@@ -360,7 +361,7 @@ def open_dataset(
     place = _local(spec)
     import datasets
 
-    datasets.disable_progress_bars()  # a line per split of what is ready in a second
+    datasets.disable_progress_bars()  # otherwise each split gets a progress bar for a second of work
     asked = Asked(spec, place or Path(), picture_column, label_column, renamed)
     data = PictureData(asked, open_hub(asked, *_hub_id(spec)) if place is None else _open_local(asked))
     return data if test_share is None else data.divided(test_share, split_seed, cache, told)
@@ -397,7 +398,7 @@ def _local(spec: str) -> Path | None:
         return Path(path)
     if spec and os.path.exists(path):
         raise InputError(
-            f"--dataset {spec}: a file of no known kind; give a list of pictures (CSV, JSON lines, CoOp's JSON), a "
+            f"--dataset {spec}: not a file of a known kind; give a list of pictures (CSV, JSON lines, CoOp's JSON), a "
             f"parquet file or a tar archive, or a folder that holds {FORMS}"
         )
     _hub_id(spec)
@@ -405,11 +406,11 @@ def _local(spec: str) -> Path | None:
 
 
 def _open_local(asked: Asked) -> Layout:
-    """Open a file or a folder by its layout; of several in a folder the first of this order is taken."""
+    """Open a file or a folder by its layout; if a folder fits several layouts, the first in this order is used."""
     place = asked.place
     if place.is_file():
         found = FILE_LAYOUTS[place.suffix.lower()](asked)
-        assert found is not None  # it has the file
+        assert found is not None  # a file without a known suffix was refused before
         return found
     if found := open_parquet(asked):
         return found
@@ -457,7 +458,7 @@ def _find_labels(spec: str, features: Any, named: str | None) -> str:
         return named
     preferred = ("label", "fine_label")
     found = [name for name, feature in features.items() if hasattr(feature, "names")]
-    if not found:  # plain numbers or texts under a usual name
+    if not found:  # then a column of numbers or texts with a usual name
         found = [name for name in features if name in preferred] or [n for n in features if n.lower() in LABELS]
     return _one(spec, features, found, preferred, "label column", "--label-column")
 

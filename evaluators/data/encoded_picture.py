@@ -18,13 +18,13 @@ from promptsearch.evaluators.data.hub import first_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: A part of the key of picture vectors: raise it when a file decodes to other pixels than before.
+#: Version of the decoding, a part of the key of cached picture vectors; increase it if a file decodes to other pixels.
 DECODING = 2
 
-#: What Pillow may take a file for: formats that it decodes itself.  Others start programs (EPS: Ghostscript).
+#: Formats that Pillow may decode: those for which it starts no other program (as Ghostscript for EPS).
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
-#: 16-bit pictures whose largest value is below this, and above 255, may be of 10 or 12 bits: nobody can tell.
+#: A 16-bit picture whose largest value is above 255 but below this may hold 10 or 12 bits; its range is unknown.
 SIXTEEN_BITS = 4096
 
 # The brands of ISO media files that are pictures.
@@ -44,7 +44,7 @@ class _Unfit(Exception):
 class StoredPicture:
     """One encoded picture of a data set.
 
-    It is small to send, and the thread or machine that uses it decodes it.
+    It is small enough to be sent, and is decoded by the thread or machine that uses it.
 
     for picture in data.stored("train", range(8)):
         print(picture.open().size)
@@ -171,7 +171,7 @@ def _eight_bits(picture: Image) -> np.ndarray:
     kind = "floating-point" if picture.mode == "F" else "16-bit" if sixteen else "32-bit integer"
     if picture.mode == "F" and low >= 0 and high <= 1:
         grey = np.rint(values * 255).astype(np.uint8)
-    elif low >= 0 and high <= 255:  # False of NaN
+    elif low >= 0 and high <= 255:  # comparisons with NaN are false
         grey = values.astype(np.uint8)
     elif kind == "16-bit" and low >= 0 and SIXTEEN_BITS <= high <= 65535:
         grey = np.rint(values / 257).astype(np.uint8)
@@ -198,7 +198,7 @@ def openable() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-@functools.cache  # a package that is not there is looked for in all of sys.path: once, not for each picture
+@functools.cache  # cached, because the search for a missing package goes through all of sys.path
 def _register(name: str, package: str) -> None:
     import importlib
 
@@ -211,7 +211,7 @@ def _register(name: str, package: str) -> None:
 
 
 def needed_package(head: bytes) -> tuple[str, str] | None:
-    """Return which decoder is missing for a file that starts with `head`, and how to install it; None if none is."""
+    """Return the decoder that is missing for a file that starts with `head`, and its remedy; None if there is none."""
     if head[4:8] != b"ftyp":
         return None
     for name, brands, what in (("HEIF", _HEIC, "HEIC"), ("AVIF", _AVIF, "AVIF")):

@@ -18,7 +18,7 @@ SUFFIXES = frozenset(
     | {".pbm", ".pgm", ".pnm", ".ppm", ".heic", ".heics", ".heif", ".heifs", ".hif"}
 )
 
-#: Files of file managers, network drives and editors that are ignored, in lower case; so are names that start with ".".
+#: Ignored files of file managers, network drives and editors, in lower case; names that start with "." are ignored too.
 TOOLS = frozenset(
     {"__macosx", "__pycache__", "_vti_cnf", "lost+found", "found.000", "recycler", "$recycle.bin", "icon\r"}
     | {"@eadir", "@synoeastream", "@synoresource", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"}
@@ -26,7 +26,7 @@ TOOLS = frozenset(
     | {"system volume information", "network trash folder", "temporary items"}
 )
 
-#: The reason that a lenient walk gives for files that it ignores and that other walks raise for.
+#: The reason that a lenient walk records for files for which other walks raise an error.
 CANNOT_BE_READ = "files or folders that cannot be read"
 
 #: Number of examples that a note names for each reason.
@@ -149,7 +149,7 @@ class Walk:
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
             return entry.is_dir()
-        except OSError:  # a link that leads round in a circle, or into what may not be searched: no folder to walk
+        except OSError:  # the link leads in a circle, or into a folder without permission, and cannot be walked
             return False
 
     def _is_tool(self, entry: os.DirEntry[str], reason: str) -> bool:
@@ -215,7 +215,7 @@ def is_picture(path: Path, walk: Walk) -> bool:
     """
     suffix = path.suffix.lower()
     if suffix and suffix not in SUFFIXES:
-        walk.left_out.add("files that are no pictures by their suffix", walk.shown(path))
+        walk.left_out.add("files without the suffix of a picture", walk.shown(path))
         return False
     if suffix not in ("", ".heic", ".heics", ".heif", ".heifs", ".hif", ".avif", ".avifs"):
         return True

@@ -1,4 +1,4 @@
-"""Holds out a share of a data set's pictures as its test split, pictures that are nearly the same on one side."""
+"""Holds out a share of a data set's pictures as its test split; near-duplicates are in the same split."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SIDE = 16
 
 #: Two pictures are nearly the same if at most this many bits of their hashes differ,
 BITS = 32
-#: and each channel of their mean colours by at most this, of 255: hashes do not tell plain areas apart.
+#: and each channel of their mean colours by at most this (of 255), because plain areas have equal hashes.
 COLOUR = 32
 
-#: Name of the hash in the cache's keys; change it with what `hash_picture` computes.
+#: Name of the hash in the cache's keys; change it whenever `hash_picture` computes something else.
 _HASH = "dhash16+mirrored+colour"
 
 #: Pictures hashed between two reports of progress.
@@ -51,7 +51,7 @@ class HeldOut:
 
     Attributes:
         test: (N,) whether each picture is held out.
-        sentence: How many, and how.
+        sentence: How many pictures were held out, and how they were chosen.
     """
 
     test: np.ndarray
@@ -83,8 +83,8 @@ def hold_out(
         data: The pictures.
         share: Share of each class, above 0 and below 1.
         seed: Seed of the choice.
-        cache: Where the pictures' hashes are kept; None for nowhere.
-        told: Told of progress.
+        cache: Where the pictures' hashes are cached; None to cache nothing.
+        told: Called with the progress.
     """
     labels = data.labels("train")
     hashes = picture_hashes(data, "train", cache, told)
@@ -101,7 +101,7 @@ def hold_out(
 
 
 def choose(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Choose whole groups, until the share of each class is reached.
+    """Choose whole groups of pictures until the share of each class is reached.
 
     Every class of two or more pictures gets a test picture, if its groups allow, and every class keeps one for
     training.
@@ -131,7 +131,7 @@ def choose(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> n
 def picture_hashes(
     data: Pictures, split: str, cache: Cache | None, told: Callable[[int, int, str], None] | None = None
 ) -> np.ndarray:
-    """Return the hash (N, SIDE * SIDE / 4 + 4) uint8 of each picture; the last byte is 0 where it cannot be decoded."""
+    """Return the hashes (N, SIDE * SIDE / 4 + 4) uint8 of pictures; the last byte is 0 if one cannot be decoded."""
     key = {"data": data.fingerprint(split), "hash": _HASH, "decoding": DECODING}
     block = cache.get("hashes", key) if cache is not None else None
     if block is not None:
@@ -155,7 +155,7 @@ def hash_picture(picture: StoredPicture) -> np.ndarray:
     """Return the hash of a picture as `hash_image` does, or `no_hash()` if it cannot be decoded."""
     try:
         return hash_image(picture.open())
-    except PromptSearchError:  # whoever encodes it says so
+    except PromptSearchError:  # the error is raised when the picture is encoded
         return no_hash()
 
 
@@ -183,9 +183,7 @@ def no_hash() -> np.ndarray:
 
 
 def near_duplicates(hashes: np.ndarray) -> np.ndarray:
-    """Return the group of each picture; pictures that are nearly the same, or linked by such, are in one group.
-
-    A picture that is nearly the mirror image of another is nearly the same.
+    """Group pictures that are nearly the same, or nearly mirror images, directly or through others between them.
 
     Args:
         hashes: (N, H) hashes of `hash_picture`; pictures that could not be decoded are alone.
@@ -202,7 +200,8 @@ def near_duplicates(hashes: np.ndarray) -> np.ndarray:
         for part in (hashes[:, :width], hashes[:, width : 2 * width])
     )
     colours, read = hashes[:, -4:-1].astype(np.int16), hashes[:, -1] > 0
-    near = SIDE * SIDE - 2 * BITS  # the product of two rows of signs is the number of bits less twice those that differ
+    # the product of two rows of signs is the number of bits minus twice the number of bits that differ
+    near = SIDE * SIDE - 2 * BITS
     step = max(1, (1 << 24) // max(1, n))
     firsts, seconds = [], []
     for at in range(0, n, step):

@@ -62,7 +62,7 @@ def prepared(repo: str, config: str | None) -> bool:
     """Return whether a data set of the hub is in the cache of `datasets` and opens offline."""
     owner, _, name = repo.partition("/")
     if not any(_datasets_cache().glob(f"{owner}___*")):
-        return False  # without the second that importing `datasets` takes
+        return False  # answered without importing `datasets`, which takes a second
     from datasets.naming import camelcase_to_snakecase
 
     found = _datasets_cache().glob(f"{owner}___{camelcase_to_snakecase(name)}/{config or '*'}/*/*/dataset_info.json")
@@ -90,7 +90,7 @@ def _ask(timeout: float) -> tuple[bool, str]:
     endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     try:
         address = urllib.parse.urlsplit(endpoint)
-    except ValueError:  # brackets that do not match
+    except ValueError:  # the address has unmatched brackets
         address = urllib.parse.urlsplit("")
     if address.scheme not in ("http", "https") or not address.netloc:
         return False, f"HF_ENDPOINT={endpoint} is not an http(s) address"
@@ -109,7 +109,7 @@ def _probe(endpoint: str, host: str, timeout: float) -> tuple[bool, str]:
     proxies = urllib.request.getproxies()
     if "all" in proxies:  # urllib knows ALL_PROXY but does not use it; the hub's client does
         if proxies["all"].startswith("socks"):
-            return True, ""  # not ours to speak: let the client try
+            return True, ""  # urllib does not speak SOCKS: let the hub's client try
         proxies = {"http": proxies["all"], "https": proxies["all"], **proxies}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     try:
@@ -120,7 +120,7 @@ def _probe(endpoint: str, host: str, timeout: float) -> tuple[bool, str]:
     except Exception as error:  # http.client, ssl and socket errors alike: this function only reports
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            return True, ""  # somebody is there; the hub's client brings its own certificates
+            return True, ""  # a server answers; the hub's client uses its own certificates
         return False, _in_words(reason, host, timeout)
     return True, ""
 

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: downloaded, or of large ones only what is needed."""
+"""Opens data sets of the Hugging Face hub; of large ones, only what is needed is downloaded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data.hub import TRUE, first_line, go_offline, hub_reachable, prepared
 from promptsearch.evaluators.data.parts import Asked, Layout, Part, roles, unused_splits
 
-#: Bytes of a data set's files from which on training pictures are fetched one row group at a time, as they are needed,
-#: and splits that serve as neither training nor test split are not downloaded.
+#: From this size in bytes on, a data set counts as large: its training pictures are fetched one row group at a time
+#: when they are needed, and splits that serve neither for training nor as test split are not downloaded.
 LARGE = 2_000_000_000
 
-#: Row groups that are kept in memory, for pictures that are read one after the other, and files' metadata.
+#: Number of row groups, and of files' metadata, kept in memory for pictures that are read in sequence.
 _GROUPS, _FOOTERS = 2, 4096
 
 
@@ -29,7 +29,7 @@ class RemotePicture:
     Attributes:
         file: Path of the file for `HfFileSystem`.
         group: Number of its row group.
-        row: Number of its row in that.
+        row: Number of its row in the row group.
         column: Name of the column of pictures.
     """
 
@@ -129,7 +129,8 @@ def open_hub(asked: Asked, repo: str, config: str | None) -> Layout:
         tables = builder.as_dataset()
     except DatasetNotFoundError as error:
         raise InputError(
-            f"--dataset {spec}: no such folder, and not on the hub either or not open to you ({first_line(error)})"
+            f"--dataset {spec}: no such folder, and the hub has no such data set or denies you access to it "
+            f"({first_line(error)})"
         ) from error
     except Exception as error:  # datasets, the hub's client, httpx and pyarrow each have their own hierarchy
         if isinstance(error, ValueError) and "config" in str(error).lower():
@@ -162,7 +163,7 @@ def _large_files(builder: Any) -> dict[str, list[str]] | None:
 
 
 def _open_remote(builder: Any, address: str, files: Mapping[str, list[str]], used: Mapping[str, str]) -> Layout:
-    """Open a large data set: the test split is downloaded, of the training split only the labels are read."""
+    """Open a large data set: download its test split, and read only the labels of its training split."""
     parts = {}
     for role, name in used.items():
         if role == "train":
@@ -186,7 +187,7 @@ def _downloaded_part(features: Any, name: str, files: list[str], address: str) -
 
 
 def _remote_part(features: Any, name: str, files: list[str], address: str) -> Part:
-    """Return a split of which all columns but the pictures are read now."""
+    """Return a split, reading all its columns except the pictures."""
     import pyarrow as pa
     from datasets import Dataset, DatasetInfo, Features
     from huggingface_hub import HfFileSystem
@@ -229,7 +230,7 @@ def _holds_pictures(kind: Any) -> bool:
 
 
 def _parquet(file: str) -> Any:
-    """Open a parquet file of the hub, of which only what is read is fetched."""
+    """Open a parquet file of the hub without downloading it; only the parts that are read are fetched."""
     import pyarrow.parquet as pq
     from huggingface_hub import HfFileSystem
 
@@ -238,7 +239,7 @@ def _parquet(file: str) -> Any:
 
 @functools.lru_cache(maxsize=_FOOTERS)
 def _footer(file: str) -> Any:
-    """Return the metadata of a parquet file, which is fetched once."""
+    """Return the metadata of a parquet file; it is fetched only once."""
     import pyarrow.parquet as pq
     from huggingface_hub import HfFileSystem
 

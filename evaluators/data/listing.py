@@ -33,10 +33,10 @@ from promptsearch.evaluators.data.parts import (
 #: Delimiters that a CSV may have.
 DELIMITERS = (",", ";", "\t", "|")
 
-#: Names of the lists that are found in a folder; others are named themselves.
+#: Names of lists that are found if their folder is given; other lists must be given as a file.
 FOUND = ("labels.csv", "labels.tsv", "labels.jsonl")
 
-#: What a column of splits may call them.
+#: Names of the splits in a column of splits.
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -144,7 +144,7 @@ def _text(file: Path, name: str) -> str:
     """Return the text of a list, in UTF-8 or in UTF-16 with its mark.
 
     Raises:
-        InputError: The file cannot be read, or is something else.
+        InputError: The file cannot be read, or is not a text file.
     """
     try:
         data = file.read_bytes()
@@ -157,7 +157,7 @@ def _text(file: Path, name: str) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as e:
         line = data[: e.start].count(b"\n") + 1
-        raise InputError(f"{name}:{line}: no UTF-8 text; save the file as UTF-8") from e
+        raise InputError(f"{name}:{line}: not UTF-8 text; save the file as UTF-8") from e
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise InputError(f"{name}:{line}: contains a zero byte, which no text does; save the file as UTF-8 text")
@@ -176,7 +176,7 @@ def _columns(asked: Asked, columns: list[str], place: str) -> tuple[str, str, st
     """Return the columns of paths, labels and splits.
 
     Raises:
-        InputError: There is none of paths or of labels.
+        InputError: There is no column of paths, or none of labels.
     """
     path = _column(asked, columns, asked.picture_column, PATHS)
     label = _column(asked, columns, asked.label_column, LABELS)
@@ -200,7 +200,7 @@ def _row(where: str, path: Any, label: Any, split: Any) -> _Row:
     """
     for what, value in (("path", path), ("label", label)):
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-            shown = "no " + what if value is None or value == "" else f"{what} {value!r}, which is no text"
+            shown = "no " + what if value is None or value == "" else f"{what} {value!r}, which is not text"
             raise InputError(f"{where}: {shown}; each line needs the path of a picture and its label")
     name = None if split is None else _SPLITS.get(str(split).strip().lower())
     if split is not None and name is None:
@@ -213,7 +213,7 @@ def _read_csv(asked: Asked, name: str) -> Iterator[_Row]:
     first = text.split("\n", 1)[0].strip("\r")
     try:
         headers = {d: next(csv.reader([first], delimiter=d), []) for d in DELIMITERS}
-    except csv.Error as e:  # such as a carriage return within the line, or a field of more than 128 KiB
+    except csv.Error as e:  # for example a carriage return within the line, or a field of more than 128 KiB
         raise InputError(f"{name}:1: {str(e).partition(' - ')[0]}; the first line must name the columns") from e
     delimiter = max(DELIMITERS, key=lambda d: len(headers[d]))
     for d, columns in headers.items():
@@ -243,7 +243,7 @@ def _read_csv(asked: Asked, name: str) -> Iterator[_Row]:
 
 
 def _is_data(asked: Asked, fields: list[str]) -> bool:
-    """Return whether the first line names a picture, as a header does not."""
+    """Return whether the first line is data, not a header: whether it names a picture."""
     return any(
         Path(field.strip()).suffix.lower() in SUFFIXES or os.path.isfile(asked.home / field.strip())
         for field in fields
@@ -261,9 +261,11 @@ def _read_jsonl(asked: Asked, name: str) -> Iterator[_Row]:
             value = json.loads(line)
         except (ValueError, RecursionError) as e:
             at = f" (column {e.colno})" if isinstance(e, json.JSONDecodeError) else ""
-            raise InputError(f'{where}: no JSON{at}; write a line such as {{"path": "1.png", "label": "cat"}}') from e
+            raise InputError(
+                f'{where}: not valid JSON{at}; write a line such as {{"path": "1.png", "label": "cat"}}'
+            ) from e
         if not isinstance(value, dict):
-            raise InputError(f'{where}: no JSON object; write a line such as {{"path": "1.png", "label": "cat"}}')
+            raise InputError(f'{where}: not a JSON object; write a line such as {{"path": "1.png", "label": "cat"}}')
         columns = columns or _columns(asked, list(value), where)
         path, label, split = columns
         yield _row(where, value.get(path), value.get(label), value.get(split) if split else None)
@@ -276,7 +278,7 @@ def _read_coop(asked: Asked, name: str) -> Iterator[_Row]:
         document = json.loads(text)
     except (ValueError, RecursionError) as e:
         line = f":{e.lineno}" if isinstance(e, json.JSONDecodeError) else ""
-        raise InputError(f"{name}{line}: no JSON; download it again") from e
+        raise InputError(f"{name}{line}: not valid JSON; download it again") from e
     lists = document if isinstance(document, dict) else {}
     if not {"train"} <= lists.keys() or not all(isinstance(lists[k], list) for k in lists):
         raise InputError(

@@ -17,14 +17,14 @@ from promptsearch.evaluators.encoding.encoder import Encoder
 #: Pictures that are encoded and cached together.  A killed process loses at most these.
 CHUNK = {"cpu": 256, "cuda": 2048}
 
-#: Vectors (n, D) of a chunk, and for each picture why it has none; the vector of such a picture is 0.
+#: Vectors (n, D) of a chunk, and for each picture the reason why it has no vector, or None. Such a picture's row is 0.
 Encoded = tuple[np.ndarray, list[str | None]]
 
 
 def find_pictures(given: Sequence[str | os.PathLike[str]]) -> tuple[list[str], list[str]]:
-    """Return the paths of picture files, those in folders at any depth included, each once; and notes.
+    """Find picture files, including those in folders at any depth; each is returned once.
 
-    Files of a folder are sorted by path. A file that has the suffix of a picture counts as one, whatever is in it.
+    The files of a folder are sorted by path. A file with the suffix of a picture counts as one, whatever its content.
 
     Args:
         given: Files and folders.
@@ -56,7 +56,7 @@ def find_pictures(given: Sequence[str | os.PathLike[str]]) -> tuple[list[str], l
 def _wanted(path: Path, walk: Walk) -> bool:
     try:
         return is_picture(path, walk)
-    except PromptSearchError:  # it needs a package: said of it as of a damaged one
+    except PromptSearchError:  # the picture needs a package; encoding it reports that
         return True
 
 
@@ -70,9 +70,9 @@ def stamp(path: str) -> list[int] | None:
 
 
 def encode_chunks(encoder: Encoder, cache: Cache, chunks: Sequence[Sequence[str]]) -> Iterator[Encoded]:
-    """Encode files by chunks; damaged ones do not stop the others.
+    """Encode files in chunks; a damaged file does not stop the others.
 
-    The chunks without damaged files are cached, by the files' paths, sizes and modification times.
+    Chunks without damaged files are cached under the files' paths, sizes and modification times.
 
     Args:
         encoder: The model.
@@ -83,7 +83,7 @@ def encode_chunks(encoder: Encoder, cache: Cache, chunks: Sequence[Sequence[str]
         Vectors and errors of each chunk, in order.
 
     Raises:
-        PromptSearchError: What is no picture's fault, e.g. memory ran out.
+        PromptSearchError: Encoding failed for another reason than a damaged picture, e.g. memory ran out.
     """
     keys = [_key(encoder, chunk) for chunk in chunks]
     pictures = [[StoredPicture(None, path, "picture") for path in chunk] for chunk in chunks]
@@ -93,7 +93,7 @@ def encode_chunks(encoder: Encoder, cache: Cache, chunks: Sequence[Sequence[str]
         if cached[n] and (block := cache.get("photos", key)) is not None:
             yield block.arrays["features"], [None] * len(chunks[n])
             continue
-        vectors, errors = next(_encoded(encoder, [pictures[n]]) if cached[n] else ahead)  # the block was damaged
+        vectors, errors = next(_encoded(encoder, [pictures[n]]) if cached[n] else ahead)  # the cached block was damaged
         if not any(errors):
             cache.add("photos", key, {"features": vectors})
         yield vectors, errors
@@ -105,7 +105,7 @@ def _key(encoder: Encoder, chunk: Sequence[str]) -> dict[str, object]:
 
 
 def _encoded(encoder: Encoder, chunks: Sequence[Sequence[StoredPicture]]) -> Iterator[Encoded]:
-    """Encode chunks, those with damaged pictures without them."""
+    """Encode chunks, leaving out their damaged pictures."""
     at = 0
     while at < len(chunks):
         try:
@@ -118,7 +118,7 @@ def _encoded(encoder: Encoder, chunks: Sequence[Sequence[StoredPicture]]) -> Ite
 
 
 def _without_damaged(encoder: Encoder, chunk: Sequence[StoredPicture], error: PromptSearchError) -> Encoded:
-    """Encode the pictures of a chunk that can be decoded; `error` is why not all of them could."""
+    """Encode those pictures of a chunk that can be decoded; `error` is the error that encoding all of them raised."""
     errors: list[str | None] = []
     for picture in chunk:
         try:

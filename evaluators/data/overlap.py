@@ -1,4 +1,4 @@
-"""Test pictures that a search may have seen: the same bytes in the training split."""
+"""Finds test pictures that a search may have seen, because the training split holds the same bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 
-#: Bytes at each end of a picture that are compared first: its size and both ends tell nearly all pictures apart.
+#: Number of bytes at each end of a picture that are compared first; size and ends tell nearly all pictures apart.
 END = 4096
 
 

@@ -20,7 +20,7 @@ from promptsearch.evaluators.data.parts import Asked, Layout, Part, files_by_spl
 def open_parquet(asked: Asked) -> Layout | None:
     """Return the splits of a parquet file or a folder of them; None if there are no such files.
 
-    Files whose names say no split are the training pictures, if there are no others.
+    If no file name says a split, all files are training pictures.
 
     Raises:
         InputError: Files of a split lie in several folders.
@@ -54,7 +54,7 @@ def open_parquet(asked: Asked) -> Layout | None:
             refuse_bombs(ours)
             if not sum(pq.ParquetFile(file).metadata.num_rows for file in ours):
                 raise InputError(f"{printable_path(ours[0].name)} has no row; it holds 0 pictures")
-            # Split by split, or the class names of the second would be taken to be those of the first; and not by
+            # Load split by split, because otherwise the class names of the first are used for the second; and not by
             # load_dataset("parquet"), which tells a counter on the network about it and waits for the answer.
             table = Dataset.from_parquet(
                 [_literal(file) for file in ours], split=NamedSplit("train" if name == "all" else name)

@@ -1,4 +1,4 @@
-"""How large the values of parquet files are when they are read, told before they fill the disk."""
+"""Bounds the size of parquet files' values before they are read, so that they cannot fill the disk."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 from promptsearch.errors import PromptSearchError
 
-#: A file may hold this many bytes of values, or `FACTOR` times its own, whichever is more.
+#: A file may hold this many bytes of values, or `FACTOR` times its own size, whichever is larger.
 ALLOWED = 2_000_000_000
 FACTOR = 100
 
 
 def refuse_bombs(files: Sequence[Path]) -> None:
-    """Refuse files whose compression or dictionaries make gigabytes of little.
+    """Refuse small files that would expand to gigabytes by their compression or dictionaries.
 
     Raises:
-        PromptSearchError: naming the file and both sizes.
+        PromptSearchError: A file would become too large; the message names it and both sizes.
     """
     import pyarrow.parquet as pq
 
@@ -38,14 +38,15 @@ def refuse_bombs(files: Sequence[Path]) -> None:
 
 
 def _repeated(file: Path, meta: Any, group: int, most: int) -> int:
-    """Bytes of a row group's texts and pictures, those that its dictionaries repeat counted each time."""
+    """Return the bytes of a row group's texts and pictures, counting a dictionary's entry each time it is used."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     total, chunks = 0, [meta.row_group(group).column(i) for i in range(meta.num_columns)]
     for chunk in chunks:
-        bound = chunk.num_values * chunk.total_uncompressed_size  # every value could be the whole dictionary
+        # an upper bound, as if every value were the whole dictionary
+        bound = chunk.num_values * chunk.total_uncompressed_size
         if chunk.physical_type != "BYTE_ARRAY" or "RLE_DICTIONARY" not in chunk.encodings or bound <= most:
             continue
         name = chunk.path_in_schema

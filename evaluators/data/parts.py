@@ -1,4 +1,4 @@
-"""What the module of each layout finds: the splits of a data set, as `PictureData` reads them."""
+"""The splits of a data set, as the module of each layout returns them and `PictureData` reads them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from promptsearch.evaluators.data.picture_list import StoredFile
 
 #: Names of splits in folders and files.
 SPLITS = ("train", "test", "validation", "valid", "val")
-#: Splits that serve as the test split, the first of them that is there.
+#: Names of splits that can serve as the test split; the first one that exists is used.
 TESTS = ("test", "validation", "valid", "val")
 
-#: Names of columns with the path, and with the label, of a picture; compared in lower case.
+#: Usual names, in lower case, of the columns of paths and of labels.
 PATHS = ("path", "file", "file_name", "filename", "filepath", "image", "img", "picture", "image_path", "impath")
 LABELS = ("label", "class", "class_name", "classname", "category", "target")
 
-#: The column of pictures that are files; they are not in the table, whose texts cannot hold every file name.
+#: Name of the column for pictures in files, which are not in the table because its texts cannot hold every file name.
 FOLDER_COLUMN = "image"
 
 
@@ -54,10 +54,10 @@ class Layout:
     """The splits of a data set and how it stores them.
 
     Attributes:
-        kind: What it is, in a few words.
+        kind: The layout, in a few words.
         parts: The splits by role, "train" and "test".
         unused: Names of further splits.
-        named: Whether the columns that a user names are those of the tables; if not, the layout's module read them.
+        named: Whether the columns that the user named are columns of the tables; if not, the layout's module read them.
     """
 
     kind: str
@@ -111,7 +111,7 @@ def roles(names: Iterable[str]) -> dict[str, str]:
 
 
 def spelled(name: str) -> str | None:
-    """Return the split that a folder is called after, in any case and as "training" and "testing" too, or None."""
+    """Return the split that a folder's name means, in any case and also as "training" or "testing", or None."""
     lower = {"training": "train", "testing": "test"}.get(name.lower(), name.lower())
     return lower if lower in SPLITS else None
 
@@ -123,7 +123,10 @@ def split_of(relative: Path) -> str | None:
 
 
 def files_by_split(asked: Asked, files: Sequence[Path]) -> tuple[dict[str, list[Path]], dict[str, str]]:
-    """Return the files of each split ("all": of none) and the splits by role; a file that was named is for training."""
+    """Return the files of each split and the names of the splits by role.
+
+    Files that belong to no split are under "all". A file that the user named is for training.
+    """
     by_split: dict[str, list[Path]] = {}
     for file in files:
         by_split.setdefault(split_of(file.relative_to(asked.home)) or "all", []).append(file)
@@ -157,9 +160,9 @@ def listed(
 
 
 def existing(paths: Sequence[str], home: Path, where: Callable[[int], str]) -> list[str]:
-    """Return the files that paths in a table name.
+    """Return the files at the paths in a table.
 
-    Paths are relative to `home`, or else to a folder in it, as the lists of public data sets have them.
+    Paths are relative to `home`, or else to one folder in it, as in the lists of public data sets.
 
     Args:
         paths: The paths as the table has them.
@@ -167,11 +170,11 @@ def existing(paths: Sequence[str], home: Path, where: Callable[[int], str]) -> l
         where: Returns the place of a path, such as "labels.csv:7".
 
     Raises:
-        InputError: A file does not exist; the first one is named, and how many there are.
+        InputError: A file does not exist; the message names the first one and how many are missing.
     """
     broken = next((i for i, path in enumerate(paths) if "\0" in path), None)
     if broken is not None:
-        raise InputError(f"{where(broken)}: {printable_path(paths[broken])} is no path")
+        raise InputError(f"{where(broken)}: {printable_path(paths[broken])} is not a path")
     bases = [home, *sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))]
     base = next((b for b in bases for path in paths[:20] if os.path.isfile(b / path)), home)
     files = [os.path.normpath(base / path) for path in paths]
@@ -186,7 +189,7 @@ def existing(paths: Sequence[str], home: Path, where: Callable[[int], str]) -> l
 
 
 def hash_files(files: Sequence[str | os.PathLike[str]], names: Sequence[str] | None = None) -> str:
-    """Return the sha256 of the files' bytes; with `names`, these and the files' sizes are hashed too.
+    """Return the SHA-256 of the files' bytes; with `names`, also of the names and the files' sizes.
 
     Raises:
         PromptSearchError: A file cannot be read.

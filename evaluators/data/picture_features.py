@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from promptsearch.evaluators.data.datasets import PictureData
     from promptsearch.evaluators.data.encoded_picture import StoredPicture
 
-#: Pictures encoded between two writes to the cache.  A killed process loses at most these, and a GPU waits for a write.
+#: Pictures encoded between two writes to the cache. A killed process loses at most these; a GPU waits for each write.
 BLOCK = {"cpu": 1024, "cuda": 8192}
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def pack_key(model: ModelSpec, dataset: str, split: str) -> dict[str, str]:
 
 
 class PackFeatures:
-    """Features without pictures: the shipped pack, or one that `promptsearch features import` imported."""
+    """Features without pictures, from a shipped pack or one that `promptsearch features import` imported."""
 
     has_test = True
 
@@ -72,8 +72,8 @@ class PackFeatures:
             fits = data.class_names == self.class_names and indices.max() < len(theirs)
             if not fits or (theirs[indices] != labels).any():
                 raise InputError(
-                    f"--pictures {data.spec}: not what the feature pack of {self.name} was made of: other classes or "
-                    f"labels in its {split} split; name the data set that it was made of"
+                    f"--pictures {data.spec}: the feature pack of {self.name} was not made from these pictures: its "
+                    f"{split} split has other classes or labels; name the data set that it was made from"
                 )
         self._data = data
 
@@ -160,7 +160,7 @@ class LiveFeatures:
         notes: list[str] = []
         try:
             labels = self._data.labels("test")
-        except PromptSearchError:  # opening the test split says so
+        except PromptSearchError:  # the error is raised when the test split is opened
             return notes
         tested = set(labels.tolist())
         without = [name for c, name in enumerate(self.class_names) if c not in tested]
@@ -308,7 +308,7 @@ def _form(block: Block) -> tuple[Any, ...]:
 
 
 def _why_no_pack(block: Block) -> str | None:
-    """Return why a block is not a split of a feature pack, by its key, meta data and shapes, or None if it is."""
+    """Return None if a block's key, metadata and shapes are those of a feature pack's split, else what is wrong."""
     key, meta, arrays = block.key, block.meta, block.arrays
     if not all(isinstance(key.get(k), str) for k in ("model", "dataset", "split")):
         return "its key names no model, data set and split"
@@ -337,7 +337,7 @@ def _why_no_pack(block: Block) -> str | None:
 
 
 def _why_bad_vectors(block: Block) -> str | None:
-    """Return why the vectors of a block are invalid (not finite, or not of unit length), or None."""
+    """Return None if the vectors of a block are finite and of unit length, else what is wrong."""
     features, indices = block.arrays["features"].astype(np.float32), block.arrays["indices"]
     if (bad := _not_finite(features)) is not None:
         return f"the feature of picture {indices[bad]} is not finite"

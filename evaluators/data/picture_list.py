@@ -11,24 +11,24 @@ import numpy as np
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data.encoded_picture import StoredPicture, printable_path
 
-#: Pictures read from a table at a time: one by one takes five times as long.
+#: Number of pictures read from a table at a time; reading them one by one takes five times as long.
 READ = 16
 
 
 class StoredFile(Protocol):
-    """The bytes of a picture that are in no file of its own."""
+    """The bytes of a picture that is stored inside another file."""
 
     @property
     def shown(self) -> str:
-        """Return where they are, for messages."""
+        """Return where the bytes are, for messages."""
 
     def read(self) -> bytes:
-        """Return them."""
+        """Return the bytes."""
 
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file in an uncompressed tar archive, which is read where it lies.
+    """A file in an uncompressed tar archive, read without unpacking the archive.
 
     Attributes:
         archive: Path of the archive.
@@ -44,7 +44,7 @@ class TarMember:
 
     @property
     def shown(self) -> str:
-        """Return the archive and the name in it."""
+        """Return the archive and the file's name in it."""
         return f"{self.archive}/{self.name}"
 
     def read(self) -> bytes:

@@ -26,10 +26,10 @@ from promptsearch.evaluators.data.parts import (
 )
 from promptsearch.evaluators.data.picture_list import TarMember
 
-#: Names of the classes of numbered labels, one a line, beside the archives: as CLIP_benchmark publishes data sets.
+#: File beside the archives with the class names of numbered labels, one per line, as CLIP_benchmark publishes them.
 NAMES = "classnames.txt"
 
-#: Largest label file in bytes; larger ones hold no label.
+#: Largest size of a label file in bytes; a larger file is refused.
 _MOST = 1 << 20
 
 _Sample = dict[str, TarMember]
@@ -102,8 +102,8 @@ def _samples(file: Path, left_out: LeftOut) -> dict[str, _Sample]:
     shown = printable_path(file.name)
     try:
         size = file.stat().st_size
-        if size % tarfile.BLOCKSIZE:  # tarfile takes a header that is cut off for the end
-            raise tarfile.ReadError("it is no tar archive, or cut off")
+        if size % tarfile.BLOCKSIZE:  # tarfile takes a truncated header for the end of the archive
+            raise tarfile.ReadError("it is not a tar archive, or is truncated")
         with tarfile.open(file, "r:") as archive:
             for member in archive:
                 path = PurePosixPath(member.name)
@@ -117,7 +117,7 @@ def _samples(file: Path, left_out: LeftOut) -> dict[str, _Sample]:
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
-                    left_out.add("members that are no regular files", f"{shown}/{member.name}")
+                    left_out.add("members that are not regular files", f"{shown}/{member.name}")
                     continue
                 if path.name.startswith((".", "__MACOSX")):
                     left_out.add("hidden or tool files", f"{shown}/{member.name}")
@@ -141,10 +141,10 @@ def _samples(file: Path, left_out: LeftOut) -> dict[str, _Sample]:
 
 
 def _label(where: str, sample: _Sample, named: str | None) -> str:
-    """Return the label of a sample: of its .cls or .json file.
+    """Return the label of a sample, from its .cls or .json file.
 
     Raises:
-        InputError: There is none.
+        InputError: The sample has no label.
     """
     wanted = (named,) if named is not None else ("cls", "label", "class", "cls.txt")
     extension = next((e for e in wanted if e in sample), None)
@@ -154,7 +154,7 @@ def _label(where: str, sample: _Sample, named: str | None) -> str:
         try:
             value = json.loads(_read(where, sample["json"]))
         except (ValueError, RecursionError) as e:
-            raise InputError(f"{where}: its .json file holds no JSON; pack the archive again") from e
+            raise InputError(f"{where}: its .json file is not valid JSON; pack the archive again") from e
         fields = value if isinstance(value, dict) else {}
         key = next((k for k in ((named,) if named else LABELS) if k in fields), None)
         text = "" if key is None or isinstance(fields[key], (bool, list, dict)) else str(fields[key]).strip()
@@ -175,7 +175,7 @@ def _read(where: str, member: TarMember) -> str:
     try:
         return member.read().decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise InputError(f"{where}: {printable_path(member.name)} holds no UTF-8 text; pack the archive again") from e
+        raise InputError(f"{where}: {printable_path(member.name)} is not UTF-8 text; pack the archive again") from e
     except PromptSearchError as e:
         raise InputError(f"{e}; download it again") from e
 
@@ -184,7 +184,7 @@ def _names_beside(folders: list[Path], labels: list[str]) -> list[str] | None:
     """Return the class names in a classnames.txt in one of the folders, if the labels are numbers and there is one.
 
     Raises:
-        InputError: A label has no name in it.
+        InputError: The file has no name for a label.
     """
     file = next((folder / NAMES for folder in folders if (folder / NAMES).is_file()), None)
     if file is None or not all(text.isdecimal() for text in labels):

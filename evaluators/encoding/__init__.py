@@ -1,1 +1,1 @@
-"""Texts and pictures to unit vectors by any open_clip model, in this process or on a Ray cluster."""
+"""Encodes texts and pictures to unit vectors with any open_clip model, in this process or on a Ray cluster."""

@@ -15,17 +15,17 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def resolve_device(device: str, here: bool = True, cache: Cache | None = None) -> str:
-    """Return the device that will compute, one of cpu, cuda and mps.
+    """Return the device to compute on: "cpu", "cuda" or "mps".
 
-    torch is asked only where there may be a GPU, and not again where the cache remembers that there is.
+    torch is imported only if the machine may have a GPU and the cache does not say yet that torch can use it.
 
     Args:
-        device: auto, cpu, cuda or mps; auto is the GPU if torch can use one.
-        here: Whether this machine is meant; on another one a named device is believed.
-        cache: Where the answer is remembered.
+        device: "auto", "cpu", "cuda" or "mps"; "auto" is the GPU if torch can use one, else the CPU.
+        here: Whether the device is on this machine; on another machine it is not checked.
+        cache: Where the answer is cached.
 
     Raises:
-        InputError: No such device, or torch has none of that kind here.
+        InputError: The device is unknown, or torch finds no such device on this machine.
     """
     if device not in DEVICES:
         raise InputError(f"--device {device}: choose from {', '.join(DEVICES)}")
@@ -46,13 +46,13 @@ def _may_have(kind: str) -> bool:
 
 
 def _has(kind: str, cache: Cache | None) -> bool:
-    """Whether torch can use this kind of GPU; that it can is remembered for this torch, driver and choice of GPUs."""
+    """Return whether torch can use this kind of GPU; a yes is cached by torch's version, driver and visible GPUs."""
     key = {"kind": kind, "torch": torch_version(), "system": platform.platform()}
     if kind == "cuda":
         try:
             key["driver"] = Path("/proc/driver/nvidia/version").read_text()
         except OSError:
-            cache = None  # another driver could not be told from this one
+            cache = None  # do not cache the answer, which would outlive a change of the driver
         key["visible"] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     if cache is not None and cache.get("devices", key) is not None:
         return True
@@ -65,7 +65,7 @@ def _has(kind: str, cache: Cache | None) -> bool:
 
 
 def torch_version() -> str:
-    """Known without torch, whose import takes seconds."""
+    """Return torch's version without importing torch, which takes seconds."""
     try:
         return metadata.version("torch")
     except metadata.PackageNotFoundError:

@@ -16,10 +16,10 @@ from promptsearch.evaluators.encoding.device import torch_version
 from promptsearch.evaluators.encoding.encoder import Encoder
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
 
-#: Cosine above which a vector is the CPU's to rounding, by precision.
+#: By precision, the cosine above which a vector equals the CPU's up to rounding.
 RIGHT = {"fp32": 0.9999, "bf16": 0.99, "fp16": 0.99}
 
-#: Texts of different lengths that a device is tried with.
+#: Texts of different lengths on which a device is compared with the CPU.
 TRIED = (
     "a photo of a cat.",
     "a",
@@ -35,12 +35,12 @@ def checked(
 ) -> tuple[ModelSpec, str | None]:
     """Return the model on its device if that gives the CPU's vectors, else on the CPU, with a note that says so.
 
-    Wrong vectors of Apple's GPUs are reported for several versions of macOS and torch.  So each model is tried once
-    for each of them, on a few pictures and texts; the result is remembered.
+    Apple's GPUs give wrong vectors with several versions of macOS and torch. Each model is therefore compared once per
+    version on a few pictures and texts, and the result is cached.
 
     Args:
         spec: A model that is to be run on a Mac's GPU.
-        cache: Where the result is remembered.
+        cache: Where the result is cached.
         encoder: Makes the encoder of a model; `Encoder` by default.
     """
     key = {
@@ -71,7 +71,7 @@ def _encoder(cache: Cache) -> Callable[[ModelSpec], Encoder]:
 
 
 def _compare(spec: ModelSpec, encoder: Callable[[ModelSpec], Encoder]) -> dict[str, Any]:
-    """The smallest cosine of the device's vectors and the CPU's, and what to say of it."""
+    """Return the smallest cosine between the device's vectors and the CPU's, and a note about it."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def _compare(spec: ModelSpec, encoder: Callable[[ModelSpec], Encoder]) -> dict[s
             "texts": (right.text_encoder.encode(TRIED) * ours.text_encoder.encode(TRIED)).sum(axis=1).min(),
             "pictures": (right.encode_pictures(pictures) * ours.encode_pictures(pictures)).sum(axis=1).min(),
         }
-    except (PromptSearchError, RuntimeError) as e:  # not finite, or an operation that the device does not have
+    except (PromptSearchError, RuntimeError) as e:  # a vector is not finite, or the device lacks an operation
         return {"cosine": -1.0, "why": (str(e).splitlines() or [type(e).__name__])[0][:200]}
     worst = min(cosines, key=lambda kind: cosines[kind])
     return {"cosine": float(cosines[worst]), "why": f"cosine {cosines[worst]:.4f} for {worst}"}

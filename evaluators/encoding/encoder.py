@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: Called during long work with (done, total, description).
 Progress = Callable[[int, int, str], None]
 
-#: Number of text prefixes in a forward pass for each picture of `--encode-batch`.
+#: Number of text prefixes in a forward pass, per picture of the batch size.
 PREFIXES = 64
 
 #: Number of texts encoded between two writes to the cache: seconds of work on a CPU, a third of a second on a GPU.
@@ -52,7 +52,7 @@ class TooLongError(InputError):
         super().__init__(f"the prompt {text!r} has {tokens} tokens and the model reads {limit}; shorten its template")
         self.text, self.tokens, self.limit = text, tokens, limit
 
-    def __reduce__(self) -> tuple[Any, ...]:  # it may come from another process
+    def __reduce__(self) -> tuple[Any, ...]:  # lets the error be pickled, because it may come from another process
         return TooLongError, (self.text, self.tokens, self.limit)
 
 
@@ -116,8 +116,8 @@ class Encoder:
             model: An open_clip model.
             preprocess: Its transform of one PIL picture to (3, H, W).
             tokenizer: Its tokenizer, as `open_clip.get_tokenizer` gives it.
-            cache: Where text vectors are kept, by a digest of the weights.
-            progress: Told of what takes long.
+            cache: Where text vectors are cached, under a digest of the weights.
+            progress: Called during long work.
         """
         import torch
 
@@ -144,7 +144,7 @@ class Encoder:
 
     @functools.cached_property
     def info(self) -> dict[str, Any]:
-        """Name, logit scale, embedding size and context length, which are cached so that cached runs need no torch."""
+        """Name, logit scale, embedding size and context length; they are cached, so that cached runs need no torch."""
         key = {"model": self.spec.fingerprint}
         if block := self._cache.get("models", key):
             return block.meta
@@ -178,7 +178,7 @@ class Encoder:
                 self.refuse_too_long([text])
             except TooLongError as e:
                 excess[i] = e.tokens - e.limit
-            except InputError:  # a special token cuts it off
+            except InputError:  # a special token ends the text
                 excess[i] = 1
         return excess
 
@@ -215,8 +215,8 @@ class Encoder:
         counting, limit = self._counting, getattr(self.tokenizer, "context_length", None)
         if limit is None:
             return
-        # Tokens of open_clip's own tokenizer have a byte or more; only in ASCII is that a character, and `&` begins
-        # what may become more bytes.
+        # A token of open_clip's own tokenizer has at least one byte, so a short ASCII text cannot be too long; `&` may
+        # begin an entity that becomes more bytes.
         short = limit - 2 if hasattr(counting, "encode") else -1
         some = [t for t in texts if len(t) > short or not t.isascii() or "&" in t]
         for text, tokens in zip(some, count_tokens(counting, some), strict=True):
@@ -237,7 +237,8 @@ class Encoder:
             (number of the block, vectors (n, D)) as blocks finish, not always in order.
         """
         known = list(blocks)
-        return self.picture_encoder.encode_blocks(known, told) if known else iter(())  # without pictures, no model
+        # the model is not loaded if there are no pictures
+        return self.picture_encoder.encode_blocks(known, told) if known else iter(())
 
     def encode_pictures(self, pictures: Iterable[Image | StoredPicture]) -> np.ndarray:
         """Encode RGB pictures, decoding and preprocessing some while the model computes others.
@@ -283,7 +284,7 @@ class Encoder:
 
     @functools.cached_property
     def _counting(self) -> Any:
-        """The tokenizer, or what gives its tokens faster."""
+        """The tokenizer, or an equivalent one that is faster."""
         from promptsearch.evaluators.encoding.tokenizers import remembering
 
         return remembering(self.tokenizer)
@@ -347,7 +348,7 @@ def _create(spec: ModelSpec) -> tuple[Any, Any]:
 
 
 def _from_torchscript(spec: ModelSpec) -> tuple[Any, Any]:
-    """The model of a TorchScript archive, as OpenAI published it, with its weights in float32."""
+    """Return the model and the preprocessing of a TorchScript archive of OpenAI, with its weights in float32."""
     import open_clip
     import torch
 

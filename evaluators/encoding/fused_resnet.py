@@ -100,7 +100,7 @@ class _Conv:
 
 
 class _TorchConv(_Conv):
-    """The same with torch's own operations, which have gradients."""
+    """`_Conv` with torch's own operations, which have gradients."""
 
     def __call__(self, x: torch.Tensor, after: str = "relu") -> torch.Tensor:
         import torch.nn.functional as F
@@ -115,7 +115,7 @@ class _TorchConv(_Conv):
 
 
 class _CudnnConv(_TorchConv):
-    """The same with cuDNN's fused convolutions if it has one for these shapes, otherwise with torch's operations."""
+    """`_Conv` with cuDNN's fused convolutions, or with torch's operations if cuDNN has none for these shapes."""
 
     #: Zeros to add if there is no residual; one buffer for all layers, as large as their largest output.
     nothing: dict[torch.dtype, torch.Tensor] = {}

@@ -23,10 +23,10 @@ from promptsearch.evaluators.encoding.tokenizers import FILES, VOCABULARIES, has
 from promptsearch.evaluators.encoding.transformers_model import SOURCE, is_transformers, read_folder
 from promptsearch.evaluators.encoding.weights_file import SMALL, refuse_mistaken, trained_with_quick_gelu
 
-#: Bytes of a config.
+#: Largest size of a config in bytes.
 MOST_BYTES = 1_000_000
 
-#: Largest value of a number of a tower, by its key; others are refused by open_clip itself.
+#: Largest values of the numbers in a tower's config, by key; open_clip itself refuses other bad values.
 BOUNDS = {
     "context_length": 100_000,
     "embed_dim": 100_000,
@@ -44,11 +44,11 @@ BOUNDS = {
     "width": 100_000,
 }
 
-# A tower has no size without these.
+# Keys without which a tower's size is unknown; null is refused.
 _NEVER_NULL = ("context_length", "layers", "mlp_ratio", "vocab_size", "width")
 
 
-# What a config may pass on to the constructors of tokenizers and layers.
+# Arguments that a config may pass on to the constructors of tokenizers and layers.
 _PASSED_ON: dict[str, dict[str, Callable[[Any], bool]]] = {
     "tokenizer_kwargs": {
         "clean": lambda v: v in ("canonicalize", "lower", "whitespace"),
@@ -68,18 +68,18 @@ def read_config(file: Path) -> dict[str, Any]:
     """Read a model's config.
 
     Returns:
-        The whole document, with `model_cfg`, to be checked by `check_config`.
+        The whole document, which has `model_cfg`; `check_config` checks it.
 
     Raises:
-        InputError: the file is no such config.
-        OSError: it cannot be read.
+        InputError: The file is not a model's config.
+            OSError: The file cannot be read.
     """
     with file.open("rb") as f:
         data = f.read(MOST_BYTES + 1)
     if found := mistaken_for(data[:512]):
         raise InputError(f"{file} is {found[0]}; {found[1]}")
     if len(data) > MOST_BYTES:
-        raise InputError(f"{file}: larger than {MOST_BYTES // 10**6} MB, which no config is; save the model again")
+        raise InputError(f"{file}: larger than {MOST_BYTES // 10**6} MB, too large for a config; save the model again")
     try:
         config = json.loads(data)
     except (ValueError, RecursionError) as e:
@@ -90,25 +90,25 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def check_config(config: dict[str, Any], weights: Path, place: str) -> None:
-    """Refuse what no model of open_clip needs: code, endless layers, what is no number, more than its weights hold.
+    """Refuse a config that asks for code, for absurdly large layers, or for more parameters than its weights have.
 
     Args:
-        config: a document with `model_cfg`.
-        weights: the weights that belong to it.
-        place: what messages begin with.
+        config: A document with `model_cfg`.
+        weights: The file with the model's weights.
+        place: The start of error messages.
 
     Raises:
-        InputError: naming the key and its value.
+        InputError: A value is refused; the message names its key.
     """
     check_keys(config, place)
     _refuse_larger(config, weights, place)
 
 
 def check_keys(config: dict[str, Any], place: str) -> None:
-    """Refuse a key's value that no model of open_clip needs.
+    """Refuse values of a config that no model of open_clip needs.
 
     Raises:
-        InputError: naming the key and its value.
+        InputError: A value is refused; the message names its key.
     """
     model = config["model_cfg"]
     _check_number(model.get("embed_dim"), "embed_dim", f"{place}: model_cfg")
@@ -127,10 +127,10 @@ def check_keys(config: dict[str, Any], place: str) -> None:
 
 
 def _refuse_larger(config: dict[str, Any], weights: Path, place: str) -> None:
-    """Refuse a config whose model has more parameters than the weights file has bytes: it would fill the memory.
+    """Refuse a config whose model has more parameters than the weights file has bytes, which would fill the memory.
 
     Raises:
-        InputError: with both numbers.
+        InputError: The model is larger than its weights; the message has both numbers.
     """
     model, size = config["model_cfg"], weights.stat().st_size
     text, vision = model["text_cfg"], model["vision_cfg"]
@@ -148,14 +148,14 @@ def _refuse_larger(config: dict[str, Any], weights: Path, place: str) -> None:
             wanted += layers * (4 + 2 * ratio) * width**2 + side**2 * width
     if wanted > max(size, SMALL):
         raise InputError(
-            f"{place}: the config describes a model of some {wanted:.1e} parameters, and the weights file has "
+            f"{place}: the config describes a model of some {wanted:.1e} parameters, but the weights file has "
             f"{size:,} bytes: they do not belong together; save the model again"
         )
 
 
 def _check_tower(tower: dict[str, Any], place: str) -> None:
     for key, value in tower.items():
-        if value is None and key not in _NEVER_NULL:  # as for a patch size of a ResNet
+        if value is None and key not in _NEVER_NULL:  # for example the patch size of a ResNet
             continue
         if key in _PASSED_ON:
             _check_passed_on(value, key, place)
@@ -174,10 +174,10 @@ def _check_tower(tower: dict[str, Any], place: str) -> None:
 
 
 def _check_name(value: Any, key: str, place: str) -> None:
-    """A name of the hub (or of timm's list): no path of this machine, no scheme of another loader."""
+    """Refuse a value that is not a plain model name of the hub or timm, such as a path or another loader's scheme."""
     pattern = r"[\w.-]+" if key == "timm_model_name" else r"[\w][\w.-]*(/[\w][\w.-]*)?"
     if not isinstance(value, str) or not re.fullmatch(pattern, value):
-        raise InputError(f"{place}: {key} {shorten(value)} is no plain name of a model (such as roberta-base)")
+        raise InputError(f"{place}: {key} {shorten(value)} is not a plain model name (such as roberta-base)")
 
 
 def _check_passed_on(value: Any, key: str, place: str) -> None:
@@ -200,7 +200,7 @@ def _check_preprocess(preprocess: dict[str, Any], place: str) -> None:
         if not isinstance(value, list) or len(value) != 3 or not all(map(_number, value)):
             raise InputError(f"{place}: {key} {shorten(value)} must be three numbers, one per colour")
         if key == "std" and min(value) <= 0:
-            raise InputError(f"{place}: std {shorten(value)} must be above 0: pictures are divided by it")
+            raise InputError(f"{place}: std {shorten(value)} must be above 0, because pictures are divided by it")
     for n in _pair(preprocess.get("size", 224)):
         _check_number(n, "image_size", place)
     for key, choices in _CHOICES.items():
@@ -272,7 +272,7 @@ class ModelSpec:
     @property
     def text_key(self) -> dict[str, str]:
         """Cache key of text vectors, which are always float32."""
-        # "whole": older vectors, under another key, may be of truncated texts.
+        # "whole" tells these from vectors of older versions, whose texts may be truncated.
         return {"model": self.fingerprint, "device": self.device, "dtype": "fp32", "texts": "whole"}
 
     @property
@@ -366,7 +366,7 @@ def _locate_folder(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
 
 
 def _locate_file(name: str, weights: Path) -> tuple[str, None, Path, dict[str, Any]]:
-    """Weights in a file, which carry no activation: whether they are OpenAI's tells whether they need QuickGELU."""
+    """Locate weights in a file; they need QuickGELU, which no file says, if they are OpenAI's."""
     if not weights.is_file():
         raise InputError(f"--weights {weights}: no such file")
     try:
@@ -390,7 +390,7 @@ def _locate_file(name: str, weights: Path) -> tuple[str, None, Path, dict[str, A
 
 
 def _built_in_config(name: str) -> dict[str, Any]:
-    """The config of one of open_clip's architectures, read without importing it; empty where there is none."""
+    """Return the config of one of open_clip's architectures without importing open_clip; empty if there is none."""
     found = importlib.util.find_spec("open_clip")
     for home in (found.submodule_search_locations or []) if found else []:
         file = Path(home) / "model_configs" / f"{name}.json"
@@ -400,7 +400,7 @@ def _built_in_config(name: str) -> dict[str, Any]:
 
 
 def _locate_tokenizer(spec: str, source: str, config: dict[str, Any]) -> Path | None:
-    """The folder of a model's tokenizer files, downloaded if need be; None where open_clip's own tokenizer is used."""
+    """Return the folder of a model's tokenizer files, downloaded if needed; None for open_clip's own tokenizer."""
     name = config.get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name")
     if not name and not source.startswith(SOURCE):
         return None
@@ -410,7 +410,7 @@ def _locate_tokenizer(spec: str, source: str, config: dict[str, Any]) -> Path | 
             raise InputError(f"--model {spec}: no tokenizer in {folder} ({VOCABULARIES[0]} …); save it there too")
         return folder
     if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name):
-        raise InputError(f"--model {spec}: its tokenizer {shorten(name)} is no name of the hub's; save the model again")
+        raise InputError(f"--model {spec}: its tokenizer {shorten(name)} is not on the hub; save the model again")
     if not any(find_cached(name, file) for file in VOCABULARIES):
         _need_hub(f"{spec}: its tokenizer {name}")
         from huggingface_hub import hf_hub_download
@@ -454,7 +454,7 @@ def _locate_hub(spec: str) -> tuple[str, None, Path, dict[str, Any]]:
 
 
 def _download_tag(name: str, tag: str, cache: Cache) -> Path:
-    """The weights file of one of open_clip's named weights; where it lies is remembered, to save open_clip's import."""
+    """Return the file of one of open_clip's named weights; its path is cached, to avoid importing open_clip again."""
     key = {"name": name, "tag": tag}
     if (memo := cache.get("model-files", key)) and (path := Path(memo.meta["path"])).is_file():
         _offline_unless_reachable()

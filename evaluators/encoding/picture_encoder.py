@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: Number of pictures in a forward pass; larger batches do not fit into a CPU's caches.
 BATCH = {"cpu": 8, "cuda": 256}
 
-#: Precisions in which a ResNet's layers are fused, with torch's names.
+#: Precisions in which a ResNet's layers are fused, with the names of torch's dtypes.
 FUSED = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 #: Largest number of batches waiting for a GPU.
@@ -59,9 +59,10 @@ class PictureEncoder:
     ) -> None:
         self.model, self.device, self.precision = model, device, precision
         self.size = batch or BATCH["cpu" if device == "cpu" else "cuda"]
-        # On a CPU the model takes ten times as long as the resizing: its pictures are open_clip's to the bit.
+        # On a CPU the model takes ten times as long as resizing, so resizing need not be fast and is exactly
+        # open_clip's.
         self._halves = Preprocessing(preprocess, quick=device == "cuda")
-        self._launched: deque[Any] = deque()  # marks of the batches that a GPU was given
+        self._launched: deque[Any] = deque()  # CUDA events of the batches that were sent to the GPU
 
     def encode_blocks(
         self, blocks: Sequence[Iterable[Image | StoredPicture]], told: Callable[[int], None] = lambda done: None
@@ -165,7 +166,7 @@ class PictureEncoder:
         return vectors
 
     def _none(self) -> torch.Tensor:
-        """Return no vectors, as an array (0, D)."""
+        """Return an empty tensor (0, D)."""
         import torch
 
         side = self.model.visual.image_size
@@ -208,7 +209,7 @@ class PictureEncoder:
 
         x = self._halves.normalised(x.to(self.device)).contiguous(memory_format=torch.channels_last)
         count = len(x)
-        if self.device == "cuda" and count < self.size:  # cuDNN plans, and may compile, for each size of a batch
+        if self.device == "cuda" and count < self.size:  # cuDNN plans, and may compile, anew for each batch size
             x = torch.cat([x, x.new_zeros(self.size - count, *x.shape[1:])])
         if self._fused is not None:
             features = self._fused(x)
@@ -227,9 +228,7 @@ class PictureEncoder:
         if not can_fuse(self.model.visual, self.device):
             return None
         fused = FusedResNet(self.model.visual, getattr(torch, FUSED[self.precision]))
-        if self.device == "cuda" and not agrees(
-            fused, self.model.visual, self.size
-        ):  # kernels differ from card to card
+        if self.device == "cuda" and not agrees(fused, self.model.visual, self.size):  # the kernels differ between GPUs
             log.warning("cuDNN's fused convolutions give other vectors on this GPU: they are not used")
             return None
         return fused
@@ -244,7 +243,7 @@ class PictureEncoder:
 
 
 def _noting(pictures: Iterable[Image | StoredPicture], places: list[str]) -> Iterator[Image | StoredPicture]:
-    """Yield pictures, and append the name of each for messages to `places`."""
+    """Yield pictures, and append each one's name, which messages use, to `places`."""
     for i, picture in enumerate(pictures):
         places.append(picture.where if isinstance(picture, StoredPicture) else f"picture {i} of those given")
         yield picture

@@ -34,7 +34,7 @@ AHEAD = 2
 
 
 class Preprocessing:
-    """open_clip's transform of a picture, split in two steps with the same result to the last bit.
+    """open_clip's transform of a picture, split into two steps; the result has the same bits.
 
         halves = Preprocessing(preprocess)
         pixels = halves.pixels(picture)                                # (H, W, 3) uint8

@@ -22,7 +22,7 @@ K = TypeVar("K")
 #: A job: its key, the worker's method, and the arguments.
 Job = tuple[K, str, tuple[Any, ...]]
 
-#: Number of times that Ray restarts a worker and its job, and that a job is given to another worker.
+#: Number of times that Ray restarts a worker with its job, and number of times that a job goes to another worker.
 RETRIES = 3
 
 #: Number of jobs that a worker has: one running, one waiting.
@@ -150,13 +150,16 @@ class Cluster:
 
     def _connect(self) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray must not send usage statistics
-        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 unless told: beside other work nothing would move
-        os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # a busy machine is no broken one
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns about a change to come
-        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # its notes would come on stdout, into our JSON
+        # Ray's default is 15, at which workers hardly run beside other work
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # on a busy machine, workers take long to start
+        os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # otherwise Ray warns about a future change
+        # otherwise Ray's notes go to stdout, into the JSON document
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         client = self.address.startswith("ray://")
         if client and _has_token():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # a client alone does not look for the token by itself
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # otherwise a client does not look for the token
         try:
             import ray
             import ray.exceptions
@@ -164,7 +167,7 @@ class Cluster:
             raise PromptSearchError(
                 f"--ray {self.address}: Ray is not installed; pip install 'promptsearch[ray]'"
             ) from e
-        if ray.is_initialized():  # the caller's own, or of another problem of this process
+        if ray.is_initialized():  # the caller, or another problem in this process, has connected already
             return ray
         self._must_answer()
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -185,11 +188,11 @@ class Cluster:
         return ray
 
     def _must_answer(self) -> None:
-        """Ray itself tries an address that does not answer for minutes."""
+        """Check within seconds that Ray answers at the address, because Ray itself tries for minutes."""
         if self.address in ("local", "auto"):
             return
         match = _ADDRESS.fullmatch(self.address)
-        assert match is not None  # checked when it was given
+        assert match is not None  # `check_address` has checked it
         try:
             with socket.create_connection((match["host"], int(match["port"] or 10001)), timeout=5) as s:
                 s.sendall(_HELLO)
@@ -359,7 +362,7 @@ def stop_clusters() -> None:
 
 @contextlib.contextmanager
 def _logs_kept() -> Iterator[None]:
-    """Restore the handlers and levels of Python's root logger, which Ray changes."""
+    """Context manager that restores the handlers and levels of Python's root logger, which Ray changes."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

@@ -1,4 +1,4 @@
-"""Encodes on the workers of a Ray cluster, each with its own model, with the same bits as in one process."""
+"""Encodes on the workers of a Ray cluster, each with its own copy of the model; results are the same bit by bit."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class EncodingWorker:
 
         Raises:
             InputError: The model does not exist on the worker's machine.
-            PromptSearchError: It cannot be loaded, or differs from that of the command's machine.
+            PromptSearchError: The model cannot be loaded, or differs from the model on the command's machine.
         """
         import platform
 
@@ -192,7 +192,8 @@ class RemoteEncoder(Encoder):
 
     def _encode_new_texts(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         parts = text_parts(texts, self.spec.device)
-        # Few parts are shared out by the chunks that the model takes; many go whole, and are tokenized once.
+        # If there are few parts, workers share each part by chunks; if there are many, a part is one job, tokenized
+        # once.
         crew = self.crew
         shares = max(1, min(-(-2 * crew.size // len(parts)), len(texts) // SHARE))
         left = dict.fromkeys(range(len(parts)), shares)

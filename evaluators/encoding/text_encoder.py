@@ -446,7 +446,8 @@ class TextEncoder:
             if not isinstance(text, str):
                 raise InputError(f"text {i} is {text!r}, a {type(text).__name__}; give strings")
             first.setdefault(text, i)
-        rows = np.array(sorted(first.values(), key=lambda i: texts[i].lower()))  # neighbours share prefixes
+        # sorted texts share prefixes with their neighbours
+        rows = np.array(sorted(first.values(), key=lambda i: texts[i].lower()))
         out = np.empty((0, 0), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(rows), TEXTS):

@@ -1,4 +1,4 @@
-"""The tokenizers of open_clip's models: loaded from fingerprinted files, counted without cutting, fast on words."""
+"""Loads tokenizers of open_clip's models, makes them faster, and counts tokens without truncation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promptsearch.evaluators.cache import sha256_file
 from promptsearch.evaluators.data.hub import first_line
 from promptsearch.evaluators.encoding.transformers_model import SOURCE
 
-#: Number of remembered words after which all are forgotten.
+#: Largest number of words whose tokens are cached; then the cache is emptied.
 WORDS = 1 << 20
 
 
@@ -55,21 +55,21 @@ class WordTokenizer:
         rows = [[start, *self.encode(text)[: most - 2], end] for text in texts]
         lengths = np.array([len(row) for row in rows], np.intp)
         ids = np.zeros((len(rows), most), np.int64)
-        ids[np.arange(most) < lengths[:, None]] = [i for row in rows for i in row]  # row after row
+        ids[np.arange(most) < lengths[:, None]] = [i for row in rows for i in row]  # a mask is filled row by row
         return ids
 
 
 def remembering(tokenizer: Any) -> Any:
-    """Return a tokenizer that gives the same ids faster, or the tokenizer itself if it is not open_clip's own."""
+    """Return a faster tokenizer with the same token ids, or the tokenizer itself if it is not open_clip's own."""
     from open_clip.tokenizer import SimpleTokenizer
 
     if type(tokenizer) is not SimpleTokenizer or tokenizer.reduction_fn is not None or not tokenizer.context_length:
         return tokenizer
-    # Other kinds of cleaning (SigLIP's) remove punctuation.
+    # `WordTokenizer` does not know other kinds of cleaning, such as SigLIP's, which removes punctuation.
     return WordTokenizer(tokenizer) if tokenizer.clean_fn.__name__ == "_clean_lower" else tokenizer
 
 
-#: The files from which transformers' AutoTokenizer makes a tokenizer; each of `VOCABULARIES` can hold its vocabulary.
+#: Files that transformers' AutoTokenizer reads; a vocabulary is in one of `VOCABULARIES`.
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.json",
@@ -88,25 +88,25 @@ FILES = (
     "config.json",
 )
 
-# Files of a model's folder that no tokenizer is made of.
+# Files of a model's folder that tokenizers do not read.
 _NO_TOKENIZER = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ckpt", ".gguf", ".npz", ".npy")
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file of a folder that a tokenizer may be made of, by its name."""
+    """Return the SHA-256 of each file in a folder that a tokenizer may read, by the file's name."""
     files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
     return {f.name: sha256_file(f) for f in files if f.suffix.lower() not in _NO_TOKENIZER}
 
 
 def load_tokenizer(source: str, folder: Path | None) -> Any:
-    """Return the tokenizer of a model; code that comes with it is never run.
+    """Return the tokenizer of a model; code in its folder is never run.
 
     Args:
-        source: what open_clip calls the model.
-        folder: where the tokenizer's files lie, or None for open_clip's own.
+        source: The model's name for open_clip.
+        folder: Folder of the tokenizer's files, or None for open_clip's own tokenizer.
 
     Raises:
-        PromptSearchError: the files are missing, damaged, or need code of their own.
+        PromptSearchError: The files are missing or damaged, or need code of their own.
     """
     import open_clip
     from open_clip.factory import get_model_config
@@ -133,7 +133,7 @@ def load_tokenizer(source: str, folder: Path | None) -> Any:
 
 
 def _text_config(folder: Path) -> dict[str, Any]:
-    """Return what open_clip's config would say of the texts of a folder that transformers wrote."""
+    """Return the text settings of a folder that transformers wrote, in the form of open_clip's config."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -141,23 +141,23 @@ def _text_config(folder: Path) -> dict[str, Any]:
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Count the tokens of each text, with those that the tokenizer adds at its ends, nothing cut off.
+    """Count the tokens of each text without truncation, including the start and end tokens.
 
     Args:
-        tokenizer: one that open_clip makes (SimpleTokenizer, HFTokenizer, SigLipTokenizer), or one with `encode`.
-        texts: what to count.
+        tokenizer: A tokenizer of open_clip (SimpleTokenizer, HFTokenizer, SigLipTokenizer), or one with `encode`.
+        texts: The texts.
     """
     if _inner(tokenizer) is None:
         return [len(tokenizer.encode(text)) + 2 for text in texts]
-    clips = getattr(tokenizer, "tokenizer_mode", "") == "clips"  # start, end and class token are added by open_clip
+    clips = getattr(tokenizer, "tokenizer_mode", "") == "clips"  # open_clip adds the start, end and class tokens itself
     return [len(ids) + 3 * clips for ids in _ids(tokenizer, texts, special=not clips)]
 
 
 def refuse_special_tokens(tokenizer: Any, texts: Sequence[str]) -> None:
-    """Refuse texts that the tokenizer reads a mark of its own in, such as `<end_of_text>`: nothing after it counts.
+    """Refuse texts that contain a special token such as `<end_of_text>`, because the model ignores what follows it.
 
     Raises:
-        InputError: naming the first such text.
+        InputError: A text contains a special token; the message names the first such text.
     """
     some = [text for text in texts if re.search(r"[<\[|]", text)]
     if not some:
@@ -180,7 +180,7 @@ def refuse_special_tokens(tokenizer: Any, texts: Sequence[str]) -> None:
 
 
 def _inner(tokenizer: Any) -> Any:
-    """Return the transformers tokenizer that one of open_clip's wraps, or None."""
+    """Return the transformers tokenizer inside a tokenizer of open_clip, or None."""
     return getattr(tokenizer, "tokenizer", None)
 
 

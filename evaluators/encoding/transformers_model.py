@@ -1,4 +1,4 @@
-"""CLIP and SigLIP folders that transformers' `save_pretrained` wrote, with the interface of an open_clip model."""
+"""Loads CLIP and SigLIP folders written by transformers' `save_pretrained`, as if they were open_clip models."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from promptsearch.evaluators.encoding.weights_file import SMALL, refuse_mistaken
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: What `ModelSpec.source` begins with for such a folder.
+#: Prefix of `ModelSpec.source` for such a folder.
 SOURCE = "transformers-dir:"
 
 #: Values of `model_type` in config.json that can be loaded.
 TYPES = ("clip", "siglip")
 
-#: The weights; pickles and weights in several files are refused.
+#: Name of the weights file; pickles and weights in several files are refused.
 WEIGHTS = "model.safetensors"
 
-#: Values of `resample`, which are Pillow's.
+#: Supported values of `resample`, with the names of Pillow's filters.
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
-#: Settings of a processor where its file says nothing, by model type.
+#: By model type, a processor's settings that apply if its file does not set them.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "clip": {
         "size": {"shortest_edge": 224},
@@ -38,12 +38,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def is_transformers(folder: Path) -> bool:
-    """Return whether transformers wrote a folder, and not open_clip, whose own form comes first."""
+    """Return whether transformers wrote a folder; if open_clip's config is there too, the folder is open_clip's."""
     return not (folder / "open_clip_config.json").exists() and (folder / "config.json").is_file()
 
 
 def read_folder(folder: Path, spec: str) -> tuple[Path, dict[str, Any]]:
-    """Read what a folder says of its model, without loading it.
+    """Read the configurations in a folder, without loading its model.
 
     Args:
         folder: The folder, which has a config.json.
@@ -53,7 +53,7 @@ def read_folder(folder: Path, spec: str) -> tuple[Path, dict[str, Any]]:
         The weights file, and the configurations of the model and of its processor.
 
     Raises:
-        InputError: A file is missing or damaged, or it is no CLIP or SigLIP.
+        InputError: A file is missing or damaged, or the model is neither CLIP nor SigLIP.
     """
     config = _read(folder / "config.json")
     kind = config.get("model_type")
@@ -102,10 +102,10 @@ def _read_processor(folder: Path, spec: str) -> dict[str, Any]:
 
 
 def _check_processor(settings: dict[str, Any], folder: Path) -> None:
-    """Refuse settings that are not understood, rather than preparing pictures in another way.
+    """Refuse unknown settings of a processor, because pictures would be prepared differently.
 
     Raises:
-        InputError: naming the setting.
+        InputError: A setting is not supported; the message names it.
     """
     place = f"{folder}: its processor"
     for name in ("do_resize", "do_rescale", "do_normalize"):
@@ -119,7 +119,7 @@ def _check_processor(settings: dict[str, Any], folder: Path) -> None:
     for name in ("image_mean", "image_std"):
         values = settings[name]
         if not (isinstance(values, list) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)):
-            raise InputError(f"{place}: {name} {shorten(values)} is no list of three numbers")
+            raise InputError(f"{place}: {name} {shorten(values)} is not a list of three numbers")
     sizes = ["size", *(["crop_size"] if settings.get("do_center_crop") and "crop_size" in settings else [])]
     for name in sizes:
         if _sides(settings[name]) is None and _shortest(settings[name]) is None:
@@ -149,7 +149,7 @@ def load_model(folder: Path, processor: dict[str, Any]) -> tuple[Any, Any]:
         processor: The settings of its processor, from `read_folder`.
 
     Raises:
-        InputError: The configuration is of a larger model than the weights.
+        InputError: The model in the configuration is larger than the weights file.
         ValueError: Weights are missing.
     """
     import torch
@@ -164,16 +164,17 @@ def load_model(folder: Path, processor: dict[str, Any]) -> tuple[Any, Any]:
     needed, there = sum(p.numel() for p in empty.parameters()), (folder / WEIGHTS).stat().st_size
     if needed > max(SMALL, there):
         raise InputError(
-            f"{folder / 'config.json'}: a model of {needed} parameters, and {WEIGHTS} has {there} bytes; save it again"
+            f"{folder / 'config.json'}: describes a model of {needed} parameters, but {WEIGHTS} has {there} bytes; "
+            "save it again"
         )
     loaded, info = AutoModel.from_pretrained(
         folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **given
     )
-    if missing := sorted(info["missing_keys"]):  # transformers would make them up
+    if missing := sorted(info["missing_keys"]):  # transformers would initialise them at random
         raise ValueError(f"Missing key(s) in state_dict: {missing[0]!r} and {len(missing) - 1} others")
 
     class Pictures(torch.nn.Module):
-        """The picture tower: pixels (N, 3, H, W) to features (N, D)."""
+        """The picture tower, which maps pixels (N, 3, H, W) to features (N, D)."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -204,7 +205,7 @@ def load_model(folder: Path, processor: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _features(found: Any) -> Any:
-    """Return the features (N, D), which transformers 5 gives in an object and earlier versions alone."""
+    """Return the features (N, D), which transformers 5 wraps in an object and earlier versions return directly."""
     import torch
 
     return found if isinstance(found, torch.Tensor) else found.pooler_output
@@ -224,9 +225,9 @@ def _preprocessing(settings: dict[str, Any]) -> Any:
 
 
 class _Crop:
-    """The middle of a picture; what is missing at its sides is black.
+    """Crops the middle of a picture, and pads a smaller one with black.
 
-    Transformers rounds half a pixel down, torchvision to the even one.
+    It rounds half a pixel down, as transformers does; torchvision rounds to the even pixel.
     """
 
     def __init__(self, sides: tuple[int, int]) -> None:

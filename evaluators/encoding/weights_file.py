@@ -1,4 +1,4 @@
-"""Weights in files: what they are, whose they are, and TorchScript archives read without running them."""
+"""Reads weights files: tells their kind and origin, and reads TorchScript archives without running their code."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy as np
 from promptsearch.banks.formats import mistaken_for
 from promptsearch.errors import InputError
 
-#: Parameters of a model that is made whatever its weights file is: loading says what is wrong with that.
+#: A model of at most this many parameters is built whatever its weights file holds; loading then reports problems.
 SMALL = 100_000_000
 
-#: The architectures of which OpenAI published weights, trained with QuickGELU, which no file says.
+#: Architectures for which OpenAI published weights; these were trained with QuickGELU, which no file says.
 OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
 
-#: Those of which others published weights as well, trained with GELU.
+#: Those of them for which others published weights too, which were trained with GELU.
 ALSO_OTHERS = ("RN101", "ViT-B-32", "ViT-B-16", "ViT-L-14")
 
-# What OpenAI's archives have beside weights.
+# Entries of OpenAI's archives that are not weights.
 _EXTRA = ("input_resolution", "context_length", "vocab_size")
 
 _STORAGES: dict[str, Any] = {"HalfStorage": np.float16, "FloatStorage": np.float32, "DoubleStorage": np.float64}
@@ -31,10 +31,10 @@ _STORAGES |= {"LongStorage": np.int64, "IntStorage": np.int32, "ByteStorage": np
 
 
 def refuse_mistaken(path: Path) -> None:
-    """Refuse a file that is no weights whatever its name: a Git LFS pointer, a web page, an empty one.
+    """Refuse a file that cannot hold weights, whatever its name: a Git LFS pointer, a web page or an empty file.
 
     Raises:
-        InputError: saying what it is.
+        InputError: The file holds no weights; the message says what it is.
     """
     with path.open("rb") as f:
         head = f.read(512)
@@ -53,8 +53,8 @@ def is_torchscript(path: Path) -> bool:
 def trained_with_quick_gelu(name: str, path: Path) -> tuple[bool, bool]:
     """Tell whether weights of an architecture are OpenAI's, which need QuickGELU.
 
-    OpenAI trained in half precision: its weights are stored so, or all of them are numbers of half precision. Others
-    store theirs so too, which makes that a guess.
+    OpenAI trained in half precision, so its weights are stored in half precision or are all representable in it. That
+    is a guess for architectures for which others published weights, because they may store half precision too.
 
     Returns:
         Whether they need QuickGELU, and whether that is certain.
@@ -65,7 +65,7 @@ def trained_with_quick_gelu(name: str, path: Path) -> tuple[bool, bool]:
         return True, True
     try:
         tensors = dict(_tensors(path, ("text_projection", *_EXTRA)))
-    except Exception:  # damaged, or of a form that is not read here: loading says so
+    except Exception:  # the file is damaged or of an unknown format; loading reports that
         return False, False
     if any(extra in tensors for extra in _EXTRA):
         return True, True
@@ -77,13 +77,13 @@ def trained_with_quick_gelu(name: str, path: Path) -> tuple[bool, bool]:
 
 
 def read_torchscript(path: Path) -> dict[str, np.ndarray]:
-    """Read the parameters and buffers of a TorchScript archive; nothing of its code runs.
+    """Read the parameters and buffers of a TorchScript archive without running its code.
 
     Returns:
         Arrays by the names of a state dict.
 
     Raises:
-        InputError: the archive is damaged, or holds what is no model.
+        InputError: The archive is damaged, or does not hold a model.
     """
     try:
         found = dict(_tensors(path))
@@ -107,13 +107,14 @@ def _tensors(path: Path, only: tuple[str, ...] | None = None) -> Iterator[tuple[
         home = index.removesuffix("data.pkl")
         tree = _Reader(archive.open(index)).load()
         for name, tensor in _named(tree, ""):
-            name = name.removeprefix("state_dict.").removeprefix("module.")  # as checkpoints of trainings wrap them
+            # prefixes in checkpoints of training scripts
+            name = name.removeprefix("state_dict.").removeprefix("module.")
             if only is None or name in only:
                 yield name, tensor.array(archive, home)
 
 
 class _Holder:
-    """An object of a class that only the archive knows: its attributes, and none of its code."""
+    """Stands for an object of a class in the archive: it has the object's attributes, but none of its code."""
 
     def __new__(cls, *args: Any) -> _Holder:
         return super().__new__(cls)
@@ -123,7 +124,7 @@ class _Holder:
 
 
 class _Tensor:
-    """Where a tensor's numbers lie in the archive."""
+    """The place of a tensor's numbers in the archive."""
 
     def __init__(self, storage: tuple[Any, ...], offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
         self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
@@ -144,7 +145,7 @@ def _rebuild(storage: tuple[Any, ...], offset: int, shape: Any, stride: Any, *_:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads torch's pickles with nothing but tensors, dicts and holders: no name in them reaches real code."""
+    """Unpickles torch's pickles as tensors, dicts and holders only, so that no name in them reaches real code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "collections" and name == "OrderedDict":

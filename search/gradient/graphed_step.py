@@ -35,8 +35,8 @@ class GraphedStep:
 
     Args:
         loss: Computes the loss. A graph repeats the same computation for every batch, so the loss must draw no random
-                numbers, and nothing may change between steps but the batch and the values of `tensors`.
-            tensors: The tensors for which gradients are computed; they are updated in place between steps.
+            numbers, and nothing may change between steps but the batch and the values of `tensors`.
+        tensors: The tensors for which gradients are computed; they are updated in place between steps.
     """
 
     def __init__(self, loss: BatchLoss, tensors: Sequence[torch.Tensor]) -> None:
