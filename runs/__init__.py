@@ -1,4 +1,4 @@
-"""Runs: a searcher, an evaluator and a record joined; kept as Optuna studies."""
+"""Runs a searcher on an evaluator, and stores each run as an Optuna study."""
 
 from promptsearch.runs.open_run import best_first, check_search, memory_run, open_run, reopen, resolved
 from promptsearch.runs.pipeline import (

@@ -1,4 +1,4 @@
-"""The winner of a run as a classifier of other pictures."""
+"""Classifies other pictures with the winner of a run."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def open_classifier(
         dataset: The run's data set, if its path is different on this machine; read only for a run that has no
             calibration: an unfinished one, or one of an earlier version.
         machine: How this machine computes.
-        progress: Told of what takes long.
+        progress: Called during long work.
 
     Raises:
-        InputError: The run has no winner of prompts, or its model or its pictures are not here.
+        InputError: The run's winner does not consist of prompts, or its model or pictures are not on this machine.
     """
     winner = winner_of(record)
     kept = (record.result or {}).get("calibration")
@@ -80,8 +80,8 @@ def open_classifier(
             problem = reopen(record, **where, machine=machine, progress=progress)  # type: ignore[arg-type]
         except PromptSearchError as e:
             raise InputError(
-                f"run {record.name!r} has no calibration (it is unfinished, or of an earlier version), and what it was "
-                f"found on cannot be opened to make one: {e}"
+                f"run {record.name!r} has no calibration (it is unfinished, or of an earlier version), and its "
+                f"pictures cannot be opened to compute one: {e}"
             ) from e
         search = record.config.search
         evaluator = problem.evaluator(problem.task(search.shots, search.seed, search.unlabelled))
@@ -103,7 +103,7 @@ def open_encoder(
     """Open the model of a run without its pictures; arguments as for `open_classifier`.
 
     Raises:
-        InputError: The model is not here, or is not the run's.
+        InputError: The model is not on this machine, or is not the run's.
     """
     kept = record.about.get("opened") or {"model": record.config.model, "precision": record.config.precision}
     opened = ProblemConfig(**{f.name: kept[f.name] for f in fields(ProblemConfig) if f.name in kept})

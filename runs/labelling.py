@@ -17,13 +17,13 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a classifier says of a picture.
+    """A classifier's answer for one picture.
 
     Attributes:
         path: The file.
-        label: Its class, "unknown", or "" if it could not be read.
+        label: The name of the class, "unknown", or "" if the picture could not be read.
         best: The most probable classes with their probabilities, best first.
-        error: Why it could not be read.
+        error: Why the picture could not be read.
     """
 
     path: str
@@ -44,10 +44,11 @@ class Labelling:
         classifier: The classifier.
         paths: The files.
         top: Number of classes to name for each picture.
-        unknown_below: Probability of the best class below which a picture is labelled "unknown"; None for never.
+        unknown_below: A picture is labelled "unknown" if its best class is less probable than this; None for never.
 
     Raises:
-        InputError: There are fewer classes than `top`, or a class is called "unknown" and pictures may be.
+        InputError: There are fewer classes than `top`, or `unknown_below` is given although a class is called
+            "unknown".
     """
 
     classifier: Classifier
@@ -58,7 +59,9 @@ class Labelling:
     def __post_init__(self) -> None:
         names = self.classifier.class_names
         if not 1 <= self.top <= len(names):
-            raise InputError(f"--top {self.top}: {self.classifier.name!r} has {len(names)} classes; give 1 to that")
+            raise InputError(
+                f"--top {self.top}: {self.classifier.name!r} has {len(names)} classes; give a number from 1 to that"
+            )
         if self.unknown_below is not None and UNKNOWN in names:
             raise InputError(f"--unknown-below: a class is called {UNKNOWN!r} itself; leave the option out")
 
@@ -83,7 +86,7 @@ class Labelling:
         """Label the files chunk by chunk.
 
         Args:
-            progress: Told of the number of files done.
+            progress: Called with (files done, files in all, what is being done).
             skip: Number of chunks to leave out at the beginning.
         """
         every = [self.paths[at : at + self._size] for at in range(0, len(self.paths), self._size)]

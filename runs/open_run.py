@@ -57,8 +57,8 @@ def with_phrases(bank: Bank, spec: str, problem: Problem, *, moved: bool = False
         bank: The templates.
         spec: "auto" for the built-in phrases that fit the class names, "none", or a phrase bank or file.
         problem: The problem; other names of its classes become phrases, too.
-        moved: Whether the searcher changes the phrase of one class at a time, as it does with a bank's own
-            `class_names`. Otherwise phrases are chosen after the search, for the templates that it found.
+        moved: Whether the searcher itself renames one class at a time, as it does with a bank's own `class_names`.
+            Otherwise phrases are chosen after the search, for the templates that it found.
 
     Raises:
         InputError: There are no such phrases, or they do not fit the classes.
@@ -147,7 +147,7 @@ def identify(problem: Problem, search: SearchConfig, bank: BankId | Bank | None 
 def study_name(config: RunConfig) -> str:
     """Return a readable name that differs whenever the configuration does, so that the same command finds its run.
 
-    Models, pictures and banks count by their content, however they are named.
+    Models, pictures and banks are identified by their content, whatever their names.
 
     Args:
         config: The run's configuration.

@@ -158,7 +158,7 @@ NOT_REPEATED = ("tpe",)
 class TestSplitWarning(PromptSearchWarning):
     """The test split was opened for more than one winner."""
 
-    __test__ = False  # tells pytest that it is not a test
+    __test__ = False  # otherwise pytest collects the class as a test
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def lead(record: Record, progress: Progress) -> Iterator[None]:
 
     Args:
         record: The run.
-        progress: Told that this process waits.
+        progress: Called if this process has to wait.
     """
     while True:
         with record.leading() as ours:
@@ -364,7 +364,7 @@ def conclude(
     )
     document = result.to_dict()
     record.finish(document)
-    return RunResult.from_dict(document)  # the same as when it is read from the record
+    return RunResult.from_dict(document)  # read back, so that a new result equals a recorded one
 
 
 def finished(record: Record, bank: Bank, budget: Budget) -> RunResult | None:
@@ -460,7 +460,8 @@ def choose_winner(
         The winner, and the estimate of its accuracy; None without labels or with `estimate=False`.
     """
     by_trials = isinstance(searcher, TrialSearcher)
-    asks = isinstance(searcher, WritingSearcher) and searcher.tools.proposer is not None  # a model would be asked again
+    # repeating the search would ask the model again
+    asks = isinstance(searcher, WritingSearcher) and searcher.tools.proposer is not None
     once = job.config.searcher in NOT_REPEATED or asks
     selection = Selection(
         job.config.select or "none", job.bank, searcher.objective, job.config.seed, whole=not by_trials

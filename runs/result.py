@@ -37,13 +37,13 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
-        """Read what `to_dict` returned."""
+        """Return the calibration that `to_dict` has written."""
         below = data.get("unknown_below")
         return cls(float(data["logit_scale"]), None if below is None else float(below))
 
 
 def calibrate(evaluator: Evaluator, winner: PromptSet) -> Calibration:
-    """Estimate the calibration of a winner on the few-shot pictures that it was found on.
+    """Estimate the calibration of a winner on its few-shot pictures.
 
     Args:
         evaluator: The evaluator of the run, whose logit scale is fitted to the few labels.
@@ -57,9 +57,10 @@ def calibrate(evaluator: Evaluator, winner: PromptSet) -> Calibration:
 def threshold(best: np.ndarray, refused: float = REFUSED) -> float | None:
     """Return the probability below which a picture counts as of no known class.
 
-    It is the k-th smallest of the n few-shot pictures' largest probabilities, k = floor(refused (n + 1)): of new
-    pictures of the same classes at most k / (n + 1) are expected below it, if they are like the few (split conformal
-    prediction, Vovk et al. 2005; the score is the maximum softmax probability of Hendrycks & Gimpel 2017).
+    The threshold is the k-th smallest of the n few-shot pictures' largest probabilities, k = floor(refused (n + 1)). If
+    new pictures of the same classes resemble the few-shot ones, at most a share k / (n + 1) of them is expected below
+    it (split conformal prediction, Vovk et al. 2005; the score is the maximum softmax probability of Hendrycks & Gimpel
+    2017).
 
     Args:
         best: (n,) largest probability of each few-shot picture.
@@ -81,19 +82,19 @@ def probabilities(cosines: np.ndarray, logit_scale: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one prompt set, or of what a gradient method learnt.
+    """The scores of one prompt set, or of the vectors that a gradient baseline learnt.
 
     Attributes:
-        templates: its templates, or the texts nearest to what was learnt.
-        support: figures on the few-shot pictures, by name ("accuracy", "xent", ...).
-        name: what a baseline or a learnt row is called.
-        weights: of the templates in a weighted ensemble, in their order.
-        class_names: the class names in the prompts, if they differ from the data set's own names.
-        phrases: for each class its phrases with their weights, if a class has several; replaces `class_names`.
-        test: accuracy on the test split with its 95 % interval, if it was measured.
-        report: further metrics there: by class, and of the probabilities.
-        words: number of words, for the front of several aims.
-        fluency: mean log-likelihood per token (nats) of decoded texts.
+        templates: The templates, or the texts nearest to the learnt vectors.
+        support: Scores on the few-shot pictures, by name ("accuracy", "xent", ...).
+        name: Name of a baseline or of a learnt row.
+        weights: Weights of the templates, in their order, if the ensemble is weighted.
+        class_names: The class names in the prompts, if they differ from the data set's own names.
+        phrases: The phrases of each class with their weights, if a class has several; replaces `class_names`.
+        test: Accuracy on the test split with its 95 % interval, if it was measured.
+        report: Further metrics on the test split, by class and of the probabilities.
+        words: Number of words, for the Pareto front.
+        fluency: Mean log-likelihood per token (nats) of decoded texts.
         readable: False for learnt vectors; None for prompts that were searched for.
     """
 
@@ -164,13 +165,13 @@ class Choice:
     """How the winner was chosen among the prompt sets that the search found.
 
     Attributes:
-        method: one of `runs.SELECTIONS`.
-        tried: prompt sets that were compared, or searches that were repeated.
-        scored: those of them that were scored for the choice alone.
-        shares: probability (or weight) of each template of the winner, if the method computes one.
-        kept: number of folds in which each template of the winner was chosen again.
-        refused: the prompt set that was chosen first, if the hand-written prompt was better on held-out pictures and
-            was kept instead.
+        method: One of `runs.SELECTIONS`.
+        tried: Number of prompt sets that were compared, or of searches that were repeated.
+        scored: Number of these prompt sets that the search had not scored.
+        shares: Probability (or weight) of each template of the winner, if the method computes it.
+        kept: Number of folds in which each template of the winner was chosen again.
+        refused: The prompt set that was chosen first, if the hand-written prompt was better on held-out pictures and
+            replaced it.
     """
 
     method: str = "none"
@@ -197,12 +198,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Gains:
-    """What each change from the hand-written prompt gained: the accuracy lost if that change alone is undone.
+    """The gain of each change from the hand-written prompt: the accuracy that is lost if only that change is undone.
 
     Attributes:
-        where: the pictures that it was measured on: "test" or "few-shot".
-        templates: for each template of the winner what the set loses without it; empty for a single template.
-        classes: for each class what is lost if it is called by its own name; None where it is, empty if all are.
+        where: The pictures on which it was measured: "test" or "few-shot".
+        templates: The accuracy lost without each template of the winner; empty for a single template.
+        classes: The accuracy lost if each class is called by its own name; None for a class that already is, and
+            empty if all are.
     """
 
     where: str
@@ -224,12 +226,12 @@ class Transfer:
     """The winner and the baselines of a run on the test pictures of another data set with the same classes.
 
     Attributes:
-        dataset: name of the other data set.
-        test_pictures: size of its test split.
-        winner: the run's winner, with its accuracy there.
-        baselines: the run's baselines, with their accuracies there.
-        paired: the winner and the first baseline on the same pictures there.
-        choices: number of different winners for which this run opened that test split.
+        dataset: Name of the other data set.
+        test_pictures: Size of its test split.
+        winner: The run's winner, with its accuracy on that split.
+        baselines: The run's baselines, with their accuracies on that split.
+        paired: Comparison of the winner with the first baseline on that split.
+        choices: Number of different winners for which this run opened that split.
     """
 
     dataset: str
@@ -272,34 +274,34 @@ class RunResult:
         json.dumps(result.to_dict())
 
     Attributes:
-        command: the searcher or method.
-        model, dataset, bank: their names.
-        shots, seed: shots per class and seed of the drawn pictures.
-        objective: the quantity that the search optimised.
-        winner: the chosen prompt set, with its accuracy on the test split.
-        baselines: prompt sets to compare the winner with; `paired` compares it with the first one.
-        runners_up: the search's best other prompt sets.
-        paired: the winner's and the first baseline's accuracy on the same test pictures; None without a test split.
-        test_pictures: size of the test split; 0 if there is none.
-        evaluations: prompt sets scored.
-        seconds: wall time in seconds.
-        study, storage: name of the run's study and where it is stored; `storage` is empty if it is not stored.
-        trials: number of recorded prompt sets; None for a training.
-        ended: why the search ended: "exhausted", "trials" or "timeout".
-        selection: how the winner was chosen.
-        estimate: the accuracy expected on new pictures, if it was asked for.
-        calibration: what turns the winner's cosines into probabilities; None for a training.
-        test_opened, test_choices: how often the test split was opened, and for how many different winners.
-        front: with several objectives, the Pareto front: the prompt sets that no other one beats in all objectives.
-        decoded: texts nearest to learnt vectors, scored as text.
-        proposals: counts of a proposer's prompts: {"proposed", "repaired", "rejected", "usage"}.
-        steps, losses: number of steps and the losses of a training.
-        transfers: the winner's accuracy on other data sets, if it was measured.
-        gains: what each template and each class's phrases gained; None where nothing differs from the hand-written
+        command: Name of the searcher or method.
+        model, dataset, bank: Their names.
+        shots, seed: Shots per class and seed of the drawn pictures.
+        objective: Name of the objective of the search.
+        winner: The chosen prompt set, with its accuracy on the test split.
+        baselines: Prompt sets to compare the winner with; `paired` compares it with the first one.
+        runners_up: The best other prompt sets that the search found.
+        paired: Comparison of the winner with the first baseline on the same test pictures; None without a test split.
+        test_pictures: Size of the test split; 0 if there is none.
+        evaluations: Number of prompt sets scored.
+        seconds: Wall time in seconds.
+        study, storage: Name of the run's study, and where it is stored; `storage` is empty if the run is not stored.
+        trials: Number of recorded prompt sets; None for a training.
+        ended: Why the search ended: "exhausted", "trials" or "timeout".
+        selection: How the winner was chosen.
+        estimate: The accuracy expected on new pictures, if it was estimated.
+        calibration: The figures that turn the winner's cosines into probabilities; None for a training.
+        test_opened, test_choices: How often the test split was opened, and for how many different winners.
+        front: The Pareto front of a search with several aims: the prompt sets that no other one dominates.
+        decoded: The texts nearest to learnt vectors, scored as text.
+        proposals: Counts of a proposer's prompts: {"proposed", "repaired", "rejected", "usage"}.
+        steps, losses: Number of steps and the losses of a training.
+        transfers: The winner's accuracy on other data sets, if it was measured.
+        gains: The gain of each template and of each class's phrases; None if nothing differs from the hand-written
             prompt, and in documents of earlier versions.
-        classes: the data set's class names.
-        notes: warnings for the reader of the result.
-        version: version of promptsearch.
+        classes: The data set's class names.
+        notes: Warnings for the reader of the result.
+        version: Version of promptsearch.
     """
 
     command: str

@@ -1,4 +1,4 @@
-"""The loop that connects a searcher, an evaluator and a record, alone or with other workers on the same study."""
+"""The search loop: it scores a searcher's sets and records them, alone or with other workers on the same study."""
 
 from __future__ import annotations
 

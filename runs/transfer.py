@@ -1,4 +1,4 @@
-"""The prompts of a finished run judged on the test pictures of other data sets with the same classes."""
+"""Judges the prompts of a finished run on the test pictures of other data sets with the same classes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Target:
     """A data set that prompts are transferred to.
 
     Attributes:
-        source: Its pictures.
-        order: For each of its labels, the label of that class in the data set of the run.
+        source: The pictures of the data set.
+        order: For each label of the data set, the label of the same class in the data set of the run.
     """
 
     source: FeatureSource
@@ -116,7 +116,7 @@ def transfer(problem: Problem, record: Record, result: RunResult, targets: Seque
     Args:
         problem: The model and the pictures of the run.
         record: The run.
-        result: What it found.
+        result: The result of the run.
         targets: The other data sets. One that this winner was judged on before is not opened again.
 
     Returns:

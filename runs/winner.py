@@ -1,4 +1,4 @@
-"""The winner of a saved run, and checks whether it has one that consists of prompts."""
+"""Returns the winner of a saved run, and checks that the run has one that consists of prompts."""
 
 from __future__ import annotations
 

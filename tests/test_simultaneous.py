@@ -107,7 +107,7 @@ def test_a_run_that_is_deleted_while_it_is_used_is_one_line(storage: str, what: 
     one, other = RunRecord.load("r", storage), RunRecord.load("r", storage)
     other.delete()
     arguments = {"get": ("x",), "set": ("x", 1)}.get(what, ())
-    with pytest.raises(PromptSearchError, match="run 'r' in .* was deleted while this process used it; give"):
+    with pytest.raises(PromptSearchError, match="run 'r' in .* was deleted while this process used it; run"):
         found = getattr(one, what)
         found(*arguments)
 

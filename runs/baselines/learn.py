@@ -23,10 +23,10 @@ from promptsearch.runs.pipeline import build_details, drawn, headline, lead, ope
 from promptsearch.runs.result import Row, RunResult
 from promptsearch.runs.store.record import RunRecord
 
-#: Most losses that a result holds.
+#: Largest number of losses in a result.
 LOSSES = 200
 
-#: Trains on a setting's few shots.
+#: Trains a baseline on the few shots of a setting.
 Train = Callable[[Setting], Trained]
 
 
@@ -42,23 +42,23 @@ def run_training(
 ) -> RunResult:
     """Train a gradient baseline, test it once, and record the result.
 
-    A training that was cut off goes on from its checkpoint beside `file`.  While another process trains the same run,
-    this one waits and then returns the same result, or goes on with what that one left.
+    An interrupted training resumes from its checkpoint next to `file`. If another process trains the same run, this one
+    waits, and then returns its result or resumes its training.
 
     Args:
-        problem: the model and the pictures.
-        train: the method.
-        record: the run, with its configuration.
-        file: where what was learnt is written (safetensors).
-        rate: rates the texts that were decoded, if a language model is to.
-        progress: told of what takes long.
-        again: whether to train a finished run again where `file` is gone or damaged.
+        problem: The model and the pictures.
+        train: The method.
+        record: The run, with its configuration.
+        file: The safetensors file to which the learnt vectors are written.
+        rate: Returns the log-likelihoods of decoded texts; None to measure no fluency.
+        progress: Called during long work.
+        again: Whether to train a finished run again if `file` is missing or damaged.
 
     Returns:
-        The result, which is recorded too.
+            The result, which is also stored in `record`.
 
     Raises:
-        InputError: the method refuses its options; a new run then leaves no record.
+            InputError: The method refuses an option; a new run is then not stored.
     """
     started = time.perf_counter()
     with lead(record, progress):
@@ -79,7 +79,7 @@ def _train(
     progress: Progress,
     started: float,
 ) -> RunResult:
-    """Train, and test and record what was learnt unless the run has a result already (`known`)."""
+    """Train; unless the run has a result already (`known`), also test what was learnt and record the result."""
     from promptsearch.search.gradient import Checkpoint
 
     config = record.config
@@ -91,7 +91,7 @@ def _train(
     setting = Setting(problem, task, problem.evaluator(task), TextTools(problem.encoder), progress, checkpoint, start)
     try:
         trained = train(setting)
-    except InputError:  # nothing was begun: a wrong value leaves no run behind
+    except InputError:  # an option is wrong and nothing was trained, so do not keep the run
         if new and not checkpoint.path.exists():
             record.delete()
         raise
@@ -107,7 +107,7 @@ def _train(
 
 
 def _whole(file: Path) -> bool:
-    """Return whether what was learnt is still there as it was written."""
+    """Return whether the file of learnt vectors exists and is intact."""
     from promptsearch.search.gradient import Learned
 
     try:
@@ -120,13 +120,13 @@ def _whole(file: Path) -> bool:
 def test_learnt(
     record: RunRecord, setting: Setting, trained: Trained, rate: LogLikelihood | None, started: float
 ) -> RunResult:
-    """Open the test split, and score by it what was learnt, what was decoded from it, and the baselines.
+    """Open the test split, and score on it the learnt vectors, the texts decoded from them, and the baselines.
 
     Args:
-        record: the run.
-        setting: what was trained with.
-        trained: what was learnt.
-        rate: rates the texts that were decoded.
+        record: The run.
+        setting: The input of the training.
+        trained: The result of the training.
+        rate: Returns the log-likelihoods of decoded texts; None to measure no fluency.
         started: `time.perf_counter()` when the run began.
     """
     test, opened, choices = open_test(record, setting.task, record.config.command, setting.progress)
@@ -163,9 +163,9 @@ class Scorer:
     """Scores class weights and prompt sets on the few shots and on the opened test split.
 
     Attributes:
-        setting: what was trained with.
-        test: the opened test split.
-        rate: rates the texts that were decoded.
+        setting: The input of the training.
+        test: The opened test split.
+        rate: Returns the log-likelihoods of decoded texts; None to measure no fluency.
     """
 
     setting: Setting
@@ -173,10 +173,10 @@ class Scorer:
     rate: LogLikelihood | None = None
 
     def learnt(self, row: Learnt, support: np.ndarray, tested: np.ndarray) -> tuple[Row, np.ndarray]:
-        """The row of class weights, and (N,) which test pictures they classify rightly.
+        """Return the result's row for class weights, and whether each test picture is classified correctly, (N,) bool.
 
         Args:
-            row: class weights with the texts that stand for them.
+            row: The class weights with their texts.
             support: (n, D) features of the few-shot pictures.
             tested: (N, D) features of the test pictures.
         """
@@ -199,7 +199,7 @@ class Scorer:
         return shown, test_hits
 
     def prompt_set(self, name: str, prompt_set: PromptSet) -> tuple[Row, np.ndarray]:
-        """The row of a baseline, and (N,) which test pictures it classifies rightly."""
+        """Return the result's row for a baseline, and whether each test picture is classified correctly, (N,) bool."""
         weights = self.setting.evaluator.class_weights(prompt_set)
         row = Learnt(name, weights, [str(t) for t in prompt_set.templates])
         found, hits = self.learnt(row, self.setting.support.features, self.test.features)
@@ -213,6 +213,6 @@ class Scorer:
 
 
 def thinned(losses: list[float], most: int = LOSSES) -> list[float]:
-    """At most about `most` losses, evenly spaced, the last one always."""
+    """Return about `most` evenly spaced losses, of which one is the last loss."""
     step = -(-len(losses) // most) or 1
     return losses[::-1][::step][::-1]

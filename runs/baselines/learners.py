@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 UNREADABLE = "The result consists of learnt vectors. The words shown are the nearest ones, scored as text below."
 
-#: Number of templates shown of the mixture nearest to learnt vectors.
+#: Number of templates to show of the mixture that is nearest to learnt vectors.
 NEAREST = 4
 
 #: Number of pictures in a forward pass.
@@ -91,7 +91,7 @@ def learn_context_restarted(setting: Setting, options: CoOpOptions, starts: int 
         own = setting.checkpoint
         if own is not None and i > 0:
             own = Checkpoint(own.path.with_name(f"{own.path.stem}-{i}.pt"), f"{own.key} {i}")
-        # The first start is that of `learn_context`; the others are far from any other draw's.
+        # The first start is the one of `learn_context`; the seeds of the others are not used by any other draw.
         seed = setting.training_seed
         start = seed if i == 0 else int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
         trained = learn_context(replace(setting, start=start, checkpoint=own), options)

@@ -1,4 +1,4 @@
-"""Tip-Adapter (Zhang et al. 2022): the few shots themselves as a cache beside the text, without any training."""
+"""Tip-Adapter (Zhang et al. 2022), which adds a cache of the few shots to the text classifier, without training."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-#: The paper's residual ratio and sharpness; it tunes both on held-out pictures, which is not done here.
+#: Residual ratio and sharpness. The paper tunes both on held-out pictures; here its default values are used.
 ALPHA, BETA = 1.0, 5.5
 
 
 def cache_of(features: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the few shots as what a method stores: their features (M, D) and labels (M,)."""
+    """Return the tensors of the cache: the features (M, D) and labels (M,) of the few shots."""
     return {"cache features": features, "cache labels": labels.astype(np.int32)}
 
 

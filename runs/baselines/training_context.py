@@ -49,7 +49,7 @@ class TextTools:
 
 @dataclass
 class Setting:
-    """What a method trains with.
+    """The input of a gradient baseline.
 
     Attributes:
         problem: Model and data set.
@@ -92,7 +92,7 @@ class Setting:
     def bank_weights(self, templates: Sequence[str]) -> np.ndarray:
         """Return the unit class features (T, C, D) of T templates."""
         sets = [PromptSet.of(t) for t in templates]
-        self.evaluator.score(sets)  # encodes them all in one call
+        self.evaluator.score(sets)  # encodes all templates in one call
         return np.stack([self.evaluator.class_weights(s) for s in sets])
 
     def pictures(self, split: str, indices: np.ndarray) -> Iterator[Image]:
@@ -127,7 +127,7 @@ class Row:
 
 @dataclass
 class Trained:
-    """What a method returns.
+    """The result of a gradient baseline's training.
 
     Attributes:
         learned: Class weights and learnt tensors.
@@ -152,7 +152,7 @@ def decoded_row(setting: Setting, name: str, texts: Sequence[str], class_names: 
     """Return the row of decoded text, with the class weights of the text itself.
 
     Args:
-        setting: What was trained with.
+        setting: The input of the training.
         name: Name of the row.
         texts: One template, or one per class.
         class_names: Decoded class names; by default the task's.

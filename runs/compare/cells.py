@@ -68,7 +68,7 @@ class Cells:
     def __init__(self, record: RunRecord | None, folder: Path) -> None:
         self._record, self.folder = record, folder
         self._heartbeat = None if record is None else Heartbeat(record.storage)
-        self._verified: dict[Path, tuple[int, int]] = {}  # when it was written, its size
+        self._verified: dict[Path, tuple[int, int]] = {}  # time of modification and size
 
     @property
     def record(self) -> RunRecord:
@@ -166,17 +166,17 @@ class Cells:
         """Return the arrays of a finished cell.
 
         Raises:
-            PromptSearchError: Their file is gone, or damaged.
+            PromptSearchError: Their file is missing or damaged.
         """
         arrays = self._read(self._file(cell.key))
         if arrays is None:
             raise PromptSearchError(
-                f"{self.folder}: what {cell} learnt is gone; give the same command again, which computes it again"
+                f"{self.folder}: the result of {cell} is missing; run the same command again to compute it again"
             )
         return arrays
 
     def keep_judged(self, cell: Cell, judged: Judged) -> None:
-        """Store what a cell makes of the test pictures, for methods that are slow to classify them.
+        """Store a cell's predictions on the test pictures, for methods that are slow to classify them.
 
         Raises:
             PromptSearchError: The folder cannot be written.
@@ -184,11 +184,11 @@ class Cells:
         self._write(self._test_file(cell), cell, {k: np.asarray(v) for k, v in vars(judged).items()})
 
     def judged(self, cell: Cell) -> Judged | None:
-        """Return what the cell's current arrays make of the test pictures, or None if it is not stored."""
+        """Return the stored predictions of a cell's current arrays on the test pictures, or None if there are none."""
         arrays = self._read(self._test_file(cell))
         if arrays is None or arrays.keys() != {
             f.name for f in fields(Judged)
-        }:  # an earlier version's: predictions only
+        }:  # a file of an earlier version has only the predicted classes
             return None
         return Judged(**arrays)
 
@@ -216,19 +216,19 @@ class Cells:
         return True
 
     def _read(self, file: Path) -> dict[str, np.ndarray] | None:
-        """The arrays of a file, or None where there is none or it is damaged; that one is deleted."""
+        """Return the arrays of a file, or None if it does not exist or is damaged; a damaged file is deleted."""
         try:
             block = read_block(file)
             if _key_of(block.key) == file.stem:
                 return block.arrays
-            # Not deleted: a file of another version is whole, and that version may still want it.
-            message = f"{file}: it holds another cell; what the comparison learnt there is computed again"
+            # Keep the file: another version of promptsearch wrote it, and may still need it.
+            message = f"{file}: it holds the result of another cell; this cell is computed again"
             warnings.warn(message, CacheWarning, stacklevel=3)
             return None
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, OSError, RuntimeError) as e:
-            message = f"{file}: {e}; what the comparison learnt there is computed again"
+            message = f"{file}: {e}; this cell of the comparison is computed again"
             warnings.warn(message, CacheWarning, stacklevel=3)
             file.unlink(missing_ok=True)
             return None
@@ -244,5 +244,5 @@ class Cells:
 
 
 def _key_of(cell: dict[str, Any]) -> str:
-    """Return the hash of a cell's fields, without the data set's name, of which the same pictures may have several."""
+    """Return the hash of a cell's fields except the data set's name, because equal pictures may have several names."""
     return digest_of({k: v for k, v in cell.items() if k != "dataset"})[:16]

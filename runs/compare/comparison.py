@@ -36,7 +36,7 @@ Spread = Callable[[Iterator[tuple[Cell, Method]]], Iterator[tuple[Cell, Computed
 #: Seconds between two checks of cells that other processes are computing.
 POLL = 1.0
 
-#: Largest number of templates stored of a row; only the average of the whole bank has more.
+#: Largest number of templates that are stored for a row; only the average of the whole bank has more.
 SHOWN = 32
 
 
@@ -47,12 +47,12 @@ class Tested:
     Attributes:
         cell: The cell.
         name: Name of the row; empty for the method's own result.
-        dataset: The data set that it is judged on: the cell's own, or "OWN → OTHER" if it was transferred.
+        dataset: The data set whose test pictures were used: the cell's own, or "OWN → OTHER" for a transfer.
         figures: The row's figures.
         support: Accuracy and cross-entropy on the support set.
-        validation: The same on the validation set, if they were computed.
+        validation: The same figures on the validation set, if they were computed.
         hits: (N,) bool, whether each test picture is classified correctly.
-        report: Further metrics there.
+        report: Further metrics on the test pictures.
     """
 
     cell: Cell
@@ -217,14 +217,15 @@ class Comparison:
                 self.progress(0, 0, f"opening the test split of {target.source.name}")
                 judged, test = f"{name} → {target.source.name}", target.open_test()
                 for cell, method in cells:
-                    if not method.prompts_pictures:  # its predictions would need the other data set's pictures
+                    # a visual prompt would have to encode the other data set's pictures
+                    if not method.prompts_pictures:
                         found += self._tested(cell, method, done[cell.key], test, judged)
         return found
 
     def _classify_prompted(
         self, problem: Problem, cells: Sequence[Cell], done: Mapping[str, Mapping[str, Any]], test: Split
     ) -> None:
-        """Compute and store what visual prompts make of the test pictures, all of which each must encode."""
+        """Compute and store the predictions of visual prompts, each of which must encode all test pictures."""
         left = [cell for cell in cells if self.cells.judged(cell) is None]
         if not left:
             return
@@ -265,7 +266,8 @@ class Comparison:
             self._evaluator = (at, problem.evaluator(problem.task(cell.shots, cell.seed)))
         evaluator = self._evaluator[1]
         checkpoint = Checkpoint(self.cells.checkpoint(cell), cell.key)
-        # Each cell's own, so that the starts of two data sets or numbers of shots with the same draw are independent.
+        # A seed for each cell, so that starts are independent between data sets and numbers of shots with the same
+        # draw.
         start = int(digest_of(["start", cell.dataset, cell.shots, cell.seed])[:8], 16)
 
         def progress(done: int, total: int, what: str) -> None:
@@ -295,7 +297,7 @@ class Comparison:
         except (InputError, PromptSearchError) as e:
             raise type(e)(f"{cell}: {e}") from e
         seconds = time.perf_counter() - started
-        # One scale for all, fitted to the labels; a cache is part of its method and goes by the model's own.
+        # All methods use the scale fitted to the labels, except those with a cache, which use the model's own.
         task, scale = setting.task, setting.evaluator.logit_scale
 
         def scored(split: Split, weights: np.ndarray, features: np.ndarray) -> dict[str, float]:
@@ -341,13 +343,13 @@ class Comparison:
         place = place or cell.dataset
         arrays = self.cells.arrays(cell)
         classes = len(self.problems[cell.dataset].source.class_names)
-        # Cells of earlier versions do not say the scale: no calibration is measured of them.
+        # Cells of earlier versions lack the scale, so their calibration is not measured.
         scale = figures.get("logit_scale")
         found = []
         for i, row in enumerate(figures["rows"]):
             if method.prompts_pictures:
                 judged = self.cells.judged(cell)
-                assert judged is not None  # `_classify_prompted` stored it
+                assert judged is not None  # `_classify_prompted` has stored it
                 hits = judged.predicted == test.labels
                 report = measure_judged(judged, test.labels, classes, scale or 1.0)
             else:

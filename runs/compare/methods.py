@@ -43,7 +43,7 @@ WAFFLE_PAIRS = 15
 #: Evaluations of `random-10k`, about as many as beam search needs on a bank of 270 templates.
 MANY = 10_000
 
-#: What the learning rates of coop-text-tuned and names-tuned are multiplied by (benchmarks/learnt_rates.py).
+#: Factors of the learning rates of coop-text-tuned and names-tuned (benchmarks/learnt_rates.py).
 TUNED = 4.0
 
 #: Number of templates that `coop-sample` keeps.
@@ -52,7 +52,7 @@ SAMPLED = 4
 #: Searchers that can use a language model; with one they are the methods climb-lm and evolve-lm.
 WRITTEN_FOR = ("climb", "evolve")
 
-#: Options that cells of a comparison are known by, where they are more than the searcher's own.
+#: Further options, besides the searcher's own, that identify the cells of a comparison.
 COMPARED = {"climb": ClimbOptions}
 
 
@@ -64,9 +64,9 @@ class Found:
         rows: Class weights and texts; the rows after the first were decoded from it.
         evaluations: Number of prompt sets scored on the support set.
         steps: Number of steps of gradient descent.
-        usage: The language model's usage: calls, tokens read, tokens written.
+        usage: The language model's calls, tokens read and tokens written.
         support: Features of the support set under a visual prompt, else None.
-        tensors: What is needed besides the class weights to classify pictures.
+        tensors: Tensors that are needed besides the class weights to classify pictures.
         estimate: A search's own estimate of its accuracy on new pictures, by folds of the few shots.
     """
 
@@ -88,12 +88,12 @@ class Method:
 
     Attributes:
         name: Name of the method.
-        about: What it does, in a few words.
-        find: Runs it on a draw.
+        about: What the method does, in a few words.
+        find: Runs the method on a draw.
         readable: Whether its result consists of prompts that can be read.
-        options: All that its result depends on besides draw, model and bank.
-        seeds: Largest number of draws that it is run on; None for all.
-        prompts_pictures: Whether it changes pictures, and therefore needs them.
+        options: Everything besides draw, model and bank that the result depends on.
+        seeds: Largest number of draws to run the method on; None for all draws.
+        prompts_pictures: Whether the method changes pictures, and therefore needs them.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Writer:
     """The language model of methods that use one.
 
     Attributes:
-        config: All that its answers depend on.
+        config: Everything that the model's answers depend on.
         open: Returns the model; called when the first such method runs.
     """
 
@@ -301,7 +301,7 @@ def searcher_options(given: Mapping[str, Any], phrases: str = "none") -> dict[st
     """
     found: dict[str, dict[str, Any]] = {}
     said = {} if phrases == "none" else {"phrases": phrases}
-    if phrases not in ("none", "auto"):  # a file may change: its contents are part of what a cell is
+    if phrases not in ("none", "auto"):  # a file may change, so its contents are part of a cell's identity
         said["phrases hash"] = load_phrases(phrases).hash[:16]
     for name in SEARCHERS.loaded():
         if name not in SEARCHER_OPTIONS:
@@ -309,7 +309,7 @@ def searcher_options(given: Mapping[str, Any], phrases: str = "none") -> dict[st
             found[name] = {**own, **given, **said}
             continue
         defaults = asdict(COMPARED.get(name, SEARCHER_OPTIONS[name])())
-        if name == "evolve":  # its prompts would depend on the language model available on this machine
+        if name == "evolve":  # otherwise its prompts would depend on the language model available on this machine
             defaults |= {"proposer": "grammar", "generations": None}
         found[name] = {k: given.get(k, v) for k, v in defaults.items()}
         found[name] |= {"select": given.get("select"), "objective": given.get("objective", OBJECTIVE)}
@@ -327,7 +327,8 @@ def _learned(
 ) -> Method:
     def find(setting: Setting) -> Found:
         trained = train(setting)
-        # Texts decoded by the other metric, and mixtures before sampling, are only shown by the methods' own commands.
+        # Leave out texts decoded by the other metric and mixtures before sampling, which the methods' own commands
+        # show.
         shown = [r for r in trained.others if r.readable or "cosine" in r.name]
         tensors = trained.learned.tensors if prompts_pictures else {}
         evaluations = 0 if readable or name != "pez" else trained.learned.steps
@@ -339,7 +340,7 @@ def _learned(
             tensors=dict(tensors),
         )
 
-    # "start": earlier versions drew the start by the draw's seed alone.
+    # "start" tells these cells from those of earlier versions, whose starts depended on the draw's seed alone.
     known = {**asdict(options), "start": "own"}
     return Method(name, about, find, readable, known, prompts_pictures=prompts_pictures)
 
@@ -369,13 +370,13 @@ def _tuned() -> list[Method]:
 
 
 def _cached(setting: Setting) -> Found:
-    """Return the hand-written prompt with the few shots beside it."""
+    """Return the hand-written prompt with a cache of the few shots (Tip-Adapter)."""
     support = setting.task.support
     return Found([set_row(setting, "", PromptSet.of(BASELINE))], tensors=cache_of(support.features, support.labels))
 
 
 def _waffle(setting: Setting) -> Found:
-    """Run WaffleCLIP's control, with the same random descriptors for every class and new ones for every seed."""
+    """Run WaffleCLIP's control: the same random descriptors for every class, drawn anew for every seed."""
     prompt_set = PromptSet.of(*random_templates(list(setting.tools.words.texts.values()), setting.task.seed))
     return Found([set_row(setting, "", prompt_set)])
 

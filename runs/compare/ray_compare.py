@@ -45,7 +45,7 @@ class CellWorker:
     def _opened(self) -> Comparison:
         if self._comparison is None:
             told = self._told
-            os.environ["OMP_NUM_THREADS"] = str(told["threads"])  # for torch, if a cell needs it
+            os.environ["OMP_NUM_THREADS"] = str(told["threads"])  # read by torch when a cell imports it
             root: Path = told["cache"]
             default = default_cache()
             cache = Cache(root, default.packs) if root.is_dir() else default
@@ -61,7 +61,7 @@ class CellWorker:
                         "give all machines the same weights and pictures"
                     )
                 problems[dataset] = Problem(encoder, source, cache, [], told["memory"], allow_fewer=told["fewer"])
-            cells = Cells(None, told["folder"])  # only the process of the command has the record
+            cells = Cells(None, told["folder"])  # workers have no record: the process of the command stores the results
             self._comparison = Comparison(cells, problems, told["methods"], told["shots"], 1)
         return self._comparison
 

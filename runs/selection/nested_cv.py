@@ -14,7 +14,7 @@ from promptsearch.evaluators.intervals import Paired, compare_paired
 from promptsearch.runs.selection.phrase_choice import MORE_PHRASES
 from promptsearch.runs.selection.select import Found, Repeat, Selected, Selection, folds, refilled, vote
 
-#: 10 folds, or 5 above 100 pictures.
+#: Number of folds: 10, or 5 for more than 100 pictures.
 FOLDS, MANY = 10, 100
 #: Kinds of estimates.
 NESTED, OUT_OF_BAG = "nested", "out-of-bag"
@@ -32,8 +32,8 @@ class Estimate:
         folds: Number of folds (or resamplings).
         repeated: Whether the search was repeated, or only the choice among the sets found.
         way: `NESTED` or `OUT_OF_BAG`.
-        gain: How much smaller its cross-entropy is than the hand-written prompt's on the pictures outside, in nats per
-            picture, and the standard error of that; None in studies of earlier versions.
+        gain: Cross-entropy of the hand-written prompt minus that of the choice on the pictures outside, in nats per
+            picture, and its standard error; None in studies of earlier versions.
     """
 
     accuracy: Interval
@@ -47,18 +47,18 @@ class Estimate:
 
     @property
     def worse(self) -> bool:
-        """Whether the choice does worse than the hand-written prompt by more than a standard error of cross-entropy.
+        """Whether the choice's cross-entropy is worse than the hand-written prompt's by more than a standard error.
 
-        Accuracy on a few pictures would be too coarse a judge: at one shot it would refuse most choices that are
-        better.
+        Cross-entropy is used because accuracy on a few pictures is too coarse: at one shot it would refuse most choices
+        that are better.
         """
         return self.gain is not None and self.gain[0] < -self.gain[1]
 
     def of_hand_written(self, naive: float) -> Estimate:
-        """The estimate of the hand-written prompt, from the same pictures outside.
+        """Return the estimate for the hand-written prompt, from the same pictures outside.
 
         Args:
-            naive: its accuracy on the few-shot pictures.
+            naive: The prompt's accuracy on the few-shot pictures.
         """
         n = self.against.pictures
         if n is None or self.against.gained is None or self.against.lost is None:  # read from an older study
@@ -158,7 +158,7 @@ def nested_each(
     Args:
         selections: The selection methods, which differ in their number of phrases alone.
         repeat: Repeats the search.
-        naive: For each the winner's accuracy on the pictures that it was chosen by.
+        naive: For each method, the winner's accuracy on the pictures that it was chosen by.
         progress: Called after each fold.
     """
     evaluator, seed = repeat.evaluator, selections[0].seed
@@ -197,25 +197,25 @@ def nested_each(
 
 
 def _gained(evaluator: Evaluator, prompt_set: PromptSet, pictures: Split) -> np.ndarray:
-    """(n,) how much smaller its cross-entropy is than the hand-written prompt's, for every picture."""
+    """Return for each picture (n,) the hand-written prompt's cross-entropy minus that of a prompt set."""
     return evaluator.losses(PromptSet.of(BASELINE), pictures) - evaluator.losses(prompt_set, pictures)
 
 
 def _mean(gained: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error."""
+    """Return the mean and its standard error."""
     return float(gained.mean()), float(gained.std(ddof=1) / len(gained) ** 0.5) if len(gained) > 1 else 0.0
 
 
-#: Accuracy that more phrases must be worth by the estimate; cross-entropy must be better too.
+#: More phrases are kept if they raise the estimated accuracy by at least this, and improve cross-entropy too.
 WORTH = 0.003
 
 
 def settle(
     selection: Selection, repeat: Repeat, found: Found, progress: Steps | None = None
 ) -> tuple[Selected, Estimate | None]:
-    """Choose the winner, estimate its accuracy, and keep the hand-written prompt where choosing does worse.
+    """Choose the winner, estimate its accuracy, and keep the hand-written prompt if the choice does worse.
 
-    A class has a few phrases, or up to `MORE_PHRASES` if the estimate says that these are worth `WORTH` more.
+    A class gets a few phrases, or up to `MORE_PHRASES` if these raise the estimated accuracy by `WORTH`.
 
     Args:
         selection: The selection method.
@@ -224,7 +224,7 @@ def settle(
         progress: Called after each fold of the estimate.
 
     Returns:
-        What is kept, and the estimate of its accuracy; None without labels.
+        The winner, and the estimate of its accuracy; None without labels.
     """
     evaluator = repeat.evaluator
     templates = selection.templates(evaluator, found, repeat)
@@ -236,7 +236,7 @@ def settle(
     wider = replace(selection, phrases=MORE_PHRASES)
     chosen, more = selection.named_each(templates, evaluator, (selection.phrases, wider.phrases))
     few, many = nested_each([selection, wider], repeat, [chosen.score.accuracy, more.score.accuracy], progress)
-    assert few.gain is not None and many.gain is not None  # both were just measured
+    assert few.gain is not None and many.gain is not None  # `nested_each` has measured both
     if many.accuracy.value >= few.accuracy.value + WORTH and many.gain[0] > few.gain[0]:
         return guard(wider, evaluator, more, many)
     return guard(selection, evaluator, chosen, few)
@@ -245,18 +245,18 @@ def settle(
 def guard(
     selection: Selection, evaluator: Evaluator, chosen: Selected, expected: Estimate
 ) -> tuple[Selected, Estimate]:
-    """Return what was chosen, or the hand-written prompt where choosing does worse than that on pictures outside.
+    """Return the choice, or the hand-written prompt if the choice does worse on the pictures outside.
 
-    A search must not make things worse: few pictures of many classes may mislead it, whatever it scores on them.
+    A search must not make things worse: a few pictures of many classes may mislead it, however well it scores on them.
 
     Args:
         selection: The selection method.
         evaluator: Scores the hand-written prompt.
-        chosen: What was chosen.
-        expected: The estimate of its accuracy.
+        chosen: The choice.
+        expected: The estimate of the choice's accuracy.
 
     Returns:
-        What is kept, and the estimate of its accuracy.
+            The winner, and the estimate of its accuracy.
     """
     if not expected.worse or selection.method == "none":
         return chosen, expected

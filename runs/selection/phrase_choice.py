@@ -1,4 +1,4 @@
-"""Chooses the phrases or names of each class for the templates that were chosen: few, weighted, readable."""
+"""Chooses a few weighted phrases, or a name, of each class for the chosen templates."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def rename(prompt_set: PromptSet, evaluator: Evaluator, names: Names, loss: Call
 
 #: Prior probability of the class's own name, and of the hand-written template; the others share the rest equally.
 OWN, HAND_WRITTEN = 0.35, 0.5
-#: What the evidence is multiplied by: the model's probabilities, even at a fitted scale, are no independent draws.
+#: Factor of the evidence, below 1 because even at a fitted scale the model's probabilities are too confident.
 TEMPER = 0.25
-#: The same for the objective of a search without labels, summed over the pictures.
+#: The same factor for a search without labels, whose evidence is the objective summed over the pictures.
 TEMPER_UNLABELLED = 0.1
-#: Most templates, most phrases of a class, the smallest weight of either, and what weights are multiples of.
+#: Largest number of templates, largest number of phrases of a class, smallest weight, and unit of all weights.
 TEMPLATES, PHRASES, LEAST, UNIT = 3, 3, 0.05, 0.05
-#: Most phrases of a class where the estimate says that more are worth it.
+#: Largest number of phrases of a class if the estimate says that more phrases are better.
 MORE_PHRASES = 6
 #: Smallest gain in cosine for which a class takes one more phrase, or another one.
 WORTH = 1e-4
-#: Difference in cosine below which phrases are as good as each other: the first one is taken, which is the most fluent
-#: one of a built-in bank.
+#: Phrases whose cosines differ by less than this are equally good; the first one in the bank is taken, which in
+#: built-in banks is the most fluent one.
 TIE = 1e-3
 
 
@@ -69,22 +69,22 @@ def choose_phrases(
     most: Sequence[int] = (PHRASES,),
     figure: str = "mutual_information",
 ) -> list[PromptSet]:
-    """Return the chosen templates, and the hand-written one, with the phrases of the bank that fit the pictures.
+    """Choose phrases for the chosen templates and the hand-written one, for each largest number in `most`.
 
-    First templates and phrases are mixed by their posterior probability (`PhraseTable.mix`).  Then the templates with
-    the largest weights are kept, and for each class the `most` phrases, or fewer, whose weighted sum is nearest to
-    the class's mixture, in the metric of the pictures: what they say of the pictures is what the mixture says.  At last
-    these few are mixed again, with what they weigh so far as the prior.
+    1. Templates and phrases are weighted by their posterior probability (`PhraseTable.mix`).
+    2. The templates with the largest weights are kept, and for each class the few phrases whose weighted sum is
+       nearest to the class's mixture. Distances are measured by their effect on the pictures' logits.
+    3. The kept ones are weighted again, with their weights so far as the prior.
 
     Args:
         chosen: The templates, chosen with the classes' own names.
-        evaluator: Has the labelled pictures and encodes texts.
-        bank: Has the phrases.
-        most: Largest numbers of phrases of a class; what is mixed first is the same for all of them.
-        figure: The field of the Score that the search maximises, which is the evidence where there are no labels.
+        evaluator: Provides the labelled pictures and encodes texts.
+        bank: The phrases to choose from.
+        most: Largest numbers of phrases of a class, one for each returned set; the first step is shared by all of them.
+        figure: The field of the Score that the search maximises; it is the evidence if there are no labels.
 
     Returns:
-        A set for each of `most`.
+        A set of templates and phrases for each number in `most`.
 
     Raises:
         InputError: A class of the phrases is not in the task, or a text is too long for the model.
@@ -148,7 +148,7 @@ def by_fluency(phrases: Sequence[tuple[str, ...]], evaluator: Evaluator) -> list
 
     Args:
         phrases: For each class its name and its phrases, in the order of the bank.
-        evaluator: Has the language model, if there is one.
+        evaluator: Rates phrases by its language model, if it has one.
     """
     if evaluator.fluency is None:
         return list(phrases)
@@ -159,7 +159,7 @@ def by_fluency(phrases: Sequence[tuple[str, ...]], evaluator: Evaluator) -> list
 
 
 def _log_prior(n: int, first: float) -> np.ndarray:
-    """(n,) logarithms of prior probabilities: of the first one, and of the others that share the rest."""
+    """Return the logarithms (n,) of prior probabilities: `first` for the first; the others share the rest equally."""
     if n == 1:
         return np.zeros(1)
     return np.log([first, *[(1 - first) / (n - 1)] * (n - 1)])
@@ -170,7 +170,7 @@ def few(weights: np.ndarray, most: int) -> list[float]:
 
     Args:
         weights: Positive numbers.
-        most: How many are kept.
+        most: Largest number of weights to keep.
     """
     order = np.argsort(-weights, kind="stable")[:most]
     kept = [int(i) for i in order if weights[i] >= LEAST * weights[order].sum()]
@@ -193,7 +193,8 @@ def few_phrases(
     """
     said = np.tensordot(np.asarray(templates, np.float32), table.vectors, axes=1).astype(np.float64)  # (P, D)
     d = said.shape[1]
-    # Half of the metric is what the pictures see of a difference, half is plain distance: few pictures span little.
+    # Half of the metric is a difference's effect on the pictures' logits; the other half is Euclidean distance, because
+    # a few pictures span only a small part of the space.
     metric = table.features.T.astype(np.float64) @ table.features / len(table.features) + np.eye(d) / d  # (D, D)
     chosen = []
     for c in range(table.classes):
@@ -207,8 +208,8 @@ def few_phrases(
 def nearest(gram: np.ndarray, target: np.ndarray, most: int = PHRASES) -> tuple[list[int], list[float]]:
     """Return up to `most` vectors whose positive combination has the largest cosine with a target, greedily.
 
-    One vector is added, or one of them replaced, as long as the cosine grows by `WORTH`; of those that are within `TIE`
-    of the best the first is taken.
+    Each step adds a vector or, once there are `most`, replaces one, as long as the cosine grows by a share of `WORTH`.
+    Of vectors within `TIE` of the best, the first is taken.
 
     Args:
         gram: (p, p) products of the vectors.
@@ -216,7 +217,7 @@ def nearest(gram: np.ndarray, target: np.ndarray, most: int = PHRASES) -> tuple[
         most: Largest number of vectors.
 
     Returns:
-        Places of the vectors, and their weights, none below `LEAST` of the sum.
+        The indices of the vectors and their weights, none of which is below `LEAST` of their sum.
     """
     first = _first_of_best(target / np.sqrt(np.diag(gram)))
     places, weights = [first], [1.0]
@@ -230,7 +231,11 @@ def nearest(gram: np.ndarray, target: np.ndarray, most: int = PHRASES) -> tuple[
 
 
 def _with_one_more(gram: np.ndarray, target: np.ndarray, base: list[int]) -> tuple[float, list[int], list[float]]:
-    """The best combination of some vectors and one more: (cosine times the target's length, places, weights)."""
+    """Return the best combination of the vectors in `base` and one more.
+
+    Returns:
+        The cosine times the target's length, the indices of the vectors, and their weights.
+    """
     k, p = len(base) + 1, len(target)
     at = np.empty((p, k), np.intp)
     at[:, :-1], at[:, -1] = base, np.arange(p)
@@ -245,13 +250,13 @@ def _with_one_more(gram: np.ndarray, target: np.ndarray, base: list[int]) -> tup
 
 
 def _first_of_best(values: np.ndarray) -> int:
-    """The first place whose value is within `TIE` of the largest, relative to that."""
+    """Return the first index whose value is within `TIE`, as a share, of the largest value."""
     best = values.max()
     return int(np.argmax(values >= best - TIE * abs(best))) if np.isfinite(best) else 0
 
 
 def rounded(weights: Sequence[float]) -> list[float]:
-    """Return weights as multiples of `UNIT` that add up to one, none below `LEAST`: what is printed is what is used."""
+    """Round weights to multiples of `UNIT`, at least `LEAST` each and 1 in all, so that printed weights are exact."""
     total, parts = sum(weights), round(1 / UNIT)
     exact = [w / total * parts for w in weights]
     counts = [max(round(LEAST * parts), int(x)) for x in exact]

@@ -47,7 +47,8 @@ def learn_weights(
 
     def weighted(weights: Sequence[float]) -> PromptSet:
         total = sum(weights)
-        rounded = [max(0.001, round(w / total, 3)) for w in weights]  # the printed weights are those in use
+        # rounded, so that the printed weights are those in use
+        rounded = [max(0.001, round(w / total, 3)) for w in weights]
         return PromptSet(prompt_set.templates, rounded).saying_as(prompt_set)
 
     def costs(many: Sequence[Sequence[float]]) -> list[float]:
@@ -101,7 +102,7 @@ class Repeat:
 
         Args:
             inside: Positions of the pictures in the support set.
-            among: Search only among this many templates, the best single ones on these pictures.
+            among: Search only this many templates, those that are best alone on these pictures; None for all.
 
         Returns:
             An evaluator on these pictures, and the sets that the search recorded with their scores, best first.
@@ -222,7 +223,7 @@ class Selected:
             of the resampled searches whose winner contains it (`bagged`).
         tried: Number of sets that were compared, or of searches that were repeated.
         scored: Number of these sets that were not scored by the search.
-        refused: What was chosen first, if the hand-written prompt was kept instead.
+        refused: The set that was chosen first, if the hand-written prompt was kept instead.
         bags: For `bagged`, the pictures outside and the winner of each resampled search.
     """
 
@@ -278,7 +279,7 @@ class Selection:
         return self.named(self.templates(evaluator, found, repeat), evaluator)
 
     def templates(self, evaluator: Evaluator, found: Found, repeat: Repeat | None = None) -> Selected:
-        """Choose the templates, and what the classes are called as far as the search moved that.
+        """Choose the templates, with the class names that the search found if it renames classes.
 
         Args:
             evaluator: Scores sets on the pictures of the search.
@@ -288,11 +289,14 @@ class Selection:
         return SELECTIONS[self.method](self, evaluator, found, repeat)
 
     def named(self, chosen: Selected, evaluator: Evaluator) -> Selected:
-        """Choose other names or phrases for the classes, if the bank has some.
+        """Choose other names or phrases for the classes, if the bank has any.
 
         Args:
             chosen: The chosen templates.
             evaluator: Scores sets on the pictures of the search.
+
+        Returns:
+            `chosen` with the names or phrases that fit the pictures best; unchanged if the bank has none.
         """
         return self.named_each(chosen, evaluator, (self.phrases,))[0]
 
@@ -450,7 +454,8 @@ def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Meth
                 loss = evaluator.losses(prompt_set, support.part(outside))
                 losses.setdefault(size, np.zeros(len(support)))[outside] += loss
                 counts.setdefault(size, np.zeros(len(support)))[outside] += 1
-        sizes = sorted(s for s in losses if np.array_equal(counts[s], counts[0]))  # sizes found in every repetition
+        # sizes that were found in every repetition
+        sizes = sorted(s for s in losses if np.array_equal(counts[s], counts[0]))
         out = counts[0] > 0
         means = {s: losses[s][out] / counts[s][out] for s in sizes}
         best = min(sizes, key=lambda s: (means[s].mean(), s))
@@ -472,7 +477,8 @@ def _best_of_sizes(selection: Selection, evaluator: Evaluator, found: Found) -> 
         by_size.setdefault(s.size, []).append((s, v))
     best = {}
     for size, sets in by_size.items():
-        ranked = sorted(sets, key=lambda r: selection.objective(r[1]), reverse=True)  # stable, keeps the order of ties
+        # a stable sort keeps the order of ties
+        ranked = sorted(sets, key=lambda r: selection.objective(r[1]), reverse=True)
         best[size] = _most_fluent(evaluator, ranked[:EQUALS])
     return best
 
@@ -507,8 +513,8 @@ def _weighted(
     """Return the ensemble of the templates with the largest shares, weighted by them.
 
     Args:
-        masses: (set, mass); the mass of a set is divided among its templates, and the phrases with the largest mass are
-            chosen.
+        masses: Sets with their probability or weight, which is divided equally among a set's templates. Of different
+            phrases for the classes, those with the largest total are chosen.
         evaluator: Scores the ensemble.
         method: Name of the method.
         tried: Number of sets or searches compared.
@@ -563,7 +569,7 @@ LABEL_FREE = ("none", "zpe")
 def choose_selection(name: str | None, shots: int, objective: str = "xent", fluent: bool = False) -> str:
     """Return the selection method.
 
-    The default is `posterior`, or `none` if the search has no labels, or an aim besides them.
+    The default is `posterior`, or `none` if the search uses no labels or has another aim besides classification.
 
     Args:
         name: The method, as in `--select`; None for the default.
@@ -576,7 +582,7 @@ def choose_selection(name: str | None, shots: int, objective: str = "xent", flue
     """
     if name is None:
         goal = get_objective(objective)
-        own = isinstance(goal, Plugged) or fluent  # aims that are not part of a likelihood
+        own = isinstance(goal, Plugged) or fluent  # such an aim is not part of the likelihood
         return "posterior" if shots and goal.labels and not own else "none"
     if name not in SELECTIONS:
         raise InputError(f"--select {name}: choose from {', '.join(SELECTIONS)}")

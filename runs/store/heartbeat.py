@@ -1,4 +1,4 @@
-"""Heartbeats of running trials; Optuna lets others retry a trial whose heartbeat has stopped."""
+"""Records heartbeats of running trials; Optuna lets other processes retry a trial whose heartbeat has stopped."""
 
 from __future__ import annotations
 

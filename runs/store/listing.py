@@ -1,4 +1,4 @@
-"""The runs of a storage, in a line each."""
+"""Lists the runs of a storage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 
 def summaries(url: str | None = None) -> list[dict[str, Any]]:
-    """One row per run, oldest first: study, model, dataset, shots, seed, trials, state, test accuracy or None.
+    """Return a row for each run, oldest first, with study, model, dataset, shots, seed, trials, state, test accuracy.
 
-    A comparison's trials are its cells; its data sets, shots (both lists) and `draws` are those of its last result. A
-    run whose record is damaged has that state, and nothing else.
+    For a comparison, `trials` counts its cells, and its data sets and shots (both lists) and `draws` are those of its
+    last result. A run whose record is damaged has only a name and that state.
+
+    Args:
+        url: URL of the storage; by default the user's own.
 
     Raises:
-        NoSuchRun: There is no storage, or it holds nothing of Optuna's.
+        NoSuchRun: There is no storage, or it has no tables of Optuna.
         PromptSearchError: The storage cannot be read.
     """
     import optuna
@@ -28,7 +31,8 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
     storage = open_storage(url, create=False)
     rows = []
     with readable(masked(str(storage.url))):
-        with storage.engine.connect() as connection:  # Optuna would read all attributes of all studies for their names
+        # a query of our own, because Optuna would read all attributes of all studies
+        with storage.engine.connect() as connection:
             found_names = connection.exec_driver_sql("SELECT study_name FROM studies ORDER BY study_id")
             names = [str(row[0]) for row in found_names]
         for name in names:
@@ -44,7 +48,7 @@ def summaries(url: str | None = None) -> list[dict[str, Any]]:
 
 
 def _summary(study: optuna.Study, storage: optuna.storages.RDBStorage) -> dict[str, Any] | None:
-    """The row of a study, or None if it is another program's."""
+    """Return the row of a study, or None if another program made it."""
     import optuna
 
     attrs = study.user_attrs
@@ -52,7 +56,7 @@ def _summary(study: optuna.Study, storage: optuna.storages.RDBStorage) -> dict[s
     if attrs.get("config") is None:
         return None
     config = RunConfig.from_dict(attrs["config"])
-    one_draw = config.dataset is not None  # a comparison has several
+    one_draw = config.dataset is not None  # a comparison has several data sets
     row: dict[str, Any] = {"study": study.study_name, "command": config.command, "model": config.model}
     row |= {"dataset": config.dataset, "shots": config.search.shots if one_draw else None}
     row |= {"seed": config.search.seed if one_draw else None}

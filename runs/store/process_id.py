@@ -25,7 +25,7 @@ def this_process() -> str:
 
 
 def is_dead(owner: str) -> bool:
-    """Return whether a process is known to have died, which is never known of another machine's processes.
+    """Return whether a process is known to have died; for a process of another machine, this is always False.
 
     Args:
         owner: The process, as named by `this_process`.

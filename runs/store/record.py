@@ -1,4 +1,4 @@
-"""Stores one run as an Optuna study: its configuration, bank, replies, trials and result; or in memory only."""
+"""Stores the configuration, bank, replies, trials and result of a run, in an Optuna study or in memory."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class RunRecord:
         about: dict[str, Any],
         first: Mapping[str, Any] | None = None,
     ) -> RunRecord:
-        """Open a run to resume it, or create it whole, in one transaction.
+        """Open a run to resume it, or create it in one transaction.
 
         Args:
             name: Name of the run.
@@ -118,7 +118,8 @@ class RunRecord:
             record = cls(study, storage)
             log.info("run %s in %s", name, record.url)
             kept = study.user_attrs.get("config")
-            if kept is None:  # not ours, or an earlier version was interrupted before it recorded anything
+            # the study is not a run, or an earlier version was interrupted before it recorded anything
+            if kept is None:
                 if study.get_trials(deepcopy=False, states=None) or study.user_attrs.keys() - {"about"}:
                     raise _not_ours(name, record.url)
                 for key, value in (first or {}).items():
@@ -188,7 +189,7 @@ class RunRecord:
         self.set("result", result)
 
     def leading(self) -> contextlib.AbstractContextManager[bool]:
-        """Return a context in which no other process leads this run, entered with whether this one does."""
+        """Return a context manager in which at most one process leads this run; it yields whether this one does."""
         return leading(self.storage, self.study._study_id)
 
     def delete(self) -> None:
@@ -212,7 +213,7 @@ class RunRecord:
             self.study.set_user_attr(key, value)
 
     def get(self, key: str) -> Any:
-        """Return a study attribute, or None."""
+        """Return a study attribute, or None if it is not set."""
         return self._attributes().get(key)
 
     def attribute_names(self) -> Iterable[str]:
@@ -234,7 +235,7 @@ class RunRecord:
         or wrote them. That is enough, because the state of a trial only moves forward; only its owner may change.
 
         Args:
-            anew: Whether to read them in any case.
+            anew: Whether to read the trials even if nothing seems to have changed.
         """
         with self.recording():
             now = rows.counts(self.storage, self.study._study_id)
@@ -349,12 +350,12 @@ class RunRecord:
         """Return the values of a trial: the objective's and, with several aims, fluency and number of words."""
         if len(self.study.directions) == 1:
             return [self.value_of(score)]
-        assert score.fluency is not None  # fluency is one of several aims
+        assert score.fluency is not None  # a search with several aims measures fluency
         return [self.value_of(score), score.fluency, words(prompt_set)]
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Turn errors of the database into a PromptSearchError that names the last recorded trial."""
+        """Context manager that turns database errors into a PromptSearchError that names the last recorded trial."""
         import optuna
         import sqlalchemy.exc
 
@@ -410,7 +411,7 @@ def _not_ours(name: str, url: str) -> InputError:
 
 @contextlib.contextmanager
 def readable(url: str) -> Iterator[None]:
-    """Turn the errors of a database that cannot be used, or is damaged, into one line that names it."""
+    """Context manager that turns the errors of an unusable or damaged database into one line that names it."""
     import optuna
     import sqlalchemy.exc
 
@@ -433,7 +434,7 @@ def _differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _is_spelling(key: str, kept: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Return whether a name differs while what it stands for has the same content: a moved folder is no difference."""
+    """Return whether two names stand for the same content, such as a folder before and after it was moved."""
     content = CONTENT.get(key)
     return content is not None and kept.get(content) is not None and kept.get(content) == now.get(content)
 
@@ -516,7 +517,7 @@ class MemoryRecord:
         self.attributes["result"] = result
 
     def leading(self) -> contextlib.AbstractContextManager[bool]:
-        """Return a context that is entered with True: no other process can have this run."""
+        """Return a context manager that yields True, because no other process can have this run."""
         return contextlib.nullcontext(True)
 
     def get(self, key: str) -> Any:
@@ -543,9 +544,9 @@ class MemoryRecord:
         """Record scored prompt sets as trials.
 
         Args:
-            results: prompt sets with their scores.
-            step: number of the batch or round.
-            evaluations: prompt sets that the search had scored by then.
+            results: Prompt sets with their scores.
+            step: Number of the batch or round.
+            evaluations: Number of prompt sets that the search had scored by then.
         """
         for prompt_set, score in results:
             number = len(self._trials)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class NoSuchRun(InputError):
-    """There is no run of this name, or not yet."""
+    """There is no run of this name, or it does not exist yet."""
 
 
-#: Seconds between two heartbeats of a worker, and without one until others may retry its trials.
+#: Seconds between two heartbeats of a worker, and seconds without a heartbeat after which others retry its trials.
 HEARTBEAT, GRACE = 15, 60
-#: First key of the advisory locks by which one process leads a study, and seconds between two tries to have it.
+#: First key of the advisory lock that the leader of a study holds, and seconds between two attempts to get it.
 LEAD, LOOK = 1886544244, 0.5
 #: Seconds to wait for a SQLite file while another process writes to it.
 PATIENCE = 120
@@ -105,7 +105,7 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
 
 
 def _has_runs(url: str, engine_kwargs: dict[str, Any]) -> bool:
-    """Return whether a database has Optuna's tables, so that to read another program's adds none to it."""
+    """Return whether a database has Optuna's tables; reading another program's database must not add them."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, **engine_kwargs)
@@ -152,7 +152,7 @@ def _one_at_a_time(url: str, engine_kwargs: dict[str, Any]) -> Iterator[None]:
         lock = filelock.FileLock(f"{url.removeprefix('sqlite:///')}.lock")
         try:
             lock.acquire()
-        except OSError:  # the folder is read-only, so that nothing will be created
+        except OSError:  # the folder is read-only, so nothing can be created in it
             lock = None
     try:
         yield
@@ -182,7 +182,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def sound(what: str) -> Iterator[None]:
-    """Turn the errors that a damaged or changed row causes into one that says so.
+    """Context manager that turns the errors of a damaged or changed row into one error that says so.
 
     Args:
         what: What is being read, for the message.
@@ -205,13 +205,13 @@ def sound(what: str) -> Iterator[None]:
 
 
 def is_deletion(error: BaseException) -> bool:
-    """Return whether an error of Optuna says that a study, which was there before, is not there any more."""
+    """Return whether an error of Optuna means that a study was deleted."""
     return isinstance(error, KeyError) and error.args == ("Record does not exist.",)
 
 
 def deleted(what: str) -> PromptSearchError:
     """Return the error about a run that another process deleted."""
-    return PromptSearchError(f"{what} was deleted while this process used it; give the same command again")
+    return PromptSearchError(f"{what} was deleted while this process used it; run the same command again")
 
 
 @contextlib.contextmanager
@@ -237,9 +237,9 @@ def alone(storage: optuna.storages.RDBStorage) -> Iterator[None]:
 
 @contextlib.contextmanager
 def leading(storage: optuna.storages.RDBStorage, study_id: int) -> Iterator[bool]:
-    """Hold the lead of a study while the `with` block runs; one process at a time has it, and loses it if it dies.
+    """Context manager that tries to lead a study; at most one process leads it, and no longer if that process dies.
 
-    It is a session's advisory lock in PostgreSQL, and a lock among this machine's processes for SQLite.
+    The lead is an advisory lock of the session in PostgreSQL, and a lock among this machine's processes for SQLite.
 
     Args:
         storage: The study's storage.
@@ -272,14 +272,15 @@ def leading(storage: optuna.storages.RDBStorage, study_id: int) -> Iterator[bool
                 yield ours
             finally:
                 if ours:
-                    with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # lost with the connection
+                    # the lock is released anyway if the connection is lost
+                    with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
                         connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:kind, :study)"), keys)
     else:
         yield True
 
 
 def _lead_file(database: str, study_id: int) -> str:
-    """Path of a lock file: with the temporary files of this user, so that no folder of runs fills with locks."""
+    """Return the path of a lock file, in this user's temporary folder so that no folder of runs fills with locks."""
     name = hashlib.sha256(f"{Path(database).resolve()}#{study_id}".encode()).hexdigest()[:24]
     user = os.getuid() if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"promptsearch-{user}" / "locks"

@@ -72,7 +72,7 @@ class Claims:
         return trials
 
     def take_over(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Claim those of the running trials whose worker has died."""
+        """Claim the running trials whose worker has died."""
         import optuna
 
         lost = {t.number for t in trials if t.waiting or is_dead(t.owner)}
@@ -81,11 +81,12 @@ class Claims:
         record = self.record
         taken = []
         with record.recording(), alone(record.storage):
-            for t in record.all_trials(anew=True):  # another worker may have claimed them meanwhile
+            for t in record.all_trials(anew=True):  # read again, because another worker may have claimed them meanwhile
                 if t.number not in lost or t.score is not None or not (t.waiting or is_dead(t.owner)):
                     continue
                 storage = record.study._storage
-                self._heartbeat.hold([t.trial_id])  # first: without one, a running trial never counts as dead
+                # start the heartbeat first: without one, a running trial never counts as dead
+                self._heartbeat.hold([t.trial_id])
                 storage.set_trial_user_attr(t.trial_id, "owner", self.owner)
                 if t.waiting:
                     storage.set_trial_state_values(t.trial_id, optuna.trial.TrialState.RUNNING)
