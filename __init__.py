@@ -13,7 +13,7 @@ __all__ = ["PromptSearch", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `PromptSearch` when it is asked for: the command line must start without numpy."""
+    """Import `PromptSearch` when it is first used, because the command line must start without numpy."""
     if name == "PromptSearch":
         from promptsearch.estimator import PromptSearch
 

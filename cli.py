@@ -1,4 +1,4 @@
-"""The command line: groups and commands, and errors turned into one line and an exit code."""
+"""The command line: its groups and commands, and how errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
-# Ctrl-C while this is imported ends the process as it ends any other; there is nobody yet to say it in a line.
+# During these imports nothing handles Ctrl-C yet, so it ends the process in the default way.
 _INTERRUPT = signal.getsignal(signal.SIGINT)
 if (_MAIN_THREAD := threading.current_thread() is threading.main_thread()) and callable(_INTERRUPT):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -72,22 +72,22 @@ _WITHOUT_SETTINGS = ("doctor", "completion")
 
 
 class _WrongInput(click.ClickException):
-    """click prints "Error: …" and exits with the code of bad usage."""
+    """An InputError as click shows it: "Error: …" and exit code 2."""
 
     exit_code = 2
 
 
 class _Group(click.Group):
-    """A group whose commands' errors are one line on stderr: exit code 2 for wrong input, 1 for a failure."""
+    """A group that prints an error as one line on stderr, and exits with 2 for wrong input or 1 for a failure."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands by what they are for, each with its line of `SECTIONS`."""
+        """List the commands under the headings of `SECTIONS`, each with its line."""
         for section, lines in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(f"{command.name:10}", line) for command, line in lines.items()])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """The whole command line, from its first argument to what is left to be written at its end."""
+        """Run the command line, and turn errors at its beginning and end into one line, too."""
         try:
             write_anything()
             repeat_lost_interrupts()
@@ -97,13 +97,14 @@ class _Group(click.Group):
                 sys.stdout.flush()
         except KeyboardInterrupt:
             _interrupted()
-        except (click.exceptions.Exit, click.ClickException, click.Abort):  # of `standalone_mode=False`
+        # raised to the caller with `standalone_mode=False`
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as e:
             _last_line(e)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click's, which would say "Aborted!" of Ctrl-C here."""
+        """Make the context as click does, but print our own line after Ctrl-C instead of "Aborted!"."""
         try:
             return super().make_context(*args, **kwargs)
         except KeyboardInterrupt:
@@ -124,7 +125,7 @@ class _Group(click.Group):
             raise
         except Exception as e:
             _last_line(e)
-        except BaseException as e:  # nothing here exits: a plug-in, or another's library, wanted to end the process
+        except BaseException as e:  # a plug-in or a library called sys.exit or the like
             ended = RuntimeError(f"{type(e).__name__} ({e}) was raised before the command was done")
             ended.__cause__ = e
             _last_line(ended)
@@ -137,9 +138,9 @@ def _interrupted() -> NoReturn:
 
 
 def _last_line(error: Exception) -> NoReturn:
-    """What nobody foresaw, in a line: a library's error, a full disk, Ctrl-C that an import made another error of."""
+    """Print an unexpected error (of a library, or a full disk) as one line, and exit with 1; with 130 after Ctrl-C."""
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        raise error  # whoever read the output has read enough; click ends quietly
+        raise error  # the reader of a pipe has closed it, so click ends quietly
     if after_interrupt(error):
         _interrupted()
     with contextlib.suppress(OSError):
@@ -153,7 +154,7 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
         click.echo(f"Warning: {printable(str(message))}", err=True)
 
 
-#: Help is as wide as the terminal, up to this: longer lines are hard to read.
+#: Largest width of help texts; they are as wide as the terminal, but longer lines are hard to read.
 WIDTH = 120
 
 _VARIABLES = {
@@ -182,8 +183,8 @@ _VARIABLES = {
 @click.pass_context
 def main(ctx: click.Context, config: Path | None) -> None:
     """Find readable prompts for CLIP-style models by gradient-free search."""
-    # A search keeps tens of thousands of prompt sets, none of them in cycles: looking for cycles after every 700 new
-    # objects took a sixth of its time.
+    # A search keeps tens of thousands of prompt sets, none of which are in reference cycles; the garbage collector's
+    # default of looking for cycles after every 700 new objects took a sixth of its time.
     gc.set_threshold(50_000, 20, 20)
     if ctx.invoked_subcommand in _WITHOUT_SETTINGS:
         return
@@ -195,7 +196,7 @@ def main(ctx: click.Context, config: Path | None) -> None:
             click.echo(printable(f"settings of {file.path}"), err=True)
 
 
-#: Every command, by what it is for.
+#: Every command with its line of help, under the heading for its purpose.
 SECTIONS: dict[str, dict[click.Command, str]] = {
     "Search for readable prompts": {
         beam: "beam search over ensembles of a bank's templates",

@@ -54,4 +54,4 @@ class InputError(PromptSearchError, ValueError):
 
 
 class PromptSearchWarning(UserWarning):
-    """Something is done differently from what was requested; the command line shows it as one line on stderr."""
+    """A warning that something differs from what was requested; the command line prints it as one line on stderr."""

@@ -69,7 +69,7 @@ class PromptSearch:
 
     Args:
         model: Name of a model ("auto", "RN50", "ViT-B-32:laion2b_s34b_b79k", "hf-hub:OWNER/NAME", "local-dir:PATH",
-            "tiny"), or an open_clip triple (model, preprocess, tokenizer).
+        "zeroshot"), or an open_clip triple (model, preprocess, tokenizer).
         weights: Weights file, if `model` is the name of an architecture.
         precision: "fp32", "bf16" or "fp16", for encoding pictures.
         device: "auto", "cpu" or "cuda".
@@ -97,7 +97,7 @@ class PromptSearch:
         study: Name of the stored run; by default made from its configuration.
 
     Attributes:
-        prompts_: Templates of the winning ensemble, T in number.
+        prompts_: The T templates of the winning ensemble.
         weights_: (T,) weight of each template; they sum to 1.
         estimate_: Expected accuracy on new pictures, with its interval (`estimate_.accuracy.low`); None without
             labels or with `estimate=False`.
@@ -107,8 +107,8 @@ class PromptSearch:
         class_names_: Names of the C classes.
         class_weights_: (C, D) unit text vectors of the classes.
         logit_scale_: Factor of the cosines in the softmax of `predict_proba`, fitted to the few-shot labels.
-        unknown_below_: Threshold on a picture's largest probability, below which it belongs to no known class;
-            estimated on the few-shot pictures, None if they are too few.
+        unknown_below_: A picture whose largest probability is below this belongs to no known class; estimated on the
+            few-shot pictures, None if they are too few.
         n_features_in_: Length D of the picture features.
     """
 
@@ -640,7 +640,7 @@ def _seed(random_state: Any) -> int:
 
 @contextlib.contextmanager
 def _names_parameters() -> Iterator[None]:
-    """Replace the command line's flags in error messages by the names of parameters."""
+    """Context manager that replaces the command line's flags in error messages by the names of parameters."""
     try:
         yield
     except InputError as e:

@@ -24,7 +24,7 @@ KINDS = {
     "searchers": "a class of Searcher, or a function (bank, options) that returns a Searcher",
 }
 
-#: What each package of promptsearch registers of each kind, by name.
+#: The built-in objects of each kind by name, which promptsearch's own packages register.
 _BUILT_IN: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 
 
@@ -52,7 +52,7 @@ class Plugin:
 
     @property
     def value(self) -> str:
-        """Where the object is, as "module:name"."""
+        """Place of the object, as "module:name"."""
         if self.point is not None:
             return self.point.value
         module = getattr(self.thing, "__module__", type(self.thing).__module__)
@@ -128,7 +128,7 @@ class Registry(Mapping[str, Any]):
         return tuple(_BUILT_IN[self.kind])
 
     def __getitem__(self, name: str) -> Any:
-        if name in _BUILT_IN[self.kind]:  # saves reading the entry points of all installed packages
+        if name in _BUILT_IN[self.kind]:  # answered without reading the entry points of all installed packages
             return _BUILT_IN[self.kind][name]
         return found(self.kind)[0][name].load()
 

@@ -1,4 +1,4 @@
-"""Banks of templates and phrases, grammars, and the prompt sets that are searched for."""
+"""Banks of templates and phrases, grammars, and prompt sets, which are the result of a search."""
 
 from promptsearch.banks.bank import Bank, PhraseBank
 from promptsearch.banks.grammar import Grammar

@@ -1,4 +1,4 @@
-"""Banks: a validated list of templates that knows the line each came from, and one of phrases for each class."""
+"""Banks of templates and of phrases: validated lists that know the line of the file each entry came from."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PhraseBank:
     Attributes:
         name: Name of the bank.
         phrases: Phrases by class name, in order.
-        lines: The line of `source` where the phrases of a class begin, if known, by class name.
+        lines: By class name, the line of `source` at which the phrases of the class begin, if known.
         source: The file they were read from, or None.
         hash: SHA-256 in hexadecimal of the phrases (not of name, source and lines).
 
@@ -151,7 +151,7 @@ def _same(text: str) -> str:
     return " ".join(text.replace("_", " ").split()).casefold()
 
 
-#: Largest number of expansions of a grammar that a bank lists; of a larger grammar it lists a sample of this size.
+#: Largest number of templates that a bank expands from a grammar; of a larger grammar it takes a sample of this size.
 MAX_EXPANSIONS = 20_000
 _SAMPLE_SEED = 0
 

@@ -18,7 +18,7 @@ from promptsearch.errors import InputError
 
 
 def mistaken_for(head: bytes) -> tuple[str, str] | None:
-    """Return what a file with the wrong content is, and how to solve it, or None if it is not recognised.
+    """Return what a file of another kind is, e.g. a web page, and a remedy; None if its content is not recognised.
 
     Args:
         head: The first 512 bytes of the file, or all of a shorter one.
@@ -140,7 +140,7 @@ def parse_json(text: str, place: str) -> Node:
         raise InputError(f"{place}:{e.lineno}: broken JSON: {e.msg} (column {e.colno}); correct it") from e
     except RecursionError as e:
         raise InputError(f"{place}:1: nested too deeply; a bank is at most lists in a mapping") from e
-    except ValueError as e:  # e.g. an integer with thousands of digits
+    except ValueError as e:  # for example an integer with thousands of digits
         raise InputError(f"{place}:1: broken JSON: {shorten(str(e), 200)[1:-1]}; correct it") from e
 
 
@@ -235,7 +235,7 @@ def from_tree(root: Node | None, place: str, name: str, source: str, key: str | 
         raise InputError(f"{place}: no data sets in this file to pick {shorten(key)} from; leave #{key} out")
     if isinstance(root.value, list):
         raise InputError(
-            f"{place}:{root.line}: {root}, of which none is a text with {{}} or {{c}} where the class name goes; "
+            f"{place}:{root.line}: {root}, without any text that has {{}} or {{c}} for the class name; "
             'write templates, such as ["a photo of a {}."]'
         )
     tree = _mapping(root, place, "a bank", f"the keys {', '.join(KEYS)}")
@@ -247,7 +247,9 @@ def from_tree(root: Node | None, place: str, name: str, source: str, key: str | 
     if "name" in tree:
         name = _text(tree["name"], place, "the bank's name").strip()
         if not name or unprintable(name):
-            raise InputError(f"{place}:{tree['name'].line}: no name: {shorten(name)}; write one printable line")
+            raise InputError(
+                f"{place}:{tree['name'].line}: not a valid name: {shorten(name)}; write one printable line"
+            )
     plain = collect(((_raw(n), n.line) for n in _list(tree, "templates", place)), place)
     class_names = _class_names(tree.get("class_names"), place)
     if "patterns" in tree or "slots" in tree:
@@ -455,7 +457,7 @@ def phrases_from_tree(root: Node | None, place: str, name: str, key: str | None 
             raise InputError(f"{place}: no data sets in this file to pick {shorten(key)} from; leave #{key} out")
         given = tree.get("name")
         if given is not None and not (isinstance(given.value, str) and given.value.strip()):
-            raise InputError(f"{place}:{given.line}: no name: {given}; write one printable line")
+            raise InputError(f"{place}:{given.line}: not a valid name: {given}; write one printable line")
         named = str(given.value) if given is not None else name
         return _bank({c: _texts(n, place, c) for c, n in _phrase_mapping(tree["phrases"], place).items()}, place, named)
     if any(isinstance(n.value, dict) for n in tree.values()):
@@ -681,7 +683,7 @@ def decode(data: bytes, place: str) -> str:
     """
     if data and (found := mistaken_for(data[:512])):
         raise InputError(f"{place}: the file is {found[0]}; {found[1]}")
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # that of UTF-32 begins so, too
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # the mark of UTF-32 begins with the same bytes
         raise InputError(f"{place}: the file is in UTF-16 or UTF-32, as Windows calls Unicode; save it as UTF-8")
     data = data.removeprefix(_BOM)
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _SLOT = re.compile(r"\[([A-Za-z_][A-Za-z0-9_-]*)\]")
-_EDGE = "\x00"  # marks where a slot's word begins and ends; no pattern or word may have it
+_EDGE = "\x00"  # marks the beginning and end of a slot's word; patterns and words must not contain it
 
 
 class GrammarError(InputError):
@@ -176,7 +176,7 @@ def _expand(pattern: str, words: Mapping[str, str]) -> Template:
         if token.strip(_EDGE):
             tokens.append(edges + token)
             edges = ""
-        else:  # an empty word, whose edge still matters for an article before it
+        else:  # an empty word: its edge still matters to an article before it
             edges += token
     for i, (token, following) in enumerate(zip(tokens, tokens[1:], strict=False)):
         word = token.strip(_EDGE)

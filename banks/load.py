@@ -113,14 +113,14 @@ def load_phrases(spec: str | Path) -> PhraseBank:
     Raises:
         InputError: The bank does not exist or is invalid: "path:line: what is wrong: value; remedy".
     """
-    if spec in PHRASE_BANKS and not os.path.isfile(spec):  # a data set's folder may have that name
+    if spec in PHRASE_BANKS and not os.path.isfile(spec):  # a file of that name takes precedence
         return _built_in_phrases(str(spec))
     path, key, status = _find(str(spec), f"built-in phrase banks: {', '.join(PHRASE_BANKS)}")
     data, suffix = read_bounded(path, status)
     return parse_phrases(data, suffix, _shown(path), _shown(Path(path).stem), key)
 
 
-@cache  # `compare` opens them for every cell
+@cache  # cached, because `compare` loads them for every cell
 def _built_in_phrases(name: str) -> PhraseBank:
     file = f"{name}.phrases.yaml"
     data = (resources.files(__package__) / file).read_bytes()

@@ -1,4 +1,4 @@
-"""Notes on a bank that is valid and yet perhaps not what its author meant."""
+"""Notes on banks that are valid but perhaps not what their author meant."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _CURLY = str.maketrans("“”„‘’‚", "\"\"\"'''")
 
 
 def bank_notes(bank: Bank) -> list[str]:
-    """Say which templates carry a spreadsheet's or a list's marks, and which read the same to a model.
+    """Find templates with leftover marks of a spreadsheet or a list, and templates that are the same for a model.
 
     Args:
         bank: A bank.
 
     Returns:
-        One sentence per finding, beginning with "line 3: " where the bank knows its lines.
+        One sentence per finding, which begins with "line 3: " if the bank knows its lines.
     """
     return [*_marks(bank), *_doubles(bank)]
 
@@ -47,7 +47,7 @@ def _mark_of(text: str) -> str | None:
 
 
 def _doubles(bank: Bank) -> Iterator[str]:
-    """Templates that CLIP's tokenizer reads as one text: it does not see case, extra spaces and curly quotes."""
+    """Yield a note for templates that are equal to CLIP's tokenizer, which ignores case, spaces and curly quotes."""
     first: dict[str, tuple[Template, int | None]] = {}
     for template, line in zip(bank.templates, bank.lines, strict=True):
         read = html.unescape(unicodedata.normalize("NFC", str(template))).translate(_CURLY)

@@ -1,4 +1,4 @@
-"""Prompt ensembles, the values that are searched for."""
+"""Prompt sets: ensembles of templates and phrases, which are the result of a search."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def _weighted(of_class: Mapping[str, float] | Sequence[str]) -> Phrases:
     given = list(of_class.values()) if isinstance(of_class, Mapping) else [1.0] * len(texts)
     numbers = _numbers(given, len(texts), "phrase")
     total = sum(numbers)
-    if abs(total - 1) < 1e-9:  # keep saved weights unchanged to the last bit
+    if abs(total - 1) < 1e-9:  # do not divide again, so that saved weights keep their bits
         total = 1.0
     return tuple(sorted(((t, n / total) for t, n in zip(texts, numbers, strict=True)), key=lambda r: (-r[1], r[0])))
 

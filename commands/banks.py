@@ -16,7 +16,7 @@ from promptsearch.commands.examples import example
 from promptsearch.commands.options import problem_options
 from promptsearch.errors import InputError, PromptSearchError
 
-#: Notes that `check` shows at most.
+#: Largest number of notes that `check` shows.
 NOTES = 20
 
 
@@ -81,7 +81,7 @@ def show(bank: str, limit: int | None, as_json: bool) -> None:
 
 @banks.command(epilog=example("promptsearch banks check my-templates.txt"))
 @click.argument("file")
-@click.option("--phrases", is_flag=True, help="FILE holds phrases of classes (see --phrases of the searches).")
+@click.option("--phrases", is_flag=True, help="Check FILE as a phrase bank (as for --phrases of `promptsearch beam`).")
 def check(file: str, phrases: bool) -> None:
     """Check that a file is a valid bank."""
     if phrases:
@@ -112,9 +112,9 @@ def check(file: str, phrases: bool) -> None:
 def write(file: Path, lm: str, each: int, seed: int, **options: Any) -> None:
     """Write phrases of classes with a language model.
 
-    Other names and descriptions are written for every class and checked by the text tower of --model: what is too long,
-    belongs to two classes, or is nearer to the name of another class is left out. Small language models write much that
-    is false: read the file before you use it with --phrases.
+    The model writes other names and descriptions for every class. The text tower of --model checks them: phrases that
+    are too long, belong to two classes, or are nearer to the name of another class are left out. Small language models
+    write many false statements, so read the file before you use it with --phrases.
     """
     from promptsearch.evaluators import open_problem
     from promptsearch.lm import LocalModel, locate

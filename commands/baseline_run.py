@@ -58,7 +58,7 @@ def baseline_command(
             refuse_idle_pictures(opened.pictures, problem)
             config = replace(config, pictures_fingerprint=problem.source.pictures_fingerprint)
         name = study_name(config)
-        problem.task(shots, seed)  # refused, if at all, before a run is recorded
+        problem.task(shots, seed)  # raises errors about the draw before a run is recorded
         record = RunRecord.open(options["study"] or name, options["storage"], config, describe(problem))
         kept = learnt_folder() / f"{name}.safetensors"
         result = run_training(problem, train, record, kept, rate=rate, progress=progress, again=save is not None)

@@ -28,14 +28,14 @@ from promptsearch.config import ClimbOptions
     type=int,
     default=ClimbOptions.pool,
     show_default=True,
-    help="With a language model: number of sets drawn at the start.",
+    help="With a language model: number of prompt sets drawn from the bank at the start.",
 )
 @click.option(
     "--shown",
     type=int,
     default=ClimbOptions.shown,
     show_default=True,
-    help="With a language model: number of best and of worst sets it is shown.",
+    help="With a language model: number of best and of worst prompt sets that it is shown.",
 )
 @click.option(
     "--patience",

@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     "transfers",
     multiple=True,
     shell_complete=complete.datasets,
-    help="Judge results on the test pictures of this data set with the same classes too; may be repeated.",
+    help="Also test all results on this data set, which must have the same classes; may be repeated.",
 )
 @click.option("--trials", type=click.IntRange(1), default=TRIALS, show_default=True, help="Trials of each search.")
 @click.option("--ensemble", type=int, default=6, show_default=True, help="Largest number of templates in a prompt set.")
@@ -216,7 +216,7 @@ def compare(
 
 
 def _writer(given: Mapping[str, Any]) -> Writer:
-    """Return the language model of the options, which each process loads when it first uses it."""
+    """Return the language model that the options name; each process loads it when it first uses it."""
     from promptsearch.lm.opening import open_writer
     from promptsearch.runs.compare.methods import Writer
 
@@ -252,7 +252,8 @@ def _open(datasets: list[str], options: dict[str, Any], progress: Progress) -> d
     problems = {first.source.name: first}
     for name in datasets[1:]:
         source = open_pictures(first.encoder, name, first.cache, **_reading(options))
-        if all(source.fingerprint != p.source.fingerprint for p in problems.values()):  # named in two ways
+        # the same data set may be named in two ways
+        if all(source.fingerprint != p.source.fingerprint for p in problems.values()):
             how = {"memory": options["memory"], "allow_fewer": options["allow_fewer"]}
             problems[source.name] = Problem(first.encoder, source, first.cache, [], **how)
     refuse_idle_pictures(options["pictures"], *problems.values())

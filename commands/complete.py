@@ -108,7 +108,7 @@ def proposers(ctx: click.Context, param: click.Parameter, incomplete: str) -> Of
 
 
 def searchers(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
-    """Complete the searchers of plug-ins; promptsearch's own have commands."""
+    """Complete the searchers of plug-ins; the built-in ones have commands of their own."""
     return _plugins("searchers", incomplete, ours=False)
 
 

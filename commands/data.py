@@ -16,7 +16,7 @@ from promptsearch.commands.terminal import progress_bar
 if TYPE_CHECKING:
     from promptsearch.evaluators.data.check import DataCheck
 
-#: Classes that are listed; of more, those with the fewest pictures are.
+#: Largest number of classes listed: those with the fewest pictures.
 LISTED = 20
 
 
@@ -32,7 +32,7 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def check(path: str, as_json: bool, quiet: bool, class_names: str | None, **reading: Any) -> None:
-    """Say what a data set holds, what is wrong with it, what to run next.
+    """Show what a data set holds, what is wrong with it, and which command to run next.
 
     PATH is a folder or file, or a name as for --dataset. Every picture is decoded once.
     """
@@ -49,7 +49,7 @@ def check(path: str, as_json: bool, quiet: bool, class_names: str | None, **read
 
 
 def _lines(found: DataCheck) -> list[str]:
-    """Return the lines that a person reads."""
+    """Return the report as lines of text."""
     rows = [(name, [of[c] for of in found.counts.values()]) for c, name in enumerate(found.classes)]
     listed = rows if len(rows) <= LISTED else sorted(rows, key=lambda r: min(r[1]))[:LISTED]
     width = max(len(name) for name, _ in [*listed, ("all classes", [])])

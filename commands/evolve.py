@@ -109,7 +109,9 @@ def evolve(
         raise InputError(f"--proposer {proposer}: choose from {', '.join(PROPOSERS)}")
     given, writer = split_lm(options), None
     if proposer == "fill" and given["lm_url"] is not None:
-        raise InputError("--proposer fill: a server does not say how likely words are; name a model here with --lm")
+        raise InputError(
+            "--proposer fill: a server does not return the likelihood of words; name a local model with --lm"
+        )
     if proposer in ("lm", "fill"):
         writer = lm_config(given)
         options["named_lm"] = given

@@ -79,7 +79,8 @@ def explore(
             refuse_idle_pictures(options["pictures"], problem)
             explorer = Explorer(problem, shots, seed, held_out)
             progress(0, 0, "reading the model")
-            explorer.look(["a photo of a {}.", "a picture of a {}."])  # the first text loads the model
+            # encoding a text loads the model now, not at the first request
+            explorer.look(["a photo of a {}.", "a picture of a {}."])
         source = problem.source
         picture = (lambda index: next(source.stored("train", [index])).open()) if source.has_pictures else None
         heading = f"{problem.encoder.spec.name} on {problem.source.name}, {shots} shots per class, seed {seed}"
@@ -98,6 +99,7 @@ def explore(
             pass
         finally:
             problem.encoder.close()
-    if app.state.computing:  # nobody waits for the result, and the interpreter cannot end beside the computation
+    # exit at once: nobody waits for the result, and a running computation keeps the interpreter from ending
+    if app.state.computing:
         sys.stdout.flush()
         os._exit(0)

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     help="Format: folder, onnx, hub, open-clip, transformers, clip-benchmark, bank or python.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File or folder to write.  [default: stdout]")
-@click.option("--repo", metavar="OWNER/NAME", help="With --to hub: the repository, which is made if need be.")
-@click.option("--private", is_flag=True, help="With --to hub: make a new repository private.")
+@click.option(
+    "--repo", metavar="OWNER/NAME", help="With --to hub: the repository OWNER/NAME, created if it does not exist."
+)
+@click.option("--private", is_flag=True, help="With --to hub: create the repository as private.")
 @click.option("--name", help="With --to clip-benchmark: its name of the data set.  [default: the run's data set]")
 @storage_option
 @run_elsewhere_options
@@ -84,7 +86,7 @@ def export(
     classes = tuple(problem.source.class_names if problem else record.about["classes"])
     winner = _winner(record, prompt_set, classes, weights)
     if form == "open-clip":
-        assert problem is not None and out is not None  # seen to above
+        assert problem is not None and out is not None  # `_check` and the lines above ensure this
         evaluator = problem.evaluator(_task(record, problem))
         to.to_open_clip(winner, evaluator.class_weights(prompt_set), problem.encoder.logit_scale, out)
     else:
@@ -95,7 +97,7 @@ def export(
         if form == "bank" and prompt_set.weights is not None:
             click.echo("the winner's weights are left out, because a bank has no weights", err=True)
         if form == "bank" and prompt_set.phrases is not None:
-            click.echo("what it says of the classes is left out, because a bank has templates only", err=True)
+            click.echo("the winner's phrases for the classes are left out, because a bank has only templates", err=True)
         text = {
             "bank": to.to_bank,
             "python": to.to_python,
@@ -138,7 +140,7 @@ def _check(form: str, out: Path | None, repo: str | None, private: bool, name: s
 
 
 def _winner(record: RunRecord, prompt_set: PromptSet, classes: tuple[str, ...], weights: Path | None) -> Winner:
-    """Return the winner of a run with what exports say of the run."""
+    """Return the winner of a run, with the facts about the run that exports contain."""
     from promptsearch.reports.export import Winner
 
     kept = record.about.get("opened", {}).get("weights")
@@ -163,7 +165,7 @@ def _write_classifier(
         winner = _winner(record, winner_of(record), classifier.class_names, elsewhere["weights"])
         exported = Exported(winner, classifier, record.result)
         if form == "hub":
-            assert repo is not None  # seen to by `_check`
+            assert repo is not None  # `_check` ensures this
             return push(exported, repo, private)
         assert out is not None
         FOLDERS[form](exported, out)
@@ -186,13 +188,14 @@ def _task(record: RunRecord, problem: Problem) -> Task:
 
 
 def _best_single(record: RunRecord, prompt_set: PromptSet, problem: Problem) -> PromptSet:
-    """Return the template of an ensemble that is best alone on the support set, and print what that loses."""
+    """Return the template of an ensemble that is best alone on the support set, and print the loss of accuracy."""
     from promptsearch.banks import PromptSet
     from promptsearch.search import get_objective
 
     task = _task(record, problem)
     evaluator = problem.evaluator(task)
-    objective = get_objective(record.config.search.objective)  # their fluency is not scored here
+    # without the fluency term, because fluency is not scored here
+    objective = get_objective(record.config.search.objective)
     evaluator.require(objective.needs, prompt_set.templates)
     singles = [PromptSet.of(t).saying_as(prompt_set) for t in prompt_set.templates]
     score, *scores = evaluator.score([prompt_set, *singles])

@@ -14,7 +14,7 @@ from promptsearch.commands.terminal import progress_bar, verbose_option
 
 @click.group(epilog=example("promptsearch features export my-features --model RN50 --dataset cifar10"))
 def features() -> None:
-    """Export and import feature packs, with which others can search without the pictures."""
+    """Export and import feature packs, which let others search without having the pictures."""
 
 
 @features.command("export", epilog=example("promptsearch features export my-features --model RN50 --dataset cifar10"))

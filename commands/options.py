@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def fluency_options(f: F) -> F:
-    """Add the options for fluency, as a part of the objective or as an aim of its own."""
+    """Add the options for fluency, either as a term of the objective or as a separate aim."""
     options = [
         click.option(
             "--fluency-weight",
@@ -63,10 +63,16 @@ def fluency_options(f: F) -> F:
 
 
 def fluency_config(options: dict[str, Any]) -> FluencyConfig | None:
-    """Take these options out of a command's others; what of them must be the same for a run to be resumed.
+    """Remove the options of `fluency_options` from a command's options, and return the run's configuration of fluency.
+
+    Args:
+        options: The command's options, by parameter name; changed in place.
+
+    Returns:
+        The configuration, which a run must keep to be resumed; None if fluency is not used.
 
     Raises:
-        InputError: a bad weight, no such language model.
+        InputError: The weight is invalid, or the language model does not exist.
     """
     from promptsearch.search.objective import check_weight
 
@@ -82,7 +88,7 @@ def fluency_config(options: dict[str, Any]) -> FluencyConfig | None:
     return FluencyConfig(place.name, place.fingerprint, weight, pareto)
 
 
-#: Options of a server alone.
+#: Options that apply only to a server.
 OF_SERVERS = ("lm_api", "lm_key_env", "lm_timeout", "lm_tries", "lm_concurrency", "lm_tokens", "lm_omit")
 NAMES = ("lm", "lm_url", "lm_model", *OF_SERVERS)
 
@@ -123,10 +129,18 @@ def lm_options(f: F) -> F:
             help="Parameter not to send to the server; may be repeated. Parameters that it rejects are dropped anyway.",
         ),
         click.option(
-            "--temperature", type=float, default=1.0, show_default=True, help="Temperature of the language model."
+            "--temperature",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Sampling temperature of the language model.",
         ),
         click.option(
-            "--top-p", type=float, default=0.95, show_default=True, help="Nucleus sampling of the language model."
+            "--top-p",
+            type=float,
+            default=0.95,
+            show_default=True,
+            help="Top-p (nucleus) sampling of the language model: probability mass to sample from.",
         ),
     ]
     for option in reversed(options):
@@ -137,14 +151,17 @@ def lm_options(f: F) -> F:
 def split_lm(options: dict[str, Any]) -> dict[str, Any]:
     """Remove the language model's options from a command's options, and return them."""
     given = {k: options.pop(k) for k in (*NAMES, "temperature", "top_p")}
-    return {**given, "lm_omit": list(given["lm_omit"])}  # as a study keeps it
+    return {**given, "lm_omit": list(given["lm_omit"])}  # a list, as it is stored in a study
 
 
 def lm_config(given: Mapping[str, Any]) -> WriterConfig:
-    """Which language model writes: what must be the same for a run to be resumed.
+    """Return the configuration of the language model that writes, which a run must keep to be resumed.
+
+    Args:
+        given: The options of `lm_options`, by parameter name.
 
     Raises:
-        InputError: options that exclude each other; no such model; a bad address.
+        InputError: Options exclude each other, the model does not exist, or the address is invalid.
     """
     from promptsearch.lm.locate import check_drawing
 
@@ -169,17 +186,18 @@ def lm_config(given: Mapping[str, Any]) -> WriterConfig:
 
 
 def own_server(record: RunRecord, here: Mapping[str, Any], shared: bool) -> dict[str, Any]:
-    """The options of a recorded run's server, with an address and a key variable that its user chose.
+    """Return the server options of a recorded run, with an address and a key variable that this user has confirmed.
 
-    Whoever writes to a shared storage could otherwise choose which secret of this machine is sent where.
+    Without that, anyone who writes to a shared storage could have this machine's secrets sent to an address of their
+    choice.
 
     Args:
         record: The run.
         here: The options of `resume_options` and `output_options`.
-        shared: Whether the storage was named, so that others may write to it.
+        shared: Whether the user named the storage, so that others may write to it.
 
     Raises:
-        InputError: The storage alone says where the server is, and nobody is there to confirm it.
+        InputError: Only the storage says where the server is, and there is no terminal to confirm it.
     """
     from promptsearch.banks import printable
     from promptsearch.runs.store.storage import sound
@@ -207,11 +225,11 @@ def own_server(record: RunRecord, here: Mapping[str, Any], shared: bool) -> dict
 
 
 def language_tools(config: SearchConfig, server: Mapping[str, Any]) -> LanguageTools:
-    """The language models of a run.
+    """Return the language models of a run.
 
     Args:
-        config: the run's search.
-        server: the options that name a server, as the run's record holds them.
+        config: The configuration of the run's search.
+        server: The options that name a server, as the run's record holds them.
     """
     from promptsearch.runs import LanguageTools
 
@@ -252,7 +270,7 @@ def objective_options(f: F) -> F:
             default=None,
             shell_complete=complete.words("posterior", "weighted", "bagged", "cv", "bootstrap", "zpe", "none"),
             help=(
-                "How the winner is chosen among the sets found: posterior, weighted, bagged, cv, bootstrap, zpe"
+                "How the winner is chosen among the prompt sets found: posterior, weighted, bagged, cv, bootstrap, zpe"
                 " (without labels) or none (the best score).  [default: posterior; none if the objective needs no"
                 " labels]"
             ),
@@ -284,7 +302,11 @@ timeout_option = click.option(
 
 
 trial_batch_option = click.option(
-    "--batch", type=int, default=TrialOptions.batch, show_default=True, help="Trials proposed and scored at a time."
+    "--batch",
+    type=int,
+    default=TrialOptions.batch,
+    show_default=True,
+    help="Number of trials proposed and scored at a time.",
 )
 
 
@@ -385,7 +407,7 @@ batch_option = click.option(
     help="Number of pictures encoded at a time.  [default: 8 on a CPU, 256 on a GPU]",
 )
 fewer_option = click.option(
-    "--allow-fewer", is_flag=True, help="Take what there is of classes with fewer pictures than --shots."
+    "--allow-fewer", is_flag=True, help="Use all pictures of classes that have fewer than --shots, instead of an error."
 )
 out_option = click.option(
     "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of stdout."
@@ -397,7 +419,7 @@ def problem_options(f: F) -> F:
     names = click.option(
         "--class-names",
         type=click.Path(dir_okay=False),
-        help="File of names for the classes: one a line in their order, or folder, a tab, name.",
+        help="File of class names: one per line in the order of the classes, or lines of folder, tab and name.",
     )
     return _apply([model_options, picture_options, names], f)
 
@@ -474,7 +496,7 @@ def reading_options(f: F) -> F:
                 type=int,
                 default=ProblemConfig.split_seed,
                 show_default=True,
-                help="Seed by which --test-share chooses, apart from --seed.",
+                help="Seed with which --test-share chooses pictures; independent of --seed.",
             ),
         ],
         f,
@@ -508,13 +530,13 @@ def refuse_idle_pictures(pictures: str | None, *problems: Problem) -> None:
 
 def run_options(f: F) -> F:
     """Add the options for the draw, the storage, a forked run and the data sets to transfer to."""
-    fork = click.option("--fork", help="Name of a new run that starts from the best sets of the run --study.")
+    fork = click.option("--fork", help="Name of a new run that starts from the best prompt sets of the run --study.")
     transfer = click.option(
         "--transfer",
         multiple=True,
         metavar="DATASET",
         shell_complete=complete.datasets,
-        help="Judge the prompts on this data set's test pictures too (same classes); may be repeated.",
+        help="Also test the winner on this data set, which must have the same classes; may be repeated.",
     )
     return _apply([draw_options, phrase_options, fork, transfer, tracker_option], f)
 
@@ -522,7 +544,7 @@ def run_options(f: F) -> F:
 def tracker_option(f: F) -> F:
     """Add the option for experiment trackers."""
     names = ("wandb", "mlflow", "tensorboard")
-    text = f"Log the result, with its report, to {names[0]}, {names[1]} or {names[2]} too; may be repeated."
+    text = f"Also log the result and its report to {names[0]}, {names[1]} or {names[2]}; may be repeated."
     return _apply(
         [click.option("--log-to", multiple=True, metavar="TRACKER", shell_complete=complete.words(*names), help=text)],
         f,
@@ -576,7 +598,7 @@ def phrase_options(f: F) -> F:
             click.option(
                 "--move-phrases",
                 is_flag=True,
-                help="Let the searcher change the phrase of one class at a time, instead of choosing them afterwards.",
+                help="Search over the classes' phrases too, instead of choosing them after the search.",
             ),
         ],
         f,
@@ -643,8 +665,13 @@ def run_elsewhere_options(f: F) -> F:
 
 def resume_options(f: F) -> F:
     """Add the options for continuing a run on this machine."""
-    url = click.option("--lm-url", help="The run's language model server, where a shared storage names one.")
-    key = click.option("--lm-key-env", help="Environment variable with that server's key.  [default: OPENAI_API_KEY]")
+    url = click.option(
+        "--lm-url",
+        help="URL of the run's language model server, to confirm or replace the one that a shared storage names.",
+    )
+    key = click.option(
+        "--lm-key-env", help="Environment variable with the API key of that server.  [default: OPENAI_API_KEY]"
+    )
     return _apply([run_elsewhere_options, memory_option, batch_option, ray_option, url, key], f)
 
 
@@ -660,8 +687,8 @@ def rating_option(f: F) -> F:
 
 
 def start_option(f: F) -> F:
-    """Add the option for the seed of what a training draws, apart from that of the pictures."""
-    text = "Seed of the initial vectors, the batches and all else that the training draws.  [default: --seed]"
+    """Add the option for the seed of a training, which is independent of the seed of the pictures."""
+    text = "Seed of the training: its initial vectors and batches.  [default: --seed]"
     return _apply([click.option("--start", type=click.IntRange(0), help=text)], f)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(epilog=example("promptsearch pez --shots 16"))
 @problem_options
 @draw_options
-@click.option("--tokens", type=int, default=16, show_default=True, help="Number of words in the prompt.")
+@click.option("--tokens", type=int, default=16, show_default=True, help="Number of words to learn.")
 @click.option("--steps", type=int, default=3000, show_default=True, help="Number of steps.")
 @click.option("--rate", type=float, default=0.1, show_default=True, help="AdamW's learning rate.")
 @click.option(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from promptsearch.runs.classifier import Classifier
     from promptsearch.runs.labelling import Labelled, Labelling
 
-#: Pictures that could not be read of which a command prints why; all are in the CSV file.
+#: Largest number of unreadable pictures that are printed with the reason; the CSV file lists all of them.
 SHOWN = 10
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,7 +36,7 @@ class _Threshold(click.ParamType):
             number = float(str(value))
         except ValueError:
             number = -1.0
-        if not 0 <= number <= 1:  # False of nan
+        if not 0 <= number <= 1:  # comparisons with nan are false
             self.fail(f"{value!r} is neither auto nor a probability from 0 to 1", param, ctx)
         return number
 
@@ -49,8 +49,8 @@ def classifier_options(f: F) -> F:
             type=_Threshold(),
             metavar="P|auto",
             help=(
-                "Label a picture `unknown` if no class has this probability. auto: the probability below which 5 % of"
-                " the few-shot pictures are."
+                "Label a picture `unknown` if no class reaches this probability; auto takes the probability that 95 %"
+                " of the few-shot pictures reach."
             ),
         ),
         storage_option,
@@ -73,17 +73,23 @@ def classifier_options(f: F) -> F:
     type=click.Path(dir_okay=False, path_type=Path),
     help="CSV file to write; it appears when it is complete.  [default: CSV on stdout]",
 )
-@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Classes to name for each picture.")
-@click.option("--force", is_flag=True, help="Overwrite --out, and what was begun with other pictures or options.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of most probable classes to list for each picture.",
+)
+@click.option("--force", is_flag=True, help="Overwrite --out, even if it was begun with other pictures or options.")
 @classifier_options
 def predict(
     run: str, pictures: tuple[Path, ...], out: Path | None, top: int, force: bool, quiet: bool, **options: Any
 ) -> None:
     """Label pictures with the winner of the run RUN, or of a folder that `export --to folder` wrote.
 
-    Pictures in folders are found at any depth. Probabilities go by the logit scale that fits the run's few labels. A
-    picture that cannot be read is listed with the reason and does not stop the others. The same command resumes a
-    labelling that was cut off.
+    Pictures in folders are found at any depth. Probabilities are computed with the logit scale that fits the run's few
+    labels. A picture that cannot be read is listed with the reason and does not stop the others. Run the same command
+    again to resume an interrupted labelling.
     """
     from promptsearch.reports.labels import to_csv, write_labels
 
@@ -110,12 +116,12 @@ def open_labelling(run: str, pictures: Sequence[Path], top: int, quiet: bool, op
     Args:
         run: Name of the run, or an exported folder.
         pictures: Files and folders.
-        top: Classes to name for each picture.
+        top: Number of classes to list for each picture.
         quiet: Whether to print no notes.
         options: The options of `classifier_options`, and `progress`.
 
     Raises:
-        InputError: There is no picture, the run has no winner of prompts, or its model is gone.
+        InputError: There is no picture, the run's winner does not consist of prompts, or its model is missing.
     """
     from promptsearch.evaluators.data.loose_pictures import find_pictures
     from promptsearch.runs.labelling import Labelling
@@ -157,7 +163,7 @@ def tell_unreadable(labels: Sequence[Labelled]) -> None:
     """Print which pictures could not be read.
 
     Raises:
-        PromptSearchError: None of them could.
+        PromptSearchError: None of the pictures could be read.
     """
     from promptsearch.banks import printable
 

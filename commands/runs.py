@@ -56,7 +56,7 @@ def list_runs(storage: str | None, as_json: bool) -> None:
 
 
 def _reads_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Say of a run whose record is damaged that it is."""
+    """Decorate a command so that a damaged record of its run is reported as one line."""
 
     @functools.wraps(command)
     def call(name: str, **options: Any) -> None:

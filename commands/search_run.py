@@ -121,7 +121,7 @@ def resume_run(
         here: The options of `resume_options` and `output_options`.
         trials: New total number of trials; None for the run's own.
         timeout: Seconds after which to stop.
-        shared: Whether its storage was named, so that others may write to it.
+        shared: Whether the user named the storage, so that others may write to it.
     """
     from promptsearch.runs import Budget, Watch, reopen, restore_bank, run_search
     from promptsearch.runs.open_run import keep_budget
@@ -169,7 +169,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def _printable(value: Any) -> Any:
-    """Remove characters from all text of a document that would control the terminal."""
+    """Return a document without the characters in its texts that would control the terminal."""
     from promptsearch.banks import printable
 
     if isinstance(value, dict):

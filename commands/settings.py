@@ -16,7 +16,7 @@ from promptsearch.errors import InputError
 
 if sys.version_info >= (3, 11):
     import tomllib
-else:  # the same parser, from PyPI
+else:  # the same parser, in a package of PyPI
     import tomli as tomllib
 
 NAME, SHARED = "promptsearch.toml", "pyproject.toml"
@@ -24,7 +24,7 @@ VARIABLE = "PROMPTSEARCH_CONFIG"
 #: Largest size of a settings file in bytes.
 MOST = 1 << 20
 
-#: Options that a file may not set if it was only found in a folder, which may be somebody else's, and the reasons.
+#: Options, with reasons, that a settings file may not set unless the user named it: it may be somebody else's.
 NAMED_ONLY = {
     **dict.fromkeys(
         ("lm-url", "lm-key-env", "storage", "ray", "repo"), "it says where pictures, prompts or keys are sent"
@@ -41,7 +41,7 @@ class SettingsFile:
 
     Attributes:
         path: The file.
-        found: Whether it was found in a folder, and not named with `--config` or `PROMPTSEARCH_CONFIG`.
+        found: Whether the file was found in a folder; False if `--config` or `PROMPTSEARCH_CONFIG` names it.
     """
 
     path: Path
@@ -68,7 +68,7 @@ def find_settings(named: Path | None = None, start: Path | None = None) -> Setti
         return SettingsFile(given)
     try:
         here = (start or Path.cwd()).resolve()
-    except (OSError, RuntimeError):  # the folder that the shell is in was removed
+    except (OSError, RuntimeError):  # the current folder was removed
         return None
     for folder in (here, *here.parents):
         if _is_file(folder / NAME):
@@ -82,7 +82,7 @@ def find_settings(named: Path | None = None, start: Path | None = None) -> Setti
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # in a folder that may not be looked into
+    except (OSError, ValueError):  # the folder must not be read
         return False
 
 
@@ -110,7 +110,7 @@ def read_settings(file: SettingsFile, group: click.Group) -> dict[str, Any]:
 
     Raises:
         InputError: The file is not TOML, has a key, command or value that the command line would refuse, or sets an
-            option of `NAMED_ONLY` although it was only found.
+            option of `NAMED_ONLY` although the user did not name the file.
     """
     path = file.path
     data = _parsed(path)
@@ -137,12 +137,14 @@ def _parsed(path: Path) -> dict[str, Any]:
     except OSError as e:
         raise InputError(f"{path}: cannot be read ({e.strerror}); name another with --config") from e
     if len(raw) > MOST:
-        raise InputError(f"{path}: more than {MOST >> 20} MB, which is no settings file; name another with --config")
+        raise InputError(
+            f"{path}: more than {MOST >> 20} MB, too large for a settings file; name another with --config"
+        )
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"{path}: not TOML (it is UTF-16); save it as UTF-8")
     try:
         return tomllib.loads(raw.decode("utf-8-sig"))
-    except ValueError as e:  # tomllib's own, bytes that are no UTF-8, a number of thousands of digits
+    except ValueError as e:  # tomllib's errors, bytes that are not UTF-8, or a number of thousands of digits
         raise InputError(f"{path}: not TOML ({e}); write lines such as shots = 4") from e
     except RecursionError as e:
         raise InputError(f"{path}: nested too deeply; write lines such as shots = 4") from e
@@ -176,7 +178,7 @@ def _values(
 def _refuse_stranger(file: SettingsFile, key: str) -> None:
     if file.found and key in NAMED_ONLY:
         raise InputError(
-            f"{file.path}: {key} cannot be set by a file that was only found here, because {NAMED_ONLY[key]}; "
+            f"{file.path}: {key} cannot be set by a settings file that you did not name, because {NAMED_ONLY[key]}; "
             f"give --{key} on the command line, or name the file with --config {file.path.name}"
         )
 
@@ -194,7 +196,7 @@ def _checked(path: Path, key: str, value: Any, option: click.Option) -> Any:
         if isinstance(each, str) and not each.isprintable():
             raise InputError(f"{path}: {key} = {_shown(value)}: has characters that cannot be printed")
         try:
-            option.type.convert(str(each), option, None)  # as text, like on the command line
+            option.type.convert(str(each), option, None)  # converted from text, as on the command line
         except click.BadParameter as e:
             raise InputError(f"{path}: {key} = {_shown(value)}: {_middle_out(e.message)}") from e
         except (ValueError, TypeError, OverflowError) as e:

@@ -27,11 +27,11 @@ from promptsearch.errors import InputError
 @click.option("--link", is_flag=True, help="Make symbolic links instead of copies.")
 @classifier_options
 def sort(run: str, folder: Path, into: Path, link: bool, quiet: bool, **options: Any) -> None:
-    """Copy the pictures of FOLDER into a folder for each class of the run (or exported folder) RUN.
+    """Copy the pictures of FOLDER into a folder for each class, as the run (or exported folder) RUN predicts it.
 
-    Pictures that are of no known class go to `unknown`, with --unknown-below. The originals stay where they are. A
-    picture that cannot be read is listed with the reason and left out. The same command goes on with what was cut off;
-    a file of another content is never overwritten.
+    With --unknown-below, pictures of no known class go to the folder `unknown`. The originals stay where they are. A
+    picture that cannot be read is listed with the reason and left out. Run the same command again to resume; a file
+    with another content is never overwritten.
     """
     from promptsearch.reports.sorted_folders import plan, put
 

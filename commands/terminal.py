@@ -1,4 +1,4 @@
-"""What a terminal sees: progress, log messages, output that it cannot show, and errors that nobody foresaw."""
+"""Output to the terminal: progress, log messages, characters that it cannot show, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def show_logs(ctx: click.Context, param: click.Parameter, count: int) -> None:
 
 
 class _PrintableLines(logging.Formatter):
-    """Messages may name files and data sets, which may hold a terminal's escape sequences."""
+    """Escapes control characters in log messages, because names of files may contain escape sequences."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         from promptsearch.banks import printable
@@ -74,7 +74,7 @@ verbose_option = click.option(
 )
 
 
-#: Seconds between two lines where stderr is no terminal.
+#: Seconds between two lines of progress if stderr is not a terminal.
 EVERY = 30.0
 
 Show = Callable[[int, int, str], None]
@@ -82,7 +82,7 @@ Show = Callable[[int, int, str], None]
 
 @contextlib.contextmanager
 def progress_bar(quiet: bool) -> Iterator[Show]:
-    """Yield what progress is told to: (done, total, what is being done).
+    """Yield a function to call with the progress: (done, total, what is being done).
 
     On a terminal it draws a bar; in a log file or on a cluster it writes a line every `EVERY` seconds.
 
@@ -110,7 +110,8 @@ def progress_bar(quiet: bool) -> Iterator[Show]:
         task = bar.add_task("starting", total=None)
 
         def show(done: int, total: int, what: str) -> None:
-            room = console.width - len(f"{total}/{total}") - 25  # spinner, bar and time, which rich would cut as well
+            # 25 characters for spinner, bar and time, which rich would cut as well
+            room = console.width - len(f"{total}/{total}") - 25
             what = what if len(what) <= room else what[: room - 1] + "…"
             bar.update(task, description=what, completed=done, total=total or None)
 
@@ -118,7 +119,7 @@ def progress_bar(quiet: bool) -> Iterator[Show]:
 
 
 def _lines(clock: Callable[[], float] = time.monotonic) -> Show:
-    """Return what writes progress to stderr, at most every `EVERY` seconds; nothing for what takes less."""
+    """Return a function that writes progress to stderr at most every `EVERY` seconds, so short work writes nothing."""
     last = clock()
 
     def show(done: int, total: int, what: str) -> None:
@@ -137,14 +138,14 @@ _ESCAPES = "promptsearch.escapes"
 
 
 def write_anything() -> None:
-    """Let stdout and stderr write what their encoding lacks as an escape, e.g. `\\u732b`, which JSON reads back."""
+    """Make stdout and stderr escape characters that their encoding lacks, e.g. as `\\u732b`, which JSON can read."""
     codecs.register_error(_ESCAPES, _escape)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started this; the next file that is opened would be in its place
+        if getattr(sys, name) is None:  # closed by the parent process; the next file to be opened would take its place
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
-            with contextlib.suppress(ValueError, OSError):  # closed, or already given up
+            with contextlib.suppress(ValueError, OSError):  # the stream is closed or was given up
                 reconfigure(errors=_ESCAPES)
 
 
@@ -156,7 +157,7 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 
 def after_interrupt(error: BaseException) -> bool:
-    """Whether an error only followed from Ctrl-C: an import that it cuts raises errors of its own."""
+    """Return whether an error follows from Ctrl-C, which may interrupt an import that then fails in another way."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:
@@ -168,7 +169,7 @@ def after_interrupt(error: BaseException) -> bool:
 
 
 def repeat_lost_interrupts() -> None:
-    """Send Ctrl-C to this process again where Python prints and ignores it: in finalizers and weak references."""
+    """Send Ctrl-C to this process again if Python has ignored it, as it does in finalizers and weak references."""
     others = sys.unraisablehook
     if getattr(others, "repeats", False):
         return
@@ -176,7 +177,7 @@ def repeat_lost_interrupts() -> None:
     def hook(args: Any) -> None:
         if not isinstance(args.exc_value, KeyboardInterrupt):
             return others(args)
-        # Later, because here it would be ignored again.
+        # Send it a little later, because here it would be ignored again.
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
         timer.daemon = True
         timer.start()
@@ -187,16 +188,16 @@ def repeat_lost_interrupts() -> None:
 
 
 def describe(error: Exception) -> str:
-    """An unexpected error as one line: what it is, what can be done, and where the rest of it was written."""
+    """Describe an unexpected error in one line: what it is, what to do, and the log with the traceback."""
     from promptsearch.banks import printable
 
     what = printable(" ".join(str(error).split()))[:300]
     if isinstance(error, OSError) and error.strerror:
         place = f"{printable(error.filename)}: " if error.filename else "the output, or a file: "
         what = f"{place}{error.strerror}"
-        remedy = "see to that, and give the same command again"
+        remedy = "solve the problem and run the same command again"
     elif isinstance(error, MemoryError):
-        what, remedy = "out of memory", "give it less at a time (--encode-batch, --memory), or a larger machine"
+        what, remedy = "out of memory", "use a smaller --encode-batch or --memory, or a larger machine"
     else:
         what = f"unexpected {type(error).__name__}{_place(error)}{f': {what}' if what else ''}"
         remedy = "what is recorded is safe; please report it with"
@@ -207,7 +208,7 @@ def describe(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Where an error was raised: a file's name and its line."""
+    """Return the name of the file and the line in which an error was raised, as text."""
     from promptsearch.banks import printable
 
     at = error.__traceback__
@@ -217,7 +218,7 @@ def _place(error: Exception) -> str:
 
 
 def _write_log(error: Exception) -> Path | None:
-    """Append the traceback to a log: where it is, or None where nothing can be written."""
+    """Append the traceback to a log, and return the log's path, or None if nothing can be written."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     entry = f"{datetime.now().isoformat(timespec='seconds')} {' '.join(sys.argv)}\n{text}\n"
     for folder in _folders():
@@ -231,12 +232,12 @@ def _write_log(error: Exception) -> Path | None:
 
 
 def _folders() -> list[Path]:
-    """Where a log may be: with the kept runs, else with temporary files."""
+    """Return folders for the log in order of preference: that of the runs, then the temporary one."""
     found = []
     if named := os.environ.get("PROMPTSEARCH_HOME"):
         found.append(Path(named))
     else:
-        with contextlib.suppress(Exception):  # it is the last resort that is looked for
+        with contextlib.suppress(Exception):  # any failure means that the next folder is tried
             import platformdirs
 
             found.append(Path(platformdirs.user_data_dir("promptsearch")))

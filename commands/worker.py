@@ -25,7 +25,7 @@ from promptsearch.errors import InputError, Interrupted
     type=click.FloatRange(0),
     default=120.0,
     show_default=True,
-    help="Seconds to wait for the run to begin, if there is none of this name yet.",
+    help="Seconds to wait for the run to begin if it does not exist yet.",
 )
 @output_options
 def worker(
@@ -37,9 +37,9 @@ def worker(
     quiet: bool,
     **here: Any,
 ) -> None:
-    """Join a run, from this machine or another: score trials of it until it has them all.
+    """Join a run from this or another machine, and score trials until the run has all of them.
 
-    Bank, options and fingerprints are in the study; a model or pictures other than the run's are refused.
+    The worker reads bank and options from the study, and refuses a model or pictures other than the run's.
     """
     from promptsearch.banks import printable
     from promptsearch.commands.search_run import interruptible, machine_config

@@ -247,9 +247,9 @@ MISTAKES: list[tuple[str, str | bytes, str]] = [
         "dclip.yaml:1: unknown key: 'cat'; there are name, templates, patterns, slots, class_names; if the keys are "
         "classes, name the file with --phrases",
     ),
-    ("b.json", '[{"template": "a {}."}]', "b.json:1: a list of 1, of which none is a text with {} or {c}"),
-    ("b.json", "[3]", "b.json:1: a list of 1, of which none is a text"),
-    ("b.yaml", "- [a, b]\n", "b.yaml:1: a list of 1, of which none is a text"),
+    ("b.json", '[{"template": "a {}."}]', "b.json:1: a list of 1, without any text that has {} or {c}"),
+    ("b.json", "[3]", "b.json:1: a list of 1, without any text that has"),
+    ("b.yaml", "- [a, b]\n", "b.yaml:1: a list of 1, without any text that has"),
     *(
         (f"b.{form}", "a {}.\n".encode(code), f"b.{form}: the file is in UTF-16 or UTF-32")
         for form in ("txt", "json", "yaml")

@@ -63,7 +63,7 @@ def test_a_found_file_may_not_send_write_or_answer(here: Path, name: str, text: 
         text = f"[tool.promptsearch]\n{text}" if not rest else f"[tool.promptsearch.{first[1:]}\n{rest}"
     (here.parent / name).write_text(text)
     error = run("banks", "list", code=2).stderr
-    assert name in error and "cannot be set by a file that was only found here" in error and "--config" in error
+    assert name in error and "cannot be set by a settings file that you did not name" in error and "--config" in error
     run("--config", str(here.parent / name), "banks", "list")  # it was named: it may
 
 
