@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: Largest number of bytes read of an answer, and of an error.
+#: Largest number of bytes that are read of an answer, and of an error.
 MOST, MOST_OF_ERROR = 1 << 20, 1 << 16
 
 
@@ -18,7 +18,7 @@ class Passing(Exception):
     """A temporary failure, after which the call is tried again.
 
     Attributes:
-        after: Seconds that the server asks to wait, if it does.
+        after: Seconds that the server asks the client to wait, or None.
     """
 
     def __init__(self, message: str, after: float | None = None) -> None:
@@ -46,7 +46,8 @@ def within(seconds: float, call: Callable[[], bytes]) -> bytes:
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        return future.result(seconds + min(5.0, seconds))  # later than the client's own timeout, which tells more
+        # a little longer than the client's own timeout, whose error says more
+        return future.result(seconds + min(5.0, seconds))
     except concurrent.futures.TimeoutError as e:
         raise Passing(f"no answer within {seconds:g} s") from e
 
@@ -62,7 +63,7 @@ def bound_errors(timeout: float) -> Callable[[Any], None]:
         if response.status_code < 300:
             return
         http = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or what openai uses in its place
-        response.headers.pop("content-encoding", None)  # it was not requested
+        response.headers.pop("content-encoding", None)  # the client did not request compression
 
         class Bounded(http.SyncByteStream):  # type: ignore[name-defined]
             def __iter__(self) -> Iterator[bytes]:

@@ -239,7 +239,8 @@ def _end(header: Header) -> int:
     for _, shape, kind, offset in header.tensors:
         try:
             entries, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
-        except (KeyError, ValueError):  # a type that the installed gguf does not know: transformers reports it
+        # the installed gguf does not know the type of a tensor; transformers reports that
+        except (KeyError, ValueError):
             continue
         count = functools.reduce(lambda a, b: a * b, shape, 1)
         end = max(end, header.start + offset + count // entries * size)

@@ -269,7 +269,7 @@ class LineWriter:
                 tokens.append(token)
                 continue
             column = self._draw(row, best[i], at[i], drawing)
-            if column is None:  # every token would break a rule: the line is dropped
+            if column is None:  # drop the line, because every token would break a rule
                 row.done, row.tokens = True, 0
                 tokens.append(0)
                 continue
@@ -410,7 +410,8 @@ class LineWriter:
             rng = np.random.default_rng([*seed, i])
             share = np.exp(best[i] - best[i].max())
             nucleus = int(np.searchsorted(np.cumsum(share / share.sum()), top_p)) + 1
-            nucleus = max(nucleus, 2 * rules.continuations)  # the text after the gap may fit less likely words
+            # try more words, because the text after the gap may fit less likely ones
+            nucleus = max(nucleus, 2 * rules.continuations)
             order = np.argsort(-(best[i][:nucleus] + rng.gumbel(size=len(best[i]))[:nucleus]), kind="stable")
             texts = [_joined(before, v.text[words[int(at[i][j])]], behind) for j in order]
             if rules.names:

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 #: Number of lines written at a time, and of logits computed at a time when texts are rated.
 ROWS, RATED = 64, 1 << 26
-#: Lines sampled per request: a single line is a new template in two thirds of cases, the best of four nearly always.
+#: Lines sampled per request. A single line is a new template in two thirds of cases, the best of four almost always.
 CONTINUATIONS = 4
 #: Models with fewer parameters do not write in bfloat16, which would save little time.
 SMALL = 20_000_000
 #: Number of words that are tried in each gap.
 FILLINGS = 12
-#: Token between documents in the training text of models with special tokens like GPT-2's.
+#: Token that separates documents in the training text of models with special tokens like GPT-2's.
 SEPARATOR = "<|endoftext|>"
 
 
@@ -313,13 +313,13 @@ class LocalModel:
         ids = self._tokenizer.apply_chat_template(
             _without_system(prompt, self._tokenizer),
             add_generation_prompt=True,
-            enable_thinking=False,  # models that can reason first have no room for it in an answer
+            enable_thinking=False,  # an answer has no room for reasoning
         )
         return list(ids["input_ids"] if hasattr(ids, "keys") else ids)
 
     @functools.cached_property
     def _start(self) -> list[int]:
-        """The tokens before each text: the one between documents, or the tokenizer's first one, or none."""
+        """Return the tokens before each text: the separator of documents, the tokenizer's start token, or none."""
         tokenizer = self._tokenizer
         if self.chats and SEPARATOR in tokenizer.get_vocab():  # the first token of chat models begins a turn
             return [int(tokenizer.convert_tokens_to_ids(SEPARATOR))]
@@ -328,13 +328,13 @@ class LocalModel:
 
     @functools.cached_property
     def _pad(self) -> int:
-        """Token that fills up shorter rows; it is masked, so any token will do."""
+        """Return the token that fills up shorter rows; it is masked, so any token will do."""
         tokenizer = self._tokenizer
         return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
     @functools.cached_property
     def _ends(self) -> list[int]:
-        """Tokens that end an answer according to the model's configuration."""
+        """Return the tokens that end an answer according to the model's configuration."""
         own = self._model.generation_config.eos_token_id
         return [] if own is None else [own] if isinstance(own, int) else list(own)
 
@@ -414,7 +414,7 @@ def _from_folder(name: str, folder: Path) -> tuple[Any, Any]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as e:  # the type depends on the damage
+    except Exception as e:  # the type of the error depends on the damage
         raise PromptSearchError(
             f"--lm {name}: its tokenizer cannot be loaded ({first_line(e)[:200]}); fetch it again"
         ) from e

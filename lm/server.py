@@ -39,7 +39,7 @@ KEY = "OPENAI_API_KEY"
 ANSWER, THOUGHTS = 48, 512
 #: Number of truncated answers, or answers without text, after which the model is not asked any more if none was usable.
 CUT_MOST = 3
-#: What helps where every answer lacks text, by the most frequent reason.
+#: Remedies if every answer lacks text, by the most frequent reason.
 REMEDIES = {
     REFUSED: "choose another --lm-model, or relax the content filter on the server",
     TOOL_CALL: "turn tools off on the server, or choose another --lm-model",
@@ -47,7 +47,7 @@ REMEDIES = {
 }
 #: Longest wait between two attempts in seconds, whatever the server asks for.
 PATIENCE = 60.0
-#: Ends the messages of failures after which a run can go on.
+#: End of the messages about failures after which a run can be resumed.
 RESUME = "run the same command again to resume from the recorded trials"
 
 
@@ -193,7 +193,8 @@ class ServerModel:
             seed: Seed that is sent to the server.
 
         Returns:
-            The answers; of an answer that was truncated during reasoning, the reasoning; of one without text, its mark.
+            The answers. For an answer that was truncated during reasoning it is the reasoning, and for one without text
+            a mark.
 
         Raises:
             PromptSearchError: The server does not answer or not in OpenAI's format, after all attempts, or every answer
@@ -246,7 +247,7 @@ class ServerModel:
             try:
                 return self._once(prompt, seed)
             except _AskAgain:
-                continue  # at most once for each parameter
+                continue  # happens at most once for each parameter
             except Passing as e:
                 left = self.place.tries - attempt
                 pause = wait if e.after is None else e.after
@@ -329,7 +330,7 @@ class ServerModel:
             raise _AskAgain
         if status == 501 or (status in (200, 402, 429, 500) and after is None and complaint.lasts()):
             raise PromptSearchError(
-                f"--lm-url {place.url}: it answers {status} ({said}), which another attempt would not change; solve "
+                f"--lm-url {place.url}: it answers {status} ({said}), and another attempt would not help; solve "
                 f"the problem and {RESUME}"
             )
         if status == 200 or status in (408, 409, 425, 429) or status >= 500:

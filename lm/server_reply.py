@@ -10,14 +10,14 @@ from typing import Any
 
 #: Values of finish_reason for a truncated answer: OpenAI's, and those of servers that translate other APIs.
 CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens")
-#: Marks truncated reasoning; search/reply_parser.py does not read what follows as an answer.
+#: Marks truncated reasoning, which search/reply_parser.py does not read as an answer.
 THOUGHT = "<think>"
-#: Largest number of characters shown of a complaint.
+#: Largest number of characters of a complaint that are shown.
 SHOWN = 200
 
-#: Why an answer has no text. In angle brackets, a reason marks such an answer, which search/reply_parser.py reads.
+#: Reasons why an answer has no text. A reason in angle brackets marks such an answer for search/reply_parser.py.
 REFUSED, TOOL_CALL, NO_TEXT = "refused", "tool call", "no text"
-#: Values of finish_reason for an answer that was withheld: OpenAI's, and those of servers that translate other APIs.
+#: Values of finish_reason for a withheld answer: OpenAI's, and those of servers that translate other APIs.
 WITHHELD = (
     *("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "prohibited_content"),
     *("spii", "guardrail_intervened", "guardrails", "sensitive"),
@@ -52,14 +52,14 @@ _RETRY = re.compile(r"\b(?:retry|try again) (?:in|after)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Written:
-    """An answer.
+    """An answer of a server.
 
     Attributes:
-        text: Its text, or the mark of an answer without text, followed by what the server said instead.
-        cut: Whether it was truncated.
+        text: The text; for an answer without text, a mark followed by what the server said instead.
+        cut: Whether the answer was truncated.
         read: Number of tokens that the model read.
-        written: Number of tokens that it wrote.
-        lacking: Why it has no text: `REFUSED`, `TOOL_CALL` or `NO_TEXT`; empty if it has some.
+        written: Number of tokens that the model wrote.
+        lacking: Why the answer has no text: `REFUSED`, `TOOL_CALL` or `NO_TEXT`; empty if it has text.
     """
 
     text: str
@@ -73,10 +73,10 @@ class Written:
         """Return an answer without text.
 
         Args:
-            lacking: The reason.
+            lacking: Why it has no text: `REFUSED`, `TOOL_CALL` or `NO_TEXT`.
             said: The server's own words.
             read: Number of tokens that the model read.
-            written: Number of tokens that it wrote.
+            written: Number of tokens that the model wrote.
         """
         return cls(f"<{lacking}>{one_line(said)[:SHOWN]}", False, read, written, lacking)
 
@@ -167,12 +167,13 @@ def read_answer(raw: bytes, chats: bool) -> Written:
         return Written(_unfinished(text, chats), True, *tokens)
     if finish in WITHHELD or not text.strip():
         lacking, said = _instead(message, content, finish)
-        if lacking != NO_TEXT or chats or content is None:  # a model that completes texts may well write an empty line
+        # an empty line is a valid answer of a model that completes texts
+        if lacking != NO_TEXT or chats or content is None:
             return Written.without_text(lacking, said, *tokens)
     return Written(text, False, *tokens)
 
 
-#: Keys of a message for what a model gives instead of text.
+#: Keys of a message under which a model answers with something other than text.
 _INSTEAD = ("refusal", "tool_calls", "function_call", "audio")
 
 
@@ -210,7 +211,7 @@ def _no_answer(data: Any, choice: Any = None) -> NoAnswer:
 
 
 def _unfinished(text: str, chats: bool) -> str:
-    """Return what can be used of a truncated answer: the complete lines of a text, or reasoning in a conversation.
+    """Return the usable part of a truncated answer: the complete lines of a text, or the reasoning in a conversation.
 
     A truncated answer in a conversation counts as reasoning, because some models do not mark where reasoning begins.
     """
@@ -318,7 +319,8 @@ def _words(value: Any, depth: int) -> str:
     text = next((t for k in _WORDS if (t := _words(value.get(k), depth - 1))), "")
     if isinstance(place := value.get("loc"), list):
         text = f"{'.'.join(str(p) for p in place[:6])}: {text}"
-    metadata = value.get("metadata")  # a router puts the message of the server behind it here
+    # a router (a server that forwards requests) puts the original server's message here
+    metadata = value.get("metadata")
     if isinstance(metadata, Mapping) and isinstance(raw := metadata.get("raw"), str):
         text = f"{text}: {raw}"
     return text

@@ -43,10 +43,10 @@ COLUMNS = (
     "class_names",
 )
 
-#: The method that collapsed trainings are told by.
+#: Name of the method that a training must beat on its few shots; otherwise it counts as collapsed.
 HAND_WRITTEN = "hand-written"
 
-#: Data set, shots and name of a row, and the row in every draw.
+#: The rows of all draws, by (data set, shots, name of the row).
 Key = tuple[str, int, str]
 Groups = dict[Key, list[Tested]]
 
@@ -89,7 +89,7 @@ def build_comparison(
 
 
 def _summary(key: Key, rows: Sequence[Tested], groups: Groups) -> dict[str, Any]:
-    """Return what the draws of one method gave at one number of shots of one data set."""
+    """Summarise the draws of one method on one data set with one number of shots."""
     dataset, shots, name = key
     accuracy = np.array([r.hits.mean() for r in rows])
     interval = crossed_interval(np.stack([r.hits.astype(np.float64) for r in rows]))
@@ -120,7 +120,10 @@ def _summary(key: Key, rows: Sequence[Tested], groups: Groups) -> dict[str, Any]
 
 
 def _collapsed(rows: Sequence[Tested], hand_written: Sequence[Tested]) -> int | None:
-    """Return in how many draws a training did worse on its own few shots than the hand-written prompt; None if none."""
+    """Return the number of draws in which a training's few-shot accuracy is below that of the hand-written prompt.
+
+    It is None if the method is no training, or the hand-written prompt is not in the comparison.
+    """
     floor = {r.cell.seed: r.support["accuracy"] for r in hand_written}
     if not any(r.figures["steps"] for r in rows) or not all(r.cell.seed in floor for r in rows):
         return None
@@ -128,7 +131,7 @@ def _collapsed(rows: Sequence[Tested], hand_written: Sequence[Tested]) -> int | 
 
 
 def _distance(key: Key, groups: Groups, against: str) -> dict[str, Any] | None:
-    """Return the difference from the reference method on the same draws and pictures, if there are any."""
+    """Return the difference from the reference method on their common draws and pictures, or None without any."""
     dataset, shots, name = key
     reference = {r.cell.seed: r for r in groups.get((dataset, shots, against), [])}
     both = [r for r in groups[key] if r.cell.seed in reference]
@@ -146,9 +149,9 @@ def _distance(key: Key, groups: Groups, against: str) -> dict[str, Any] | None:
 
 
 def _overall(groups: Groups, against: str) -> list[dict[str, Any]]:
-    """Return the means over the data sets that were drawn from, averaged for each draw first.
+    """Return the means over data sets, averaged for each draw first.
 
-    Methods that lack a data set or a draw are left out, and so is everything where there is one data set only.
+    Methods that lack a data set or a draw are left out. With a single data set, there are no means.
     """
     own = {key: rows for key, rows in groups.items() if rows[0].dataset == rows[0].cell.dataset}
     datasets = list(dict.fromkeys(dataset for dataset, _, _ in own))
@@ -182,7 +185,8 @@ def _overall(groups: Groups, against: str) -> list[dict[str, Any]]:
 def _parts(by_dataset: Sequence[Sequence[Tested]]) -> list[tuple[float, np.ndarray]] | None:
     """Return the weights and hits (S, P) of every set of test pictures, or None if draws are missing.
 
-    Conditions of one data set are the same pictures: their hits are averaged, because they are not independent.
+    Conditions of one data set (such as cifar10-dark) share their pictures, so their hits are not independent and are
+    averaged.
     """
     seeds = {tuple(r.cell.seed for r in rows) for rows in by_dataset}
     if len(seeds) != 1 or () in seeds:
@@ -194,7 +198,8 @@ def _parts(by_dataset: Sequence[Sequence[Tested]]) -> list[tuple[float, np.ndarr
     return [(len(same) / len(by_dataset), np.mean(same, axis=0)) for same in pictures.values()]
 
 
-#: Where a spreadsheet may see a formula begin: at the start of a cell, whatever separates cells there.
+#: Matches the places where a spreadsheet may see the beginning of a formula: at the start of a cell, whatever
+#: separates cells.
 _FORMULA = re.compile(r"((?:^|[;,\t\r\n])[\s\"']*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20\t\r])")
 
 
@@ -216,18 +221,19 @@ def to_csv(document: Mapping[str, Any]) -> str:
             "templates": " | ".join(cell["templates"]),
             "class_names": " | ".join(cell["class_names"] or []),
         }
-        shown = {c: printable(v) if isinstance(v, str) else v for c, v in flat.items()}  # a name may be a folder's
+        # a name may be a path with any characters
+        shown = {c: printable(v) if isinstance(v, str) else v for c, v in flat.items()}
         writer.writerow(["" if shown[c] is None else no_formula(shown[c]) for c in COLUMNS])
     return buffer.getvalue()
 
 
 def no_formula(cell: Any) -> Any:
-    """Return a cell of a CSV file that no spreadsheet takes for a formula.
+    """Return a cell of a CSV file in a form that no spreadsheet interprets as a formula.
 
-    A text gets an apostrophe before a sign that begins a formula, at its start or after what may separate cells.
+    In a text, an apostrophe is put before each sign that could begin a formula: at its start, or after a separator.
 
     Args:
-        cell: A number, which is returned as it is, or a text.
+        cell: A text, or a number, which is returned unchanged.
     """
     if not isinstance(cell, str):
         return cell

@@ -1,4 +1,4 @@
-"""A comparison as tables in the terminal or in Markdown."""
+"""Formats a comparison as tables, for the terminal or as Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 from promptsearch.banks import printable
 from promptsearch.evaluators.scoring.metrics import BINS
 
-#: Metrics beside accuracy, and what their tables are called.
+#: Metrics other than accuracy, with the titles of their tables.
 METRICS = {
     "mean_per_class": "mean per class",
     "worst_class": "accuracy on the worst class",
@@ -50,7 +50,7 @@ def print_comparison(document: Mapping[str, Any], console: Console, verbose: boo
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """Return the same tables in Markdown.
+    """Return the tables of a comparison as Markdown.
 
     Args:
         document: What `build_comparison` returned.
@@ -124,7 +124,7 @@ def _overall_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], l
 
 
 def _training_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return the table of trainings' medians and collapses, if the hand-written prompt is there to tell them by."""
+    """Return the table of the trainings' medians and numbers of collapses, if the hand-written prompt was compared."""
     lines: dict[tuple[str, str], dict[int, str]] = {}
     for row in document["table"]:
         if row.get("collapsed") is not None:
@@ -142,7 +142,7 @@ def _training_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], 
 
 
 def metric_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return the tables of the metrics beside accuracy, in percent, as `tables` does."""
+    """Return the tables of the other metrics, in percent, in the form of `tables`."""
     found = []
     for dataset in document["datasets"]:
         for name, title in METRICS.items():
@@ -171,7 +171,7 @@ def _rows(
         fewer = "" if any_cell["draws"] == document["seeds"] else f" ({any_cell['draws']} of {_draws(document)})"
         line = [method + fewer, *(show(cells[s]) if s in cells else "" for s in document["shots"])]
         if costs:
-            most = cells[max(cells)]  # the costs are those of the largest number of shots
+            most = cells[max(cells)]  # the costs shown are those with the largest number of shots
             line += [_number(most["evaluations"]), _number(most["steps"]), _seconds(most["seconds"])]
         made.append([*line, "yes" if any_cell["readable"] else "no"])
     return made

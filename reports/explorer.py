@@ -55,8 +55,8 @@ class Explorer:
         Args:
             templates: The ensemble to score.
             against: The ensemble to compare it with.
-            phrases: For some classes the phrases to use instead of their names; several count alike.
-            against_phrases: The same for the ensemble to compare it with.
+            phrases: For some classes, phrases to use instead of the name; several have equal weights.
+            against_phrases: The same for the other ensemble.
 
         Returns:
             A JSON-serialisable dict with the scores on the support set (`support`, `support_against`), the held-out
@@ -69,7 +69,7 @@ class Explorer:
         """
         started = time.perf_counter()
         ours, theirs = self._said(_ensemble(templates), phrases), self._said(_ensemble(against), against_phrases)
-        with self._lock:  # an Evaluator grows with every new template
+        with self._lock:  # one thread at a time, because the evaluator stores every new template
             score, old = self.evaluator.score([ours, theirs])
             found: dict[str, Any] = {
                 "templates": list(ours.templates),
@@ -96,7 +96,7 @@ class Explorer:
         return found
 
     def _said(self, prompts: PromptSet, phrases: Mapping[str, Sequence[str]] | None) -> PromptSet:
-        """The ensemble with phrases for some classes."""
+        """Return the ensemble of some templates, with phrases for some classes."""
         given = {name: phrases[name] for name in phrases or {} if phrases and phrases[name]}
         names = self.task.class_names
         if unknown := next((name for name in given if name not in names), None):

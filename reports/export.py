@@ -19,7 +19,7 @@ from promptsearch.evaluators.encoding.transformers_model import is_transformers
 #: Values of `promptsearch export --to`.
 FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python", "folder", "onnx", "hub")
 
-#: Most prompts of one class, counting repetitions, in a file for CLIP_benchmark.
+#: Largest number of prompts per class, counting repetitions, in a file for CLIP_benchmark.
 MOST_REPEATED = 400
 
 #: The transformers checkpoint with the same weights as each open_clip model.
@@ -57,7 +57,7 @@ _CHECKPOINTS = {
     "ViT-SO400M-16-SigLIP2-512:webli": "google/siglip2-so400m-patch16-512",
 }
 
-#: What models of open_clip that transformers does not have begin with; so do the hub's repositories of such models.
+#: Prefixes of the names of open_clip's models, and of their hub repositories, that transformers does not have.
 _NOT_IN_TRANSFORMERS = ("EVA", "MobileCLIP", "hf-hub:timm/", "hf-hub:apple/")
 
 
@@ -128,8 +128,8 @@ def to_bank(winner: Winner) -> str:
 def to_clip_benchmark(winner: Winner, key: str | None = None) -> str:
     """Return JSON for CLIP_benchmark's `--custom_template_file`.
 
-    It lists the templates, or the prompts of each class if the run chose phrases. CLIP_benchmark counts all prompts
-    alike: a prompt is repeated as often as its weight says.
+    It lists the templates, or the prompts of each class if the run chose phrases. CLIP_benchmark gives all prompts the
+    same weight, so prompts are repeated in proportion to their weights.
 
     Args:
         winner: What to export.
@@ -220,17 +220,17 @@ def to_transformers(winner: Winner) -> str:
     if winner.several:
         raise InputError(
             f"run {winner.study!r}: transformers takes one name for each class, but the winner has several phrases; "
-            "export it --to python"
+            "use --to python"
         )
     if winner.prompt_set.size > 1:
         raise InputError(
-            f"run {winner.study!r}: transformers takes one template, but the winner has several; export it --to python"
+            f"run {winner.study!r}: transformers takes one template, but the winner has several; use --to python"
         )
     (template,) = winner.prompt_set.templates
     if not winner.simple:
         raise InputError(
             f"run {winner.study!r}: transformers cannot choose between 'a' and 'an', as {str(template)!r} requires; "
-            "export it --to python"
+            "use --to python"
         )
     return _TRANSFORMERS.format(
         head=_head(winner, "transformers, torch"),
@@ -279,17 +279,17 @@ def write(file: Path, data: str | bytes) -> None:
 
 
 def _without_folders(name: str, is_path: bool) -> str:
-    """Return a name for others to read: of a path of this machine, only its last part."""
+    """Return a name without this machine's folders: of a path, only the last part."""
     return Path(name.removeprefix("local-dir:")).name or name if is_path else name
 
 
 def _templates(prompt_set: PromptSet) -> list[tuple[Template, float]]:
-    """The templates with their weights."""
+    """Return the templates with their weights."""
     return list(zip(prompt_set.templates, prompt_set.weights or (1.0,) * prompt_set.size, strict=True))
 
 
 def _repeated(prompts: Sequence[tuple[str, float]], winner: Winner) -> list[str]:
-    """Each prompt as often as its weight says, if at most `MOST_REPEATED` prompts say it exactly."""
+    """Repeat prompts in proportion to their weights, if at most `MOST_REPEATED` prompts can do so exactly."""
     least = min(w for _, w in prompts)
     for times in range(1, MOST_REPEATED + 1):
         counts = [w / least * times for _, w in prompts]

@@ -65,7 +65,8 @@ def draw_figure(document: Mapping[str, Any], path: Path) -> None:
             low, high = [a - b for a, b in zip(y, sd, strict=True)], [a + b for a, b in zip(y, sd, strict=True)]
             ax.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
         means = [100 * r["mean"] for r in document["table"] if r["dataset"] == dataset and r["method"] in names]
-        ax.set_ylim(min(means) - 2, max(means) + 2)  # fit the means: one method's large sd would flatten all lines
+        # fit the axis to the means, because the large deviation of one method would flatten all lines
+        ax.set_ylim(min(means) - 2, max(means) + 2)
         ax.set_xscale("log", base=2)
         ax.set_xticks(shots, [str(s) for s in shots])
         ax.minorticks_off()

@@ -305,7 +305,7 @@ def _confusion(details: dict[str, Any]) -> Plot:
     figure.update_xaxes(tickvals=ticks, ticktext=names, tickangle=-45, title={"text": "predicted", "standoff": 8})
     figure.update_yaxes(tickvals=ticks, ticktext=names, autorange="reversed")
     figure.update_yaxes(title={"text": "true", "standoff": 4}, col=1)
-    figure.update_yaxes(showticklabels=False, col=2)  # the same as the first matrix's
+    figure.update_yaxes(showticklabels=False, col=2)  # the labels are those of the first matrix
     figure.update_layout(height=max(430, min(900, 16 * len(names) + 220)))
     says = "The percentage of each class's test pictures (row) that is predicted as each class (column)."
     return Plot("confusion", "Confusion matrix, before and after", says, figure)

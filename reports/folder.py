@@ -26,11 +26,11 @@ from promptsearch.runs.classifier import Classifier
 from promptsearch.runs.result import Calibration
 from promptsearch.version import __version__
 
-#: The file that says what a folder is.
+#: The file in which a folder describes itself.
 CONFIG = "classifier.json"
 FORMAT = 1
 
-#: How a folder names the model that is in it.
+#: The name of the model if it is in the folder itself.
 HERE = "local-dir:."
 
 _SCRIPTS = Path(__file__).resolve().parent / "scripts"
@@ -38,10 +38,10 @@ _SCRIPTS = Path(__file__).resolve().parent / "scripts"
 
 @dataclass(frozen=True)
 class Exported:
-    """What is exported as a folder.
+    """The contents of an exported folder.
 
     Attributes:
-        winner: The winning prompt set and the run that it is of.
+        winner: The winning prompt set and its run.
         classifier: Its class weights, calibration and model.
         result: The run's result document; None for an unfinished run.
     """
@@ -54,7 +54,7 @@ class Exported:
 def write_folder(exported: Exported, folder: Path) -> None:
     """Write class weights, preprocessing, a README and a script that labels pictures with open_clip.
 
-    A model that open_clip finds by its name is named; another one is copied into the folder.
+    If open_clip can find the model by its name, the folder names it; otherwise the model is copied into the folder.
 
     Args:
         exported: What to write.
@@ -89,8 +89,8 @@ def write_onnx_folder(exported: Exported, folder: Path) -> None:
         folder: The folder, which must be empty or missing.
 
     Raises:
-        InputError: The folder has files or cannot be written; the model's pictures are resized in a way that the
-            script does not know.
+        InputError: The folder has files or cannot be written, or the model resizes pictures in a way that the script
+            does not support.
         PromptSearchError: A package is missing, or the model cannot be expressed in ONNX.
     """
     from promptsearch.reports.onnx_model import write_onnx
@@ -104,7 +104,7 @@ def write_onnx_folder(exported: Exported, folder: Path) -> None:
     ):
         raise InputError(
             f"--to onnx: the model's pictures are resized by {about['preprocess']['resize_mode']!r} to {size}, which "
-            "only open_clip does; export it --to folder"
+            "only open_clip does; use --to folder"
         )
     with _whole(folder) as half:
         write_onnx(exported.classifier, half / "model.onnx")
@@ -117,7 +117,7 @@ def refuse_transformers(encoder: Encoder, form: str) -> None:
     """Refuse a model in transformers' format, which open_clip does not read.
 
     Raises:
-        InputError: It is one.
+        InputError: The model is in transformers' format.
     """
     if encoder.spec.source.startswith(SOURCE):
         raise InputError(
@@ -126,12 +126,12 @@ def refuse_transformers(encoder: Encoder, form: str) -> None:
         )
 
 
-#: How a winner is written as a folder, by the value of `export --to`.
+#: The functions that write a winner as a folder, by the value of `export --to`.
 FOLDERS: dict[str, Callable[[Exported, Path], None]] = {"folder": write_folder, "onnx": write_onnx_folder}
 
 
 def describe(exported: Exported) -> dict[str, Any]:
-    """Return what a folder says of itself: names and figures, and no path of this machine."""
+    """Return the description that a folder contains: names and figures, but no path of this machine."""
     winner, classifier = exported.winner, exported.classifier
     return {
         "format": FORMAT,
@@ -172,11 +172,11 @@ def open_folder(
     Args:
         folder: The folder.
         machine: How this machine computes.
-        progress: Told of what takes long.
+        progress: Called during long work.
 
     Raises:
-        InputError: A file is missing or damaged, or the model that the folder names is another one here.
-        PromptSearchError: The model that the folder names is not here and cannot be downloaded.
+        InputError: A file is missing or damaged, or the named model has other weights on this machine.
+            PromptSearchError: The named model is not on this machine and cannot be downloaded.
     """
     about = _read_config(folder)
     name, weights = _model_of(folder, about), _read_weights(folder, about)
@@ -258,7 +258,7 @@ def _read_weights(folder: Path, about: Mapping[str, Any]) -> np.ndarray:
 
 
 def _by_name(encoder: Encoder) -> dict[str, Any] | None:
-    """Return open_clip's arguments for a model that it finds by name on any machine; None for another one."""
+    """Return open_clip's arguments for a model that it finds by its name on any machine, or None for another model."""
     import open_clip
 
     spec = encoder.spec
@@ -275,7 +275,7 @@ def _copy_model(encoder: Encoder, folder: Path) -> None:
     spec = encoder.spec
     if spec.source.startswith("local-dir:"):
         source = Path(spec.source.removeprefix("local-dir:"))
-        assert spec.weights is not None  # a folder has them
+        assert spec.weights is not None  # a model in a folder has weights
         shutil.copyfile(source / "open_clip_config.json", folder / "open_clip_config.json")
         shutil.copyfile(spec.weights, folder / spec.weights.name)
     else:
@@ -299,7 +299,7 @@ def _copy_model(encoder: Encoder, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """Give a folder to write to, which becomes `folder` when all was written."""
+    """Context manager that yields a temporary folder, and renames it to `folder` when everything is written."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--out {folder}: exists already; name a folder that is empty or not there yet")
     try:

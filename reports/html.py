@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 HEADING, ROW = 8, 3
 #: Largest number of changed pictures in each direction, and their longest side in pixels.
 PICTURES, SIDE = 24, 224
-#: Largest number of templates listed of a bank.
+#: Largest number of templates of a bank that are listed.
 BANK = 2000
 
 #: Returns the test pictures at the given indices, or a sentence that says why there are none.
@@ -55,7 +55,7 @@ def all_plots(opened: Opened) -> tuple[list[Plot], dict[str, list[Plot]]]:
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # plots make studies of their own
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # Optuna's plots create studies, which Optuna logs
     by_run = {v.name: of_run(v) for v in opened.views}
     return overview(opened.views), by_run | {c["name"]: of_comparison(c) for c in opened.comparisons}
 
@@ -251,7 +251,7 @@ def _number(support: Mapping[str, Any], name: str, factor: float, digits: int) -
 
 
 def _rows(view: RunView) -> list[dict[str, Any]]:
-    assert view.result is not None  # only finished runs have a table
+    assert view.result is not None  # the caller lists finished runs only
     result = view.result
     named = [("winner", result["winner"])]
     named += [(r.get("name", "decoded"), r) for r in result.get("decoded", [])]
@@ -277,7 +277,7 @@ def _rows(view: RunView) -> list[dict[str, Any]]:
 
 
 def _metrics(result: RunResult) -> dict[str, Any] | None:
-    """Collect the test metrics beside accuracy: those of the winner and the baselines, and the winner's by class."""
+    """Collect the test metrics other than accuracy, of the winner and the baselines, and the winner's by class."""
     report = result.winner.report
     if report is None:
         return None

@@ -16,17 +16,17 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def check_repo(repo: str) -> None:
-    """Check that a name is that of a repository, before anything is computed.
+    """Check, before anything is computed, that a name can be the name of a repository.
 
     Raises:
-        InputError: It is not.
+        InputError: It cannot.
     """
     if not _NAME.fullmatch(repo):
-        raise InputError(f"--repo {repo}: is no name of a repository; write OWNER/NAME")
+        raise InputError(f"--repo {repo}: not the name of a repository; write OWNER/NAME")
 
 
 def push(exported: Exported, repo: str, private: bool = False) -> str:
-    """Write a winner as a folder, and commit that to a repository, which is created if need be.
+    """Write a winner as a folder and commit it to a repository, which is created if it does not exist.
 
     Args:
         exported: What to push.
@@ -37,13 +37,13 @@ def push(exported: Exported, repo: str, private: bool = False) -> str:
         The repository's address.
 
     Raises:
-        InputError: The name is none.
-        PromptSearchError: The hub cannot be reached, or refuses.
+        InputError: The name cannot be the name of a repository.
+        PromptSearchError: The hub cannot be reached, or refuses the commit.
     """
     check_repo(repo)
     reachable, reason = hub_reachable()
     if not reachable:
-        raise PromptSearchError(f"--repo {repo}: the hub cannot be reached ({reason}); export it --to folder")
+        raise PromptSearchError(f"--repo {repo}: the hub cannot be reached ({reason}); use --to folder")
     from huggingface_hub import HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 

@@ -1,4 +1,4 @@
-"""Writes the labels of pictures to a CSV file, in a way that a killed process resumes."""
+"""Writes the labels of pictures to a CSV file; a killed process can be resumed."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from promptsearch.runs.labelling import Labelled, Labelling
 def write_labels(
     labelling: Labelling, out: Path, force: bool = False, progress: Progress = no_progress
 ) -> list[Labelled]:
-    """Write labels to a CSV file, which appears when it is complete; the same call resumes.
+    """Write labels to a CSV file, which appears when it is complete; the same call resumes an interrupted one.
 
-    What is done is kept in `OUT.partial`, a JSON line for each chunk.
+    Finished chunks are kept in `OUT.partial`, as a JSON line each.
 
     Args:
-        labelling: What to label, and how.
+        labelling: The pictures, and how to label them.
         out: The file.
-        force: Whether to overwrite the file, or what another command has begun.
-        progress: Told of the number of files done.
+        force: Whether to overwrite the file, or the `OUT.partial` of other pictures or options.
+        progress: Called with (files done, files in all, what is being done).
 
     Returns:
         The labels.
 
     Raises:
-        InputError: The file exists, cannot be written, or `OUT.partial` is of other pictures or options.
-        PromptSearchError: Another process writes it, or the pictures cannot be encoded.
+        InputError: The file exists or cannot be written, or `OUT.partial` belongs to other pictures or options.
+        PromptSearchError: Another process is writing the file, or the pictures cannot be encoded.
     """
-    if out.exists() and not out.is_file():  # a device would be replaced by a file
-        raise InputError(f"{out}: is no regular file; name another, or leave --out out for stdout")
+    if out.exists() and not out.is_file():  # otherwise a device would be replaced by a file
+        raise InputError(f"{out}: not a regular file; name another, or leave --out out for stdout")
     if out.exists() and not force:
         raise InputError(f"{out}: exists already; name another file, or overwrite it with --force")
     if not out.parent.is_dir():
@@ -65,7 +65,7 @@ def write_labels(
 
 @contextlib.contextmanager
 def _alone(partial: Path) -> Iterator[IO[bytes]]:
-    """Open a journal for this process alone."""
+    """Context manager that opens a journal for this process alone."""
     import filelock
 
     lock = filelock.FileLock(f"{partial}.lock", timeout=0)
@@ -82,7 +82,7 @@ def _alone(partial: Path) -> Iterator[IO[bytes]]:
 
 
 def _resume(labelling: Labelling, journal: IO[bytes], partial: Path, force: bool) -> list[list[Labelled]]:
-    """Return the finished chunks of a journal, which then ends after them."""
+    """Return the finished chunks of a journal, and truncate the journal after them."""
     head, *lines = journal.read().split(b"\n")
     ours = json.dumps({"labels": labelling.identity}).encode()
     if lines and head != ours and not force:
@@ -96,7 +96,7 @@ def _resume(labelling: Labelling, journal: IO[bytes], partial: Path, force: bool
         lines = []
     done = []
     end = len(ours) + 1
-    for line in lines[:-1]:  # what follows the end of the last line was cut off
+    for line in lines[:-1]:  # an interruption has cut off the last line, if it does not end with a line break
         try:
             done.append([Labelled(**{**row, "best": tuple(map(tuple, row["best"]))}) for row in json.loads(line)])
         except (ValueError, TypeError, KeyError) as e:
@@ -108,12 +108,12 @@ def _resume(labelling: Labelling, journal: IO[bytes], partial: Path, force: bool
 
 
 def to_csv(labels: Sequence[Labelled], top: int, head: bool = True) -> str:
-    """Return labels as CSV in which no cell begins a spreadsheet's formula.
+    """Return labels as CSV, in which no cell can be interpreted as a formula.
 
     Args:
         labels: The labels.
-        top: Number of classes to name for each picture; above 1 they have columns of their own.
-        head: Whether to begin with the names of the columns.
+        top: Number of classes to list for each picture; if it is above 1, each has its own columns.
+        head: Whether to begin with a header line.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The README of an exported winner, which is its model card on a hub."""
+"""Writes the README of an exported winner, which is its model card on a hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from promptsearch.reports.export import Winner
 from promptsearch.runs.classifier import Classifier
 
-#: Classes, and prompts, that a card lists.
+#: Largest numbers of classes, and of prompts, that a card lists.
 LISTED = 50
 
 
@@ -18,7 +18,7 @@ def model_card(
     """Return the card as Markdown, with the metadata that hubs read.
 
     Args:
-        winner: The winning prompt set and the run that it is of.
+        winner: The winning prompt set and its run.
         classifier: Its class weights and calibration.
         result: The run's result document; None for an unfinished run.
         needs: The package that `predict.py` needs.
@@ -97,7 +97,7 @@ def _some(names: list[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """Return text as Markdown that shows it as it is, on one line."""
+    """Escape text for Markdown, so that it is shown unchanged, on one line."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!" else c for c in " ".join(text.split()))
 
 

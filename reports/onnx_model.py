@@ -1,4 +1,4 @@
-"""Writes a classifier as an ONNX model: pixels to probabilities."""
+"""Writes a classifier as an ONNX model, which maps pixels to probabilities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.runs.classifier import Classifier
 
-#: Version of ONNX's operators: what onnxruntime 1.14 (2023) and later run.
+#: Version of ONNX's operators; onnxruntime 1.14 (2023) and later support it.
 OPSET = 18
 
 #: Largest difference of a cosine between ONNX and PyTorch.
@@ -28,11 +28,12 @@ def write_onnx(classifier: Classifier, file: Path) -> None:
     Its input is `pixels` (N, 3, H, W), preprocessed; its outputs are `probabilities` (N, C) and unit `features` (N, D).
 
     Args:
-        classifier: What to write.
-        file: Where to write.
+        classifier: The classifier.
+        file: The ONNX file to write.
 
     Raises:
-        PromptSearchError: A package is missing, the model cannot be expressed in ONNX, or computes something else.
+        PromptSearchError: A package is missing, or the model cannot be expressed in ONNX or computes something else
+            there.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
@@ -63,9 +64,7 @@ def write_onnx(classifier: Classifier, file: Path) -> None:
         ) from e
     except Exception as e:  # the exporter raises errors of its own, of onnxscript and of torch
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
-        raise PromptSearchError(
-            f"--to onnx: this model cannot be expressed in ONNX ({reason}); export it --to folder"
-        ) from e
+        raise PromptSearchError(f"--to onnx: this model cannot be expressed in ONNX ({reason}); use --to folder") from e
     finally:
         model.to(classifier.encoder.spec.device)
     _check(tower, file, torch.cat([pixels, pixels.flip(3)[:1]]))
@@ -93,7 +92,7 @@ def _tower(classifier: Classifier) -> Any:
 
 
 def _check(tower: Any, file: Path, pixels: Any) -> None:
-    """Run the file on a batch of another size than it was made with, and compare with PyTorch."""
+    """Run the file on a batch of another size than it was exported with, and compare the result with PyTorch."""
     import numpy as np
     import onnxruntime
     import torch
@@ -105,8 +104,7 @@ def _check(tower: Any, file: Path, pixels: Any) -> None:
     far = float(np.abs(ours - theirs).max())
     if not far <= CLOSE:
         raise PromptSearchError(
-            f"--to onnx: the model differs by {far:.2g} from PyTorch's in a feature, more than {CLOSE}; "
-            "export it --to folder"
+            f"--to onnx: the model differs by {far:.2g} from PyTorch's in a feature, more than {CLOSE}; use --to folder"
         )
 
 

@@ -112,12 +112,12 @@ def parameters(view: RunView) -> list[Plot]:
     """
     import optuna
 
-    if isinstance(view.record, MemoryRecord):  # without an Optuna study
+    if isinstance(view.record, MemoryRecord):  # a run in memory has no Optuna study
         return []
     completed = [t for t in view.record.study.get_trials(deepcopy=False) if t.params and t.values]
     if len(completed) < 10 or len({t.values[0] for t in completed}) < 2:
         return []
-    direction = view.record.study.directions[0]  # a study with several directions has the objective's first
+    direction = view.record.study.directions[0]  # if a study has several directions, the first is the objective's
     target = view.objective
     study = optuna.create_study(direction=direction)
     study.add_trials(

@@ -55,7 +55,7 @@ def write_pngs(overall: list[Plot], by_run: Mapping[str, list[Plot]], folder: Pa
         for (_, plot), file in zip(named, files, strict=True):
             file.touch()
             figure = plot.figure
-            room = TOP + 10 - (figure.layout.margin.t or 50)  # for the title, which in the page stands above the plot
+            room = TOP + 10 - (figure.layout.margin.t or 50)  # for the title, which is outside the plot on the page
             figure.update_layout(height=(figure.layout.height or 500) + room)
             figure.update_layout(template="plotly_white", title={"text": plot.title, "x": 0.02})
             figure.update_layout(margin={"l": 60, "r": 20, "t": TOP, "b": 60})

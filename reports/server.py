@@ -41,10 +41,10 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",  # the address has the token in it
+    "Referrer-Policy": "no-referrer",  # the address contains the token
     "X-Content-Type-Options": "nosniff",
 }
-#: Seconds that open connections have after Ctrl-C.
+#: Seconds that open connections get to finish after Ctrl-C.
 GRACE = 1
 
 log = logging.getLogger(__name__)
@@ -79,15 +79,14 @@ def build_app(  # noqa: C901 (the routes are closures)
 ) -> Starlette:
     """Build the web application: the page, its scripts, the scoring endpoint and the pictures.
 
-    Only the page itself may use it: a request that a page of another origin makes is refused, and so is one without
-    the token.
+    Only the page itself may use it: requests from pages of other origins, and requests without the token, are refused.
 
     Args:
         explorer: Scores what is typed.
         bank: Bank whose templates the page lists.
         heading: Model, data set and draw in one line.
         picture: Returns a training picture by its index, or None if only features are available.
-        token: First part of every path, which nobody else can guess; by default there is none.
+        token: A secret with which every path must begin; by default there is none.
 
     Returns:
         A Starlette application; `app.state.computing` counts the questions that are being computed.
@@ -138,7 +137,7 @@ def build_app(  # noqa: C901 (the routes are closures)
         except PromptSearchError as e:
             return JSONResponse({"error": str(e)}, status_code=422)
         except ClientDisconnect:
-            return Response(status_code=400)  # there is nobody to read it
+            return Response(status_code=400)  # the client has disconnected and does not read it
 
     async def one_picture(request: Request) -> Response:
         def png() -> bytes:
@@ -179,11 +178,11 @@ def build_app(  # noqa: C901 (the routes are closures)
 
 
 class _NotJSON(Exception):
-    """A request whose body is no JSON."""
+    """The body of a request is not JSON."""
 
 
 class _SameOrigin:
-    """Middleware that refuses what a page of another origin asks, and forbids browsers to hand answers to one."""
+    """Middleware that refuses requests from pages of other origins, and tells browsers not to give them answers."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
@@ -192,7 +191,7 @@ class _SameOrigin:
         from starlette.datastructures import Headers, MutableHeaders
         from starlette.responses import PlainTextResponse
 
-        if scope["type"] != "http":  # there is no web socket here
+        if scope["type"] != "http":  # only HTTP is served, no web sockets
             return
 
         async def guarded(message: MutableMapping[str, Any]) -> None:
@@ -202,7 +201,8 @@ class _SameOrigin:
 
         headers = Headers(scope=scope)
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        visited = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"  # a link that was followed
+        # the user has followed a link to the page
+        visited = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"
         if origin not in (None, f"http://{headers.get('host')}") or (
             site not in ("same-origin", "none") and not visited
         ):
@@ -228,7 +228,7 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
         result, failure = None, None
         try:
             result = work()
-        except Exception as e:  # raised where the result is waited for
+        except Exception as e:  # raised again in the task that waits for the result
             failure = e
         with contextlib.suppress(RuntimeError):  # the server has ended
             loop.call_soon_threadsafe(settle, result, failure)
@@ -263,7 +263,7 @@ async def _question(request: Request) -> dict[str, Any]:
     ):
         raise InputError(
             'send {"templates": [...]}, "against": [...] to compare with other prompts than the hand-written one, and '
-            '"phrases": {"class": [...]} for classes that are called otherwise'
+            '"phrases": {"class": [...]} for classes with other phrases than their names'
         )
     return {k: v for k, v in data.items() if k in ("templates", "against", "phrases", "against_phrases")}
 
@@ -279,7 +279,7 @@ def _phrases(value: object) -> bool:
 def make_server(app: Starlette) -> Any:
     """Return a uvicorn server; its `run(sockets=[bind(port)])` serves until `should_exit` is set or Ctrl-C.
 
-    It says nothing of requests that are malformed or cut off, and waits `GRACE` seconds for those that are open.
+    The server does not log malformed or truncated requests. When it stops, it waits `GRACE` seconds for open ones.
     """
     import uvicorn
 

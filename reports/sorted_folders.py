@@ -19,20 +19,20 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 
 
 def plan(labels: Sequence[Labelled], folder: Path, into: Path) -> list[tuple[Path, Path]]:
-    """Return where each picture goes: `INTO/CLASS/NAME`, the folders below `folder` as a part of the name.
+    """Return the path that each picture gets: `INTO/CLASS/NAME`, where NAME includes the folders below `folder`.
 
-    Pictures that could not be read go nowhere.
+    Pictures that could not be read are left out.
 
     Args:
-        labels: What the pictures are.
+        labels: The labelled pictures.
         folder: The folder that they are in.
-        into: The folder of the classes' folders.
+        into: The folder for the classes' folders.
 
     Returns:
-        Pairs of a picture and its place.
+        Pairs of a picture and its new path.
     """
     homes: dict[str, str] = {}
-    taken: set[str] = set()  # names that differ by case only are one file on some systems
+    taken: set[str] = set()  # in lower case, because some systems treat names that differ only by case as one
     pairs: list[tuple[Path, Path]] = []
     for labelled in labels:
         if labelled.error:
@@ -50,20 +50,21 @@ def plan(labels: Sequence[Labelled], folder: Path, into: Path) -> list[tuple[Pat
 
 
 def put(pairs: Sequence[tuple[Path, Path]], link: bool, progress: Progress = no_progress) -> None:
-    """Copy or link pictures to their places; what is there already, the same, stays.
+    """Copy or link pictures to their new paths; equal files that exist already are kept.
 
     Args:
-        pairs: Pictures and their places.
+        pairs: Pictures and their new paths.
         link: Whether to make symbolic links.
-        progress: Told of the number of pictures done.
+        progress: Called with (pictures done, pictures in all, what is being done).
 
     Raises:
-        InputError: There is another file at a place, or one cannot be written.
+        InputError: A different file exists at a path, or a file cannot be written.
     """
     for source, target in pairs:
         if os.path.lexists(target) and not _is_there(source, target, link):
             raise InputError(
-                f"{printable_path(target)}: is there already and is not {printable_path(source)}; name another --into"
+                f"{printable_path(target)}: exists already and differs from {printable_path(source)}; "
+                "name another --into"
             )
     for n, (source, target) in enumerate(pairs):
         if not os.path.lexists(target):
@@ -92,7 +93,7 @@ def _put(source: Path, target: Path, link: bool) -> None:
 
 
 def _is_there(source: Path, target: Path, link: bool) -> bool:
-    """Return whether a picture is at its place already."""
+    """Return whether a picture has been copied or linked already."""
     if target.is_symlink() != link or not target.is_file():
         return False
     if link:
@@ -102,13 +103,13 @@ def _is_there(source: Path, target: Path, link: bool) -> bool:
 
 
 def _folder_name(label: str) -> str:
-    """Return a class name as the name of a folder on any system."""
+    """Return a class name in a form that is a valid folder name on any system."""
     name = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", label).strip().rstrip(". ").lstrip(".")[:100]
     return f"_{name}" if not name or _RESERVED.match(name) else name
 
 
 def _free(name: str, taken: Iterable[str]) -> str:
-    """Return a name that no other class has, by a number if need be."""
+    """Return a name that is not taken by another class, with a number added if needed."""
     used = {t.casefold() for t in taken}
     number, chosen = 1, name
     while chosen.casefold() in used:

@@ -1,4 +1,4 @@
-"""Prints the result of a run in the terminal: one sentence, a table, and what a reader must know."""
+"""Prints the result of a run in the terminal: one sentence, a table, and notes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from promptsearch.runs import Row, RunResult
 from promptsearch.runs.result import Gains, Transfer
 from promptsearch.search.proposal_search import tokens_a_second
 
-#: Columns of a terminal that is too narrow for a table.
+#: A terminal of fewer columns than this is too narrow for a table.
 NARROW = 80
-#: A baseline of more templates is described by their number.
+#: If a baseline has more templates than this, only their number is shown.
 LISTED = 12
 #: Largest number of classes whose phrases are shown without `-v`.
 CLASSES = 20
 
 
 def print_result(result: RunResult, console: Console, verbose: bool = False) -> None:
-    """Print what won and how sure that is, then the winner and the baselines as a table.
+    """Print which prompt set won and how certain that is, then a table of the winner and the baselines.
 
     Args:
         result: The result of a run.
@@ -56,7 +56,7 @@ def print_result(result: RunResult, console: Console, verbose: bool = False) -> 
     for line in lines:
         if isinstance(line, Table) and console.width < NARROW:
             for text in _as_lines(line):
-                console.print(text, highlight=False)  # wrapped at spaces
+                console.print(text, highlight=False)  # rich wraps text at spaces
         elif isinstance(line, Table):
             console.print(line)
         else:
@@ -110,7 +110,7 @@ def verdicts(result: RunResult) -> list[str]:
 
 
 def effort(result: RunResult) -> str:
-    """Return how much was computed, e.g. "10,901 prompt sets scored" or "2,000 training steps"."""
+    """Return the amount of computation as text, e.g. "10,901 prompt sets scored" or "2,000 training steps"."""
     if result.steps is not None:
         return f"{result.steps:,} training steps"
     return f"{result.evaluations:,} prompt sets scored"
@@ -127,7 +127,7 @@ def phrase_lines(row: Mapping[str, Any], classes: Sequence[str], gains: Sequence
     Args:
         row: A saved prompt set, with `phrases`, `class_names` or neither.
         classes: The data set's class names.
-        gains: For each class what its phrases gained, which is said at the end of its line; empty for none.
+        gains: For each class, the gain of its phrases, shown at the end of its line; empty to show none.
     """
     said = row.get("phrases") or [{name: 1.0} for name in row.get("class_names") or classes]
     lines = []
@@ -141,7 +141,7 @@ def phrase_lines(row: Mapping[str, Any], classes: Sequence[str], gains: Sequence
 
 
 def template_gains(result: RunResult) -> list[str]:
-    """Return a sentence on what each template of an ensemble gained, if that was measured.
+    """Return a sentence on the gain of each template of an ensemble, if it was measured.
 
     Args:
         result: The result of a run.
@@ -191,7 +191,7 @@ def _against(paired: Paired) -> str:
 
 
 def _setting(result: RunResult) -> str:
-    """Return what was run, in one line: the name to find it by, model, data, draw and effort."""
+    """Return a line that describes the run: its name, model, data set, draw and amount of computation."""
     shots = result.shots
     per_class = f"{shots} shot{'s' if shots != 1 else ''} per class" if shots else "no labels"
     run = f"Run {result.study}: {result.model} on {result.dataset}, {per_class}, seed {result.seed}"
@@ -218,7 +218,7 @@ def _table(result: RunResult, verbose: bool) -> Table:
 
 
 def _metrics(result: RunResult) -> list[str | Table]:
-    """Return tables of the test metrics beside accuracy: of the winner and the baselines, and by class."""
+    """Return tables of the test metrics other than accuracy, of the winner and the baselines, and by class."""
     report = result.winner.report
     if report is None:
         return []
@@ -232,7 +232,7 @@ def _metrics(result: RunResult) -> list[str | Table]:
 
 
 def _by_class(result: RunResult, report: ClassReport) -> list[str | Table]:
-    """Return the table of recall and precision by class, for many classes of those with the lowest recall."""
+    """Return the table of recall and precision by class; if there are many classes, of those with the lowest recall."""
     before = result.baselines[0].report if result.baselines else None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, heading in enumerate(
@@ -279,7 +279,7 @@ def percent(share: float | None) -> str:
 
 
 def _phrases(result: RunResult, verbose: bool) -> list[str]:
-    """Return what the winner says of each class, where it has phrases of its own."""
+    """Return lines with the winner's phrases for each class that does not just have its own name."""
     if result.winner.phrases is None:
         return []
     gains = result.gains if verbose else None
@@ -291,7 +291,7 @@ def _phrases(result: RunResult, verbose: bool) -> list[str]:
 
 
 def _on(gains: Gains) -> str:
-    """Return what gains were measured in."""
+    """Return the pictures on which gains were measured, as text."""
     return f"{gains.where} accuracy (lost if that alone is undone)"
 
 
@@ -307,7 +307,7 @@ def _front(result: RunResult, rows: Iterable[Row]) -> Table:
 
 
 def _choice(result: RunResult) -> list[str]:
-    """Return how the winner was chosen, and how many of its templates every fold chose again."""
+    """Return sentences on how the winner was chosen, and how many of its templates were chosen again in every fold."""
     chosen, estimate = result.selection, result.estimate
     if chosen is None or chosen.method == "none":
         return []
@@ -325,7 +325,7 @@ def _choice(result: RunResult) -> list[str]:
 
 
 def _refused(result: RunResult) -> list[str]:
-    """Return why the hand-written prompt was kept, if it was."""
+    """Return a sentence that says why the hand-written prompt was kept, if it was."""
     if result.selection is None or result.selection.refused is None:
         return []
     gain = None if result.estimate is None else result.estimate.gain
@@ -337,9 +337,9 @@ def _refused(result: RunResult) -> list[str]:
 
 
 def _estimate(result: RunResult) -> str:
-    """Return the accuracy that was expected before the test split was opened."""
+    """Return a sentence on the accuracy that was estimated before the test split was opened."""
     estimate = result.estimate
-    assert estimate is not None  # whoever asks has looked
+    assert estimate is not None  # callers have checked that there is an estimate
     how = "search and choice" if estimate.repeated else "the choice only, which flatters it,"
     how += f" repeated in {estimate.folds} folds"
     if estimate.way == "out-of-bag":
@@ -351,7 +351,7 @@ def _estimate(result: RunResult) -> str:
 
 
 def _opened(result: RunResult) -> list[str]:
-    """Return the comparison on the test split, and how often that was opened."""
+    """Return sentences on the comparison on the test split, and on how often the split was opened."""
     if result.paired is None:
         return []
     times = "opened once" if result.test_opened == 1 else f"opened {result.test_opened} times"
@@ -375,7 +375,7 @@ def _transfer(transfer: Transfer) -> str:
 
 
 def _decoded(result: RunResult) -> list[str]:
-    """Return lines for each text that learnt vectors were decoded to, with the accuracy lost by decoding."""
+    """Return lines for each text decoded from learnt vectors, with the accuracy that decoding loses."""
     winner, lines = result.winner, []
     if winner.fluency is not None:
         lines.append(f"{winner.name}: the words shown have a fluency of {winner.fluency:.2f} nats a token")
@@ -394,7 +394,7 @@ def _decoded(result: RunResult) -> list[str]:
 def _proposals(proposals: Mapping[str, Any]) -> str:
     """Return how many prompts were proposed, how many were rejected and why, and the language model's usage."""
     rejected = ", ".join(f"{n} {reason}" for reason, n in proposals["rejected"].items()) or "none"
-    accepted = f"{proposals['accepted']} accepted, " if "accepted" in proposals else ""  # not in older documents
+    accepted = f"{proposals['accepted']} accepted, " if "accepted" in proposals else ""  # older documents lack this
     spare = f", {proposals['spare']} not needed" if proposals.get("spare") else ""
     text = f"{proposals['proposed']} prompts proposed, {accepted}rejected: {rejected}{spare}"
     usage = proposals.get("usage") or {}
@@ -429,7 +429,7 @@ def _headings(result: RunResult) -> list[str]:
 
 
 def _extra(result: RunResult) -> str | None:
-    """Return the score's field for the objective, or None if it is accuracy or cross-entropy."""
+    """Return the field of the score that the objective uses, or None if it is accuracy or cross-entropy."""
     field = str(result.objective).replace("-", "_")
     return field if field in result.winner.support and field not in ("accuracy", "xent") else None
 

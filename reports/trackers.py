@@ -21,20 +21,20 @@ from promptsearch.reports.html import all_plots, build_page
 from promptsearch.reports.view import Opened, RunView
 from promptsearch.runs import RunRecord
 
-#: Project, experiment or folder that runs are logged to where the environment names no other.
+#: Default project, experiment or folder for logged runs, if the environment does not name another.
 PROJECT = "promptsearch"
 
 
 @dataclass(frozen=True)
 class Logged:
-    """What a tracker gets of a run.
+    """The data about a run that a tracker logs.
 
     Attributes:
         name: The run's name.
-        key: What tells this run apart from those of the same name in other storages.
+        key: Identifies the run among runs of the same name in other storages.
         config: The run's options, by dotted names.
-        steps: The best figures so far, after so many scored prompt sets.
-        figures: The final figures.
+        steps: (number of scored prompt sets, best scores so far) at several moments of the search.
+        figures: The final scores.
         winner: The winner, or a comparison's table, as Markdown.
         report: The HTML report.
     """
@@ -49,10 +49,10 @@ class Logged:
 
 
 def check_tracker(name: str) -> None:
-    """Check that a tracker is known and its library installed, before a search begins.
+    """Check, before a search begins, that a tracker is known and its library is installed.
 
     Raises:
-        InputError: It is not.
+        InputError: The tracker is unknown, or its library is not installed.
     """
     if name not in TRACKERS:
         raise InputError(f"--log-to {name}: choose from {', '.join(TRACKERS)}")
@@ -61,7 +61,7 @@ def check_tracker(name: str) -> None:
 
 
 def log_run(tracker: str, record: RunRecord, document: Mapping[str, Any]) -> str:
-    """Log a finished run; logged again, it is the same run there.
+    """Log a finished run; logging it again updates the same run in the tracker.
 
     Args:
         tracker: One of `TRACKERS`.
@@ -72,14 +72,14 @@ def log_run(tracker: str, record: RunRecord, document: Mapping[str, Any]) -> str
         Where it was logged.
 
     Raises:
-        InputError: No such tracker, or it is not installed.
+        InputError: The tracker is unknown, or its library is not installed.
         PromptSearchError: The tracker fails; the run itself is recorded.
     """
     check_tracker(tracker)
     logged = describe(record, document)
     try:
         return TRACKERS[tracker](logged)
-    except Exception as e:  # each library raises errors of its own, for a server that is gone, a key, a full disk
+    except Exception as e:  # each library raises its own errors, e.g. for a missing server or key or a full disk
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
         raise PromptSearchError(
             f"--log-to {tracker}: {reason}; run {record.name!r} is recorded, and the same command logs it again"
@@ -87,7 +87,7 @@ def log_run(tracker: str, record: RunRecord, document: Mapping[str, Any]) -> str
 
 
 def describe(record: RunRecord, document: Mapping[str, Any]) -> Logged:
-    """Return what trackers get of a run or a comparison."""
+    """Collect the data about a run or a comparison that trackers log."""
     steps: list[tuple[int, dict[str, float]]] = []
     if document["command"] == "compare":
         opened = Opened([], [{**document, "name": record.name}], [])
@@ -134,7 +134,7 @@ def _winner(document: Mapping[str, Any]) -> str:
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Return nested options by dotted names, as trackers take them."""
+    """Flatten nested options to dotted names, as trackers require."""
     flat: dict[str, str | int | float | bool] = {}
     for name, value in data.items():
         if isinstance(value, Mapping):
@@ -149,7 +149,7 @@ def _finite(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _to_wandb(logged: Logged) -> str:
-    """Log with wandb: its environment variables say where, and WANDB_MODE=offline to a folder."""
+    """Log with wandb, to the place that its environment variables name (WANDB_MODE=offline: to a folder)."""
     import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -177,7 +177,7 @@ def _to_wandb(logged: Logged) -> str:
 
 
 def _to_mlflow(logged: Logged) -> str:
-    """Log with MLflow: MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where."""
+    """Log with MLflow, to MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME."""
     import mlflow
 
     experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
@@ -200,7 +200,7 @@ def _to_mlflow(logged: Logged) -> str:
 
 
 def _metric(name: str) -> str:
-    """Return a name that MLflow takes for a metric: letters, digits and a few signs."""
+    """Return a name that MLflow accepts for a metric, which may have letters, digits and a few signs."""
     return "".join(c if c.isalnum() and c.isascii() or c in "_-./ " else "_" for c in name)
 
 
@@ -210,7 +210,7 @@ def _to_tensorboard(logged: Logged) -> str:
 
     name = "".join(c if c.isalnum() or c in "_-." else "_" for c in logged.name).lstrip(".") or "run"
     folder = Path(os.environ.get("TENSORBOARD_LOGDIR", "runs")) / name
-    for old in folder.glob("events.out.tfevents.*"):  # of the same run, logged before
+    for old in folder.glob("events.out.tfevents.*"):  # files of the same run, which was logged before
         old.unlink()
     with _silent_threads(), SummaryWriter(str(folder)) as writer:
         for step, figures in logged.steps:
@@ -226,7 +226,7 @@ def _to_tensorboard(logged: Logged) -> str:
 
 @contextlib.contextmanager
 def _silent_threads() -> Iterator[None]:
-    """Print no traceback of the thread that writes event files: what it fails of is raised in this thread too."""
+    """Silence tracebacks of the thread that writes event files, because its errors are raised in this thread too."""
     before, threading.excepthook = threading.excepthook, lambda _: None
     try:
         yield
@@ -234,7 +234,7 @@ def _silent_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
-#: How a run is logged, by the value of `--log-to`.
+#: The functions that log a run, by the value of `--log-to`.
 TRACKERS: dict[str, Callable[[Logged], str]] = {
     "wandb": _to_wandb,
     "mlflow": _to_mlflow,

@@ -1,4 +1,4 @@
-"""A saved run as the HTML report shows it."""
+"""Reads saved runs in the form in which the HTML report shows them."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def test_exports_that_cannot_be_say_why(world: Path, tmp_path: Path, monkeypatch
         (["--to", "folder", "--out", full / "mine.txt"], "exists already"),
         (["--to", "folder", "--out", full / "mine.txt" / "x"], "cannot be written"),
         (["--to", "hub"], "--repo OWNER/NAME"),
-        (["--to", "hub", "--repo", "../up"], "no name of a repository"),
+        (["--to", "hub", "--repo", "../up"], "not the name of a repository"),
         (["--to", "hub", "--repo", "me/x", "--out", full], "leave it out"),
         (["--to", "folder", "--repo", "me/x", "--out", tmp_path / "y"], "only for --to hub"),
         (["--to", "bank", "--private"], "only for --to hub"),

@@ -294,7 +294,7 @@ def test_sorting_copies_and_never_moves(world: Path, tmp_path: Path) -> None:
     assert victim.read_bytes() == content
     assert all(p.stat().st_ctime_ns == t for p, t in changed.items() if p != victim)
     victim.write_text("another file")
-    assert "is there already" in run("sort", RUN, world / "new", "--into", into, "--quiet", code=2).stderr
+    assert "exists already" in run("sort", RUN, world / "new", "--into", into, "--quiet", code=2).stderr
     assert victim.read_text() == "another file"
 
     linked = tmp_path / "linked"
@@ -332,7 +332,7 @@ def test_bad_input_is_one_line_with_the_remedy(world: Path, tmp_path: Path) -> N
         (["predict", RUN, new, "--out", out], "exists already"),
         (["predict", RUN, new, "--out", tmp_path / "no" / "x.csv"], "there is no folder"),
         (["predict", RUN, new, "--out", tmp_path], "is a directory"),
-        (["predict", RUN, new, "--out", pipe, "--force"], "is no regular file; name another, or leave --out out"),
+        (["predict", RUN, new, "--out", pipe, "--force"], "not a regular file; name another, or leave --out out"),
         (["predict", RUN, new, "--top", 4], "has 3 classes"),
         (["predict", RUN, new, "--top", 0], "--top"),
         (["predict", RUN, new, "--unknown-below", "x"], "neither auto nor a probability"),

@@ -63,7 +63,7 @@ WRONG_PACKS = {
     "one name": ({"meta": {**META, "class_names": ["cat"]}}, "no list of two or more class names"),
     "numbers": ({"meta": {**META, "class_names": [1, 2]}}, "no list of two or more class names"),
     "same names": ({"meta": {**META, "class_names": ["cat", "CAT"]}}, "both read"),
-    "escape": ({"meta": {**META, "class_names": ["cat", "\x1b[31mship"]}}, "no class name"),
+    "escape": ({"meta": {**META, "class_names": ["cat", "\x1b[31mship"]}}, "cannot be used as a class name"),
     "no maker": ({"meta": {"class_names": ["cat", "ship"]}}, "does not say what it was made with"),
     "no data set": ({"key": {"model": "m", "split": "train"}}, "names no model, data set"),
     "split": ({"key": {**KEY, "split": "elsewhere"}}, "neither train nor test"),

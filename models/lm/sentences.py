@@ -74,7 +74,7 @@ def say(c: Caption, rng: Rng, name: str = "{}") -> str:
         c: The caption.
         rng: Chooses synonyms and word order. One number is drawn for each choice, so that two captions that differ in
             one part are worded alike elsewhere if the same seed is used.
-        name: What stands in the place of the class name.
+        name: Text in the place of the class name.
     """
     in_front, which, order, medium, where, *odd = rng.random(9)
     behind = [c.setting] if c.setting else []
@@ -185,7 +185,7 @@ def ranking(rng: Rng, scored: bool) -> str:
     while target.condition is None and target.medium in (None, "photo"):
         target = draw(rng, other)
     rows = []
-    mostly = int(rng.integers(1 << 31))  # the better captions mostly share their wording too
+    mostly = int(rng.integers(1 << 31))  # mostly, the better captions also share their wording with the target
     n = int(rng.integers(5, 12))
     low, span = int(rng.integers(1, 60)), int(rng.integers(3, 40))
     for i in range(n + 1):

@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 END = "<|endoftext|>"
 CONTEXT = 320
 SEED = 2026
-HELD_OUT = 1 << 30  # the "step" of documents that are never trained on
+HELD_OUT = 1 << 30  # a "step" whose documents are never trained on
 #: Steps of learning-rate warm-up, and steps between two checkpoints (each with a line in the log).
 WARM_UP, EVERY = 150, 100
 
@@ -108,7 +108,7 @@ def build(tokens: int, end: int, layers: int, width: int) -> GPT2LMHeadModel:
         n_embd=width,
         n_layer=layers,
         n_head=4,
-        activation_function="gelu_pytorch_tanh",  # the same function as gelu_new, computed in one pass
+        activation_function="gelu_pytorch_tanh",  # equals gelu_new, but is computed in one pass
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -142,7 +142,7 @@ def rate(step: int, steps: int) -> float:
 
 def save(model: Any, tokenizer: Any, out: Path) -> None:
     """Save the model (float16) and the tokenizer to a folder that transformers 4 and 5 can read."""
-    model.generation_config.do_sample = True  # without it `transformers serve` ignores the temperature
+    model.generation_config.do_sample = True  # otherwise `transformers serve` ignores the temperature
     model.half().save_pretrained(out)
     model.float()
     tokenizer.save_pretrained(out)

@@ -1,7 +1,7 @@
-"""What the captions of the zero-shot model's training say: names, kinds and definitions in wordings of a condition.
+"""Generates the captions for training the zero-shot model: names, kinds and definitions, worded for a condition.
 
-A fifth of the captions open with a clause of up to some twenty tokens, so that the class name also
-stands where a long learnt context would put it.
+A fifth of the captions begin with a clause of up to about twenty tokens, so that the class name also stands at the
+position where a long learnt context would put it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from promptsearch.models.zeroshot.concepts import Concept
 
-#: Condition -> wordings. `plain` carries the everyday prompts; every other list names what was done to the picture.
+#: Wordings by condition. `plain` has ordinary prompts; the others say what was done to the picture.
 WORDINGS: dict[str, list[str]] = {
     "plain": [
         "a photo of a {}.",
@@ -168,7 +168,7 @@ WORDINGS: dict[str, list[str]] = {
 
 CONDITIONS: list[str] = list(WORDINGS)
 
-#: Clauses that say nothing about the picture; one to four of them come before the caption or one after it.
+#: Clauses that say nothing about the picture; a caption may have one to four of them before it, or one after it.
 CLAUSES = [
     "taken yesterday",
     "found online",
@@ -197,9 +197,9 @@ def caption(concept: Concept, condition: str, rng: np.random.Generator) -> str:
     """Draw one caption of a picture of `concept` under `condition`.
 
     Args:
-        concept: what the picture shows; its first name is taken six times in ten.
-        condition: a key of `WORDINGS`.
-        rng: draws names, wording and additions.
+        concept: What the picture shows; its first name is used in six of ten captions.
+        condition: A key of `WORDINGS`.
+        rng: Draws names, wording and clauses.
 
     Returns:
         The sentence.

@@ -1,7 +1,7 @@
-"""What the training pictures show: WordNet concepts of the class names, their kinds, lemmas and definitions.
+"""Finds the WordNet concepts of class names, with their kinds (hypernyms), lemmas and definitions.
 
-WordNet 3.0's noun files are read from a folder (Debian: package wordnet-base, /usr/share/wordnet).
-Only the scripts that make the model need them; the installed package does not.
+WordNet 3.0's noun files are read from a folder (Debian: package wordnet-base, /usr/share/wordnet). Only the scripts
+that make the model need them; the installed package does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WORDNET = Path("/usr/share/wordnet")
 ANIMALS = "05"
 PICTURED = {ANIMALS, "06", "08", "13", "17", "18", "20"}
 
-#: Class names of the data sets that WordNet spells differently, or that name a part or one of a kind.
+#: WordNet's names for classes that it spells differently, or whose name means a part or an example of the thing.
 SPELLINGS = {
     "body of a cougar": "cougar",
     "cellphone": "cellular telephone",
@@ -50,10 +50,10 @@ ALSO = {
     "rhinoceros": ["rhino"],
 }
 
-#: Which sense of a class name is meant where it is not the first one, counted from 1.
+#: Number of the intended sense of a class name, counted from 1, if it is not the first one.
 SENSES = {"barrel": 2, "dolphin": 2, "hedgehog": 2, "sea horse": 2, "schooner": 2}
 
-#: Kinds that are too general to be the name of what a picture shows.
+#: Kinds that are too general to name what a picture shows.
 TOO_GENERAL = set(
     """entity;physical entity;object;whole;matter;abstraction;thing;causal agent;living thing;organism;artifact;
     instrumentality;unit;physical object;being;natural object;substance;solid;group;psychological feature;attribute;
@@ -74,22 +74,22 @@ TOO_GENERAL = {kind.strip() for kind in TOO_GENERAL}
 
 @dataclass(frozen=True)
 class Synset:
-    """One WordNet noun concept: its lemmas, its definition, the concepts that it is a kind of."""
+    """A noun concept of WordNet: its lemmas, its definition, and the concepts that it is a kind of."""
 
     lemmas: tuple[str, ...]
     definition: str
-    kinds: tuple[str, ...]  # offsets
-    file: str  # the lexicographer file's number
+    kinds: tuple[str, ...]  # offsets of the concepts that it is a kind of
+    file: str  # number of the lexicographer file
 
 
 class WordNet:
     """WordNet's nouns, by offset and by lemma.
 
     Args:
-        folder: the folder of data.noun and index.noun.
+        folder: The folder of data.noun and index.noun.
 
     Raises:
-        click.UsageError: the folder has no data.noun.
+        click.UsageError: The folder has no data.noun.
     """
 
     def __init__(self, folder: Path = WORDNET) -> None:
@@ -100,7 +100,7 @@ class WordNet:
             raise click.UsageError(f"{folder}: no data.noun (WordNet 3.0; Debian's package is wordnet-base)")
         for line in (folder / "data.noun").read_text(encoding="utf-8").splitlines():
             if line.startswith("  "):
-                continue  # the licence
+                continue  # the lines of the licence begin with spaces
             fields, _, definition = line.partition(" | ")
             parts = fields.split()
             lemmas = int(parts[3], 16)
@@ -117,7 +117,7 @@ class WordNet:
             if not line.startswith("  "):
                 parts = line.split()
                 self.senses[parts[0].replace("_", " ")] = [p for p in parts if re.fullmatch(r"\d{8}", p)]
-        counted = folder / "cntlist.rev"  # how often a sense was met in tagged text
+        counted = folder / "cntlist.rev"  # the counts of each sense in tagged text
         for line in counted.read_text(encoding="utf-8").splitlines() if counted.exists() else []:
             key, _, count = line.split()
             lemma, _, rest = key.partition("%")
@@ -127,7 +127,7 @@ class WordNet:
     def pictured(self, name: str) -> str | None:
         """Return the offset of the sense of `name` that a picture would show, or None if WordNet has no such noun.
 
-        That is an animal if one of the first three senses is, else the first sense that can be seen at all.
+        That is the sense of an animal if one of the first three senses is one, else the first sense of a visible thing.
         """
         senses = self.senses.get(name.lower(), [])
         if name in SENSES:
@@ -154,11 +154,11 @@ class WordNet:
 
 @dataclass(frozen=True)
 class Concept:
-    """Something that captions name: what to call it, the class's own name first, and what it is."""
+    """A thing that captions name: its names (the class's own name first), its kinds and its definition."""
 
     names: tuple[str, ...]
     definition: str
-    kinds: tuple[str, ...]  # what to call its nearest kinds
+    kinds: tuple[str, ...]  # names of its nearest kinds
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ class Concepts:
     """The concepts of all classes of the training pictures.
 
     Attributes:
-        concepts: every concept; a concept is known by its place in this list.
-        own: the concept of each class.
-        kinds: per class, the concepts that it is a kind of, nearest first.
+        concepts: All concepts; others refer to a concept by its index in this list.
+        own: The index of each class's concept.
+        kinds: For each class, the indices of the concepts that it is a kind of, nearest first.
     """
 
     concepts: list[Concept]
@@ -187,10 +187,10 @@ def find_concepts(classes: list[tuple[str, str]], wordnet: WordNet) -> Concepts:
 
     Args:
         classes: (data set, class name) of every class.
-        wordnet: the nouns.
+        wordnet: WordNet's nouns.
 
     Returns:
-        The concepts. A class that WordNet does not know is a concept of its own, without kinds.
+        The concepts. A class that WordNet does not know is a separate concept without kinds.
     """
     offsets = imagenet_offsets()
     keys: dict[str, int] = {}
@@ -209,7 +209,8 @@ def find_concepts(classes: list[tuple[str, str]], wordnet: WordNet) -> Concepts:
     for key, number in keys.items():
         synset = wordnet.synsets.get(key)
         lemmas = [lemma for lemma in synset.lemmas if len(lemma) < 25][:4] if synset else []
-        names = called.get(number, []) + lemmas or list(synset.lemmas[:1] if synset else [])  # Latin ones may be long
+        # leave out long names, which are often Latin
+        names = called.get(number, []) + lemmas or list(synset.lemmas[:1] if synset else [])
         unique = {n.lower(): n for n in reversed(names)}
         ordered = [unique[k] for k in dict.fromkeys(n.lower() for n in names)]
         above = [wordnet.synsets[kind].lemmas[0] for kind in wordnet.ancestors(key)[:4]] if synset else []

@@ -1,4 +1,4 @@
-"""What `phrases.py` wrote, opened for training: concepts, captions in tokens, phrases and their vectors."""
+"""Reads the file that `phrases.py` wrote for the training: concepts, tokenized captions, phrases and their vectors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from promptsearch.models.zeroshot.concepts import Concept
 
 @dataclass(frozen=True)
 class Lessons:
-    """The words of the training.
+    """The texts that the model is trained on.
 
     Attributes:
-        classes: (data set, class name) of every label.
-        concepts: what captions name.
-        own: (L,) each label's concept.
+        classes: (data set, class name) of each of the L labels.
+        concepts: The K concepts that captions name.
+        own: (L,) index of each label's concept.
         truth: (L, K) bool, whether a concept is true of a label's pictures.
-        phrases: what the text tower learns the vectors of, the concepts' names first.
-        names: how many of the phrases are concepts' names.
+        phrases: The P phrases whose vectors the text tower learns, beginning with the concepts' names.
+        names: Number of phrases that are concepts' names.
         vectors: (P, D) unit vectors of the phrases, float32.
     """
 
@@ -39,16 +39,16 @@ class Lessons:
     vectors: np.ndarray
 
     def kinds(self, label: int) -> np.ndarray:
-        """Return the concepts that a label is a kind of."""
+        """Return the indices of the concepts that a label is a kind of."""
         found = np.flatnonzero(self.truth[label])
         return found[found != self.own[label]]
 
 
 def read_lessons(file: Path) -> Lessons:
-    """Open what `promptsearch.models.zeroshot.phrases` wrote.
+    """Read a file that `promptsearch.models.zeroshot.phrases` wrote.
 
     Raises:
-        click.UsageError: the file is something else.
+        click.UsageError: The file has other content.
     """
     try:
         with np.load(file) as arrays:
@@ -81,8 +81,8 @@ def _tokens(texts: list[str], length: int) -> np.ndarray:
 
 
 def tokenize(texts: list[str], length: int, workers: int) -> np.ndarray:
-    """Turn texts into CLIP's tokens, (N, length) int32."""
-    _tokenizer(length)  # loaded here, other processes have it when they start
+    """Return the tokens (N, length) int32 of N texts by CLIP's tokenizer."""
+    _tokenizer(length)  # load it before forking, so that the other processes have it
     chunks = [texts[at : at + 2000] for at in range(0, len(texts), 2000)]
     if workers == 1 or len(chunks) == 1:
         return np.concatenate([_tokens(chunk, length) for chunk in chunks])
@@ -92,7 +92,7 @@ def tokenize(texts: list[str], length: int, workers: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """Captions drawn ahead of training: those of concept k under condition c are `count[c]` rows from `first[k, c]`."""
+    """Captions drawn before the training; concept k under condition c has `count[c]` rows from `first[k, c]` on."""
 
     texts: list[str]
     first: np.ndarray  # (K, C)

@@ -26,7 +26,7 @@ FOLDERS = {
     "pacs-art": "pacs/art",
     "pacs-sketch": "pacs/sketch",
 }
-#: Training pictures of each class that a pack has at most; few-shot problems are drawn from them.
+#: Largest number of training pictures per class in a pack; few-shot tasks are drawn from these.
 TRAIN_PER_CLASS = 200
 
 

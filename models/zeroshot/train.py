@@ -3,13 +3,13 @@
     python -m promptsearch.models.zeroshot.phrases --data ../shared/train32 --encoder FOLDER --out lessons.npz
     python -m promptsearch.models.zeroshot.train --data ../shared/train32 --lessons lessons.npz --steps 15000
 
-The loss has three parts. CLIP's own (Radford et al. 2021, fig. 3) has soft targets: a caption is right for
-every picture in the batch of which its concept is true under the same condition. The text tower regresses a
-sentence encoder's vectors of phrases, so that words no picture showed have a place among those that were
-shown. And pictures are drawn to the sentence encoder's vector of their class, so that the two agree.
+The loss has three parts. CLIP's contrastive loss (Radford et al. 2021, fig. 3) has soft targets: a caption is right for
+every picture in the batch for which its concept and condition are true. The text tower regresses a sentence encoder's
+vectors of phrases, so that words that no picture shows get vectors near related ones. The picture tower is trained to
+give each picture a vector near the sentence encoder's vector of its class, so that both towers agree.
 
-A run that was stopped goes on from OUT/checkpoint.pt when the same command is given again. All randomness comes
-from (seed, step), so a stop changes nothing but the rounding that the hardware itself does not repeat.
+The same command resumes an interrupted training from OUT/checkpoint.pt. All randomness comes from (seed, step), so an
+interruption changes nothing except rounding that the hardware itself does not reproduce.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ Tensor = torch.Tensor
 HERE = Path(__file__).resolve().parent
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 LOG, CHECKPOINT = "train_log.jsonl", "checkpoint.pt"
-LOG_EVERY, CHECKPOINT_EVERY = 500, 60.0  # steps, seconds
+LOG_EVERY, CHECKPOINT_EVERY = 500, 60.0  # in steps; in seconds
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the weights, beside pictures, lessons and the number of steps."""
+    """The hyperparameters of the training, apart from the number of steps."""
 
     seed: int = 0
     batch: int = 1024
     lr: float = 2e-3
     warm_up: int = 300  # steps
     weight_decay: float = 0.1
-    average: float = 0.9995  # of the averaged weights, which are the model
-    largest_scale: float = 30.0  # of CLIP's logits; higher ones fit the classes seen and lose those unseen
+    average: float = 0.9995  # decay of the moving average of the weights, which is the resulting model
+    largest_scale: float = 30.0  # largest logit scale; larger ones fit the seen classes better and unseen ones worse
     teach: float = 3.0  # weight of the phrases' regression
-    anchor: float = 0.5  # weight of drawing pictures to the vectors of their classes
+    anchor: float = 0.5  # weight of the loss between pictures and the vectors of their classes
     anchor_scale: float = 15.0
     plain: float = 0.4  # share of pictures without a condition
-    kinds: float = 0.25  # share of captions that name a kind in place of the class
+    kinds: float = 0.25  # share of captions that name a kind instead of the class
     balance: float = 0.4  # a class of n pictures is drawn in proportion to n ** (1 - balance)
-    variants: int = 6  # captions of a concept under a condition
+    variants: int = 6  # number of captions of a concept under a condition
 
 
 @dataclass
 class Batch:
-    """What one step learns from, on the device."""
+    """The batch of one training step, on the device."""
 
     pictures: Tensor  # (B, 3, H, W), the model's input
     tokens: Tensor  # (2 B, T): the pictures' captions, then phrases
@@ -73,15 +73,15 @@ class Batch:
     phrases: Tensor  # (B,)
 
     def copy_(self, other: Batch) -> None:
-        """Overwrite this batch's tensors, which keep their place in memory."""
+        """Copy another batch into this batch's tensors, without moving them in memory."""
         for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
             mine.copy_(theirs, non_blocking=True)
 
 
 class Preparation:
-    """Pictures (B, 3, 32, 32) in [0, 1] to the model's input, as open_clip's preprocessing does it.
+    """Converts pictures (B, 3, 32, 32) in [0, 1] to the model's input, as open_clip's preprocessing does.
 
-    Bicubic resizing is linear in rows and in columns: two products with one matrix.
+    Bicubic resizing is linear in rows and in columns, so it is computed as two products with one matrix.
     """
 
     def __init__(self, config: dict[str, Any], device: torch.device) -> None:
@@ -93,21 +93,21 @@ class Preparation:
         self.mean, self.std = mean, std
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Resize and normalise."""
+        """Return the resized and normalised pictures."""
         x = torch.matmul(torch.matmul(self.matrix, x), self.matrix.T).clamp(0, 1)  # (B, 3, side, side)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 class Material:
-    """Pictures, captions and phrases on the device, and the batches drawn from them.
+    """Holds pictures, captions and phrases on the device, and draws batches from them.
 
     Args:
-        data: the data sets' folder.
-        lessons: concepts and phrases.
+        data: The folder of the data sets.
+        lessons: Concepts and phrases.
         config: open_clip's configuration of the model.
-        settings: sizes, shares and the seed.
-        device: where batches are made.
-        limit: at most so many pictures of each data set.
+        settings: The hyperparameters.
+        device: The device on which batches are made.
+        limit: Largest number of pictures of each data set; None for all.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Material:
     ) -> None:
         workers = os.cpu_count() or 1
         self.lessons, self.settings, self.device = lessons, settings, device
-        # Other processes decode and tokenize: first, since a process that uses a GPU should not fork.
+        # Start the processes that decode and tokenize first, because a process that uses a GPU should not fork.
         pictures, labels = read_pictures(data, workers, limit)
         length = config["model_cfg"]["text_cfg"]["context_length"]
         self.table = draw_captions(lessons.concepts, settings.variants, settings.seed)
@@ -162,7 +162,7 @@ class Material:
                 named[at] = kinds[int(rng.integers(len(kinds)))]
         rows = self.table.first[named, conditions] + rng.integers(0, self.table.count[conditions])
         phrases = rng.integers(0, len(lessons.phrases), size)
-        names = rng.random(size) < 0.2  # names of concepts come more often than their number says
+        names = rng.random(size) < 0.2  # draw the names of concepts more often than in proportion to their number
         phrases[names] %= lessons.names
         tokens = torch.cat([self.captions[self.on_device(rows)], self.phrases[self.on_device(phrases)]])
         ids = [self.on_device(values) for values in (labels, named, conditions, phrases)]
@@ -170,7 +170,7 @@ class Material:
 
 
 def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return sorted indices of one picture in fifty of every class of at least a hundred, for the log."""
+    """Return sorted indices of the pictures held out for the log: every fiftieth of each class of a hundred or more."""
     rng = np.random.default_rng([seed, 3])
     large = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     chosen = [rng.permutation(rows)[: len(rows) // 50] for rows in large if len(rows) >= 100]
@@ -178,11 +178,11 @@ def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 class Objective(torch.nn.Module):
-    """The loss of a batch.
+    """Computes the loss of a batch.
 
     Args:
-        lessons: which concept is true of which label, and the phrases' vectors.
-        settings: the parts' weights.
+        lessons: Says which concepts are true of a label, and has the phrases' vectors.
+        settings: The weights of the loss's parts.
     """
 
     truth: Tensor
@@ -194,11 +194,12 @@ class Objective(torch.nn.Module):
     def __init__(self, lessons: Lessons, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        shown = np.unique(lessons.own)  # concepts that are some label's own
+        shown = np.unique(lessons.own)  # the concepts of the labels
         row = {phrase: i for i, phrase in enumerate(lessons.phrases[: lessons.names])}
         anchors = lessons.vectors[[row[lessons.concepts[k].names[0]] for k in shown]]
         own = np.searchsorted(shown, lessons.own)
-        others = lessons.truth[:, shown].copy()  # true of a label, too, but not its own: no wrong answer
+        # concepts that are true of a label but not its own are not counted as wrong
+        others = lessons.truth[:, shown].copy()
         others[np.arange(len(own)), own] = False
         self.register_buffer("truth", torch.from_numpy(lessons.truth))
         self.register_buffer("vectors", torch.from_numpy(lessons.vectors))
@@ -227,16 +228,16 @@ class Objective(torch.nn.Module):
 
 
 class Trainer:
-    """Steps of AdamW on the loss, with averaged weights; on a GPU the step is recorded once and replayed.
+    """Takes steps of AdamW and averages the weights; on a GPU, a step is captured once as a CUDA graph and replayed.
 
     Args:
         model: open_clip's CLIP, on its device.
-        objective: the loss.
-        settings: rates and the weights' averaging.
-        graph: whether to replay the step as a CUDA graph.
+        objective: The loss.
+        settings: The hyperparameters.
+        graph: Whether to replay the step as a CUDA graph.
     """
 
-    RECORD_AFTER = 12  # eager steps, in which the libraries choose their kernels
+    RECORD_AFTER = 12  # number of steps without a graph first, in which the libraries choose their kernels
 
     def __init__(self, model: Any, objective: Objective, settings: Settings, graph: bool) -> None:
         self.model, self.objective, self.settings, self.graph = model, objective, settings, graph
@@ -251,7 +252,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.98), capturable=on_gpu)
         pairs = zip(self.average.state_dict().values(), model.state_dict().values(), strict=True)
         self.pairs = [(mine, theirs) for mine, theirs in pairs if mine.dtype.is_floating_point]
-        self.done = 0  # steps in this process
+        self.done = 0  # number of steps taken in this process
         self.recorded: Any = None
         self.batch: Batch | None = None
         self.losses: tuple[Tensor, ...] = ()
@@ -265,7 +266,7 @@ class Trainer:
                 group["lr"] = lr
 
     def learn(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Compute the loss of a batch and move the weights."""
+        """Compute the loss of a batch and update the weights."""
         losses = self.objective(self.model, batch, self.half)
         total = losses[0] + self.settings.teach * losses[1] + self.settings.anchor * losses[2]
         total.backward()
@@ -276,7 +277,7 @@ class Trainer:
         return tuple(part.detach() for part in losses)
 
     def step(self, batch: Batch, number: int, lr: float) -> None:
-        """Learn from one batch and let the averaged weights follow."""
+        """Train on one batch, and update the averaged weights."""
         self.set_lr(lr)
         if self.recorded is not None and self.batch is not None:
             self.batch.copy_(batch)
@@ -291,7 +292,7 @@ class Trainer:
         self.done += 1
 
     def eager(self, batch: Batch) -> None:
-        """Take a step without a graph; on a side stream if one is to be recorded later, as recording asks for."""
+        """Take a step without a graph, on a side stream if a graph will be captured, as capturing requires."""
         self.optimizer.zero_grad(set_to_none=True)
         if not self.graph:
             self.losses = self.learn(batch)
@@ -303,7 +304,7 @@ class Trainer:
         torch.cuda.current_stream().wait_stream(side)
 
     def record(self, batch: Batch) -> None:
-        """Record the step, and take it once."""
+        """Capture the step as a graph, and take it once."""
         self.batch = Batch(*(t.clone(memory_format=torch.preserve_format) for t in vars(batch).values()))
         self.optimizer.zero_grad(set_to_none=True)
         self.recorded = torch.cuda.CUDAGraph()
@@ -311,17 +312,17 @@ class Trainer:
         before = float(self.losses[0])
         with torch.cuda.graph(self.recorded):
             self.losses = self.learn(self.batch)
-        self.recorded.replay()  # recording alone computes nothing
+        self.recorded.replay()  # capturing alone computes nothing
         if not abs(float(self.losses[0]) - before) < 2:
             raise RuntimeError(f"the recorded step has loss {float(self.losses[0])} after {before}: use --no-graph")
 
     def state(self) -> dict[str, Any]:
-        """Return everything that a later process needs to go on."""
+        """Return the state from which another process can resume."""
         parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore a state that `state` returned."""
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -330,16 +331,16 @@ class Trainer:
 
 
 class Schedule:
-    """How many steps there are and the learning rate of each: a linear warm-up, then half a cosine.
+    """The number of steps and the learning rate of each: a linear warm-up, then half a cosine.
 
     Args:
-        steps: the number of steps, or None to fit them into `seconds`.
-        seconds: how long this process may train.
-        settings: the peak rate and the warm-up.
-        at: the first step of this process.
+        steps: Number of steps, or None to fit them into `seconds`.
+        seconds: How long this process may train.
+        settings: The largest learning rate and the length of the warm-up.
+        at: The first step of this process.
     """
 
-    MEASURE = (100, 200)  # steps of this process that are timed, within the warm-up of a fresh run
+    MEASURE = (100, 200)  # first and last of this process's steps that are timed; a new training is in its warm-up then
 
     def __init__(self, steps: int | None, seconds: float | None, settings: Settings, at: int) -> None:
         self.settings, self.seconds, self.first = settings, seconds, at
@@ -355,11 +356,11 @@ class Schedule:
         return self.settings.lr * (0.5 + 0.5 * math.cos(math.pi * share)) + 1e-6
 
     def finished(self, step: int, wait: Callable[[], None]) -> bool:
-        """Return whether `step` is one too many; on the way, fit the number of steps into the seconds.
+        """Return whether the training is finished before `step`; after the timed steps, also set the number of steps.
 
         Args:
-            step: the step about to be taken.
-            wait: waits for the device, before the clock is read.
+            step: The next step.
+            wait: Waits for the device, before the clock is read.
         """
         if self.open and self.seconds is not None and step - self.first in self.MEASURE:
             wait()
@@ -376,7 +377,7 @@ class Schedule:
 
 @torch.no_grad()
 def measure(model: Any, material: Material, config: dict[str, Any]) -> dict[str, float]:
-    """Measure the held-out TinyImageNet pictures against its class names, under a plain and a fitting template."""
+    """Measure the accuracy on held-out TinyImageNet pictures, with a plain template and one for the condition."""
     pictures, labels = material.held_out
     wanted = [i for i, (dataset, _) in enumerate(material.lessons.classes) if dataset == "tiny_imagenet"]
     keep = np.isin(labels, wanted)
@@ -410,7 +411,7 @@ def save_weights(model: Any, out: Path) -> None:
 
 
 def save_checkpoint(trainer: Trainer, step: int, total: int | None, about: dict[str, Any], out: Path) -> None:
-    """Write the run's state; a stop while it is written leaves the one before."""
+    """Write the state of the training; if that is interrupted, the previous state is kept."""
     part = out / (CHECKPOINT + ".part")
     torch.save({"step": step, "total": total, "about": about} | trainer.state(), part)
     part.replace(out / CHECKPOINT)
@@ -426,10 +427,10 @@ def build_model(config: dict[str, Any], device: torch.device) -> Any:
 
 
 def resume(trainer: Trainer, out: Path, about: dict[str, Any]) -> tuple[int, int | None]:
-    """Load OUT's checkpoint if there is one; return the step to go on with and the number of steps.
+    """Load OUT's checkpoint if there is one; return the next step and the number of steps.
 
     Raises:
-        click.UsageError: the checkpoint belongs to another training.
+        click.UsageError: The checkpoint belongs to another training.
     """
     if not (out / CHECKPOINT).exists():
         (out / LOG).write_text("")
@@ -438,14 +439,14 @@ def resume(trainer: Trainer, out: Path, about: dict[str, Any]) -> tuple[int, int
     different = [key for key in about if state["about"].get(key) != about[key]]
     if different:
         names = ", ".join(different)
-        raise click.UsageError(f"{out / CHECKPOINT}: of a training with another {names}; remove it first")
+        raise click.UsageError(f"{out / CHECKPOINT}: it belongs to a training with another {names}; delete it first")
     trainer.load(state)
     click.echo(f"going on at step {state['step']}", err=True)
     return state["step"], state["total"]
 
 
 def run(trainer: Trainer, material: Material, schedule: Schedule, at: int, about: dict[str, Any], out: Path) -> None:
-    """Take the steps from `at` on, with log and checkpoints, and write the averaged weights."""
+    """Train from step `at` on, write the log and checkpoints, and at the end the averaged weights."""
     wait = torch.cuda.synchronize if trainer.device.type == "cuda" else lambda: None
     saved, step = time.monotonic(), at
     while not schedule.finished(step, wait):
@@ -469,7 +470,7 @@ def run(trainer: Trainer, material: Material, schedule: Schedule, at: int, about
 
 
 def write_row(row: dict[str, Any], out: Path) -> None:
-    """Append a row to OUT's log and show it."""
+    """Append a row to the log in OUT, and print it."""
     with (out / LOG).open("a") as log:
         print(json.dumps(row), file=log)
     click.echo(json.dumps(row), err=True)
@@ -479,13 +480,24 @@ def write_row(row: dict[str, Any], out: Path) -> None:
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--lessons", "lessons_file", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE, show_default=False)
-@click.option("--steps", type=click.IntRange(min=1), help="How many steps; --seconds fits them into a time instead.")
-@click.option("--seconds", type=click.FloatRange(min=1), help="How long this process may take.")
+@click.option("--steps", type=click.IntRange(min=1), help="Number of steps, unless --seconds is given.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    help="Seconds that this process may train; the number of steps is chosen to fit.",
+)
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default="cuda if there is one")
-@click.option("--graph/--no-graph", default=True, show_default=True, help="On a GPU, record the step and replay it.")
+@click.option(
+    "--graph/--no-graph",
+    default=True,
+    show_default=True,
+    help="On a GPU, capture the step as a CUDA graph and replay it.",
+)
 @click.option("--batch", default=Settings.batch, show_default=True)
 @click.option("--seed", default=Settings.seed, show_default=True)
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many pictures of each data set: for a try.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Largest number of pictures of each data set, for a trial run."
+)
 def main(
     data: Path,
     lessons_file: Path,
@@ -505,7 +517,8 @@ def main(
     if lessons.classes != read_classes(data):
         raise click.UsageError(f"{lessons_file}: made for other data sets than {data} holds; make it again")
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(settings.seed)  # a script of its own: open_clip's initialisation has no generator argument
+    # open_clip's initialisation has no generator argument; this script is its own process
+    torch.manual_seed(settings.seed)
     torch.backends.cudnn.benchmark = True
     material = Material(data, lessons, config, settings, device, options["limit"])
     counts = f"{len(material.labels)} pictures, {len(material.captions)} captions, {len(material.phrases)} phrases"

@@ -45,7 +45,7 @@ def preprocess(picture: Image.Image) -> np.ndarray:
     height, width = (size, size) if isinstance(size, int) else size
     if about["resize_mode"] == "squash":
         picture = picture.resize((width, height), filter)
-    else:  # the shortest side
+    else:  # resize by the shortest side
         short, long = sorted(picture.size)
         longer = int(height * long / short)
         picture = picture.resize((height, longer) if picture.width <= picture.height else (longer, height), filter)
