@@ -226,7 +226,7 @@ SECTIONS: dict[str, dict[click.Command, str]] = {
     },
     "Data and setup": {
         data: "check a data set before a search",
-        banks: "list, show and check banks of templates",
+        banks: "list, show, check and write banks of templates and phrases",
         features: "export and import picture features",
         cache: "show or clear the cache of encoded pictures and texts",
         plugins: "list the plug-ins",

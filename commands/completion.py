@@ -21,7 +21,7 @@ _HOW = {
 @click.argument("shell", type=click.Choice(list(_HOW)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print a script that makes SHELL complete commands, options, banks, models and runs."""
+    """Print a script that lets the shell complete commands, options, banks, models and runs."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @start_option
 @output_options
 def coop(bank_spec: str | None, **options: Any) -> None:
-    """Learn context vectors by gradient descent (CoOp), to compare readable prompts with.
+    """Learn context vectors by gradient descent (CoOp), as a baseline for readable prompts.
 
     Picture features are cached, and pictures are not augmented unless --augment is given.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @start_option
 @output_options
 def names(template: str, vectors: int, epochs: int | None, rate: float, batch: int, **options: Any) -> None:
-    """Learn the embeddings of the class names in a frozen template (LTNC-style), to compare readable prompts with.
+    """Learn the embeddings of the class names in a frozen template (LTNC-style), as a baseline for readable prompts.
 
     Run the same command again to resume an interrupted training, or to show the result of a finished one.
     """

@@ -52,7 +52,7 @@ def vpt(
     batch: int,
     **options: Any,
 ) -> None:
-    """Learn a visual prompt, a border of pixels or tokens in a ViT, to compare readable prompts with.
+    """Learn a visual prompt, a border of pixels or tokens in a ViT, as a baseline for readable prompts.
 
     It needs the pictures themselves; a feature pack is not enough.
 

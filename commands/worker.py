@@ -54,7 +54,7 @@ def worker(
     bank = restore_bank(record)
     if not shareable(record, bank):
         command, others = record.config.command, "tpe, climb, random or evolve"
-        raise InputError(f"run {study!r}: {command} goes by rounds in one process; join one of {others}")
+        raise InputError(f"run {study!r}: {command} works in rounds in one process; join one of {others}")
     server = own_server(record, {**here, "as_json": as_json}, storage is not None)
     number = 1 + secrets.randbelow(2**31 - 1)
     total = (record.get("budget") or {}).get("trials")

@@ -166,7 +166,7 @@ class Cache:
 
     Args:
         root: The writable folder; by default `default_cache_dir()`.
-        packs: Folders that are read after it, but never written.
+        packs: Further folders that are only read, after `root`.
     """
 
     def __init__(self, root: Path | None = None, packs: Sequence[Path] = ()) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from promptsearch.errors import InputError, PromptSearchError
 
-MOST_VALIDATION = 4  # per class: the field's protocol validates on min(shots, 4)
+MOST_VALIDATION = 4  # pictures per class; the usual protocol validates on min(shots, 4)
 
 
 @dataclass(frozen=True)

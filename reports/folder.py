@@ -121,8 +121,8 @@ def refuse_transformers(encoder: Encoder, form: str) -> None:
     """
     if encoder.spec.source.startswith(SOURCE):
         raise InputError(
-            f"--to {form}: open_clip does not read the model of {encoder.spec.name}, which transformers wrote; export "
-            "it --to transformers, or --to open-clip for the class weights alone"
+            f"--to {form}: open_clip does not read the model of {encoder.spec.name}, which transformers wrote; use "
+            "--to transformers, or --to open-clip for the class weights alone"
         )
 
 
@@ -253,7 +253,9 @@ def _read_weights(folder: Path, about: Mapping[str, Any]) -> np.ndarray:
     except (OSError, SafetensorError, KeyError, ValueError) as e:
         raise InputError(f"{file}: cannot be read ({e}); export it again") from e
     if weights.ndim != 2 or len(weights) != len(about["class_names"]) or not np.isfinite(weights).all():
-        raise InputError(f"{file}: is not of {len(about['class_names'])} classes; export it again")
+        raise InputError(
+            f"{file}: has weights for another number of classes than {len(about['class_names'])}; export it again"
+        )
     return weights.astype(np.float32)
 
 

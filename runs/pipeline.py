@@ -218,7 +218,7 @@ class Job:
 
     @property
     def by_trials(self) -> bool:
-        """Whether the searcher goes by trials: each prompt set is one trial, and the budget counts them."""
+        """Whether the searcher works in trials: each prompt set is one trial, and the budget counts them."""
         return isinstance(build_searcher(self.config.searcher, self.bank, self.config.builder_options()), TrialSearcher)
 
     def searcher(self, bank: Bank | None = None, *, worker: int = 0, journal: Journal | None = None) -> Searcher:
@@ -331,7 +331,7 @@ def conclude(
         job: The search.
         record: The run.
         searcher: The searcher after the search.
-        outcome: What it found.
+        outcome: The prompt sets that the search found.
         estimate: Whether to estimate the winner's accuracy by repeating search and choice in folds.
         started: When this process began with the run, by `time.perf_counter`.
 
@@ -453,7 +453,7 @@ def choose_winner(
     Args:
         job: The search.
         searcher: The searcher after the search.
-        outcome: What it found.
+        outcome: The prompt sets that the search found.
         estimate: Whether to estimate the winner's accuracy, and to keep the hand-written prompt if that does better.
 
     Returns:
@@ -627,7 +627,7 @@ def notes_on(job: Job, outcome: Outcome, trials: int) -> list[str]:
 
     Args:
         job: The search.
-        outcome: What it found.
+        outcome: The prompt sets that the search found.
         trials: Number of trials in the run.
     """
     config, total = job.config, job.budget.trials
@@ -664,7 +664,7 @@ def join_search(
     Args:
         problem: The run's model and pictures, opened on this machine.
         bank: The run's bank.
-        record: The run; its searcher must go by trials (see `shareable`).
+        record: The run; its searcher must work in trials (see `shareable`).
         worker: A number that no other process of the run has.
         language: The language models that write or rate prompts.
         budget: The run's number of trials, and how long this process takes part.
@@ -682,7 +682,7 @@ def join_search(
 
 
 def shareable(record: Record, bank: Bank) -> bool:
-    """Return whether several processes can work on a run, which is so if its searcher goes by trials.
+    """Return whether several processes can work on a run, which is so if its searcher works in trials.
 
     Args:
         record: The run.

@@ -298,7 +298,7 @@ def search(
         evaluator: Scores them.
         record: The run to resume and to record in; None to record nothing.
         progress: Called after each batch or round.
-        budget: Limits for searchers that go by trials; those that go by rounds end by themselves.
+        budget: Limits for searchers that work in trials; those that work in rounds end by themselves.
         stopping: Called between batches or rounds; the search stops if it returns True.
 
     Returns:
@@ -405,7 +405,7 @@ def _by_rounds(
     progress: Progress,
     stopping: Callable[[], bool],
 ) -> tuple[dict[PromptSet, Score], list[tuple[int, Score]], str]:
-    """Run a searcher that goes by rounds and records a part of each.
+    """Run a searcher that works in rounds and records a part of each.
 
     Returns:
         The recorded sets and scores, (number of sets scored, best score) after each round, and why the search ended.

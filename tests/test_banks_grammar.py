@@ -97,7 +97,7 @@ def test_expansion_in_a_fixed_order() -> None:
         (["a {}"], {"x": ["y"]}, ("slots", "x"), "slot never used: 'x'"),
         (["[x] {}"], {"x": []}, ("slots", "x"), "[x] is empty"),
         (["[x] {}"], {"x": "abc"}, ("slots", "x"), "must have a list"),
-        (["[x] {}"], {"x": ["a", " a "]}, ("slots", "x", 1), "word 1 of slot [x] again"),
+        (["[x] {}"], {"x": ["a", " a "]}, ("slots", "x", 1), "slot [x] repeats its word 1"),
         (["[x] {}"], {"x": ["a", "{}"]}, ("slots", "x", 1), "bracket or brace"),
         (["[x] {}"], {"x": ["[y]"]}, ("slots", "x", 0), "bracket or brace"),
         (["[x] {}"], {"x": ["a\n"]}, ("slots", "x", 0), "character '\\n'"),

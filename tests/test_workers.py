@@ -144,7 +144,7 @@ def test_a_run_by_rounds_cannot_be_joined(tmp_path: Path) -> None:
     bank, storage = prepare(tmp_path), tmp_path / "runs.db"
     document("beam", *PROBLEM, "--bank", bank, "--storage", storage, "--study", "b", "--depth", "1")
     error = run("worker", "--study", "b", "--storage", storage, code=2).stderr
-    assert "beam goes by rounds in one process" in error
+    assert "beam works in rounds in one process" in error
     assert "no run 'x'" in run("worker", "--study", "x", "--storage", storage, "--wait", "0", code=2).stderr
 
 

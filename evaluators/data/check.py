@@ -242,15 +242,15 @@ def _holding_out(names: Sequence[str], labels: np.ndarray, read: list[_Read] | N
 
 
 def _shots(names: Sequence[str], left: np.ndarray, problems: list[str]) -> list[str]:
-    """Return the options for the shots, after a sentence about classes with fewer pictures."""
+    """Return options for `--shots` if some classes have few pictures, and add a sentence about them to `problems`."""
     few = np.flatnonzero(left < SHOTS + MOST_VALIDATION)
     if not few.size:
         return []
     fewest = int(left.argmin())
     problems.append(
         f"{len(few)} of {len(names)} classes have fewer than the {SHOTS} + {MOST_VALIDATION} training pictures of "
-        f"--shots {SHOTS} (the fewest {max(0, int(left[fewest]))}, of {names[fewest]}): --allow-fewer takes what there "
-        "is."
+        f"--shots {SHOTS} (the fewest {max(0, int(left[fewest]))}, of {names[fewest]}): --allow-fewer uses all "
+        "that there are."
     )
     return ["--shots", str(SHOTS), "--allow-fewer"]
 

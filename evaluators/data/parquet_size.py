@@ -32,8 +32,8 @@ def refuse_bombs(files: Sequence[Path]) -> None:
             total = sum(_repeated(file, meta, i, most) for i in range(meta.num_row_groups))
         if total > most:
             raise PromptSearchError(
-                f"{file.name} has {size / 1e6:.1f} MB and would become {total / 1e9:.1f} GB when it is read, which no "
-                "pictures do; fetch the data set from a place you trust"
+                f"{file.name} has {size / 1e6:.1f} MB and would become {total / 1e9:.1f} GB when it is read, far more "
+                "than pictures need; fetch the data set from a place you trust"
             )
 
 

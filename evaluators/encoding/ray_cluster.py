@@ -85,7 +85,7 @@ class Cluster:
         return self._ray
 
     def device(self, wanted: str) -> str:
-        """Resolve `auto`, `cpu` or `cuda` to what the cluster's workers have; a cluster on this machine keeps it."""
+        """Choose a device that the cluster's workers have; the device for a cluster on this machine is chosen later."""
         if wanted == "mps":
             raise InputError("--device mps: Ray's workers compute on CPUs or CUDA GPUs; use --device cpu")
         if self.address == "local":

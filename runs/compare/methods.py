@@ -126,7 +126,7 @@ def all_methods(
     Args:
         bank: The bank that methods average, search and sample.
         searchers: Options of each searcher, without the seed.
-        trials: Number of trials of searchers that go by trials.
+        trials: Number of trials of searchers that work in trials.
         writer: The language model of climb-lm and evolve-lm, which are left out without one.
     """
     from promptsearch.search.gradient import CoOpOptions, NamesOptions, PezOptions, SparseOptions, VptOptions

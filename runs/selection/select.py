@@ -88,7 +88,7 @@ class Repeat:
         bank: The run's bank.
         evaluator: The evaluator on the whole support set.
         found: The sets that the run found.
-        trials: Number of trials of the run, for searchers that go by trials.
+        trials: Number of trials of the run, for searchers that work in trials.
     """
 
     fresh: Callable[[Bank], Searcher] | None
