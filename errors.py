@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
-#: Parameters of `PromptSearch` whose options have other names.
-PARAMETERS = {"seed": "random_state", "dataset": "images"}
+#: Parameters of `PromptSearch` and its methods, by the options of other names.
+PARAMETERS = {"seed": "random_state", "dataset": "images", "to": "format", "out": "path"}
 
 
 class PromptSearchError(Exception):
     """Base class of all errors; the message is a single line. The command line exits with code 1.
+
+    Messages name options as the command line does, because many remedies are parts of a command line, such as
+    "--test-share 0.3". `PromptSearch` raises them with its own parameters (`as_parameters`).
 
     Args:
         message: What is wrong and what to do about it.
@@ -17,6 +20,20 @@ class PromptSearchError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+    def as_parameters(self) -> str:
+        """Return the message with parameters of `PromptSearch` instead of options, e.g. "shots" for "--shots".
+
+        Commands between backticks are not changed.
+        """
+
+        def parameter(match: re.Match[str]) -> str:
+            if match[1] is None:
+                return match[0]
+            name = match[1].replace("-", "_")
+            return PARAMETERS.get(name, name)
+
+        return re.sub(r"`[^`]*`|(?<![\w-])--([a-z][a-z0-9-]*)", parameter, str(self))
 
 
 class Interrupted(PromptSearchError):
@@ -38,19 +55,7 @@ class Interrupted(PromptSearchError):
 
 
 class InputError(PromptSearchError, ValueError):
-    """An option, a bank or a file that the user gave is wrong. The command line exits with code 2.
-
-    The library writes options as the command line does; `as_parameters` is the message for Python.
-    """
-
-    def as_parameters(self) -> str:
-        """Return the message with the parameters of `PromptSearch` in the place of options: "--shots" as "shots"."""
-
-        def parameter(match: re.Match[str]) -> str:
-            name = match[1].replace("-", "_")
-            return PARAMETERS.get(name, name)
-
-        return re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)", parameter, str(self))
+    """An option, a bank or a file that the user gave is wrong. The command line exits with code 2."""
 
 
 class PromptSearchWarning(UserWarning):

@@ -24,7 +24,7 @@ from promptsearch.config import (
     SearchConfig,
     WriterConfig,
 )
-from promptsearch.errors import InputError
+from promptsearch.errors import InputError, Interrupted, PromptSearchError
 from promptsearch.evaluators import Encoder, Problem, default_cache, open_configured, resolve_model
 from promptsearch.evaluators.data.array_features import ArrayFeatures
 from promptsearch.evaluators.data.class_names import spoken_names
@@ -643,7 +643,7 @@ def _names_parameters() -> Iterator[None]:
     """Context manager that replaces the command line's flags in error messages by the names of parameters."""
     try:
         yield
-    except InputError as e:
-        if (text := e.as_parameters()) == str(e):
+    except PromptSearchError as e:
+        if isinstance(e, Interrupted) or (text := e.as_parameters()) == str(e):
             raise
-        raise InputError(text) from e
+        raise (InputError if isinstance(e, InputError) else PromptSearchError)(text) from e

@@ -32,7 +32,7 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def check(path: str, as_json: bool, quiet: bool, class_names: str | None, **reading: Any) -> None:
-    """Show what a data set holds, what is wrong with it, and which command to run next.
+    """Show what a data set holds, what is wrong, and what to run next.
 
     PATH is a folder or file, or a name as for --dataset. Every picture is decoded once.
     """

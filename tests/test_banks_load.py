@@ -272,7 +272,7 @@ MISTAKES: list[tuple[str, str | bytes, str]] = [
     ("b.json", '{"name": "a",\n"name": "b"}', "b.json:2: key repeated from line 1: 'name'"),
     ("b.yaml", "templates: ['{}']\n1: 2\n", "b.yaml:2: a key must be text: 1"),
     ("b.yaml", "name: 5\n", "b.yaml:1: the bank's name must be text: 5"),
-    ("b.yaml", "name: ' '\n", "b.yaml:1: no name: ''"),
+    ("b.yaml", "name: ' '\n", "b.yaml:1: not a valid name: ''"),
     ("b.yaml", "patterns:\n- a {}\n- a [x] {}\n", "b.yaml:3: slot [x] is never defined: 'a [x] {}'; define"),
     ("b.yaml", "patterns: ['{}']\nslots:\n  x: [y]\n", "b.yaml:3: slot never used: 'x'"),
     ("b.yaml", "patterns: ['[x] {}']\nslots:\n  x: []\n", "b.yaml:3: slot [x] is empty"),

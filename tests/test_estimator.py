@@ -22,7 +22,7 @@ from tiny_model import TINY
 from promptsearch import PromptSearch, config
 from promptsearch.banks import Bank
 from promptsearch.cli import main
-from promptsearch.errors import InputError
+from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Problem, open_problem
 
 TEMPLATES = ("a photo of a {}.", "a dark photo of the {}.", "a {} at night.", "a sketch of a {}.", "a {}.")
@@ -108,6 +108,13 @@ def test_every_default_is_written_once() -> None:
             if own and names and names[0][2:].replace("-", "_") in read:
                 literal = [k for k in call.keywords if k.arg == "default" and isinstance(k.value, ast.Constant)]
                 assert not [k for k in literal if k.value.value is not None], (file.name, names)
+
+
+def test_messages_name_parameters_and_leave_commands_alone() -> None:
+    error = PromptSearchError("--test-share 0 and --seed: see `promptsearch beam --seed 1`, or use --to folder")
+    assert (
+        error.as_parameters() == "test_share 0 and random_state: see `promptsearch beam --seed 1`, or use format folder"
+    )
 
 
 def test_scikit_learn_clones_and_cross_validates_it(made: Problem) -> None:

@@ -249,7 +249,7 @@ def test_a_run_is_its_pictures_not_the_spelling_of_their_path(
         (None, ["cat", "cat_"], "labels: classes 'cat' and 'cat_' both read 'cat'"),
         (["", "cat"], [0, 1], "class '' cannot be used as a class name"),
         ([1, 2], [0, 1], "class_names: 1 is not a text"),
-        (None, ["cat", "\x1b[2J"], "cannot be used as a class name that a prompt can have"),
+        (None, ["cat", "\x1b[2J"], "cannot be used as a class name in prompts"),
     ],
 )
 def test_class_names_given_in_python_are_checked_too(class_names: Any, labels: Any, says: str) -> None:

@@ -222,7 +222,7 @@ def by_processes(
             raise
         raise PromptSearchError(
             "a process that decodes pictures was killed, perhaps because memory ran out; "
-            "use a smaller --encode-batch, or more memory (in containers --shm-size)"
+            "use a smaller --encode-batch, or more memory (in containers `--shm-size`)"
         ) from e
 
 
