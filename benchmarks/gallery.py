@@ -27,7 +27,7 @@ def row(name: str, score: dict[str, Any], on: str) -> str:
 
 
 def entry(result: dict[str, Any]) -> str:
-    """The winner's sentences, what it says of the first classes, and a table of accuracies."""
+    """The winner's sentences, its phrases for the first classes, and a table of accuracies."""
     winner = result["winner"]
     templates = winner["templates"]
     weights = winner.get("weights") or [1 / len(templates)] * len(templates)  # none: a plain average

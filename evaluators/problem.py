@@ -250,7 +250,7 @@ def _auto_model(dataset: str, cache: Cache, device: str, precision: str, here: b
         missing.append(f"{needs_data}'s pictures")
     if missing:
         reachable, reason = hub_reachable()
-        why = f"{' and '.join(missing)} not in the caches and not to be downloaded: {reason}"
+        why = f"{' and '.join(missing)} are neither cached nor can they be downloaded: {reason}"
     else:
         reachable, why = True, ""
     if reachable:
@@ -262,7 +262,7 @@ def _auto_model(dataset: str, cache: Cache, device: str, precision: str, here: b
             why = str(e).split(";")[0]
     pack = "" if dataset not in ("auto",) else " and its feature pack of CIFAR-10"
     note = (
-        f"Using the embedded model {EMBEDDED}{pack} ({why}). For RN50: run where huggingface.co can be reached, "
-        "or --model RN50 --weights FILE --dataset FOLDER."
+        f"Using the embedded model {EMBEDDED}{pack} ({why}). To use RN50, run where huggingface.co can be "
+        "reached, or give --model RN50 --weights FILE --dataset FOLDER."
     )
     return embedded(), [note]

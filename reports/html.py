@@ -145,7 +145,7 @@ def _run(view: RunView, plots: list[Plot], pictures: Pictures | None) -> dict[st
         "templates": [_heading(t, w) for t, w in shown],
         "more": len(templates) - len(shown),
         "phrases": [printable(line) for line in said],
-        "gained_in": f", and what that gained in {gains['where']} accuracy" if gains.get("classes") else "",
+        "gained_in": f", and what they gained in {gains['where']} accuracy" if gains.get("classes") else "",
         "tiles": _tiles(view, winner),
         "verdicts": verdicts(RunResult.from_dict(result)) if result is not None else [],
         "rows": _rows(view) if result is not None else [],

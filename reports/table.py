@@ -286,8 +286,8 @@ def _phrases(result: RunResult, verbose: bool) -> list[str]:
     said = phrase_lines(result.winner.to_dict(), result.classes, () if gains is None else gains.classes)
     shown = said if verbose else said[:CLASSES]
     more = [f"  … and {len(said) - len(shown)} more classes (-v has all)"] if len(said) > len(shown) else []
-    what = "" if gains is None else f", and what that gained in {_on(gains)}"
-    return [f"What the winner says of the classes{what}:", *(f"  {line}" for line in shown), *more, ""]
+    what = "" if gains is None else f", and what they gained in {_on(gains)}"
+    return [f"The winner's phrases for the classes{what}:", *(f"  {line}" for line in shown), *more, ""]
 
 
 def _on(gains: Gains) -> str:
@@ -331,8 +331,7 @@ def _refused(result: RunResult) -> list[str]:
     gain = None if result.estimate is None else result.estimate.gain
     worse = "" if gain is None else f" (cross-entropy {-gain[0]:+.3f} nats a picture)"
     return [
-        "The hand-written prompt was kept: what was chosen first did worse on pictures that it was not chosen by"
-        f"{worse}."
+        f"The hand-written prompt was kept, because the first choice did worse than it on held-out pictures{worse}."
     ]
 
 
@@ -340,10 +339,10 @@ def _estimate(result: RunResult) -> str:
     """Return a sentence on the accuracy that was estimated before the test split was opened."""
     estimate = result.estimate
     assert estimate is not None  # callers have checked that there is an estimate
-    how = "search and choice" if estimate.repeated else "the choice only, which flatters it,"
+    how = "search and choice" if estimate.repeated else "only the choice, which makes the estimate too high,"
     how += f" repeated in {estimate.folds} folds"
     if estimate.way == "out-of-bag":
-        how = f"every picture judged by those of the {estimate.folds} repeated searches that had not seen it"
+        how = f"every picture classified by those of the {estimate.folds} repeated searches that did not use it"
     return (
         f"Estimate before the test ({how}): {100 * estimate.accuracy.value:.1f} %, "
         f"{_interval(estimate.accuracy, 1)}; on the pictures it was chosen by: {100 * estimate.naive:.1f} %."
@@ -356,7 +355,7 @@ def _opened(result: RunResult) -> list[str]:
         return []
     times = "opened once" if result.test_opened == 1 else f"opened {result.test_opened} times"
     if result.test_choices > 1:
-        times += f" for {result.test_choices} choices: no clean test any more"
+        times += f" for {result.test_choices} choices, so this is no unbiased test any more"
     difference = f"{100 * result.paired.difference.value:+.2f} points"
     against = f"{_baseline(result)}: {difference} ({_against(result.paired)}): {result.paired.verdict}"
     return [f"Test split ({result.test_pictures} pictures, {times}). Winner against {against}."]

@@ -51,11 +51,11 @@ def test_a_search_with_phrases_is_stored_resumed_shown_and_exported(made: list[s
         json.loads(run("runs", "best", "mine", "--storage", "runs.db", "--json").stdout)["phrases"] == winner["phrases"]
     )
     shown = run(*command, "--quiet").stdout
-    assert "What the winner says of the classes:" in shown and " points)" not in shown
+    assert "The winner's phrases for the classes:" in shown and " points)" not in shown
     gains = first["gains"]
     assert gains["where"] == "test" and len(gains["classes"]) == len(CLASSES)
     told = run("-v", *command, "--quiet").stdout
-    assert "and what that gained in test accuracy" in told
+    assert "and what they gained in test accuracy" in told
     for c, gain in zip(CLASSES, gains["classes"], strict=True):
         line = next((line for line in told.splitlines() if line.startswith(f"  {c}: ")), "")
         assert line.endswith(f"({100 * gain:+.2f} points)") if gain is not None else not line
@@ -66,7 +66,10 @@ def test_a_search_with_phrases_is_stored_resumed_shown_and_exported(made: list[s
     )
     run("report", "mine", "--storage", "runs.db", "--out", "report.html")
     page = Path("report.html").read_text()
-    assert "What is said of the classes, and what that gained in test accuracy" in page and " points)</li>" in page
+    assert (
+        "The winner's phrases for the classes, and what they gained in test accuracy" in page
+        and " points)</li>" in page
+    )
     other = run("beam", *made, "--phrases", "none", "--study", "mine", code=2)
     assert "bank hash" in other.stderr
 

@@ -417,7 +417,7 @@ def test_opening_the_test_split_for_a_second_choice_warns_and_is_recorded(made: 
         assert ("for another choice" in result.stderr) == (last["test_opened"]["choices"] > 1)
         assert last["test_opened"]["opened"] == before["test_opened"]["opened"] + 1
     assert last["test_opened"]["choices"] > 1 and last["winner"]["templates"] != doc["winner"]["templates"]
-    assert "no clean test any more" in run("runs", "show", "twice", "--storage", made[-1]).stdout
+    assert "no unbiased test any more" in run("runs", "show", "twice", "--storage", made[-1]).stdout
 
 
 @pytest.mark.parametrize(
