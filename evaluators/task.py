@@ -46,8 +46,8 @@ def draw(
         seed: Seed of the draw.
         class_names: The C class names.
         validation: Number of other pictures per class; by default min(shots, 4).
-        allow_fewer: Take what there is of a class with too few pictures: three quarters or more of them for the
-            support set, and the rest, at most the number asked for, for validation.
+        allow_fewer: Use all pictures of a class that has too few, instead of raising an error: at least three quarters
+            of them for the support set, the rest (at most `validation`) for validation.
 
     Raises:
         InputError: A number is out of range, or a class has too few pictures.
@@ -113,7 +113,7 @@ def _enough(
 #: The label of a picture that is used without its label.
 UNLABELLED = -1
 
-#: Classes with few pictures that a sentence names.
+#: Largest number of classes with few pictures that a sentence names.
 NAMED = 3
 
 
@@ -149,7 +149,7 @@ class FeatureSource(Protocol):
         """Return the labels of all pictures of "train" or "test", and their indices in the data set's split."""
 
     def features(self, split: str, positions: np.ndarray) -> np.ndarray:
-        """Return the unit vectors (n, D) of pictures by their positions in the result of `labels`."""
+        """Return the unit vectors (n, D) of the pictures at these positions in the result of `labels`."""
 
 
 def _no_test() -> Split:
@@ -183,7 +183,7 @@ class Task:
             shots: Labelled pictures per class; min(shots, 4) more per class are drawn for validation.
             seed: Seed of the draw.
             unlabelled: If `shots` is 0, number of pictures to draw without their labels.
-            allow_fewer: Take what there is of a class with too few pictures.
+            allow_fewer: Use all pictures of a class that has too few, instead of raising an error.
 
         Raises:
             InputError: There are too few pictures.
@@ -223,9 +223,9 @@ class Task:
         """Take all training pictures as the support set, and none for validation.
 
         Args:
-            source: Where the pictures come from.
-            shots: Pictures per class that there are; 0 if they have no labels.
-            seed: Of the search.
+            source: The source of features.
+            shots: Pictures per class; 0 if they have no labels.
+            seed: Seed of the search.
         """
         labels, indices = source.labels("train")
         both = Split(source.features("train", indices), labels, indices)

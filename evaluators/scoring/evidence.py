@@ -1,7 +1,7 @@
-"""What pictures without labels say of logits: the objectives that need none, with their derivatives.
+"""The objectives that need no labels, with their derivatives, as evidence for `PhraseTable.mix`.
 
-Each takes logits (N, C) and returns N times the objective and its derivatives by the logits (N, C): a sum over the
-pictures, as a log-likelihood is, which `PhraseTable.mix` weighs against the prior.
+Each function takes logits (N, C), and returns N times the objective and its derivatives by the logits (N, C). Like a
+log-likelihood it is a sum over the pictures, which `mix` weighs against the prior.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from promptsearch.evaluators.scoring.phrase_table import Evidence
 
-#: Smallest probability of which a logarithm is taken.
+#: Smaller probabilities are raised to this before their logarithm is taken.
 LEAST = 1e-12
 
 
 def mutual_information(logits: np.ndarray) -> tuple[float, np.ndarray]:
-    """N times the mutual information of pictures and predictions, in nats: confident, and not all the same class."""
+    """Return N times the mutual information of pictures and predictions, in nats."""
     p = _probabilities(logits)
     log_p, log_mean = np.log(np.maximum(p, LEAST)), np.log(np.maximum(p.mean(axis=0), LEAST))  # (N, C), (C,)
     by_p = log_p - log_mean
@@ -26,14 +26,14 @@ def mutual_information(logits: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def zpe(logits: np.ndarray) -> tuple[float, np.ndarray]:
-    """The sum of the largest debiased logits (ZPE, Allingham et al. 2023, section 3)."""
+    """Return the sum over pictures of the largest debiased logit (ZPE, Allingham et al. 2023, section 3)."""
     debiased = logits - logits.mean(axis=0)
     top = np.eye(logits.shape[1], dtype=logits.dtype)[debiased.argmax(axis=1)]  # (N, C)
     return float((debiased * top).sum(dtype=np.float64)), top - top.mean(axis=0)
 
 
 def agreement(logits: np.ndarray, consensus: np.ndarray) -> tuple[float, np.ndarray]:
-    """The sum of the probabilities of the classes (N,) that the consensus of many templates assigns."""
+    """Return the sum over pictures of the probability of the class in the consensus (N,) of many templates."""
     p = _probabilities(logits)
     same = np.eye(logits.shape[1], dtype=logits.dtype)[consensus]  # (N, C)
     agreed = (p * same).sum(axis=1)  # (N,)
@@ -48,7 +48,7 @@ def evidence_of(figure: str, consensus: np.ndarray | None) -> Evidence:
         consensus: (N,) the classes that "agreement" compares with.
     """
     if figure == "agreement":
-        assert consensus is not None  # `Evaluator.require` computed it
+        assert consensus is not None  # `Evaluator.require` has computed it
         return partial(agreement, consensus=consensus)
     return {"mutual_information": mutual_information, "zpe": zpe}[figure]
 

@@ -1,7 +1,7 @@
-"""Accuracy, cross-entropy and the other metrics of prompt ensembles, and the one definition of a hit.
+"""Accuracy, cross-entropy and the other metrics of prompt ensembles, and the definition of a hit (see `predict`).
 
-Each takes the logits (S, C, N) of S ensembles at the model's scale, the labels (N,) and a consensus (N,) (see
-`agreement`), and returns (S,) float64.
+A metric in `STATISTICS` takes the logits (S, C, N) of S ensembles at the model's scale, the labels (N,) and a consensus
+(N,) (see `agreement`), and returns (S,) float64.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ FAR = 64.0
 
 
 class Losses:
-    """Accuracy and cross-entropy of ensembles on pictures with labels.
+    """Computes the accuracy and cross-entropy of ensembles on pictures with labels.
 
         losses = Losses(labels, logit_scale=100.0)
         accuracy, xent = losses(2, [(slice(0, 2), sums, norm)], again=lambda i: logits[i : i + 1])
 
     Args:
         labels: (N,) class indices, sorted.
-        logit_scale: The factor on cosines.
+        logit_scale: Factor by which cosines are multiplied.
     """
 
     def __init__(self, labels: np.ndarray, logit_scale: float) -> None:
@@ -51,7 +51,7 @@ class Losses:
         true, rival, total = np.empty((3, sets, len(self.labels)), np.float32)
         with np.errstate(over="ignore"):
             for to, sums, norm in pieces:
-                # Only the long loops run piece by piece, because threads in short loops wait for each other.
+                # Only long loops are split into pieces for threads, because in short loops threads wait for each other.
                 sums *= self.scales(norm)
                 # The largest logit of the other classes: a tie with one of them is not a hit (see `predict`).
                 self._swap_true(sums, true[to], -np.inf)
@@ -83,12 +83,13 @@ class Losses:
     def _swap_true(self, logits: np.ndarray, out: np.ndarray | None, new: np.ndarray | float) -> None:
         """Copy the true classes' logits of (S, C, N) to `out` (S, N), and write `new` in their places.
 
-        Faster if classes are equally large.
+        This is faster if all classes have the same number of pictures.
         """
         s, classes, pictures = logits.shape
         each = pictures // classes
         if logits.flags.c_contiguous and self._even(classes, each):
-            old = np.einsum("sccn->scn", logits.reshape(s, classes, classes, each))  # a view
+            # a view of the true classes' logits
+            old = np.einsum("sccn->scn", logits.reshape(s, classes, classes, each))
             if out is not None:
                 np.copyto(out.reshape(s, classes, each), old)
             old[...] = new if isinstance(new, float) else new.reshape(s, classes, each)
@@ -144,10 +145,10 @@ def score_weights(
     return predict(logits, labels) == labels, float(xent.mean(dtype=np.float64))
 
 
-#: Bins of equal width in which probabilities and hits are compared.
+#: Number of bins of equal width for the calibration error.
 BINS = 15
 
-#: Classes of which the true one is to be among the most probable; only counted where there are more.
+#: Number of most probable classes for the top-5 accuracy, which is measured only if there are more classes.
 TOP = 5
 
 
@@ -157,15 +158,15 @@ class ClassReport:
 
     Attributes:
         mean_per_class: Mean over classes of the accuracy on each class's pictures (balanced accuracy).
-        worst_class: Accuracy on the pictures of the class with the lowest.
+        worst_class: Accuracy on the pictures of the class for which it is lowest.
         worst: Index of that class.
-        recall: For each class the share of its pictures that are predicted so; None without pictures.
-        precision: For each class the share of the pictures predicted so that are of it; None if none is.
+        recall: For each class, the share of its pictures that are predicted as it; None without pictures.
+        precision: For each class, the share of the pictures predicted as it that belong to it; None if there are none.
         top5: Share of pictures whose class is among the five most probable; None with five classes or fewer, or without
             probabilities.
         ece: Expected calibration error (Guo et al. 2017, equation 3), in `BINS` bins of equal width; None without
             probabilities.
-        logit_scale: What cosines were multiplied by before the softmax: the scale fitted to the few shots.
+        logit_scale: Factor of the cosines in the softmax: the scale fitted to the few shots.
     """
 
     mean_per_class: float
@@ -208,7 +209,7 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a classifier made of labelled pictures: all that the metrics need.
+    """The predictions of a classifier on labelled pictures, as the metrics need them.
 
     Attributes:
         predicted: (N,) predicted class indices.
@@ -222,7 +223,7 @@ class Judged:
 
     @classmethod
     def of(cls, cosines: np.ndarray, labels: np.ndarray, logit_scale: float) -> Judged:
-        """Judge cosines (N, C) of pictures and classes, which are multiplied by the logit scale before the softmax."""
+        """Return the predictions for cosines (N, C) of pictures and classes."""
         true = cosines[np.arange(len(labels)), labels][:, None]
         rivals = (cosines >= true).sum(axis=1) - 1  # (N,) a class that ties with the true one comes before it
         return cls(predict(cosines, labels), rivals, largest_probability(logit_scale * cosines))
@@ -234,19 +235,19 @@ def measure(cosines: np.ndarray, labels: np.ndarray, logit_scale: float) -> Clas
     Args:
         cosines: (N, C) cosines, or other logits.
         labels: (N,) class indices.
-        logit_scale: What they are multiplied by before the softmax.
+        logit_scale: Factor of the cosines in the softmax.
     """
     return measure_judged(Judged.of(cosines, labels, logit_scale), labels, cosines.shape[1], logit_scale)
 
 
 def measure_judged(judged: Judged, labels: np.ndarray, classes: int, logit_scale: float) -> ClassReport:
-    """Measure what a classifier made of labelled pictures.
+    """Compute the metrics of a classifier's predictions on labelled pictures.
 
     Args:
-        judged: What it made of them.
+        judged: The predictions.
         labels: (N,) class indices.
         classes: Number of classes C.
-        logit_scale: What cosines were multiplied by before the softmax.
+        logit_scale: Factor of the cosines in the softmax.
     """
     predicted = judged.predicted
     pictures = np.bincount(labels, minlength=classes)  # (C,)
@@ -307,12 +308,12 @@ def balanced(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | Non
 
 
 def worst_class(logits: np.ndarray, labels: np.ndarray, consensus: np.ndarray | None) -> np.ndarray:
-    """Return the accuracy on the pictures of the class with the lowest."""
+    """Return the accuracy on the pictures of the class for which it is lowest."""
     return np.min(_by_class(logits, labels), axis=0)
 
 
 def _by_class(logits: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-    """Return for each class that has pictures the accuracy (S,) on them."""
+    """Return the accuracy (S,) on the pictures of each class that has any."""
     pictures = np.arange(logits.shape[2])
     others = np.array(logits)
     others[:, labels, pictures] = -np.inf

@@ -1,8 +1,8 @@
-"""Phrases of all classes on one set of pictures: what each is worth, and which mixture of them fits the labels.
+"""Finds the mixture of templates and of each class's phrases that fits pictures best.
 
 The class weight of class c is  w_c = normalise(sum_t a_t sum_p b_cp v_tp)  over templates t with weights a and the
-class's phrases p with weights b; v are unit text vectors.  One product with the pictures scores every phrase of every
-class at once: the derivatives of what the pictures say, by the phrases' weights.
+class's phrases p with weights b; v are unit text vectors.  One matrix product with the pictures gives the derivatives
+of the evidence by the weights of all phrases of all classes at once.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 
 from promptsearch.banks import Template
 
-#: Most steps of `PhraseTable.mix`, and the gain in nats below which it stops.
+#: Largest number of steps of `PhraseTable.mix`, and the gain in nats below which it stops.
 STEPS, GAIN = 80, 1e-3
 
-#: Bounds of a fitted logit scale, relative to the model's, and how many values between them are tried.
+#: Bounds of a fitted logit scale, relative to the model's, and number of values between them that are tried.
 SCALES, TRIED = (0.05, 2.0), 40
 
-#: A fitted scale is log-normal around this share of the model's, with this standard deviation of its logarithm.
+#: The prior of a fitted scale is log-normal around this share of the model's scale, with this standard deviation.
 SHARE, SPREAD = 0.5, 0.7
 
-#: Returns what the pictures say of logits (N, C): a value that grows with their number, and its derivatives (N, C).
+#: Returns the evidence of pictures for logits (N, C), a sum over the pictures, and its derivatives (N, C).
 Evidence = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
-#: Smallest logarithm of a weight, so that none becomes exactly zero.
+#: Smallest logarithm of a weight, so that no weight becomes exactly zero.
 LEAST_LOG = -40.0
 
 
@@ -71,13 +71,13 @@ class Mixture:
 
 
 class _Told(NamedTuple):
-    """What the pictures say of class weights (C, D).
+    """The evidence of the pictures for class weights.
 
     Attributes:
-        weights: The unit class weights.
-        norms: (C, 1) lengths of the sums that they were made of.
+        weights: (C, D) unit class weights.
+        norms: (C, 1) lengths of the summed vectors before normalisation.
         value: The evidence.
-        by_logits: (N, C) its derivatives.
+        by_logits: (N, C) derivatives of the evidence by the logits.
     """
 
     weights: np.ndarray
@@ -87,7 +87,7 @@ class _Told(NamedTuple):
 
 
 class PhraseTable:
-    """Unit text vectors of all phrases in some templates, beside the pictures that they are to classify.
+    """Unit text vectors of all phrases in some templates, and the pictures on which mixtures of them are fitted.
 
         table = PhraseTable(vectors, owner, features, labels)
         scale = fit_scale(features @ table.class_weights(a, b).T, labels, model_scale)
@@ -98,7 +98,7 @@ class PhraseTable:
         owner: (P,) class of each phrase.
         features: (N, D) unit vectors of the pictures.
         labels: (N,) class indices.
-        templates: The T templates, for whoever asks.
+        templates: The T templates, kept as an attribute.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class PhraseTable:
         self.vectors, self.owner, self.features, self.labels = vectors, owner, features, labels
         self.templates = tuple(templates)
         self.classes = int(owner.max()) + 1
-        self._begins = np.flatnonzero(np.diff(owner, prepend=-1))  # phrases of a class are behind one another
+        self._begins = np.flatnonzero(np.diff(owner, prepend=-1))  # the phrases of a class are contiguous
         self._one_hot = np.eye(self.classes, dtype=np.float32)[labels]  # (N, C); without labels not used
 
     def part(self, at: np.ndarray) -> PhraseTable:
         """Return the table of some of the phrases.
 
         Args:
-            at: (p,) their places, those of a class behind one another and of every class one.
+            at: (p,) indices of the phrases; those of a class are contiguous, and every class has one.
         """
         owner = self.owner[at]
         return PhraseTable(self.vectors[:, at], owner, self.features, self.labels, templates=self.templates)
@@ -140,19 +140,21 @@ class PhraseTable:
     ) -> Mixture:
         """Return the weights of templates and phrases with the largest tempered posterior probability.
 
-        They maximise
-        temper * evidence - KL(template weights | prior) - sum_c KL(weights of class c | prior):
-        phrases are averaged where few pictures cannot tell, and chosen where many can.  Weights are multiplied by the
-        exponential of the gradient (Kivinen and Warmuth 1997), with a step that is halved until the objective grows:
-        the same numbers always give the same weights.
+        The weights maximise
+
+            temper * evidence - KL(template weights | prior) - sum_c KL(weights of class c | prior).
+
+        With few pictures, weights stay near the prior; with many, the best phrases get all the weight. Each step
+        multiplies weights by the exponential of the gradient (Kivinen and Warmuth 1997), with a step size that is
+        halved until the objective grows. The result is deterministic.
 
         Args:
             template_prior: (T,) logarithms of the templates' prior probabilities.
-            phrase_prior: (P,) logarithms of the phrases', within each class.
+            phrase_prior: (P,) logarithms of the phrases' prior probabilities, which sum to 1 within each class.
             scale: The logit scale.
-            temper: What the evidence is multiplied by; below one where the model's probabilities are too sure.
-            refit: The model's own scale, to fit the scale anew (`fit_scale`) every few steps; 0 for none of it.
-            evidence: What the pictures say of logits; by default the log-likelihood of their labels.
+            temper: Factor of the evidence; below 1 because the model's probabilities are too confident.
+            refit: The model's own logit scale, to fit the scale again (`fit_scale`) every few steps; 0 to keep `scale`.
+            evidence: Computes the evidence of the pictures for logits; by default the log-likelihood of their labels.
         """
         says = self._log_likelihood if evidence is None else evidence
 
@@ -185,12 +187,12 @@ class PhraseTable:
         return Mixture(a, b, told.weights)
 
     def _summed(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """(C, D) weighted sums of text vectors, not normalised."""
+        """Return the weighted sums (C, D) of text vectors, without normalising them."""
         said = np.tensordot(a.astype(np.float32), self.vectors, axes=1)  # (P, D)
         return np.asarray(np.add.reduceat(said * b.astype(np.float32)[:, None], self._begins, axis=0))
 
     def _log_likelihood(self, logits: np.ndarray) -> tuple[float, np.ndarray]:
-        """The log-likelihood of the labels, and its derivatives by the logits (N, C)."""
+        """Return the log-likelihood of the labels, and its derivatives by the logits (N, C)."""
         total = _logsumexp(logits)
         value = (logits[np.arange(len(logits)), self.labels] - total).sum(dtype=np.float64)
         return float(value), self._one_hot - np.exp(logits - total[:, None])
@@ -198,35 +200,37 @@ class PhraseTable:
     def worth(
         self, a: np.ndarray, b: np.ndarray, scale: float, evidence: Evidence | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what more of each template and of each phrase is worth: the derivatives of the evidence.
+        """Return the derivatives of the evidence by the weights of the templates and of the phrases.
 
         Args:
             a: (T,) weights of the templates.
             b: (P,) weights of the phrases.
             scale: The logit scale.
-            evidence: What the pictures say of logits; by default the log-likelihood of their labels.
+            evidence: Computes the evidence of the pictures for logits; by default the log-likelihood of their labels.
 
         Returns:
-            (T,) and (P,), by the weights.
+            The derivatives (T,) by the templates' weights, and (P,) by the phrases' weights.
         """
         return self._worth(a, b, scale, self._told(a, b, scale, evidence or self._log_likelihood))
 
     def _told(self, a: np.ndarray, b: np.ndarray, scale: float, says: Evidence) -> _Told:
-        """What the pictures say of weights of templates (T,) and of phrases (P,)."""
+        """Return the evidence `says` for weights of templates (T,) and of phrases (P,)."""
         weights, norms = _unit(self._summed(a, b))
         return _Told(weights, norms, *says(scale * (self.features @ weights.T)))
 
     def _worth(self, a: np.ndarray, b: np.ndarray, scale: float, told: _Told) -> tuple[np.ndarray, np.ndarray]:
-        """The derivatives of what the pictures say, by the weights."""
+        """Return the derivatives (T,) and (P,) of the evidence by the weights of templates and phrases."""
         weights = told.weights
         pull = scale * (told.by_logits.T @ self.features)  # (C, D) by the class weights
-        pull = (pull - (pull * weights).sum(axis=1, keepdims=True) * weights) / told.norms  # and by their summands
+        pull = (
+            pull - (pull * weights).sum(axis=1, keepdims=True) * weights
+        ) / told.norms  # by the sums of vectors before normalisation
         along = np.einsum("tpd,pd->tp", self.vectors, pull[self.owner]).astype(np.float64)  # (T, P)
         return along @ b, a @ along
 
 
 def _unit(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of unit length, and the lengths that they had (n, 1)."""
+    """Return rows scaled to unit length, and their original lengths (n, 1)."""
     norms = np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
     return x / norms, norms
 
@@ -237,7 +241,7 @@ def _logsumexp(logits: np.ndarray) -> np.ndarray:
 
 
 def _softmax(logs: np.ndarray, begins: np.ndarray) -> np.ndarray:
-    """Weights of logarithms, adding up to one within each group that begins at one of these positions."""
+    """Return the softmax of logarithms within groups, each of which begins at one of the positions `begins`."""
     sizes = np.diff(begins, append=len(logs))
     logs = np.maximum(logs - np.repeat(np.maximum.reduceat(logs, begins), sizes), LEAST_LOG)
     weights = np.exp(logs)

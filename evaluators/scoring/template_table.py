@@ -51,9 +51,9 @@ def filed(shape: tuple[int, ...]) -> tuple[np.ndarray, mmap.mmap]:
         PromptSearchError: The folder of temporary files does not have enough space.
     """
     need = 4 * math.prod(shape)
-    with tempfile.TemporaryFile() as f:  # already unlinked; the map keeps it alive as long as the array
+    with tempfile.TemporaryFile() as f:  # the file is unlinked already; the map keeps it as long as the array lives
         try:
-            if hasattr(os, "posix_fallocate"):  # without it a full disk kills the process at a later write
+            if hasattr(os, "posix_fallocate"):  # without this, a full disk would kill the process at a later write
                 os.posix_fallocate(f.fileno(), 0, need)
             else:
                 f.truncate(need)
@@ -84,7 +84,7 @@ class Gram:
     """Gram matrices of the templates' vectors, one per class, whose rows are computed on demand.
 
         gram = Gram(np.empty((2048, 2048, 10), np.float32))
-        gram.add(vectors, row=0)                # its own squared length
+        gram.add(vectors, row=0)                # template 0 with itself
         gram.know(vectors, size, index)         # every pair in these sets (S, k)
         norm = np.sqrt(gram.of(index).sum(axis=(1, 2)))
 
@@ -97,8 +97,8 @@ class Gram:
 
     def __init__(self, products: np.ndarray) -> None:
         self.products = products
-        # Number of known products at the start of each row. It differs between tables that share rows, because a
-        # template can be added to one of them only.
+        # Number of computed products at the start of each row. It may differ between tables that share rows, because a
+        # template may be added to only one of them.
         self._known = np.zeros(len(products), np.intp)
 
     def __len__(self) -> int:
@@ -143,7 +143,7 @@ class Gram:
                 self.know_row(vectors, size, int(np.bincount(pairs.reshape(-1)).argmax()))
 
     def know_row(self, vectors: np.ndarray, size: int, row: int) -> None:
-        """Compute one template's products with all templates in use."""
+        """Compute the products of one template with all templates in use."""
         if self._known[row] < size:
             self._multiply(vectors, np.arange(self._known[row], size), row)
             self._known[row] = size
@@ -188,7 +188,7 @@ class TemplateTable:
     Args:
         features: (N, D) unit vectors of the pictures.
         labels: (N,) class indices.
-        logit_scale: The factor on cosines in the cross-entropy.
+        logit_scale: Factor of the cosines in the cross-entropy.
         memory: Largest number of bytes that the table may use; by default a quarter of the RAM. If the logits of all
             templates do not fit, they are computed again whenever they are needed. If the vectors take more than half
             of it, they are stored in a temporary file.
@@ -248,7 +248,7 @@ class TemplateTable:
         return other
 
     def rescale(self, logit_scale: float) -> None:
-        """Multiply cosines with another scale from now on."""
+        """Set the logit scale by which cosines are multiplied."""
         self.logit_scale = np.float32(logit_scale)
         self._losses = Losses(self.labels, logit_scale)
 
@@ -335,7 +335,7 @@ class TemplateTable:
         return sums
 
     def _product(self, row: int) -> np.ndarray:
-        """Compute the cosines (C, N) of one template, always with the same bits."""
+        """Compute the cosines (C, N) of one template; the bits do not depend on other templates."""
         return np.asarray(self._vectors[row] @ self.features.T)
 
     def _chunks(self, sets: int, pieces: int = 1) -> list[slice]:
@@ -431,7 +431,8 @@ class TemplateTable:
                 let_go(file, self._file)
             logits, gram = (room, classes, len(self.labels)), (room, room, classes)
             vectors = 0 if self._file is not None else self._vectors.nbytes
-            known = vectors + self._logits.nbytes + self._gram.products.nbytes  # in memory during the copy
+            # memory that is also used during the copy
+            known = vectors + self._logits.nbytes + self._gram.products.nbytes
             self._logits = self._grown(self._logits, logits, known + 4 * math.prod(logits))
             need = known + 4 * math.prod(logits) + 4 * math.prod(gram) if room <= PAIRED else sys.maxsize
             self._gram = self._gram.grown(self._grown(self._gram.products, gram, need))

@@ -116,7 +116,7 @@ def _few_of(
     most: int,
     mixed: Callable[[PhraseTable, np.ndarray], Mixture],
 ) -> PromptSet:
-    """Return the few templates and phrases that are nearest to a mixture, mixed again.
+    """Return a prompt set of the few templates and phrases nearest to a mixture, with new weights.
 
     Args:
         found: The mixture.
@@ -124,7 +124,7 @@ def _few_of(
         phrases: The phrases of each class.
         own: The classes' own names.
         most: Largest number of phrases of a class.
-        mixed: Mixes the phrases of a table, with these logarithms of their prior probabilities.
+        mixed: Computes the mixture of a table from the logarithms of its phrases' prior probabilities.
     """
     nearly = few_phrases(found, table, few(found.templates, TEMPLATES), most)
     at = np.array([p for of_class in nearly for p in of_class])

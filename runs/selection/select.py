@@ -301,12 +301,15 @@ class Selection:
         return self.named_each(chosen, evaluator, (self.phrases,))[0]
 
     def named_each(self, chosen: Selected, evaluator: Evaluator, most: Sequence[int]) -> list[Selected]:
-        """Do as `named` for several largest numbers of phrases of a class; what they share is computed once.
+        """Do the same as `named` for several numbers of phrases; what they have in common is computed once.
 
         Args:
             chosen: The chosen templates.
             evaluator: Scores sets on the pictures of the search.
-            most: The numbers.
+            most: Largest numbers of phrases of a class.
+
+        Returns:
+            A choice for each number in `most`.
         """
         if evaluator.task.labelled and self.method == "none":
             return [chosen] * len(most)
