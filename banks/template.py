@@ -9,7 +9,7 @@ from typing import Any
 
 from promptsearch.errors import InputError
 
-# Beginnings of words that are spelt with a consonant or digit but spoken with a vowel, and the reverse, in lower case.
+# In lower case: beginnings of words that are spelt with a consonant or digit but spoken with a vowel, and the reverse.
 _AN = re.compile(r"hour|honest|honou?r|heir|8|1[18]\b|suv\b")
 _A = re.compile(
     r"eu|ewe|on(?:e|ce)(?![a-z])|ouija|ufo\b|usb\b|u-|uni(?!n|m|dent)|us[aeu]|ut[ie]|utopi|uk|ura[nl]|urin|ubiq"

@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     default="coop",
     shell_complete=complete.method,
     show_default=True,
-    help="Method to which the others' differences are computed.",
+    help="Method from which the differences of the others are computed.",
 )
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all results as CSV.")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables as Markdown.")

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     "--repo", metavar="OWNER/NAME", help="With --to hub: the repository OWNER/NAME, created if it does not exist."
 )
 @click.option("--private", is_flag=True, help="With --to hub: create the repository as private.")
-@click.option("--name", help="With --to clip-benchmark: its name of the data set.  [default: the run's data set]")
+@click.option(
+    "--name", help="With --to clip-benchmark: CLIP_benchmark's name for the data set.  [default: the run's data set]"
+)
 @storage_option
 @run_elsewhere_options
 @verbose_option

@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 )
 @click.option("--border", type=int, help="Width of the border in pixels.  [default: 30/224 of the picture's side]")
 @click.option("--tokens", type=int, default=10, show_default=True, help="Number of tokens, per layer with --kind deep.")
-@click.option("--template", default="a photo of a {}.", show_default=True, help="Template that classifies.")
+@click.option(
+    "--template",
+    default="a photo of a {}.",
+    show_default=True,
+    help="Template of the text prompts, which are not learnt.",
+)
 @click.option("--epochs", type=int, default=100, show_default=True, help="Number of epochs.")
 @click.option("--rate", type=float, help="Learning rate.  [default: 5 for a border, 0.0125 for tokens, at batch 32]")
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")

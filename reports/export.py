@@ -132,7 +132,7 @@ def to_clip_benchmark(winner: Winner, key: str | None = None) -> str:
     same weight, so prompts are repeated in proportion to their weights.
 
     Args:
-        winner: What to export.
+        winner: The winner of a run.
         key: CLIP_benchmark's name of the data set. By default the run's, without its condition and folder.
 
     Returns:
@@ -157,7 +157,7 @@ def to_open_clip(winner: Winner, weights: Any, logit_scale: float, file: Path) -
     The tensor `classifier` is (D, C) float32; class names, prompts and logit scale are in the file's metadata.
 
     Args:
-        winner: What to export.
+        winner: The winner of a run.
         weights: (C, D) class weights of unit length.
         logit_scale: The model's logit scale (the factor, not its logarithm).
         file: Where to write.
@@ -189,7 +189,7 @@ def to_python(winner: Winner) -> str:
     """
     if _transformers_folder(winner) is not None:
         raise InputError(
-            f"run {winner.study!r}: open_clip does not read {winner.model}, which transformers wrote; export it "
+            f"run {winner.study!r}: open_clip does not read {winner.model}, which transformers wrote; use "
             "--to transformers"
         )
     if winner.simple:
@@ -249,7 +249,7 @@ def _checkpoint(winner: Winner) -> str | None:
     """
     if winner.model.startswith(_NOT_IN_TRANSFORMERS):
         raise InputError(
-            f"run {winner.study!r}: transformers does not have {winner.model}, which is open_clip's; export it "
+            f"run {winner.study!r}: transformers does not have {winner.model}, which is open_clip's; use "
             "--to python or --to folder"
         )
     if winner.model.startswith("hf-hub:"):
@@ -296,7 +296,7 @@ def _repeated(prompts: Sequence[tuple[str, float]], winner: Winner) -> list[str]
         if all(abs(n - round(n)) < 1e-6 * n for n in counts) and sum(counts) <= MOST_REPEATED + 0.5:
             return [text for (text, _), n in zip(prompts, counts, strict=True) for _ in range(round(n))]
     raise InputError(
-        f"run {winner.study!r}: the winner's prompts have weights that clip-benchmark does not support; export it "
+        f"run {winner.study!r}: the winner's prompts have weights that clip-benchmark does not support; use "
         "--to python or --to open-clip, or search with --select none"
     )
 

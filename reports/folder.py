@@ -57,7 +57,7 @@ def write_folder(exported: Exported, folder: Path) -> None:
     If open_clip can find the model by its name, the folder names it; otherwise the model is copied into the folder.
 
     Args:
-        exported: What to write.
+        exported: The winner with its classifier and result.
         folder: The folder, which must be empty or missing.
 
     Raises:
@@ -85,7 +85,7 @@ def write_onnx_folder(exported: Exported, folder: Path) -> None:
     """Write picture tower and class weights as one ONNX model, with a README and a script that runs it.
 
     Args:
-        exported: What to write.
+        exported: The winner with its classifier and result.
         folder: The folder, which must be empty or missing.
 
     Raises:

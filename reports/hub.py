@@ -29,7 +29,7 @@ def push(exported: Exported, repo: str, private: bool = False) -> str:
     """Write a winner as a folder and commit it to a repository, which is created if it does not exist.
 
     Args:
-        exported: What to push.
+        exported: The winner with its classifier and result.
         repo: OWNER/NAME.
         private: Whether a new repository is private.
 

@@ -144,7 +144,7 @@ class Row:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Row:
-        """Read what `to_dict` gave."""
+        """Return the object that `to_dict` has written."""
         return cls(
             tuple(data["templates"]),
             data["support"],
@@ -190,7 +190,7 @@ class Choice:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Choice:
-        """Read what `to_dict` gave."""
+        """Return the object that `to_dict` has written."""
         shares, kept = _tuple(data.get("shares")), _tuple(data.get("kept"))
         refused = PromptSet.from_dict(data["refused"]) if data.get("refused") else None
         return cls(data.get("method", "none"), data.get("tried", 0), data.get("scored", 0), shares, kept, refused)
@@ -217,7 +217,7 @@ class Gains:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Gains:
-        """Read what `to_dict` gave."""
+        """Return the object that `to_dict` has written."""
         return cls(data["where"], tuple(data["templates"]), tuple(data["classes"]))
 
 
@@ -254,7 +254,7 @@ class Transfer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Transfer:
-        """Read what `to_dict` gave."""
+        """Return the object that `to_dict` has written."""
         return cls(
             data["dataset"],
             data["test_pictures"],

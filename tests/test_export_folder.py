@@ -127,7 +127,7 @@ def test_a_moved_folder_works_and_a_damaged_one_says_so(world: Path, tmp_path: P
     config = json.loads((moved / "classifier.json").read_text())
     for change, words in [
         ({"format": 2}, "this version reads 1"),
-        ({"class_names": ["cat"]}, "is not of 1 classes"),
+        ({"class_names": ["cat"]}, "has weights for another number of classes than 1"),
         ({"class_names": "cat"}, "is damaged"),
         ({"logit_scale": "warm"}, "is damaged"),
         ({"open_clip": None}, "ONNX export"),

@@ -396,7 +396,7 @@ class TextEncoder:
     >>> encoder.encode(["a photo of a cat.", "a photo of a car."]).shape
     (2, 1024)
 
-    If prefixes cannot be shared, the model's own `encode_text` is used; `shared` tells which, and `why_plain` why.
+    If prefixes cannot be shared (`shared` is False), the model's own `encode_text` is used; `why_plain` says why.
 
     Args:
         model: The open_clip model.

@@ -193,7 +193,7 @@ class ClassReport:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClassReport:
-        """Read what `to_dict` gave."""
+        """Return the object that `to_dict` has written."""
         calibration = data.get("calibration") or {}
         return cls(
             data["mean_per_class"],

@@ -191,7 +191,7 @@ class Comparison:
             yield cell, self.work(cell, method)
 
     def test(self) -> list[Tested]:
-        """Open the test split of each data set once, and classify it with every row of every cell.
+        """Open the test split of each data set once, and test all results of all cells on it.
 
         Raises:
             PromptSearchError: The result of a computed cell was deleted.
