@@ -87,7 +87,7 @@ def _resume(labelling: Labelling, journal: IO[bytes], partial: Path, force: bool
     ours = json.dumps({"labels": labelling.identity}).encode()
     if lines and head != ours and not force:
         raise InputError(
-            f"{partial}: was begun with other pictures or options; give the same ones to resume it, or begin anew "
+            f"{partial}: was begun with other pictures or options; give the same ones to resume it, or start again "
             "with --force"
         )
     if not lines or head != ours:
@@ -100,7 +100,7 @@ def _resume(labelling: Labelling, journal: IO[bytes], partial: Path, force: bool
         try:
             done.append([Labelled(**{**row, "best": tuple(map(tuple, row["best"]))}) for row in json.loads(line)])
         except (ValueError, TypeError, KeyError) as e:
-            raise InputError(f"{partial}: is damaged; delete it to begin anew") from e
+            raise InputError(f"{partial}: is damaged; delete it to start again") from e
         end += len(line) + 1
     journal.truncate(end)
     journal.seek(end)

@@ -267,8 +267,8 @@ def run_search(
         print(result.winner.templates, result.winner.test)
 
     An interrupted run is resumed; if the budget of a run is spent, its recorded result is returned. If another process
-    leads the run, this one joins it as a worker and returns the same result, or waits for it if the search goes by
-    rounds.
+    leads the run, this one joins it as a worker and returns the same result, or waits for it if the search works
+    in rounds.
 
     Args:
         problem: The model and the pictures.
