@@ -345,7 +345,7 @@ def test_bad_input_is_one_line() -> None:
         CoOpOptions(position="back")
     with pytest.raises(InputError, match="--rate"):
         Schedule(3, rate=-1)
-    with pytest.raises(InputError, match="hull those of a bank"):
+    with pytest.raises(InputError, match="options.hull the argument bank"):
         coop(tower_of(), FewShots(NAMES, features, labels, 20.0), CoOpOptions(hull=1.0), 0)
     cfg = json.loads((TINY / "open_clip_config.json").read_text())["model_cfg"]
     cfg["text_cfg"] |= {"no_causal_mask": True}
