@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Two test processes on two cores: threads that wait for each other must not spin, which takes the time of the other's.
 # Read when torch is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # else each of the test processes has a thread for every core
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["PROMPTSEARCH_MODELS"] = str(ROOT / "tests" / "data")  # `--model tiny`
@@ -35,23 +37,18 @@ if importlib.util.find_spec("promptsearch") is None:  # not installed: register 
 
 @pytest.fixture(scope="session", autouse=True)
 def migrations() -> Iterator[None]:
-    """Optuna's migration scripts are executed once, and not again whenever a storage is opened: they never change."""
-    import alembic.script.base
-    import optuna.storages
+    """Optuna's migration scripts are read once, and not again whenever a storage is opened: they never change."""
+    from optuna.storages._rdb.storage import _VersionManager
 
-    folder = str(Path(optuna.storages.__file__).parent)
-    load, loaded = alembic.script.base.util.load_python_file, {}
+    read, scripts = _VersionManager._create_alembic_script, []
 
-    def load_once(directory: str, filename: str) -> Any:
-        place = os.path.join(directory, filename)
-        if not place.startswith(folder) or filename == "env.py":  # executed to migrate
-            return load(directory, filename)
-        if place not in loaded:
-            loaded[place] = load(directory, filename)
-        return loaded[place]
+    def read_once(manager: _VersionManager) -> Any:
+        if not scripts:
+            scripts.append(read(manager))
+        return scripts[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alembic.script.base.util, "load_python_file", load_once)
+        patch.setattr(_VersionManager, "_create_alembic_script", read_once)
         yield
 
 
@@ -77,20 +74,26 @@ def example_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A Ray cluster on this machine of two workers of one thread, as one process of one thread; for a whole module."""
+    """A Ray cluster on this machine of two workers of one thread, as one process of one thread; for a whole module.
+
+    Its workers stay when a command ends, for the next command that wants the same ones: they take seconds to start.
+    """
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # both as the command does before it imports Ray
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'promptsearch[ray]'")
     import torch
 
-    from promptsearch.evaluators.encoding.ray_cluster import cluster_at, stop_clusters
+    from promptsearch.evaluators.encoding import ray_cluster
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 80 << 20}
     ray.init(address="local", num_cpus=2, num_gpus=0, **options)
-    yield cluster_at("auto")
-    stop_clusters()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_cluster, "stop_clusters", lambda: None)
+        patch.setattr(ray_cluster.Cluster, "stop", lambda self: None)
+        yield ray_cluster.cluster_at("auto")
+    ray_cluster.stop_clusters()
     ray.shutdown()
     torch.set_num_threads(before)
 

@@ -70,6 +70,7 @@ STAND_INS = [
     (r"--shots 1,4,16", "--shots 1"),  # minutes
     (r"--ray ray://HEAD:10001", "--ray=auto"),  # test_ray.py has a client of a cluster
     (r"--ray(=local)?(?=\s|$)", "--ray=auto"),  # a cluster of its own takes seconds: test_ray.py starts one
+    (r"(compare .*--ray=auto)", r"\1 --seeds 1"),  # a worker has the published epochs
     (r"FOLDER", "./my-pictures"),
 ]
 

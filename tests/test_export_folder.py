@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 from labelled_world import CLASSES, RUN, add_odd_pictures, make_world, run, use_world
 from loopback_hub import loopback_hub
 from safetensors.numpy import load_file
@@ -273,10 +274,11 @@ def test_a_winner_is_pushed_to_a_hub_and_loaded_from_there(world: Path, tmp_path
             ("secret", "other/winner"),
             ("wrong", "me/winner"),
         ]
-        command = [sys.executable, "-c", PUSH, json.dumps(pushes)]
-        done = subprocess.run(command, env={**env, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        first, again, *refused = map(json.loads, done.stdout.splitlines())
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with Forked([json.dumps(pushes)], code=PUSH, env={**env, "OMP_NUM_THREADS": "1"}, **streams) as process:
+            out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        first, again, *refused = map(json.loads, out.splitlines())
         assert first[0] == again[0] == 0 and "me/winner" in first[1], (first, again)
         assert hub.created == {"me/winner": True}
         for (code, said), words in zip(refused, ("403", "401"), strict=True):

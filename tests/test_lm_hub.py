@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from loopback_hub import REVISION, Hub, loopback_hub
 
 from promptsearch.lm import EMBEDDED, locate
@@ -30,10 +30,16 @@ for args in json.loads(sys.argv[1]):
 
 
 def run(env: dict[str, str], *commands: list[str]) -> list[Any]:
-    args = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
-    done = subprocess.run(args, env=env, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in process(COMMANDS, env, json.dumps(commands)).splitlines()]
+
+
+def process(code: str, env: dict[str, str], *args: str) -> str:
+    """What code prints in a process of its own, in which the hub's client reads its settings."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Forked([*args], code=code, env=env, **streams) as running:
+        out, err = running.communicate(timeout=240)
+    assert running.returncode == 0, err
+    return out
 
 
 @pytest.fixture
@@ -67,8 +73,7 @@ def test_an_id_is_downloaded_into_an_empty_cache_and_then_found_there(hub: Any, 
     handler.served.clear()
     code = "from promptsearch.lm import locate; print(locate('someone/small-lm').fingerprint)"
     offline = {**env, "HF_HUB_OFFLINE": "1"}
-    found = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == locate(EMBEDDED).fingerprint
+    assert process(code, offline).strip() == locate(EMBEDDED).fingerprint
 
 
 def test_ids_that_cannot_be_had_are_one_line_with_the_remedy(hub: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import sys
@@ -34,11 +35,16 @@ PARENT = "a dark photo of a {} in the snow."
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
+    import gguf
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROMPTSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         place = locate("smollm2")
         assert not place.folder.exists()
-        model = LocalModel(place).load()
+        with pytest.MonkeyPatch.context() as reading:  # transformers reads the same file, and makes the same map, anew
+            for name in ("GGUFReader", "get_tensor_name_map"):
+                reading.setattr(gguf, name, functools.cache(getattr(gguf, name)))
+            model = LocalModel(place).load()
         assert (place.folder / "model.safetensors").is_file() and len(list(place.folder.parent.iterdir())) == 1
         assert measure(LanguageProposer(model, NAMES, FEW_SHOT)) >= 0.8
         yield model

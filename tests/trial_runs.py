@@ -61,15 +61,24 @@ COMMAND = "os.execv(sys.executable, [sys.executable, '-m', 'promptsearch', *sys.
 
 
 #: Root may write what its permissions forbid; a process without DAC_OVERRIDE and DAC_READ_SEARCH may not, like
-#: everybody else. What is dropped here is gone from the program that is executed next.
-DROP = "import ctypes; [ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)]"
+#: everybody else. `capset` drops them from all three sets of this process: effective, permitted and inheritable.
+DROP = """
+import ctypes
+c, head, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert c.capget(head, sets) == 0
+for i in range(3):
+    sets[i] &= ~0b110
+assert c.capset(head, sets) == 0
+"""
 
 
 def start(*args: object, first: str = "pass", imports: str = BASE, **env: str) -> subprocess.Popen[str]:
-    """A command in a process of its own, which runs the code `first` before."""
-    if first == "pass":
+    """A command in a process of its own, which runs the code `first` before: DROP in the process itself."""
+    if first in ("pass", DROP):
+        code = None if first == "pass" else f"{first}\nfrom promptsearch.cli import main; main()"
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return Forked([*map(str, args)], imports=imports, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, **streams)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+        return Forked([*map(str, args)], code=code, imports=imports, env=env, **streams)
     path = os.pathsep.join(p for p in sys.path if p)
     return subprocess.Popen(
         [sys.executable, "-c", f"{FIRST}; {first}; {COMMAND}", *map(str, args)],
