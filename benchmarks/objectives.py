@@ -57,12 +57,13 @@ def main(bank_spec: str, datasets: str, shots: str, unlabelled: int, draws: int,
                     values = np.array([objective.value(s) for s in scores])
                     keys = [objective(s) for s in scores]
                     first = keys.index(max(keys))
-                    rho = float(spearmanr(values, worth).statistic)
+                    rho = float(spearmanr(values, worth).statistic) if np.ptp(values) else np.nan
                     found[name].append((rho, worth[first], worth[plain], worth.max()))
             for name, rows in found.items():
                 rho, first, plain_, best = np.mean(rows, axis=0)
                 accuracies = " | ".join(f"{100 * v:.2f}" for v in (first, plain_, best))
-                click.echo(f"| {dataset} | {k} | {name} | {rho:+.2f} | {accuracies} |")
+                shown = "" if np.isnan(rho) else f"{rho:+.2f}"  # every template has the same figure
+                click.echo(f"| {dataset} | {k} | {name} | {shown} | {accuracies} |")
 
 
 if __name__ == "__main__":
