@@ -12,7 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from forked import Forked
+from forked import BASE, MODELS, Forked
 from loopback_hub import Hub, loopback_hub
 from safetensors.torch import save_file
 from tiny_model import TINY
@@ -33,15 +33,31 @@ except PromptSearchError as e:
 """
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
-    with loopback_hub(tmp_path) as running:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[type[Hub], dict[str, str]]]:
+    with loopback_hub(tmp_path_factory.mktemp("running")) as running:
         yield running
 
 
+@pytest.fixture
+def hub(running: tuple[type[Hub], dict[str, str]], tmp_path: Path) -> tuple[type[Hub], dict[str, str]]:
+    """A hub with an empty folder and a client with an empty cache, at the address and path of the other tests'."""
+    handler, env = running
+    handler.folder, handler.cut = tmp_path / "hub", set()
+    (tmp_path / "hf").mkdir()
+    home = Path(env["HF_HOME"])
+    home.unlink(missing_ok=True)
+    home.symlink_to(tmp_path / "hf")
+    return handler, env
+
+
 def encode(model: str, cache: Path, env: dict[str, str]) -> str:
+    """The answer of a process, whose client read the hub's address while it was imported."""
+    read = {name: value for name, value in env.items() if name.startswith("HF_")}
+    settings = f"import os; os.environ.pop('HF_HUB_OFFLINE', None); os.environ.update({read!r})"
+    imports = BASE if "HF_HUB_OFFLINE" in env else f"{settings}\n{MODELS}"
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with Forked([model, str(cache)], code=ENCODE, env=env, **streams) as process:
+    with Forked([model, str(cache)], code=ENCODE, env=env, imports=imports, **streams) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return out.strip().splitlines()[-1]
