@@ -69,7 +69,7 @@ class PromptSearch:
 
     Args:
         model: Name of a model ("auto", "RN50", "ViT-B-32:laion2b_s34b_b79k", "hf-hub:OWNER/NAME", "local-dir:PATH",
-        "zeroshot"), or an open_clip triple (model, preprocess, tokenizer).
+            "zeroshot"), or an open_clip triple (model, preprocess, tokenizer).
         weights: Weights file, if `model` is the name of an architecture.
         precision: "fp32", "bf16" or "fp16", for encoding pictures.
         device: "auto", "cpu" or "cuda".
