@@ -43,7 +43,7 @@ class Labelling:
     Args:
         classifier: The classifier.
         paths: The files.
-        top: Number of classes to name for each picture.
+        top: Number of most probable classes to list for each picture.
         unknown_below: A picture is labelled "unknown" if its best class is less probable than this; None for never.
 
     Raises:

@@ -170,7 +170,7 @@ class Material:
 
 
 def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return sorted indices of the pictures held out for the log: every fiftieth of each class of a hundred or more."""
+    """Return sorted indices of pictures held out for the log: a random fiftieth of each class of at least a hundred."""
     rng = np.random.default_rng([seed, 3])
     large = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     chosen = [rng.permutation(rows)[: len(rows) // 50] for rows in large if len(rows) >= 100]
@@ -198,7 +198,7 @@ class Objective(torch.nn.Module):
         row = {phrase: i for i, phrase in enumerate(lessons.phrases[: lessons.names])}
         anchors = lessons.vectors[[row[lessons.concepts[k].names[0]] for k in shown]]
         own = np.searchsorted(shown, lessons.own)
-        # concepts that are true of a label but not its own are not counted as wrong
+        # the other concepts that are true of a label, which do not count as wrong
         others = lessons.truth[:, shown].copy()
         others[np.arange(len(own)), own] = False
         self.register_buffer("truth", torch.from_numpy(lessons.truth))
@@ -377,7 +377,11 @@ class Schedule:
 
 @torch.no_grad()
 def measure(model: Any, material: Material, config: dict[str, Any]) -> dict[str, float]:
-    """Measure the accuracy on held-out TinyImageNet pictures, with a plain template and one for the condition."""
+    """Measure the accuracy on held-out TinyImageNet pictures, plain and under two conditions.
+
+    Returns:
+        The accuracy in percent by "condition: template", for a plain template and one that names the condition.
+    """
     pictures, labels = material.held_out
     wanted = [i for i, (dataset, _) in enumerate(material.lessons.classes) if dataset == "tiny_imagenet"]
     keep = np.isin(labels, wanted)

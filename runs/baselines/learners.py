@@ -91,7 +91,7 @@ def learn_context_restarted(setting: Setting, options: CoOpOptions, starts: int 
         own = setting.checkpoint
         if own is not None and i > 0:
             own = Checkpoint(own.path.with_name(f"{own.path.stem}-{i}.pt"), f"{own.key} {i}")
-        # The first start is the one of `learn_context`; the seeds of the others are not used by any other draw.
+        # The first start is the one of `learn_context`; the others have seeds that no other draw is likely to use.
         seed = setting.training_seed
         start = seed if i == 0 else int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
         trained = learn_context(replace(setting, start=start, checkpoint=own), options)

@@ -70,7 +70,7 @@ def create_study(
     )
     with _transaction(storage) as connection:
         key = connection.execute(sql.insert(studies).values(study_name=name)).inserted_primary_key
-        assert key is not None  # every row of the table has a key
+        assert key is not None  # the table has a primary key
         own = {"study_id": key[0]}
         rows = [{**own, "direction": StudyDirection[d.upper()], "objective": i} for i, d in enumerate(directions)]
         connection.execute(sql.insert(aims), rows)
