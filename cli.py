@@ -7,8 +7,6 @@ import os
 import signal
 import threading
 
-from promptsearch.banks import printable
-
 # Threads that wait for work spin for milliseconds by default, and take the cores from a second program on the machine
 # (benchmarks/two_at_once.py). torch's library and numpy's read these when they are imported; what is set already stays.
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -30,6 +28,7 @@ from typing import Any, NoReturn
 
 import click
 
+from promptsearch.banks import printable
 from promptsearch.commands.banks import banks
 from promptsearch.commands.beam import beam
 from promptsearch.commands.cache import cache
@@ -64,7 +63,7 @@ from promptsearch.commands.terminal import (
 from promptsearch.commands.tpe import tpe
 from promptsearch.commands.vpt import vpt
 from promptsearch.commands.worker import worker
-from promptsearch.errors import InputError, Interrupted, PromptSearchError, PromptSearchWarning
+from promptsearch.errors import InputError, Interrupted, PromptSearchError, PromptSearchWarning, naming_options
 from promptsearch.version import __version__
 
 #: Commands that must work, whatever a settings file says.
@@ -92,7 +91,8 @@ class _Group(click.Group):
             write_anything()
             repeat_lost_interrupts()
             try:
-                return super().main(*args, **kwargs)
+                with naming_options():
+                    return super().main(*args, **kwargs)
             finally:
                 sys.stdout.flush()
         except KeyboardInterrupt:

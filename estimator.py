@@ -644,6 +644,6 @@ def _names_parameters() -> Iterator[None]:
     try:
         yield
     except PromptSearchError as e:
-        if isinstance(e, Interrupted) or (text := e.as_parameters()) == str(e):
+        if isinstance(e, Interrupted) or (text := e.as_parameters()) == e.message:
             raise
         raise (InputError if isinstance(e, InputError) else PromptSearchError)(text) from e

@@ -212,7 +212,7 @@ def open_pictures(
             try:
                 data = open_dataset(pictures, **reading)
             except InputError as e:  # the message names --dataset, the usual option for data sets
-                raise InputError(f"--pictures {str(e).removeprefix('--dataset ')}") from e
+                raise InputError(f"--pictures {e.message.removeprefix('--dataset ')}") from e
             pack.take_pictures(data)
         return pack
     name, condition = split_condition(dataset)
@@ -259,7 +259,7 @@ def _auto_model(dataset: str, cache: Cache, device: str, precision: str, here: b
         except InputError:
             raise
         except PromptSearchError as e:
-            why = str(e).split(";")[0]
+            why = e.message.split(";")[0]
     pack = "" if dataset not in ("auto",) else " and its feature pack of CIFAR-10"
     note = (
         f"Using the embedded model {EMBEDDED}{pack} ({why}). To use RN50, run where huggingface.co can be "

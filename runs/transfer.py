@@ -90,7 +90,7 @@ def _opened(problem: Problem, name: str) -> FeatureSource:
     try:
         return open_pictures(problem.encoder, name, problem.cache)
     except InputError as e:
-        raise InputError(f"--transfer {str(e).removeprefix('--dataset ')}") from e
+        raise InputError(f"--transfer {e.message.removeprefix('--dataset ')}") from e
 
 
 def _differs(problem: Problem, source: FeatureSource) -> str | None:

@@ -52,6 +52,15 @@ def migrations() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def options() -> Iterator[None]:
+    """Messages are compared as the command line prints them; `test_estimator.py` has those of Python."""
+    from promptsearch.errors import naming_options
+
+    with naming_options():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has an empty cache and run storage of its own and never reaches a network."""

@@ -22,7 +22,7 @@ from tiny_model import TINY
 from promptsearch import PromptSearch, config
 from promptsearch.banks import Bank
 from promptsearch.cli import main
-from promptsearch.errors import InputError, PromptSearchError
+from promptsearch.errors import InputError, PromptSearchError, naming_options
 from promptsearch.evaluators import Problem, open_problem
 
 TEMPLATES = ("a photo of a {}.", "a dark photo of the {}.", "a {} at night.", "a sketch of a {}.", "a {}.")
@@ -110,11 +110,27 @@ def test_every_default_is_written_once() -> None:
                 assert not [k for k in literal if k.value.value is not None], (file.name, names)
 
 
-def test_messages_name_parameters_and_leave_commands_alone() -> None:
+def test_messages_name_parameters_in_python_and_options_on_the_command_line() -> None:
     error = PromptSearchError("--test-share 0 and --seed: see `promptsearch beam --seed 1`, or use --to folder")
+    outer = InputError(f"cell 1: {error}")
+    for copy in (outer, pickle.loads(pickle.dumps(outer))):
+        with naming_options(False):
+            assert str(copy) == "cell 1: test_share 0 and seed: see `promptsearch beam --seed 1`, or use to folder"
+        with naming_options():
+            assert str(copy) == f"cell 1: {error}" and "--test-share 0 and --seed: " in str(copy)
     assert (
         error.as_parameters() == "test_share 0 and random_state: see `promptsearch beam --seed 1`, or use format folder"
     )
+
+
+def test_the_library_names_parameters_unless_the_command_line_runs() -> None:
+    script = (
+        "from promptsearch.search import BeamSearch, get_objective\n"
+        "from promptsearch.banks import Bank\n"
+        "BeamSearch(Bank.of('b', ['a {}.']), get_objective('xent'), width=0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "promptsearch.errors.InputError: width 0: must be at least 1"
 
 
 def test_scikit_learn_clones_and_cross_validates_it(made: Problem) -> None:
