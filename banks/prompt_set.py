@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from promptsearch.banks.bank import fill, why_no_phrase
@@ -182,6 +182,20 @@ class PromptSet:
         if weights is not None:
             weights = (*weights[:at], sum(weights) / len(weights), *weights[at:])
         return self._make((*self.templates[:at], template, *self.templates[at:]), weights, self.phrases)
+
+    def grown(self, templates: Iterable[Template]) -> Iterator[PromptSet]:
+        """Yield what `add` returns for each template that is not in the set."""
+        own, known = self.templates, set(self.templates)
+        begins = [own[:i] for i in range(len(own) + 1)]
+        ends = [own[i:] for i in range(len(own) + 1)]
+        for template in templates:
+            if template in known:
+                continue
+            if self.weights is not None:
+                yield self.add(template)
+                continue
+            at = bisect_left(own, template)
+            yield self._make((*begins[at], template, *ends[at]), None, self.phrases)
 
     def remove(self, template: str) -> PromptSet:
         """Return the set without one template.

@@ -7,6 +7,7 @@ that are written atomically and verified when they are read.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -395,7 +396,7 @@ class TextCache:
         if self._at is None:
             self._at, self._paths, self._held, self._bytes = {}, [], {}, 0
             for block in self._cache.blocks(self._kind, self._key):
-                self._take(block.path, [h.tobytes() for h in block.arrays["hashes"]], block.arrays["vectors"])
+                self._take(block.path, block.arrays["hashes"].view("V16")[:, 0].tolist(), block.arrays["vectors"])
         return self._at
 
     def _take(self, path: Path | None, hashes: Sequence[bytes], vectors: np.ndarray) -> None:
@@ -403,7 +404,7 @@ class TextCache:
         assert self._at is not None
         block = len(self._paths)
         self._paths.append(path)
-        self._at.update((h, (block, row)) for row, h in enumerate(hashes))
+        self._at.update(zip(hashes, zip(itertools.repeat(block), range(len(hashes))), strict=True))
         self._hold(block, vectors)
 
     def _hold(self, block: int, vectors: np.ndarray) -> None:

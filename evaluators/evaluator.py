@@ -58,7 +58,7 @@ class Evaluator:
         self.logit_scale = self.model_scale = logit_scale
         self._fitted = False
         self._text_vectors = text_vectors
-        self._rows: dict[_Row, int] = {}
+        self._rows: dict[tuple[Phrases, ...] | None, dict[Template, int]] = {}
         self._table = TemplateTable(task.support.features, task.support.labels, logit_scale, memory)
         self.fluency = fluency
         self._figures: tuple[str, ...] = ()
@@ -188,7 +188,7 @@ class Evaluator:
         other = copy.copy(self)
         other.task = dataclasses.replace(self.task, support=self.task.support.part(at), _test=_no_test)
         other._table = self._table.part(at)
-        other._rows = dict(self._rows)
+        other._rows = {phrases: dict(rows) for phrases, rows in self._rows.items()}
         if self._consensus is not None:
             other._consensus = self._consensus_of_pictures()[at][other._table.order]
         if self._fitted:
@@ -265,20 +265,30 @@ class Evaluator:
 
     def _index(self, sets: Sequence[PromptSet]) -> list[list[int]]:
         """Return the rows of the table for every set, after encoding new templates, `TEXTS` texts in a call."""
-        known = self._rows
         with contextlib.suppress(KeyError):  # a fast path, because nearly always all templates are known
-            return [[known[t, s.phrases] for t in s.templates] for s in sets]
-        keys: list[list[_Row]] = [[(t, s.phrases) for t in s.templates] for s in sets]
-        fresh = dict.fromkeys(row for rows in keys for row in rows if row not in known)
+            return self._rows_of(sets)
+        fresh = dict.fromkeys(
+            (t, s.phrases) for s in sets for t in s.templates if t not in self._rows.get(s.phrases, ())
+        )
         step, new = max(1, TEXTS // len(self.task.class_names)), list(fresh)
         for some in (new[at : at + step] for at in range(0, len(new), step)):
             vectors = self._class_vectors(some)
             if not self._rows and some[0][1] is None:
                 _warn_of_same(vectors[0], some[0][0], self.task.class_names)
+            first = self._table.size
             self._table.add(vectors)
-            for row in some:
-                self._rows[row] = len(self._rows)
-        return [[self._rows[row] for row in rows] for rows in keys]
+            for row, (template, phrases) in enumerate(some, first):
+                self._rows.setdefault(phrases, {})[template] = row
+        return self._rows_of(sets)
+
+    def _rows_of(self, sets: Sequence[PromptSet]) -> list[list[int]]:
+        """Return the rows of the table for every set.
+
+        Raises:
+            KeyError: A template is not in the table.
+        """
+        rows = self._rows
+        return [list(map(rows[s.phrases].__getitem__, s.templates)) for s in sets]
 
 
 def _set_of(template: Template, phrases: tuple[Phrases, ...] | None) -> PromptSet:

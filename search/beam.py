@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 from promptsearch.banks import Bank, PromptSet
 from promptsearch.errors import InputError
 from promptsearch.score import Score
@@ -65,10 +67,7 @@ class BeamSearch(Searcher):
             return []
         grown: dict[PromptSet, None] = {}  # a dict used as an ordered set
         for parent, _ in self._beam:
-            known = set(parent.templates)
-            for template in self.bank.templates:
-                if template not in known:
-                    grown[parent.add(template)] = None
+            grown.update(dict.fromkeys(parent.grown(self.bank.templates)))
             if self.names is not None:
                 grown.update((s, None) for s in self.names.around(parent) if s not in self._met)
         return list(grown)
@@ -78,7 +77,7 @@ class BeamSearch(Searcher):
         self.round += 1
         if self.names is not None:
             self._met.update(s for s, _ in results)
-        ranked = self.ranked(results)
+        ranked = self.ranked(results if self.pareto else self._leading(results))
         self._beam = ranked[: self.width]
         self._recorded = [s for s, _ in self._beam]
         if self.pareto:
@@ -91,6 +90,13 @@ class BeamSearch(Searcher):
             self.best, self._stale = leader, 0
         else:
             self._stale += 1
+
+    def _leading(self, results: Told) -> Told:
+        """Return the results among which the first `width` are: only these need to be ranked, by size and words too."""
+        values = [self.objective(score) for _, score in results]
+        least = heapq.nlargest(self.width, values)[-1]
+        kept = [result for result, value in zip(results, values, strict=True) if value >= least]
+        return kept if len(kept) >= self.width else results  # values that are no numbers are in no order
 
     def record(self) -> list[PromptSet]:
         """Return the ensembles of the beam, and with `pareto` those new on the front."""

@@ -86,7 +86,7 @@ class Gram:
         gram = Gram(np.empty((2048, 2048, 10), np.float32))
         gram.add(vectors, row=0)                # template 0 with itself
         gram.know(vectors, size, index)         # every pair in these sets (S, k)
-        norm = np.sqrt(gram.of(index).sum(axis=(1, 2)))
+        norm = gram.norms(index, None)
 
     Computing all rows would take time quadratic in the size of the bank, and the sets of a beam search need only a few.
     A product has the same bits whichever row it is computed with.
@@ -148,9 +148,20 @@ class Gram:
             self._multiply(vectors, np.arange(self._known[row], size), row)
             self._known[row] = size
 
-    def of(self, index: np.ndarray) -> np.ndarray:
-        """Return the products (S, k, k, C) within sets (S, k); all pairs must be known."""
-        return np.asarray(self.products[index[:, :, None], index[:, None, :]])
+    def norms(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """Return the lengths (S, C) of the summed vectors of sets (S, k); all pairs must be known.
+
+        Args:
+            index: (S, k) templates of S sets.
+            weights: (S, k) float32 weights, or None for equal ones.
+        """
+        total = np.zeros((len(index), self.products.shape[2]), np.float32)
+        for a, b in itertools.combinations_with_replacement(range(index.shape[1]), 2):
+            products = self.products[index[:, a], index[:, b]]  # (S, C)
+            if weights is not None:
+                products *= (weights[:, a] * weights[:, b])[:, None]
+            total += products if a == b else products + products  # a pair stands on both sides of the diagonal
+        return np.sqrt(total)
 
     def _multiply(self, vectors: np.ndarray, others: np.ndarray, row: int) -> None:
         for at in range(0, len(others), PAIRS):
@@ -388,10 +399,7 @@ class TemplateTable:
         self._add_up(index, w, sums)
         if not self._paired:
             return sums, _lengths(self._vector_sums(index, weights))
-        gram = self._gram.of(index)  # (S, k, k, C)
-        if w is not None:
-            gram = gram * (w[:, :, None] * w[:, None, :])[..., None]
-        return sums, np.sqrt(gram.sum(axis=(1, 2)))
+        return sums, self._gram.norms(index, w)
 
     def _add_up(self, index: np.ndarray, weights: np.ndarray | None, out: np.ndarray) -> None:
         """Write the weighted sums (S, C, N) of the templates' cosines to `out`, computing those that are not stored."""

@@ -244,7 +244,8 @@ def _with_one_more(gram: np.ndarray, target: np.ndarray, base: list[int]) -> tup
     length = np.sqrt(np.maximum(np.einsum("pi,pij,pj->p", weights, blocks, weights), 1e-30))
     cosine = (weights * target[at]).sum(axis=1) / length
     share = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
-    cosine[(share < LEAST).any(axis=1) | np.isin(np.arange(p), base)] = -np.inf
+    cosine[(share < LEAST).any(axis=1)] = -np.inf
+    cosine[base] = -np.inf
     i = _first_of_best(cosine)
     return float(cosine[i]), at[i].tolist(), weights[i].tolist()
 
