@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Score:
     """The metrics of a PromptSet on a set of pictures.
 
@@ -25,7 +25,17 @@ class Score:
     agreement: float | None = None
     worst_class: float | None = None
 
+    @classmethod
+    def of(cls, accuracy: float, xent: float) -> Score:
+        """Make a score of these two alone, as `Score(accuracy, xent)` does, in a quarter of its time.
+
+        A search makes tens of thousands of them, and the constructor of a frozen class sets every field by a call.
+        """
+        score = cls.__new__(cls)
+        score.__dict__["accuracy"], score.__dict__["xent"] = accuracy, xent
+        return score
+
     def to_dict(self) -> dict[str, float]:
         """Return the metrics that are neither None nor nan."""
-        figures = ((name, getattr(self, name)) for name in self.__slots__)
+        figures = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
         return {name: v for name, v in figures if v is not None and not math.isnan(v)}

@@ -167,7 +167,7 @@ class Evaluator:
             if not self._figures:
                 accuracy, xent = self._table.score(index, weights)
                 for i, a, x in zip(members, accuracy.tolist(), xent.tolist(), strict=True):
-                    scores[i] = Score(a, x)
+                    scores[i] = Score.of(a, x)
                 continue
             figures = self._table.figures(index, weights, self._figures, self._consensus)
             if self.task.labelled:

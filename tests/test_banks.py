@@ -131,6 +131,14 @@ def test_add_remove_replace_agree_with_construction(items: list[Template], extra
     assert grown.weights is not None and len(grown.weights) == grown.size
 
 
+@given(st.lists(templates, min_size=1, max_size=4), st.lists(templates, max_size=6), st.booleans())
+def test_what_grows_by_several_templates_is_what_add_gives(
+    items: list[Template], more: list[Template], weighted: bool
+) -> None:
+    base = PromptSet(items, [2.0] * len(items) if weighted else None)
+    assert list(base.grown(more)) == [base.add(t) for t in more if t not in items]
+
+
 def test_prompt_set_keeps_to_its_contents() -> None:
     made = PromptSet.of("b {}", "a {}")
     assert made.templates == ("a {}", "b {}") and made.size == 2

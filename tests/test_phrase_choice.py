@@ -13,7 +13,7 @@ from promptsearch.evaluators import Evaluator, Interval, Split, Task
 from promptsearch.evaluators.encoding.encoder import TooLongError
 from promptsearch.evaluators.scoring.evidence import agreement, mutual_information, zpe
 from promptsearch.evaluators.scoring.metrics import STATISTICS
-from promptsearch.evaluators.scoring.phrase_table import Evidence, PhraseTable, fit_scale
+from promptsearch.evaluators.scoring.phrase_table import SCALES, SHARE, SPREAD, TRIED, Evidence, PhraseTable, fit_scale
 from promptsearch.runs.pipeline import measure_gains
 from promptsearch.runs.selection.nested_cv import guard, nested, nested_each, settle
 from promptsearch.runs.selection.phrase_choice import MORE_PHRASES, by_fluency, choose_phrases, nearest, rounded
@@ -87,6 +87,19 @@ def test_the_scale_is_small_where_the_model_is_often_wrong() -> None:
     assert wrong < 15 < right
 
 
+def test_the_fitted_scale_is_the_best_of_those_tried() -> None:
+    features, labels, centres = problem(noise=1.5)
+    cosines = (features @ centres.T).astype(np.float32)
+    scales = 100.0 * np.geomspace(*SCALES, TRIED)
+
+    def posterior(scale: float) -> float:
+        logits = scale * cosines.astype(np.float64)
+        likelihood = (logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))).sum()
+        return float(likelihood - np.log(scale / (SHARE * 100.0)) ** 2 / (2 * SPREAD**2))
+
+    assert fit_scale(cosines, labels, 100.0) == pytest.approx(max(scales, key=posterior))
+
+
 def test_few_vectors_stand_for_a_sum() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(30, 12))
@@ -137,6 +150,18 @@ def test_useful_phrases_are_found_and_few() -> None:
         assert len(said) <= 3 and dict(said)[f"good {c}"] >= 0.2 and min(w for _, w in said) >= 0.05
     plain, chosen = e.score([PromptSet.of(BASELINE), found])
     assert chosen.xent < plain.xent and chosen.accuracy > plain.accuracy
+
+
+def test_several_numbers_of_phrases_share_their_mixture_and_give_what_each_gives_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    e, chosen = evaluator(), PromptSet.of("a sketch of a {}.")
+    alone = [choose_phrases(chosen, e, PHRASES, (most,))[0] for most in (1, 3)]
+    mixed = []
+    whole = PhraseTable.mix
+    monkeypatch.setattr(PhraseTable, "mix", lambda self, *a, **kw: mixed.append(self) or whole(self, *a, **kw))
+    assert choose_phrases(chosen, e, PHRASES, (1, 3)) == alone
+    assert len(mixed) == 3  # all phrases once, and the few of either number
 
 
 def test_a_phrase_that_does_not_fit_is_named_and_a_template_that_does_not_is_left_out() -> None:

@@ -12,6 +12,7 @@ from promptsearch.banks import PromptSet, Template
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task, mid_p, paired_difference, wilson
 from promptsearch.evaluators.intervals import binomial_cdf
+from promptsearch.score import Score
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -171,3 +172,11 @@ def test_intervals() -> None:
     assert (back.value, back.low, back.high) == pytest.approx((-d.value, -d.high, -d.low))
     same = paired_difference(ours, ours)
     assert same.value == 0 and same.low < 0 < same.high
+
+
+def test_a_score_made_fast_is_the_score() -> None:
+    fast, score = Score.of(0.5, 1.25), Score(0.5, 1.25)
+    assert fast == score and hash(fast) == hash(score) and repr(fast) == repr(score)
+    assert fast.to_dict() == score.to_dict() == {"accuracy": 0.5, "xent": 1.25} and fast.fluency is None
+    with pytest.raises(AttributeError):
+        fast.accuracy = 1.0  # type: ignore[misc]

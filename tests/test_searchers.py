@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from promptsearch.banks import Bank, Grammar, PromptSet, Template
@@ -347,6 +348,17 @@ def test_beam_finds_the_best_pair_when_scores_add_up() -> None:
     play(searcher, additive)
     top = sorted(worth, key=worth.__getitem__)[-3:]
     assert searcher.best is not None and set(searcher.best[0].templates) == set(top)
+
+
+def test_beam_ranks_only_what_may_lead_and_finds_the_same_leaders() -> None:
+    searcher = BeamSearch(bank_of(40), get_objective("xent"), width=5)
+    sets = searcher.ask()
+    rng = np.random.default_rng(0)
+    for values in (rng.integers(0, 4, 40), rng.integers(0, 40, 40), np.zeros(40), np.full(40, np.nan)):
+        told = [(s, FakeScore(0.5, float(v))) for s, v in zip(sets, values, strict=True)]
+        leading = searcher._leading(told)
+        assert searcher.ranked(leading)[:5] == searcher.ranked(told)[:5]
+    assert len(searcher._leading([(s, FakeScore(0.5, float(i))) for i, s in enumerate(sets)])) == 5
 
 
 def test_beam_stops_after_patience() -> None:

@@ -96,3 +96,29 @@ def test_tables_that_share_what_they_know_do_not_mistake_templates_of_one_for_th
     index = np.array([[3, 11], [3, 12], [4, 13]])
     for ours, theirs in zip(whole.score(index), fresh.score(index), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_norms_are_the_lengths_of_summed_vectors(k: int, weighted: bool) -> None:
+    t = table(9, 3, 12)
+    rng = np.random.default_rng(1)
+    index = np.array([rng.choice(9, k, replace=False) for _ in range(20)])
+    weights = rng.uniform(0.1, 2, index.shape).astype(np.float32) if weighted else None
+    t.score(index, weights)  # the table learns these sets' products
+    summed = np.einsum("sk,skcd->scd", np.ones(index.shape) if weights is None else weights, t._vectors[index])
+    np.testing.assert_allclose(t._gram_norms(index, weights), np.linalg.norm(summed, axis=-1), rtol=1e-6)
+
+
+def test_a_part_scores_as_a_table_of_its_pictures_from_contiguous_logits() -> None:
+    whole = table(8, 5, 40)
+    at = np.random.default_rng(2).integers(0, 40, 40)
+    part = whole.part(at)
+    assert part._logits.flags.c_contiguous  # sums over strided rows take several times as long
+    back = np.empty(40, np.intp)
+    back[whole.order] = np.arange(40)
+    fresh = TemplateTable(whole.features[back][at], whole.labels[back][at], 100.0)
+    fresh.add(whole.vectors(range(8)))
+    index = np.array([[a, b, 7] for a in range(3) for b in range(3, 7)])
+    for ours, theirs in zip(part.score(index), fresh.score(index), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)

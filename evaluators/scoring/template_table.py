@@ -296,7 +296,12 @@ class TemplateTable:
         def work(part: slice, room: np.ndarray) -> None:
             at = order[part]
             sets, w = index[at], None if weights is None else weights[at]
-            pieces = ((to, *self._sums(sets[to], None if w is None else w[to], room)) for to in self._chunks(len(at)))
+            # All norms of the part at once: those of a few sets take as long as those of many.
+            norms = self._gram_norms(sets, w)
+            pieces = (
+                (to, *self._sums(sets[to], None if w is None else w[to], room, None if norms is None else norms[to]))
+                for to in self._chunks(len(at))
+            )
             accuracy[at], xent[at] = self._losses(
                 len(at), pieces, lambda i: self._logits_of(sets[i, None], None if w is None else w[i, None], room)
             )
@@ -389,17 +394,23 @@ class TemplateTable:
         shape = self._vectors.shape[1], len(self.labels)
         return np.empty((max(1, CHUNK_FLOATS // max(1, math.prod(shape))), *shape), np.float32)
 
-    def _sums(self, index: np.ndarray, weights: np.ndarray | None, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the summed cosines (S, C, N), in `room`, and the norms (S, C) of the summed vectors."""
-        sums, k = room[: len(index)], index.shape[1]
-        if k > LARGE:
+    def _sums(
+        self, index: np.ndarray, weights: np.ndarray | None, room: np.ndarray, norms: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the summed cosines (S, C, N), in `room`, and the norms (S, C) of the summed vectors, unless given."""
+        sums = room[: len(index)]
+        if index.shape[1] > LARGE:
             vectors = self._vector_sums(index, weights)
             return np.matmul(vectors, self.features.T, out=sums), _lengths(vectors)
-        w = None if weights is None else weights.astype(np.float32)
-        self._add_up(index, w, sums)
-        if not self._paired:
-            return sums, _lengths(self._vector_sums(index, weights))
-        return sums, self._gram.norms(index, w)
+        self._add_up(index, None if weights is None else weights.astype(np.float32), sums)
+        norms = self._gram_norms(index, weights) if norms is None else norms
+        return sums, _lengths(self._vector_sums(index, weights)) if norms is None else norms
+
+    def _gram_norms(self, index: np.ndarray, weights: np.ndarray | None) -> np.ndarray | None:
+        """Return the norms (S, C) by the Gram matrices, or None if these are not used."""
+        if not self._paired or index.shape[1] > LARGE:
+            return None
+        return self._gram.norms(index, None if weights is None else weights.astype(np.float32))
 
     def _add_up(self, index: np.ndarray, weights: np.ndarray | None, out: np.ndarray) -> None:
         """Write the weighted sums (S, C, N) of the templates' cosines to `out`, computing those that are not stored."""
