@@ -42,7 +42,7 @@ from promptsearch.runs import (
     run_search,
 )
 from promptsearch.runs.classifier import Classifier, open_classifier
-from promptsearch.runs.open_run import default_options, default_start, with_phrases
+from promptsearch.runs.open_run import Place, default_options, default_start, with_phrases
 from promptsearch.runs.result import Calibration, calibrate, probabilities
 from promptsearch.runs.winner import winner_of
 
@@ -514,7 +514,7 @@ class PromptSearch:
         start = default_start(search, bank)
         if self.storage is None:
             return memory_run(problem, bank, search, opened=opened, start=start)
-        return open_run(problem, bank, search, opened=opened, storage=self.storage, study=self.study, start=start)
+        return open_run(problem, bank, search, Place(self.storage, self.study), opened=opened, start=start)
 
     def _loaded_encoder(self) -> Encoder:
         if not hasattr(self, "_encoder"):

@@ -35,7 +35,7 @@ def search_command(
     from promptsearch.banks import load_bank
     from promptsearch.evaluators import open_configured
     from promptsearch.runs import Budget, Watch, check_search, open_run, open_targets, run_search, transfer
-    from promptsearch.runs.open_run import keep_budget, with_phrases
+    from promptsearch.runs.open_run import Place, keep_budget, with_phrases
 
     check_trackers(options["log_to"])
     bank = load_bank(options.pop("bank_spec"))
@@ -62,10 +62,10 @@ def search_command(
             search = replace(search, unlabelled=min(search.unlabelled, len(problem.source.labels("train")[0])))
         bank = with_phrases(bank, options["phrases"], problem, moved=options["move_phrases"])
         targets = open_targets(problem, options["transfer"])
-        kept = {k: options[k] for k in ("storage", "study", "fork")}
+        place = Place(options["storage"], options["study"], options["fork"])
         named = options.get("named_lm")
         first = {"budget": {"trials": budget.trials}, **({} if named is None else {"lm": named})}
-        record = open_run(problem, bank, search, opened=opened, start=start, first=first, **kept)
+        record = open_run(problem, bank, search, place, opened=opened, start=start, first=first)
         keep_budget(record, budget.trials)
         if named is not None and record.get("lm") != named:
             record.set("lm", named)

@@ -74,7 +74,7 @@ def bind(port: int) -> socket.socket:
     return sock
 
 
-def build_app(  # noqa: C901 (the routes are closures)
+def build_app(
     explorer: Explorer, bank: Bank, heading: str, picture: Picture | None = None, token: str = ""
 ) -> Starlette:
     """Build the web application: the page, its scripts, the scoring endpoint and the pictures.
@@ -96,7 +96,6 @@ def build_app(  # noqa: C901 (the routes are closures)
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Mount, Route
 
@@ -123,37 +122,10 @@ def build_app(  # noqa: C901 (the routes are closures)
         return JSONResponse({"templates": [str(t) for t in bank.templates[:LISTED]], "all": len(bank)})
 
     async def look(request: Request) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return JSONResponse({"error": "send application/json"}, status_code=415)
-        try:
-            asked = await _question(request)
-            app.state.computing += 1
-            try:
-                return JSONResponse(await _in_thread(lambda: explorer.look(**asked)))
-            finally:
-                app.state.computing -= 1
-        except _NotJSON as e:
-            return JSONResponse({"error": str(e)}, status_code=400)
-        except PromptSearchError as e:
-            return JSONResponse({"error": str(e)}, status_code=422)
-        except ClientDisconnect:
-            return Response(status_code=400)  # the client has disconnected and does not read it
+        return await _look(request, explorer)
 
     async def one_picture(request: Request) -> Response:
-        def png() -> bytes:
-            if picture is None:
-                raise InputError("this data set has features but no pictures")
-            buffer = io.BytesIO()
-            picture(request.path_params["index"]).save(buffer, "PNG")
-            return buffer.getvalue()
-
-        try:
-            data = await _in_thread(png)
-        except PromptSearchError as e:
-            return JSONResponse({"error": str(e)}, status_code=404)
-        except (LookupError, OverflowError, ValueError):
-            return JSONResponse({"error": "there is no such picture"}, status_code=404)
-        return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+        return await _one_picture(request, picture)
 
     async def failed(request: Request, error: Exception) -> Response:
         log.debug("%s", request.url.path, exc_info=error)
@@ -175,6 +147,48 @@ def build_app(  # noqa: C901 (the routes are closures)
     )
     app.state.computing = 0
     return app
+
+
+async def _look(request: Request, explorer: Explorer) -> Response:
+    """Answer a question of the page: what is typed, scored."""
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import JSONResponse, Response
+
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return JSONResponse({"error": "send application/json"}, status_code=415)
+    try:
+        asked = await _question(request)
+        request.app.state.computing += 1
+        try:
+            return JSONResponse(await _in_thread(lambda: explorer.look(**asked)))
+        finally:
+            request.app.state.computing -= 1
+    except _NotJSON as e:
+        return JSONResponse({"error": str(e)}, status_code=400)
+    except PromptSearchError as e:
+        return JSONResponse({"error": str(e)}, status_code=422)
+    except ClientDisconnect:
+        return Response(status_code=400)  # the client has disconnected and does not read it
+
+
+async def _one_picture(request: Request, picture: Picture | None) -> Response:
+    """Answer with a training picture as PNG."""
+    from starlette.responses import JSONResponse, Response
+
+    def png() -> bytes:
+        if picture is None:
+            raise InputError("this data set has features but no pictures")
+        buffer = io.BytesIO()
+        picture(request.path_params["index"]).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    try:
+        data = await _in_thread(png)
+    except PromptSearchError as e:
+        return JSONResponse({"error": str(e)}, status_code=404)
+    except (LookupError, OverflowError, ValueError):
+        return JSONResponse({"error": "there is no such picture"}, status_code=404)
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
 
 class _NotJSON(Exception):

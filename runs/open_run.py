@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,16 +177,29 @@ def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str,
     return {**about, "classes": list(problem.source.class_names)}
 
 
-def open_run(  # noqa: PLR0913 (keyword options)
+@dataclass(frozen=True)
+class Place:
+    """Where a run is recorded.
+
+    Args:
+        storage: Database URL or SQLite file; by default the user's own.
+        study: Name of the run; by default made from its configuration.
+        fork: Name of a new run that begins with the best prompt sets of `study`.
+    """
+
+    storage: str | None = None
+    study: str | None = None
+    fork: str | None = None
+
+
+def open_run(
     problem: Problem,
     bank: Bank,
     search: SearchConfig,
+    place: Place = Place(),
     *,
     opened: ProblemConfig | None = None,
-    storage: str | None = None,
-    study: str | None = None,
     start: Sequence[PromptSet] = (),
-    fork: str | None = None,
     first: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Open the recorded run of a search, or create it.
@@ -195,21 +208,20 @@ def open_run(  # noqa: PLR0913 (keyword options)
         problem: The model and the pictures.
         bank: The bank to search.
         search: The configuration of the search.
+        place: Where the run is recorded.
         opened: How the problem was opened, so that `reopen` can open it again.
-        storage: Database URL or SQLite file; by default the user's own.
-        study: Name of the run; by default made from its configuration.
         start: Prompt sets to score first.
-        fork: Name of a new run that begins with the best prompt sets of `study`.
         first: Further attributes that a new run has from the beginning, for processes that join it at once.
 
     Returns:
         The run.
 
     Raises:
-        InputError: A run of this name has another configuration, or `fork` is given without `study`.
+        InputError: A run of this name has another configuration, or `place` has a fork without a study.
         PromptSearchError: The storage cannot be written.
     """
     about = describe(problem, opened)
+    storage, study, fork = place.storage, place.study, place.fork
     if fork is not None:
         if study is None:
             raise InputError(f"--fork {fork}: name the run to start from with --study")

@@ -356,6 +356,6 @@ class _Sampling:
         if name in self._relative:
             return self._relative[name]
         if distribution.single():
-            # type: ignore[attr-defined]
-            return distribution.to_external_repr(0) if hasattr(distribution, "choices") else distribution.low
+            single: Any = distribution
+            return single.to_external_repr(0) if hasattr(single, "choices") else single.low
         return self._study.sampler.sample_independent(self._study, self._trial, name, distribution)

@@ -226,7 +226,7 @@ class Crew:
         self._load: dict[Any, int] = {}
         self._starting = {worker.ready.remote(): worker for worker in workers}
 
-    def run(self, jobs: Iterator[Job[K]]) -> Iterator[tuple[K, Any]]:  # noqa: C901 (one loop over all events)
+    def run(self, jobs: Iterator[Job[K]]) -> Iterator[tuple[K, Any]]:
         """Run jobs, and yield their results as they finish; a job is only taken when a worker is free for it.
 
         Args:
@@ -235,53 +235,35 @@ class Crew:
         Raises:
             PromptSearchError: A worker raised it, or no worker is left or starts.
         """
-        again: deque[tuple[Job[K], int]] = deque()
+        waiting: deque[tuple[Job[K], int]] = deque()  # jobs with the number of workers that died on them
         pending: dict[Any, tuple[Any, Job[K], int]] = {}
         more, began = True, time.monotonic()
         failed: PromptSearchError | None = None
         try:
             while True:
-                while (worker := self._free()) is not None and (more or again):
-                    if again:
-                        job, tries = again.popleft()
-                    elif (job_or_none := next(jobs, None)) is None:
-                        more = False
+                while (worker := self._free()) is not None and (more or waiting):
+                    if not waiting:
+                        new = next(jobs, None)
+                        more = new is not None
+                        waiting.extend([] if new is None else [(new, 0)])
                         continue
-                    else:
-                        job, tries = job_or_none, 0
-                    ref = getattr(worker, job[1]).remote(*job[2])
-                    pending[ref] = (worker, job, tries)
+                    job, tries = waiting.popleft()
+                    pending[getattr(worker, job[1]).remote(*job[2])] = (worker, job, tries)
                     self._load[worker] += 1
-                if not pending and not more and not again:
+                if not pending and not more and not waiting:
                     if failed is not None:
                         raise failed
                     return
-                if not self._load and not self._starting:
-                    raise PromptSearchError(
-                        f"--ray {self._address}: every worker died ({self._why}); run the same command again to resume"
-                    )
-                if not self._load and time.monotonic() - began > PATIENCE:
-                    raise PromptSearchError(
-                        f"--ray {self._address}: no worker started within {PATIENCE:.0f} s; "
-                        "check with `ray status` whether the cluster is busy"
-                    )
+                self._check_alive(began)
                 done, _ = self._ray.wait([*pending, *self._starting], num_returns=1, timeout=5)
-                for ref in done:
-                    if ref in self._starting:
-                        worker = self._starting.pop(ref)
-                        if self._result(ref)[0]:
-                            self._load[worker] = 0
-                        else:
-                            self._lose(worker)
-                        continue
+                for ref in self._finished(done):
                     worker, job, tries = pending.pop(ref)
-                    if worker in self._load:
-                        self._load[worker] -= 1
+                    self._unload(worker)
                     try:
                         alive, result = self._result(ref)
                     except PromptSearchError as e:  # raised after the other workers' results were yielded
                         failed, more = failed or e, False
-                        again.clear()
+                        waiting.clear()
                         continue
                     if alive:
                         yield job[0], result
@@ -293,11 +275,37 @@ class Crew:
                             "logs for a lack of memory"
                         )
                     if failed is None:
-                        again.append((job, tries + 1))
+                        waiting.append((job, tries + 1))
         finally:  # the caller may use the crew again after an error
             for worker, _, _ in pending.values():
-                if worker in self._load:
-                    self._load[worker] -= 1
+                self._unload(worker)
+
+    def _check_alive(self, began: float) -> None:
+        """Raise an error if no worker is left, or none has started in time."""
+        if not self._load and not self._starting:
+            raise PromptSearchError(
+                f"--ray {self._address}: every worker died ({self._why}); run the same command again to resume"
+            )
+        if not self._load and time.monotonic() - began > PATIENCE:
+            raise PromptSearchError(
+                f"--ray {self._address}: no worker started within {PATIENCE:.0f} s; "
+                "check with `ray status` whether the cluster is busy"
+            )
+
+    def _finished(self, done: list[Any]) -> list[Any]:
+        """Return which of the references are of jobs; those of workers that have started are dealt with here."""
+        of_jobs = [ref for ref in done if ref not in self._starting]
+        for ref in done:
+            if (worker := self._starting.pop(ref, None)) is not None:
+                if self._result(ref)[0]:
+                    self._load[worker] = 0
+                else:
+                    self._lose(worker)
+        return of_jobs
+
+    def _unload(self, worker: Any) -> None:
+        if worker in self._load:
+            self._load[worker] -= 1
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of any worker and return its result."""

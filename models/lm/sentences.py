@@ -108,7 +108,7 @@ def say(c: Caption, rng: Rng, name: str = "{}") -> str:
     return text if odd[3] > 0.9 else text + "."
 
 
-def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str] | None:  # noqa: C901 (a list of cases)
+def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str] | None:
     """Draw a caption and an edit of it.
 
     Args:
@@ -121,13 +121,7 @@ def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str]
     """
     c = draw(rng, other)
     if kind == "crossover":
-        d = draw(rng)
-        if c.condition is None or (d.medium is None and d.setting is None):
-            return None
-        joined = Caption(d.medium, c.condition, d.setting or c.setting, d.determiner, c.other)
-        first, second = int(rng.integers(1 << 31)), int(rng.integers(1 << 31))
-        say_first, say_second = np.random.default_rng(first), np.random.default_rng(second)
-        return (say(c, say_first), say(d, say_second)), say(joined, np.random.default_rng(first))
+        return _crossover(c, rng)
     new = c
     if kind == "specific":
         if c.condition is None:
@@ -137,14 +131,7 @@ def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str]
         else:
             return None
     elif kind == "shorter":
-        if c.setting:
-            new = replace(c, setting=None)
-        elif c.medium and c.condition and rng.random() < 0.5:
-            new = replace(c, medium=None)
-        elif c.condition and rng.random() < 0.3:
-            new = replace(c, condition=None)
-        else:
-            new = replace(c, determiner="a")
+        new = _shorter(c, rng)
     elif kind == "medium":
         new = replace(c, medium=pick(rng, [m for m in MEDIA if m != c.medium]))
     elif kind == "condition":
@@ -154,6 +141,28 @@ def edit(kind: str, rng: Rng, other: float = 0.0) -> tuple[tuple[str, ...], str]
         if old != made and (kind != "shorter" or len(made) < len(old)):
             return (old,), made
     return None
+
+
+def _shorter(c: Caption, rng: Rng) -> Caption:
+    """Leave one part of a caption out."""
+    if c.setting:
+        return replace(c, setting=None)
+    if c.medium and c.condition and rng.random() < 0.5:
+        return replace(c, medium=None)
+    if c.condition and rng.random() < 0.3:
+        return replace(c, condition=None)
+    return replace(c, determiner="a")
+
+
+def _crossover(c: Caption, rng: Rng) -> tuple[tuple[str, ...], str] | None:
+    """Draw a second caption, and join the condition of the first with the medium and the setting of the second."""
+    d = draw(rng)
+    if c.condition is None or (d.medium is None and d.setting is None):
+        return None
+    joined = Caption(d.medium, c.condition, d.setting or c.setting, d.determiner, c.other)
+    first, second = int(rng.integers(1 << 31)), int(rng.integers(1 << 31))
+    say_first, say_second = np.random.default_rng(first), np.random.default_rng(second)
+    return (say(c, say_first), say(d, say_second)), say(joined, np.random.default_rng(first))
 
 
 def alike(old: Caption, new: Caption, rng: Rng, kind: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -205,7 +206,7 @@ def _painted(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tenso
     return x if edges is None else x * (1 - torch.sigmoid((edges - 0.5) * 12))
 
 
-def apply_condition(name: str, x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:  # noqa: C901 (cases)
+def apply_condition(name: str, x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:
     """Put a batch of pictures under a condition.
 
     Args:
@@ -217,46 +218,65 @@ def apply_condition(name: str, x: Tensor, rng: np.random.Generator, gen: torch.G
     Returns:
         Pictures of the same shape in [0, 1].
     """
+    if len(x) == 0 or name == "plain":
+        return x
+    if name not in _CONDITIONS:
+        raise ValueError(f"no such condition: {name}")
+    return _CONDITIONS[name](x, rng, gen).clamp(0, 1)
+
+
+def _pixelated(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:
+    import torch.nn.functional as F
+
+    side = int(rng.integers(8, 15))
+    smooth = rng.random() < 0.5
+    small = F.interpolate(x, size=(side, side), mode="area")
+    return F.interpolate(small, size=(SIDE, SIDE), mode="bilinear" if smooth else "nearest")
+
+
+def _closeup(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:
+    import torch.nn.functional as F
+
+    side = int(rng.integers(14, 21))
+    top, left = (int(v) for v in rng.integers(0, SIDE + 1 - side, 2))
+    return F.interpolate(x[:, :, top : top + side, left : left + side], size=(SIDE, SIDE), mode="bilinear")
+
+
+def _small(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:
     import torch
     import torch.nn.functional as F
 
-    if len(x) == 0 or name == "plain":
-        return x
-    if name == "blurry":
-        x = blur(x, float(rng.uniform(0.9, 2.2)))
-    elif name == "pixelated":
-        side = int(rng.integers(8, 15))
-        smooth = rng.random() < 0.5
-        small = F.interpolate(x, size=(side, side), mode="area")
-        x = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear" if smooth else "nearest")
-    elif name == "dark":
-        x = x * _uniform(x, 0.12, 0.4, gen)
-    elif name == "bright":
-        x = 1 - (1 - x) * _uniform(x, 0.2, 0.55, gen)
-    elif name == "gray":
-        x = x.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    elif name == "sketch":
-        x = _sketch(x, rng, gen)
-    elif name == "closeup":
-        side = int(rng.integers(14, 21))
-        top, left = (int(v) for v in rng.integers(0, SIDE + 1 - side, 2))
-        x = F.interpolate(x[:, :, top : top + side, left : left + side], size=(SIDE, SIDE), mode="bilinear")
-    elif name == "small":
-        side = int(rng.integers(12, 21))
-        top, left = (int(v) for v in rng.integers(0, SIDE + 1 - side, 2))
-        colour = torch.rand((len(x), 3, 1, 1), generator=gen, device=x.device)
-        canvas = (colour if rng.random() < 0.5 else x.mean((2, 3), keepdim=True)).repeat(1, 1, SIDE, SIDE)
-        canvas[:, :, top : top + side, left : left + side] = F.interpolate(x, size=(side, side), mode="area")
-        x = canvas
-    elif name == "noisy":
-        noise = torch.randn(x.shape, generator=gen, device=x.device)
-        x = x + noise * _uniform(x, 0.08, 0.28, gen)
-    elif name == "rotated":
-        x = torch.rot90(x, int(rng.integers(1, 4)), (2, 3))
-    elif name == "painted":
-        x = _painted(x, rng, gen)
-    elif name == "negative":
-        x = 1 - x
-    else:
-        raise ValueError(f"no such condition: {name}")
-    return x.clamp(0, 1)
+    side = int(rng.integers(12, 21))
+    top, left = (int(v) for v in rng.integers(0, SIDE + 1 - side, 2))
+    colour = torch.rand((len(x), 3, 1, 1), generator=gen, device=x.device)
+    canvas = (colour if rng.random() < 0.5 else x.mean((2, 3), keepdim=True)).repeat(1, 1, SIDE, SIDE)
+    canvas[:, :, top : top + side, left : left + side] = F.interpolate(x, size=(side, side), mode="area")
+    return canvas
+
+
+def _noisy(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:
+    import torch
+
+    return x + torch.randn(x.shape, generator=gen, device=x.device) * _uniform(x, 0.08, 0.28, gen)
+
+
+def _rotated(x: Tensor, rng: np.random.Generator, gen: torch.Generator) -> Tensor:
+    import torch
+
+    return torch.rot90(x, int(rng.integers(1, 4)), (2, 3))
+
+
+_CONDITIONS: dict[str, Callable[[Tensor, np.random.Generator, torch.Generator], Tensor]] = {
+    "blurry": lambda x, rng, gen: blur(x, float(rng.uniform(0.9, 2.2))),
+    "pixelated": _pixelated,
+    "dark": lambda x, rng, gen: x * _uniform(x, 0.12, 0.4, gen),
+    "bright": lambda x, rng, gen: 1 - (1 - x) * _uniform(x, 0.2, 0.55, gen),
+    "gray": lambda x, rng, gen: x.mean(1, keepdim=True).expand(-1, 3, -1, -1),
+    "sketch": _sketch,
+    "closeup": _closeup,
+    "small": _small,
+    "noisy": _noisy,
+    "rotated": _rotated,
+    "painted": _painted,
+    "negative": lambda x, rng, gen: 1 - x,
+}

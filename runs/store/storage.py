@@ -45,7 +45,7 @@ def learnt_folder() -> Path:
     return Path(default_storage().removeprefix("sqlite:///")).parent / "learnt"
 
 
-def open_storage(url: str | None = None, *, create: bool = True) -> optuna.storages.RDBStorage:  # noqa: C901 (errors)
+def open_storage(url: str | None = None, *, create: bool = True) -> optuna.storages.RDBStorage:
     """Open a storage, and create it if it does not exist.
 
     Args:
@@ -60,29 +60,43 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
         PromptSearchError: The database cannot be opened or written, or belongs to another version of Optuna.
     """
     import optuna
-    import sqlalchemy.exc
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    url = url or default_storage()
-    if url.startswith(("sqlite:", "postgres")) and "://" not in url or url.startswith(":"):
-        raise InputError(f"--storage {url}: not a database URL, e.g. sqlite:///runs.db")
-    if "://" not in url:
-        url = f"sqlite:///{url}"
-    if url.startswith(("postgresql://", "postgres://")):  # SQLAlchemy's default driver is not the one installed
-        url = f"postgresql+psycopg://{url.partition('://')[2]}"
+    url = _database_url(url or default_storage())
     sqlite = url.startswith("sqlite:///")
     if sqlite:
         _prepare_file(Path(url.removeprefix("sqlite:///")), create)
+    kwargs: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
+    if url.startswith("postgresql+psycopg://"):
+        kwargs["connect_args"] = {"connect_timeout": 15}
+    with _plain_errors(url), _one_at_a_time(url, kwargs):
+        if not create and not _has_runs(url, kwargs):
+            raise NoSuchRun(f"no runs are saved in {masked(url)}; a search such as `promptsearch beam` saves its run")
+        storage = _connect(url, kwargs)
+    if sqlite:
+        _write_ahead(storage.engine)
+    return storage
+
+
+def _database_url(url: str) -> str:
+    """Return a URL for SQLAlchemy: of a file's path, and with the PostgreSQL driver that is installed."""
+    if url.startswith(("sqlite:", "postgres")) and "://" not in url or url.startswith(":"):
+        raise InputError(f"--storage {url}: not a database URL, e.g. sqlite:///runs.db")
+    if "://" not in url:
+        return f"sqlite:///{url}"
+    if url.startswith(("postgresql://", "postgres://")):  # SQLAlchemy's default driver is not the one installed
+        return f"postgresql+psycopg://{url.partition('://')[2]}"
+    return url
+
+
+@contextlib.contextmanager
+def _plain_errors(url: str) -> Iterator[None]:
+    """Raise what SQLAlchemy and Optuna raise while a database is opened as errors of one line."""
+    import optuna
+    import sqlalchemy.exc
+
     try:
-        kwargs: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
-        if url.startswith("postgresql+psycopg://"):
-            kwargs["connect_args"] = {"connect_timeout": 15}
-        with _one_at_a_time(url, kwargs):
-            if not create and not _has_runs(url, kwargs):
-                raise NoSuchRun(
-                    f"no runs are saved in {masked(url)}; a search such as `promptsearch beam` saves its run"
-                )
-            storage = _connect(url, kwargs)
+        yield
     except ImportError as e:
         extra = "pip install 'promptsearch[postgresql]'" if url.startswith("postgresql") else "install it"
         raise InputError(f"--storage {masked(url)}: its driver is not installed ({e}); {extra}") from e
@@ -99,9 +113,6 @@ def open_storage(url: str | None = None, *, create: bool = True) -> optuna.stora
         raise PromptSearchError(
             f"--storage {masked(url)} cannot be opened ({reason_of(e)}); name another, e.g. sqlite:///runs.db"
         ) from e
-    if sqlite:
-        _write_ahead(storage.engine)
-    return storage
 
 
 def _has_runs(url: str, engine_kwargs: dict[str, Any]) -> bool:
