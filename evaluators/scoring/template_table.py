@@ -254,7 +254,7 @@ class TemplateTable:
         other._vectors = self._vectors[: self.size]
         if self.kept:
             other._gram = self._gram.part(self.size)
-            # Contiguous, unlike what indexing gives: sums of rows took five times as long.
+            # Contiguous, unlike what indexing gives: sums of its rows take several times as long.
             other._logits = self._logits[: self.size].take(own[other.order], axis=2)
         return other
 
