@@ -75,7 +75,10 @@ def main(towers: str, threads: int) -> None:
                 encoder.tokenizer(part)  # the tokens of known words are remembered: neither way pays for them
             plain(parts[0][:64], 64)
             encoder.encode(parts[0][:64])
-            ways: dict[str, Any] = {"trie": encoder.encode, **{f"plain {b}": lambda t, b=b: plain(t, b) for b in BATCHES}}
+            ways: dict[str, Any] = {
+                "trie": encoder.encode,
+                **{f"plain {b}": lambda t, b=b: plain(t, b) for b in BATCHES},
+            }
             rates: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
             for part in parts:
                 for way, run in ways.items():
