@@ -272,7 +272,7 @@ def test_unreachable_hub_fails_within_seconds(tmp_path: Path) -> None:
     for answer in answers:
         assert answer["exit_code"] == 1
         assert answer["seconds"] < 5
-        for words in ("refuses the connection", "--dataset PATH", "HF_ENDPOINT", "--model zeroshot"):
+        for words in ("refuses the connection", "dataset PATH", "HF_ENDPOINT", "model zeroshot"):
             assert words in answer["error"]
 
 

@@ -96,8 +96,8 @@ def test_a_model_of_the_hub_by_its_id(hub: Any, tmp_path: Path) -> None:
 
 def test_a_repository_that_is_not_there_is_one_line_with_remedies(hub: Any, tmp_path: Path) -> None:
     said = encode("hf-hub:nobody/nothing", tmp_path / "c", hub[1])
-    assert said.startswith("refused: --model hf-hub:nobody/nothing cannot be downloaded")
-    assert "--weights FILE" in said and "HF_ENDPOINT" in said
+    assert said.startswith("refused: model hf-hub:nobody/nothing cannot be downloaded")
+    assert "weights FILE" in said and "HF_ENDPOINT" in said
 
 
 def test_a_download_that_is_cut_is_one_line_with_remedies(hub: Any, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_download_that_is_cut_is_one_line_with_remedies(hub: Any, tmp_path: Pa
     save_file({"x": torch.zeros(300_000)}, folder / "open_clip_model.safetensors")
     handler.cut.add("open_clip_model.safetensors")
     said = encode("RN50", tmp_path / "c", env)
-    assert said.startswith("refused: --model RN50:openai cannot be downloaded")
+    assert said.startswith("refused: model RN50:openai cannot be downloaded")
 
 
 def test_a_tokenizer_of_the_hub_is_in_the_fingerprint_and_its_code_never_runs(hub: Any, tmp_path: Path) -> None:
