@@ -31,7 +31,7 @@ optuna.storages.RDBStorage("sqlite://"), optuna.create_study().ask()
 MODELS = BASE + "\nimport open_clip, datasets, transformers, safetensors.torch"
 
 SERVER = """
-import gc, json, os, runpy, signal, socket, sys
+import atexit, gc, json, os, runpy, signal, socket, sys, threading
 connection = socket.socket(fileno=int(sys.argv[1]))
 exec(sys.argv[2])
 gc.collect()
@@ -64,10 +64,32 @@ own = request["env"].get("PYTHONPATH", "").split(os.pathsep)
 sys.path[:] = [*own, *(p for p in sys.path if p not in own)]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv[:] = ["promptsearch" if request["code"] is None else "-c", *request["args"]]
-if request["code"] is None:
-    runpy.run_module("promptsearch", run_name="__main__", alter_sys=True)
-else:
-    exec(request["code"], {"__name__": "__main__"})
+status = 0
+try:
+    if request["code"] is None:
+        runpy.run_module("promptsearch", run_name="__main__", alter_sys=True)
+    else:
+        exec(request["code"], {"__name__": "__main__"})
+except SystemExit as end:
+    status = end.code or 0
+    if not isinstance(status, int):
+        print(status, file=sys.stderr)
+        status = 1
+except BaseException as error:
+    sys.excepthook(type(error), error, error.__traceback__)
+    status = 1
+    if isinstance(error, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+threading._shutdown()  # what an interpreter does at its end, but taking apart every module, which takes 0.4 s
+atexit._run_exitfuncs()
+for stream in (sys.stdout, sys.stderr):
+    try:
+        if not stream.closed:
+            stream.flush()
+    except OSError:
+        status = 120
+os._exit(status & 0xFF)
 """
 
 _SUBREAPER = 36  # prctl(PR_SET_CHILD_SUBREAPER)
