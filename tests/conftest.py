@@ -23,6 +23,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # else each of the test processes has a thread for every core
 
+# Each of the processes that tests start would compile the package anew, which takes it 0.2 s.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["PROMPTSEARCH_MODELS"] = str(ROOT / "tests" / "data")  # `--model tiny`
 if importlib.util.find_spec("promptsearch") is None:  # not installed: register the checkout itself

@@ -21,12 +21,18 @@ from typing import Any
 #: MODELS only: those processes have the environment of the first of them in that respect.
 BASE = """
 import alembic.command, alembic.script, filelock, numpy, optuna, scipy.optimize, scipy.stats, torch, torchvision
+import rich._emoji_codes, safetensors.numpy
 import optuna.storages._rdb.storage, optuna.samplers._tpe.sampler, optuna._imports
 import sqlalchemy.dialects.sqlite.pysqlite
-import promptsearch.cli, promptsearch.commands.search_run
+import promptsearch.cli, promptsearch.commands.search_run, promptsearch.lm
 import promptsearch.reports.table, promptsearch.runs.pipeline, promptsearch.runs.open_run
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
 optuna.storages.RDBStorage("sqlite://"), optuna.create_study().ask()
+try:
+    import openai
+    openai.OpenAI(api_key="of nobody").chat.completions
+except ImportError:
+    pass
 """
 MODELS = BASE + "\nimport open_clip, datasets, transformers, safetensors.torch"
 
