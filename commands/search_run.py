@@ -34,7 +34,16 @@ def search_command(
     """
     from promptsearch.banks import load_bank
     from promptsearch.evaluators import open_configured
-    from promptsearch.runs import Budget, Watch, check_search, open_run, open_targets, run_search, transfer
+    from promptsearch.runs import (
+        Budget,
+        Watch,
+        begin_estimate,
+        check_search,
+        open_run,
+        open_targets,
+        run_search,
+        transfer,
+    )
     from promptsearch.runs.open_run import Place, keep_budget, with_phrases
 
     check_trackers(options["log_to"])
@@ -65,19 +74,22 @@ def search_command(
         place = Place(options["storage"], options["study"], options["fork"])
         named = options.get("named_lm")
         first = {"budget": {"trials": budget.trials}, **({} if named is None else {"lm": named})}
-        record = open_run(problem, bank, search, place, opened=opened, start=start, first=first)
-        keep_budget(record, budget.trials)
-        if named is not None and record.get("lm") != named:
-            record.set("lm", named)
-        result = run_search(
-            problem,
-            bank,
-            record,
-            language=language_tools(search, named or {}),
-            budget=budget,
-            watch=Watch(progress, interruptible),
-            estimate=options["estimate"],
-        )
+        begin = begin_estimate(problem, bank, search) if options["estimate"] else contextlib.nullcontext()
+        with begin as begun:  # other processes work while the record is opened
+            record = open_run(problem, bank, search, place, opened=opened, start=start, first=first)
+            keep_budget(record, budget.trials)
+            if named is not None and record.get("lm") != named:
+                record.set("lm", named)
+            result = run_search(
+                problem,
+                bank,
+                record,
+                language=language_tools(search, named or {}),
+                budget=budget,
+                watch=Watch(progress, interruptible),
+                estimate=options["estimate"],
+                begun=begun,
+            )
         if targets:
             result = transfer(problem, record, result, targets)
         problem.encoder.close()

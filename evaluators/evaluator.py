@@ -179,15 +179,21 @@ class Evaluator:
         rated = zip(scores, self.fluency(sets), strict=True)
         return [dataclasses.replace(v, fluency=f) for v, f in rated]  # type: ignore[type-var, misc]
 
-    def part(self, at: np.ndarray) -> Evaluator:
+    @property
+    def processes(self) -> int:
+        """Number of processes that can score parts of the support set at a time: cores, as far as memory allows."""
+        return self._table.processes
+
+    def part(self, at: np.ndarray, threads: int | None = None) -> Evaluator:
         """Return an evaluator on a part of the support set that reuses all encoded texts.
 
         Args:
             at: (n,) positions in the support set; they may repeat.
+            threads: Number of threads that score sets; by default one per core.
         """
         other = copy.copy(self)
         other.task = dataclasses.replace(self.task, support=self.task.support.part(at), _test=_no_test)
-        other._table = self._table.part(at)
+        other._table = self._table.part(at, threads)
         other._rows = {phrases: dict(rows) for phrases, rows in self._rows.items()}
         if self._consensus is not None:
             other._consensus = self._consensus_of_pictures()[at][other._table.order]

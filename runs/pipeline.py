@@ -24,7 +24,8 @@ from promptsearch.evaluators.fluency import Fluency, Rater
 from promptsearch.evaluators.intervals import Paired, compare_paired
 from promptsearch.runs.result import Choice, Gains, Row, RunResult, calibrate
 from promptsearch.runs.search_loop import Budget, Outcome, Sharing, never, prepare, search, writing_tools
-from promptsearch.runs.selection.nested_cv import Estimate, settle
+from promptsearch.runs.selection.nested_cv import Estimate, Folds, by_vote, settle, ways
+from promptsearch.runs.selection.processes import may_fork
 from promptsearch.runs.selection.select import Repeat, Selected, Selection
 from promptsearch.runs.store.record import Record, RunRecord, StudyJournal, now
 from promptsearch.runs.store.storage import LOOK
@@ -250,6 +251,69 @@ class Job:
         return kept
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An estimate that other processes have begun with; see `begin_estimate`.
+
+    Attributes:
+        config: The configuration of the search.
+        evaluator: Scores prompt sets on the drawn pictures.
+        folds: The folds of the estimate.
+        started: When they were begun, by `time.perf_counter`.
+    """
+
+    config: SearchConfig
+    evaluator: Evaluator
+    folds: Folds
+    started: float
+
+
+@contextlib.contextmanager
+def begin_estimate(problem: Problem, bank: Bank, config: SearchConfig) -> Iterator[Begun | None]:
+    """Let other processes begin with the folds of an estimate, before the record is opened and the search begins.
+
+    They can if the searcher works in rounds, because it is repeated from its beginning in every fold, and if the model
+    is not needed, because all texts are cached.
+
+        with begin_estimate(problem, bank, config) as begun:
+            record = open_run(problem, bank, config)
+            result = run_search(problem, bank, record, begun=begun)
+
+    Args:
+        problem: The model and the pictures.
+        bank: The bank to search.
+        config: The configuration of the search.
+
+    Yields:
+        What was begun, for `run_search`; None if the folds have to wait.
+    """
+    templates = (BASELINE, *bank.templates)
+    by_trials = isinstance(build_searcher(config.searcher, bank, config.builder_options()), TrialSearcher)
+    if (
+        by_trials
+        or not config.shots
+        or config.fluency is not None
+        or bank.class_names
+        or not may_fork()
+        or not problem.encoder.has_cached([t.fill(name) for t in templates for name in problem.source.class_names])
+    ):
+        yield None
+        return
+    started = time.perf_counter()
+    evaluator = problem.evaluator(problem.task(config.shots, config.seed, config.unlabelled))
+    job = Job(problem, evaluator, bank, config)
+    searcher = job.searcher()
+    selection, repeat = _choice(job, searcher)
+    if by_vote(selection):
+        yield None
+        return
+    prepare(searcher, evaluator)
+    evaluator.score([PromptSet.of(t) for t in bank.templates])  # what the search begins with: all processes share it
+    with Folds(ways(selection), repeat) as folds:
+        folds.start()
+        yield Begun(config, evaluator, folds, started)
+
+
 def run_search(
     problem: Problem,
     bank: Bank,
@@ -259,6 +323,7 @@ def run_search(
     budget: Budget = Budget(),  # noqa: B008 (frozen)
     watch: Watch = Watch(),
     estimate: bool = True,
+    begun: Begun | None = None,
 ) -> RunResult:
     """Search, choose the winner, estimate its accuracy, test it once, and record the result.
 
@@ -278,6 +343,7 @@ def run_search(
         budget: The limits of a search by trials.
         watch: How to report progress and interrupt the search.
         estimate: Whether to estimate the winner's accuracy by repeating search and choice in folds.
+        begun: What `begin_estimate` has begun with before the record was opened; otherwise it begins here.
 
     Returns:
         The result, as it is recorded.
@@ -296,13 +362,18 @@ def run_search(
             worker = 1 + secrets.randbelow(2**31 - 1)
         if (known := finished(record, bank, budget)) is not None:
             return known
-        job = open_job(problem, bank, record, language, budget, watch)
+        if begun is None and estimate:
+            begun = stack.enter_context(begin_estimate(problem, bank, record.config.search))
+        evaluator, folds = None, None
+        if begun is not None and begun.config == record.config.search:  # the options of a run can be others
+            evaluator, folds, started = begun.evaluator, begun.folds, begun.started
+        job = open_job(problem, bank, record, language, budget, watch, evaluator)
         searcher, outcome = search_job(job, record, worker)
         if worker:
             stack.enter_context(lead(record, watch.progress))
             if (known := finished(record, bank, budget)) is not None:
                 return known
-        return conclude(job, record, searcher, outcome, estimate, started)
+        return conclude(job, record, searcher, outcome, started, estimate=estimate, folds=folds)
 
 
 @contextlib.contextmanager
@@ -323,7 +394,14 @@ def lead(record: Record, progress: Progress) -> Iterator[None]:
 
 
 def conclude(
-    job: Job, record: Record, searcher: Searcher, outcome: Outcome, estimate: bool, started: float
+    job: Job,
+    record: Record,
+    searcher: Searcher,
+    outcome: Outcome,
+    started: float,
+    *,
+    estimate: bool = True,
+    folds: Folds | None = None,
 ) -> RunResult:
     """Choose the winner of a search, estimate its accuracy, test it once, and record the result.
 
@@ -332,8 +410,9 @@ def conclude(
         record: The run.
         searcher: The searcher after the search.
         outcome: The prompt sets that the search found.
-        estimate: Whether to estimate the winner's accuracy by repeating search and choice in folds.
         started: When this process began with the run, by `time.perf_counter`.
+        estimate: Whether to estimate the winner's accuracy by repeating search and choice in folds.
+        folds: The folds of the estimate, if `begin_estimate` has begun with them.
 
     Returns:
         The result, as it is recorded.
@@ -343,7 +422,7 @@ def conclude(
     """
     problem, bank = job.problem, job.bank
     baselines = standard_baselines(bank, searcher, job.evaluator)
-    chosen, expected = choose_winner(job, searcher, outcome, estimate)
+    chosen, expected = choose_winner(job, searcher, outcome, estimate, folds)
     tested = test_once(job, record, chosen.prompt_set, baselines)
     proposals = searcher.reported() if isinstance(searcher, WritingSearcher) else None
     result = RunResult(
@@ -387,7 +466,13 @@ def finished(record: Record, bank: Bank, budget: Budget) -> RunResult | None:
 
 
 def open_job(
-    problem: Problem, bank: Bank, record: Record, language: LanguageTools, budget: Budget, watch: Watch
+    problem: Problem,
+    bank: Bank,
+    record: Record,
+    language: LanguageTools,
+    budget: Budget,
+    watch: Watch,
+    evaluator: Evaluator | None = None,
 ) -> Job:
     """Draw the pictures of a run, record which were drawn, and return its search.
 
@@ -398,6 +483,7 @@ def open_job(
         language: The language models that write or rate prompts.
         budget: The limits of the search.
         watch: How to report progress and interrupt the search.
+        evaluator: An evaluator on the run's pictures, if they were drawn before.
 
     Raises:
         InputError: The run needs a language model that `language` does not have, or the pictures cannot be drawn.
@@ -405,14 +491,15 @@ def open_job(
     config = record.config.search
     if config.writer is not None and language.writer is None:
         raise InputError(f"run {record.name!r} needs the language model {config.writer.lm}; pass it as `language`")
-    task = problem.task(config.shots, config.seed, config.unlabelled)
+    if evaluator is None:
+        task = problem.task(config.shots, config.seed, config.unlabelled)
+        fluency = None
+        if config.fluency is not None and language.rater is not None:
+            rater = language.rater()
+            fluency = Fluency(rater.log_likelihood, problem.cache, dict(rater.key), task.class_names)
+        evaluator = problem.evaluator(task, fluency)
     if record.get("draw") is None:
-        record.set("draw", drawn(task))
-    fluency = None
-    if config.fluency is not None and language.rater is not None:
-        rater = language.rater()
-        fluency = Fluency(rater.log_likelihood, problem.cache, dict(rater.key), task.class_names)
-    evaluator = problem.evaluator(task, fluency)
+        record.set("draw", drawn(evaluator.task))
     start = tuple(PromptSet.from_dict(s) for s in record.get("start") or [])
     return Job(problem, evaluator, bank, config, start, language, budget, watch)
 
@@ -445,8 +532,26 @@ def search_job(job: Job, record: Record | None = None, worker: int = 0) -> tuple
     return searcher, outcome
 
 
+def _choice(job: Job, searcher: Searcher, outcome: Outcome | None = None) -> tuple[Selection, Repeat]:
+    """Return how the winner of a search is chosen, and what repeats the search."""
+    # repeating the search would ask the model again
+    asks = isinstance(searcher, WritingSearcher) and searcher.tools.proposer is not None
+    once = job.config.searcher in NOT_REPEATED or asks
+    method = job.config.select or "none"
+    return (
+        Selection(method, job.bank, searcher.objective, job.config.seed, whole=not job.by_trials),
+        Repeat(
+            None if once else job.searcher,
+            job.bank,
+            job.evaluator,
+            found=() if outcome is None else tuple(s for s, _ in outcome.ranked),
+            trials=outcome.evaluations if outcome is not None and job.by_trials else None,
+        ),
+    )
+
+
 def choose_winner(
-    job: Job, searcher: Searcher, outcome: Outcome, estimate: bool = True
+    job: Job, searcher: Searcher, outcome: Outcome, estimate: bool = True, folds: Folds | None = None
 ) -> tuple[Selected, Estimate | None]:
     """Choose the winner among the prompt sets found, on the few-shot pictures; see `settle`.
 
@@ -455,28 +560,16 @@ def choose_winner(
         searcher: The searcher after the search.
         outcome: The prompt sets that the search found.
         estimate: Whether to estimate the winner's accuracy, and to keep the hand-written prompt if that does better.
+        folds: The folds of the estimate, if `begin_estimate` has begun with them.
 
     Returns:
         The winner, and the estimate of its accuracy; None without labels or with `estimate=False`.
     """
-    by_trials = isinstance(searcher, TrialSearcher)
-    # repeating the search would ask the model again
-    asks = isinstance(searcher, WritingSearcher) and searcher.tools.proposer is not None
-    once = job.config.searcher in NOT_REPEATED or asks
-    selection = Selection(
-        job.config.select or "none", job.bank, searcher.objective, job.config.seed, whole=not by_trials
-    )
-    repeat = Repeat(
-        None if once else job.searcher,
-        job.bank,
-        job.evaluator,
-        found=tuple(s for s, _ in outcome.ranked),
-        trials=outcome.evaluations if by_trials else None,
-    )
+    selection, repeat = _choice(job, searcher, outcome)
     job.watch.progress(0, 0, "choosing the winner")
     if not estimate:
         return selection.choose(job.evaluator, outcome.ranked, repeat), None
-    return settle(selection, repeat, outcome.ranked, job.watch.progress)
+    return settle(selection, repeat, outcome.ranked, job.watch.progress, folds)
 
 
 def test_once(job: Job, record: Record, winner: PromptSet, baselines: dict[str, PromptSet]) -> dict[str, Any]:

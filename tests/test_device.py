@@ -53,6 +53,26 @@ def test_a_gpu_that_was_there_is_not_asked_for_again(tmp_path: Path, monkeypatch
     assert resolve_device("auto", cache=cache) == "mps" and len(asked) == 3
 
 
+def test_another_driver_is_asked_again_in_a_container_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may have the driver's library without what the driver says of itself under /proc."""
+    asked: list[int] = []
+    monkeypatch.setattr(module, "_may_have", lambda kind: kind == "cuda")
+    monkeypatch.setattr(module, "_LIBRARIES", (str(tmp_path / "lib"), str(tmp_path / "none")))
+    monkeypatch.setattr(module, "_VERSION", tmp_path / "version")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not asked.append(1))
+    cache = Cache(tmp_path / "cache")
+    asked_by_now = []
+    for library in (None, "libcuda.so.1", "libcuda.so.535.104.05", "libcuda.so.550.54"):
+        if library is not None:
+            (tmp_path / "lib").mkdir(exist_ok=True)
+            (tmp_path / "lib" / library).touch()
+        assert [resolve_device("auto", cache=cache) for _ in range(2)] == ["cuda", "cuda"]
+        asked_by_now.append(len(asked))
+    assert asked_by_now == [2, 4, 5, 6]  # without a version the answer is not cached
+    (tmp_path / "version").write_text("NVRM version: 550.54")
+    assert [resolve_device("auto", cache=cache) for _ in range(2)] == ["cuda", "cuda"] and len(asked) == 7
+
+
 def on_the_cpu(change: Any) -> Any:
     """Encoders whose `mps` is the CPU with a change to the model."""
 

@@ -15,7 +15,7 @@ from promptsearch.evaluators.scoring.evidence import agreement, mutual_informati
 from promptsearch.evaluators.scoring.metrics import STATISTICS
 from promptsearch.evaluators.scoring.phrase_table import SCALES, SHARE, SPREAD, TRIED, Evidence, PhraseTable, fit_scale
 from promptsearch.runs.pipeline import measure_gains
-from promptsearch.runs.selection.nested_cv import guard, nested, nested_each, settle
+from promptsearch.runs.selection.nested_cv import Folds, guard, nested, settle
 from promptsearch.runs.selection.phrase_choice import MORE_PHRASES, by_fluency, choose_phrases, nearest, rounded
 from promptsearch.runs.selection.select import Repeat, Selection
 from promptsearch.search import get_objective
@@ -206,11 +206,12 @@ def test_more_phrases_are_kept_where_the_estimate_says_that_they_are_worth_it(
     chosen = {"few": selection.choose(e, found), "many": wider.choose(e, found)}
     sizes = {how: max(map(len, c.prompt_set.phrases or ())) for how, c in chosen.items()}
     assert sizes["few"] == 1 < sizes["many"] <= MORE_PHRASES
-    both = nested_each([selection, wider], repeat, [0.5, 0.6])
+    with Folds([selection, wider], repeat) as folds:
+        both = folds.estimates([0.5, 0.6])
     assert both == [nested(selection, repeat, 0.5), nested(wider, repeat, 0.6)]
     few = dataclasses.replace(both[0], accuracy=Interval(0.5, 0.4, 0.6), gain=(1.0, 0.1))
     many = dataclasses.replace(few, accuracy=Interval(0.5 + accuracy, 0.4, 0.6), gain=(1.0 + gain, 0.1))
-    monkeypatch.setattr("promptsearch.runs.selection.nested_cv.nested_each", lambda *_: [few, many])
+    monkeypatch.setattr(Folds, "estimates", lambda *_: [few, many])
     assert settle(selection, repeat, found) == (chosen[kept], {"few": few, "many": many}[kept])
 
 

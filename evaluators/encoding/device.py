@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -49,9 +50,8 @@ def _has(kind: str, cache: Cache | None) -> bool:
     """Return whether torch can use this kind of GPU; a yes is cached by torch's version, driver and visible GPUs."""
     key = {"kind": kind, "torch": torch_version(), "system": platform.platform()}
     if kind == "cuda":
-        try:
-            key["driver"] = Path("/proc/driver/nvidia/version").read_text()
-        except OSError:
+        key["driver"] = _driver()
+        if not key["driver"]:
             cache = None  # do not cache the answer, which would outlive a change of the driver
         key["visible"] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     if cache is not None and cache.get("devices", key) is not None:
@@ -62,6 +62,19 @@ def _has(kind: str, cache: Cache | None) -> bool:
     if available and cache is not None:
         cache.add("devices", key, {})
     return bool(available)
+
+
+#: Where NVIDIA's driver says its version.
+_VERSION = Path("/proc/driver/nvidia/version")
+#: Where Linux and containers have its library, whose file name ends with the version.
+_LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64")
+
+
+def _driver() -> str:
+    """Return what tells NVIDIA's driver from another one; containers may have the library only."""
+    with contextlib.suppress(OSError):
+        return _VERSION.read_text()
+    return " ".join(sorted(str(p) for folder in _LIBRARIES for p in Path(folder).glob("libcuda.so.*.*")))
 
 
 def torch_version() -> str:

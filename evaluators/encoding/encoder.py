@@ -165,6 +165,10 @@ class Encoder:
         """Encode texts to unit vectors (n, D), float32, equal to open_clip's normalised `encode_text`, with caching."""
         return self._texts.lookup_parts(texts, self._encode_new_texts)
 
+    def has_cached(self, texts: Sequence[str]) -> bool:
+        """Return whether the vectors of all texts are cached, so that `encode_texts` needs no model."""
+        return all(self._texts.holds(texts))
+
     def fits(self, texts: Sequence[str]) -> bool:
         """Return whether all texts fit into the model's context length; the answers are cached."""
         unknown = [t for t, known in zip(texts, self._texts.holds(texts), strict=True) if not known]

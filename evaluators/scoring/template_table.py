@@ -239,17 +239,23 @@ class TemplateTable:
         self.size = new
         let_go(self._file)
 
-    def part(self, at: np.ndarray) -> TemplateTable:
+    @property
+    def processes(self) -> int:
+        """Number of processes that can have a table on as many pictures each: cores, as far as memory allows."""
+        return min(self._cores, 1 + self.memory // max(1, self._logits.nbytes)) if self.kept else 1
+
+    def part(self, at: np.ndarray, threads: int | None = None) -> TemplateTable:
         """Return a table with the same templates on some of the pictures, without encoding anything.
 
         Args:
             at: (n,) indices of the pictures, in the order in which they were given; they may repeat.
+            threads: Number of threads that score sets; by default one per core.
         """
         place = np.empty(len(self.order), np.intp)
         place[self.order] = np.arange(len(self.order))
         own = place[at]
         other = TemplateTable(self.features[own], self.labels[own], float(self.logit_scale), self.memory)
-        other.size, other._file = self.size, self._file
+        other.size, other._file, other._cores = self.size, self._file, threads or self._cores
         # These are views without spare memory: when a template is added to either table, it copies its arrays.
         other._vectors = self._vectors[: self.size]
         if self.kept:

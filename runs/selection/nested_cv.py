@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from promptsearch.banks import BASELINE, PromptSet, Template
 from promptsearch.evaluators import Evaluator, Interval, Split, mid_p
 from promptsearch.evaluators.intervals import Paired, compare_paired
 from promptsearch.runs.selection.phrase_choice import MORE_PHRASES
+from promptsearch.runs.selection.processes import Shared
 from promptsearch.runs.selection.select import Found, Repeat, Selected, Selection, folds, refilled, vote
 
 #: Number of folds: 10, or 5 for more than 100 pictures.
@@ -98,9 +99,14 @@ def judge(selection: Selection, repeat: Repeat, chosen: Selected, progress: Step
         chosen: The chosen set.
         progress: Called after each fold.
     """
-    if chosen.bags and not selection.bank.class_names and selection.bank.phrases is None:
+    if by_vote(selection):
         return out_of_bag(selection, repeat, chosen)
     return nested(selection, repeat, chosen.score.accuracy, progress)
+
+
+def by_vote(selection: Selection) -> bool:
+    """Return whether a choice is estimated by `out_of_bag`, otherwise by `nested`."""
+    return selection.method == "bagged" and not selection.bank.class_names and selection.bank.phrases is None
 
 
 def out_of_bag(selection: Selection, repeat: Repeat, chosen: Selected) -> Estimate:
@@ -136,6 +142,24 @@ def out_of_bag(selection: Selection, repeat: Repeat, chosen: Selected) -> Estima
     )
 
 
+class _Judged(NamedTuple):
+    """What one fold of an estimate found, for n pictures outside and each of several ways of choosing.
+
+    Attributes:
+        outside: (n,) positions of the pictures in the support set.
+        theirs: (n,) whether the hand-written prompt classifies each correctly.
+        hits: For each way, (n,) whether its choice classifies each correctly.
+        gained: For each way, (n,) what `_gained` returns for its choice.
+        templates: For each way, the chosen templates.
+    """
+
+    outside: np.ndarray
+    theirs: np.ndarray
+    hits: list[np.ndarray]
+    gained: list[np.ndarray]
+    templates: list[tuple[Template, ...]]
+
+
 def nested(selection: Selection, repeat: Repeat, naive: float, progress: Steps | None = None) -> Estimate:
     """Repeat search and choice in every fold, and classify the pictures outside (Varma and Simon 2006).
 
@@ -147,53 +171,91 @@ def nested(selection: Selection, repeat: Repeat, naive: float, progress: Steps |
         naive: The winner's accuracy on the pictures that it was chosen by.
         progress: Called after each fold.
     """
-    return nested_each([selection], repeat, [naive], progress)[0]
+    with Folds([selection], repeat) as folds:
+        return folds.estimates([naive], progress)[0]
 
 
-def nested_each(
-    selections: Sequence[Selection], repeat: Repeat, naive: Sequence[float], progress: Steps | None = None
-) -> list[Estimate]:
-    """Estimate several ways of choosing phrases by `nested`, with one search in every fold for all of them.
+class Folds:
+    """The folds of one or several estimates by `nested`, with one search in every fold for all of them.
+
+        with Folds([selection], repeat) as folds:
+            (estimate,) = folds.estimates([chosen.score.accuracy])
 
     Args:
         selections: The selection methods, which differ in their number of phrases alone.
         repeat: Repeats the search.
-        naive: For each method, the winner's accuracy on the pictures that it was chosen by.
-        progress: Called after each fold.
     """
-    evaluator, seed = repeat.evaluator, selections[0].seed
-    support = evaluator.task.support
-    parts = folds(support.labels, FOLDS if len(support) <= MANY else FOLDS // 2, seed)
-    hits = np.zeros((len(selections), len(support)), bool)
-    gained = np.zeros(hits.shape)
-    theirs = np.zeros(len(support), bool)
-    kept: list[dict[Template, int]] = [{} for _ in selections]
-    for i, drawn in enumerate(parts):
-        inside, outside = refilled(drawn, support.labels, seed)
-        part, found = repeat.on(inside)
-        inner, judged = replace(repeat, evaluator=part), support.part(outside)
-        theirs[outside] = evaluator.hits(PromptSet.of(BASELINE), judged)
-        templates = selections[0].templates(part, found, inner)
-        named = selections[0].named_each(templates, part, [selection.phrases for selection in selections])
-        for s, chosen in enumerate(each.prompt_set for each in named):
-            hits[s, outside] = evaluator.hits(chosen, judged)
-            gained[s, outside] = _gained(evaluator, chosen, judged)
-            for t in chosen.templates:
-                kept[s][t] = kept[s].get(t, 0) + 1
-        if progress is not None:
-            progress(i + 1, len(parts), "repeating the search")
-    return [
-        Estimate(
-            mid_p(int(hits[s].sum()), len(support)),
-            naive[s],
-            compare_paired(hits[s], theirs, seed),
-            kept[s],
-            len(parts),
-            repeat.fresh is not None,
-            gain=_mean(gained[s]),
+
+    def __init__(self, selections: Sequence[Selection], repeat: Repeat) -> None:
+        labels, seed = repeat.evaluator.task.support.labels, selections[0].seed
+        self._selections = selections
+        self._parts = folds(labels, FOLDS if len(labels) <= MANY else FOLDS // 2, seed)
+        # A search that is not repeated is quickly done, and has to be shared out with all the sets that it found.
+        processes = repeat.evaluator.processes if repeat.fresh is not None else 1
+        self._repeat = replace(repeat, threads=1 if processes > 1 else None)
+        self._shared = Shared(self._judge, len(self._parts), processes)
+
+    def __enter__(self) -> Folds:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._shared.__exit__(*error)
+
+    def start(self) -> None:
+        """Let other processes begin with folds, if there are cores for them; see `Shared`."""
+        self._shared.start()
+
+    def estimates(self, naive: Sequence[float], progress: Steps | None = None) -> list[Estimate]:
+        """Return the estimate of each method.
+
+        Args:
+            naive: For each method, the winner's accuracy on the pictures that it was chosen by.
+            progress: Called after each fold.
+        """
+
+        def judged(number: int) -> None:
+            if progress is not None:
+                progress(number, len(self._parts), "repeating the search")
+
+        n = len(self._repeat.evaluator.task.support)
+        hits = np.zeros((len(self._selections), n), bool)
+        gained, theirs = np.zeros(hits.shape), np.zeros(n, bool)
+        kept: list[dict[Template, int]] = [{} for _ in self._selections]
+        for fold in self._shared.results(judged):
+            theirs[fold.outside] = fold.theirs
+            for s, templates in enumerate(fold.templates):
+                hits[s, fold.outside], gained[s, fold.outside] = fold.hits[s], fold.gained[s]
+                for t in templates:
+                    kept[s][t] = kept[s].get(t, 0) + 1
+        return [
+            Estimate(
+                mid_p(int(hits[s].sum()), n),
+                naive[s],
+                compare_paired(hits[s], theirs, self._selections[s].seed),
+                kept[s],
+                len(self._parts),
+                self._repeat.fresh is not None,
+                gain=_mean(gained[s]),
+            )
+            for s in range(len(self._selections))
+        ]
+
+    def _judge(self, i: int) -> _Judged:
+        """Repeat search and choice without the pictures outside fold i, and classify these."""
+        evaluator, first = self._repeat.evaluator, self._selections[0]
+        support = evaluator.task.support
+        inside, outside = refilled(self._parts[i], support.labels, first.seed)
+        part, found = self._repeat.on(inside)
+        templates = first.templates(part, found, replace(self._repeat, evaluator=part))
+        named = first.named_each(templates, part, [selection.phrases for selection in self._selections])
+        chosen, pictures = [each.prompt_set for each in named], support.part(outside)
+        return _Judged(
+            outside,
+            evaluator.hits(PromptSet.of(BASELINE), pictures),
+            [evaluator.hits(each, pictures) for each in chosen],
+            [_gained(evaluator, each, pictures) for each in chosen],
+            [each.templates for each in chosen],
         )
-        for s in range(len(selections))
-    ]
 
 
 def _gained(evaluator: Evaluator, prompt_set: PromptSet, pictures: Split) -> np.ndarray:
@@ -210,8 +272,15 @@ def _mean(gained: np.ndarray) -> tuple[float, float]:
 WORTH = 0.003
 
 
+def ways(selection: Selection) -> list[Selection]:
+    """Return the ways of choosing that `settle` estimates: with few phrases of a class and with more, if it has any."""
+    if selection.bank.phrases is None or selection.method == "none":
+        return [selection]
+    return [selection, replace(selection, phrases=MORE_PHRASES)]
+
+
 def settle(
-    selection: Selection, repeat: Repeat, found: Found, progress: Steps | None = None
+    selection: Selection, repeat: Repeat, found: Found, progress: Steps | None = None, begun: Folds | None = None
 ) -> tuple[Selected, Estimate | None]:
     """Choose the winner, estimate its accuracy, and keep the hand-written prompt if the choice does worse.
 
@@ -222,6 +291,7 @@ def settle(
         repeat: Repeats the search.
         found: The sets that the search recorded, best first.
         progress: Called after each fold of the estimate.
+        begun: The folds of `ways(selection)`, if other processes have begun with them.
 
     Returns:
         The winner, and the estimate of its accuracy; None without labels.
@@ -230,16 +300,17 @@ def settle(
     templates = selection.templates(evaluator, found, repeat)
     if not evaluator.task.labelled:
         return selection.named(templates, evaluator), None
-    if selection.bank.phrases is None or selection.method == "none":
-        chosen = selection.named(templates, evaluator)
-        return guard(selection, evaluator, chosen, judge(selection, repeat, chosen, progress))
-    wider = replace(selection, phrases=MORE_PHRASES)
-    chosen, more = selection.named_each(templates, evaluator, (selection.phrases, wider.phrases))
-    few, many = nested_each([selection, wider], repeat, [chosen.score.accuracy, more.score.accuracy], progress)
-    assert few.gain is not None and many.gain is not None  # `nested_each` has measured both
-    if many.accuracy.value >= few.accuracy.value + WORTH and many.gain[0] > few.gain[0]:
-        return guard(wider, evaluator, more, many)
-    return guard(selection, evaluator, chosen, few)
+    each = ways(selection)
+    chosen, *more = selection.named_each(templates, evaluator, [way.phrases for way in each])
+    if by_vote(selection):
+        return guard(selection, evaluator, chosen, out_of_bag(selection, repeat, chosen))
+    with begun or Folds(each, repeat) as judging:
+        expected, *of_more = judging.estimates([c.score.accuracy for c in (chosen, *more)], progress)
+    for way, wider, many in zip(each[1:], more, of_more, strict=True):
+        assert expected.gain is not None and many.gain is not None  # `estimates` has measured both
+        if many.accuracy.value >= expected.accuracy.value + WORTH and many.gain[0] > expected.gain[0]:
+            return guard(way, evaluator, wider, many)
+    return guard(selection, evaluator, chosen, expected)
 
 
 def guard(

@@ -89,6 +89,7 @@ class Repeat:
         evaluator: The evaluator on the whole support set.
         found: The sets that the run found.
         trials: Number of trials of the run, for searchers that work in trials.
+        threads: Number of threads that score sets; by default one per core.
     """
 
     fresh: Callable[[Bank], Searcher] | None
@@ -96,6 +97,7 @@ class Repeat:
     evaluator: Evaluator
     found: tuple[PromptSet, ...] = ()
     trials: int | None = None
+    threads: int | None = None
 
     def on(self, inside: np.ndarray, among: int | None = None) -> tuple[Evaluator, Found]:
         """Repeat the search on some of the pictures.
@@ -107,7 +109,7 @@ class Repeat:
         Returns:
             An evaluator on these pictures, and the sets that the search recorded with their scores, best first.
         """
-        part = self.evaluator.part(inside)
+        part = self.evaluator.part(inside, self.threads)
         if self.fresh is None:
             return part, list(zip(self.found, part.score(self.found), strict=True))
         bank = self.bank
