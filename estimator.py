@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +165,7 @@ class PromptSearch:
             PromptSearchError: The model cannot be downloaded or loaded, or the run cannot be stored.
         """
         with _names_parameters():
+            self._check_types()
             seed = _seed(self.random_state)
             given = self._open(images, labels, class_names, features)
             problem, classes = given.problem, given.classes
@@ -469,6 +473,22 @@ class PromptSearch:
             raise InputError(f"labels: no picture of class {names[int(counts.argmin())]!r}; leave the class out")
         return _Given(problem, int(counts.min()) if self.shots is None else self.shots, classes)
 
+    def _check_types(self) -> None:
+        """Refuse values that the command line's options would not take either."""
+        for name, least in (("shots", 0), ("trials", 1)):
+            if (value := getattr(self, name)) is not None and not _is_whole(value, least):
+                raise InputError(f"{name} {value!r}: give a whole number of at least {least}")
+        for name in ("estimate", "allow_fewer"):
+            if not isinstance(value := getattr(self, name), (bool, np.bool_)):
+                raise InputError(f"{name} {value!r}: give True or False")
+        given = (str, os.PathLike, Bank, Iterable)
+        if not isinstance(self.bank, given) or isinstance(self.bank, (bytes, Mapping, Set)):
+            raise InputError(f"bank {self.bank!r}: give templates, a file, or the name of a bank")
+        if self.searcher_options is not None and not isinstance(self.searcher_options, Mapping):
+            raise InputError(f"searcher_options {self.searcher_options!r}: give a dict of options")
+        if self.test_share is not None and not _is_number(self.test_share):
+            raise InputError(f"test_share {self.test_share!r}: give a number between 0 and 1")
+
     def _search(self, problem: Problem, shots: int, seed: int) -> tuple[Bank, SearchConfig]:
         options = default_options(self.searcher)
         writer = None
@@ -477,6 +497,8 @@ class PromptSearch:
         given = dict(self.searcher_options or {})
         if unknown := sorted(given.keys() - options.keys()):
             raise InputError(f"searcher_options: {self.searcher} has no {unknown[0]!r}; it has {', '.join(options)}")
+        for name, default in options.items():
+            _check_option(name, given.get(name, default), default)
         options |= given
         if options.get("proposer") == "lm" or (self.searcher == "climb" and self.lm is not None):
             from promptsearch.lm import EMBEDDED, locate
@@ -627,6 +649,26 @@ def _classes(
     return np.array([place[t] for t in text.tolist()]), names, np.asarray(names)
 
 
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_option(name: str, value: Any, default: Any) -> None:
+    """Refuse an option of a searcher whose value is of another type than its default."""
+    if isinstance(default, bool) or default is None:
+        return
+    if isinstance(default, int) and not _is_whole(value, -sys.maxsize):
+        raise InputError(f"searcher_options: {name} {value!r}: give a whole number")
+    if isinstance(default, float) and not _is_number(value):
+        raise InputError(f"searcher_options: {name} {value!r}: give a number")
+    if isinstance(default, str) and not isinstance(value, str):
+        raise InputError(f"searcher_options: {name} {value!r}: give a name such as {default!r}")
+
+
 def _seed(random_state: Any) -> int:
     """Return an integer seed for a random state as scikit-learn defines it."""
     if random_state is None:
@@ -635,6 +677,10 @@ def _seed(random_state: Any) -> int:
         return int(random_state.randint(2**31 - 1))
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**31 - 1))
+    if not _is_whole(random_state):
+        raise InputError(
+            f"random_state {random_state!r}: give a whole number of at least 0, None, or a generator of numpy"
+        )
     return int(random_state)
 
 

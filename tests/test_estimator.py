@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -223,6 +224,49 @@ def test_errors_name_parameters(made: Problem, params: dict[str, Any], fit: dict
     with pytest.raises(InputError, match=message) as told:
         ps.fit(**{"images": features, "labels": labels, "class_names": CLASSES, **fit})
     assert "--" not in str(told.value)
+
+
+WRONG = ("ten", 1.5, float("nan"), True, [3], -1, b"4", 2 + 0j)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "remedy"),
+    [
+        ("trials", (*WRONG, 0), "give a whole number of at least 1"),
+        ("shots", WRONG, "give a whole number of at least 0"),
+        ("random_state", WRONG, "give a whole number of at least 0, None, or a generator"),
+        ("estimate", ("no", None, 1, []), "give True or False"),
+        ("allow_fewer", ("no", None, 0, ()), "give True or False"),
+        ("bank", (3, None, 2.5, {"a {}."}, b"a {}.", {"a {}.": 1}), "give templates, a file, or the name of a bank"),
+        ("searcher_options", (3, "width", [("width", 3)]), "give a dict of options"),
+        ("test_share", ("half", True, float("inf"), [0.5]), "give a number between 0 and 1"),
+    ],
+)
+def test_parameters_of_another_type_are_refused(name: str, values: tuple[Any, ...], remedy: str) -> None:
+    features = np.eye(4, 16, dtype=np.float32)
+    for value in values:
+        ps = PromptSearch(**{"model": "tiny", "searcher": "random", name: value})
+        with pytest.raises(InputError, match=re.escape(f"{name} {value!r}: {remedy}")):
+            ps.fit(features=features, labels=[0, 1, 0, 1], class_names=CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("searcher", "options", "remedy"),
+    [
+        ("beam", {"width": "3"}, "width '3': give a whole number"),
+        ("beam", {"depth": 2.5}, "depth 2.5: give a whole number"),
+        ("evolve", {"immigrants": "few"}, "immigrants 'few': give a number"),
+        ("evolve", {"crowding": None}, "crowding None: give a number"),
+        ("tpe", {"sampler": 3}, "sampler 3: give a name such as 'tpe'"),
+    ],
+)
+def test_options_of_another_type_are_refused(
+    searcher: str, options: dict[str, Any], remedy: str, made: Problem
+) -> None:
+    features, labels = everything(made, "train")
+    ps = PromptSearch(model="tiny", searcher=searcher, searcher_options=options)
+    with pytest.raises(InputError, match=f"^searcher_options: {re.escape(remedy)}"):
+        ps.fit(features, labels, class_names=CLASSES)
 
 
 def test_pictures_and_a_model_of_ones_own(tmp_path: Path) -> None:
