@@ -114,20 +114,44 @@ print(json.dumps([alone, beside, with_torch]))
     assert python(SHARE + code) == [True, [False, 1], [False, 1]]
 
 
+def test_where_no_process_may_be_started_this_one_computes_everything() -> None:
+    code = """
+import resource
+import multiprocessing.popen_fork
+found = []
+for limit in ("RLIMIT_NOFILE", "RLIMIT_NPROC"):
+    which = getattr(resource, limit)
+    soft, hard = resource.getrlimit(which)
+    before = os.getuid()
+    if limit == "RLIMIT_NOFILE":
+        resource.setrlimit(which, (len(os.listdir("/proc/self/fd")) + 1, hard))  # a pipe for the parts, and no more
+    else:
+        resource.setrlimit(which, (0, hard))
+        if before == 0:  # root has no limit
+            os.setresuid(65534, 65534, 0)
+    results, _ = share(lambda i: (i, os.getpid()))
+    if before == 0:
+        os.setresuid(0, 0, 0)
+    resource.setrlimit(which, (soft, hard))
+    found.append([[i for i, _ in results], {pid for _, pid in results} == {parent}])
+print(json.dumps(found))
+"""
+    assert python(SHARE + code) == [[[0, 1, 2, 3, 4, 5], True]] * 2
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_other_processes_end_with_the_one_that_began(how: signal.Signals) -> None:
     code = """
 def work(i):
-    if elsewhere():
-        os.write(1, b'%d\\n' % os.getpid())
+    os.write(1, b'%d\\n' % os.getpid())
     time.sleep(600)
 with Shared(work, 3, 3) as parts:
     parts.results()
 """
     process = start(code)
     assert process.stdout is not None
-    others = [int(process.stdout.readline()) for _ in range(2)]
-    assert all(Path(f"/proc/{pid}").exists() for pid in others)
+    others = [pid for _ in range(3) if (pid := int(process.stdout.readline())) != process.pid]
+    assert len(others) == 2 and all(Path(f"/proc/{pid}").exists() for pid in others)
     process.send_signal(how)
     process.communicate(timeout=60)
     until = time.monotonic() + 60

@@ -20,18 +20,22 @@ T = TypeVar("T")
 #: A part that another process computes is waited for this many times as long as the slowest part so far has taken.
 PATIENCE = 2.0
 
+#: Libraries whose threads or GPUs do not survive a fork.
+_UNFIT = ("torch", "jax", "tensorflow", "cupy", "ray", "grpc")
+
 _PARENT_DEATH_SIGNAL = 1  # prctl(PR_SET_PDEATHSIG)
 
 
 def may_fork() -> bool:
     """Return whether a forked process can do what this one does.
 
-    Only on Linux, because the libraries of other systems do not survive a fork; before torch is imported, because its
-    threads and GPUs do not either; and while no other thread of Python runs, because it might hold a lock for which the
-    forked process would wait. The thread that draws rich's progress bar holds none that is needed.
+    Only on Linux, because the libraries of other systems do not survive a fork; before torch and its like are imported,
+    because their threads and GPUs do not either; and while no other thread of Python runs, because it might hold a lock
+    for which the forked process would wait. The thread that draws rich's progress bar holds none that is needed.
     """
     threads = [t for t in threading.enumerate() if not type(t).__module__.startswith("rich.")]
-    return sys.platform == "linux" and "torch" not in sys.modules and threads == [threading.main_thread()]
+    unfit = any(name in sys.modules for name in _UNFIT)
+    return sys.platform == "linux" and not unfit and threads == [threading.main_thread()]
 
 
 class Shared(Generic[T]):
@@ -73,18 +77,22 @@ class Shared(Generic[T]):
         """Let other processes begin; without effect if they have begun."""
         if self._pipes or self._processes < 2 or not may_fork():
             return
-        context = get_context("fork")
-        for _ in range(self._processes - 1):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=self._compute_elsewhere, args=(theirs,), daemon=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of numpy's threads, which are prepared for a fork
-                process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            for close in (ours.close, process.join, process.kill):  # the last one first
-                self._open.callback(close)
+        with contextlib.suppress(OSError):  # no more processes or files are allowed: there are fewer then
+            for _ in range(self._processes - 1):
+                self._start_one()
         self._slowest, self._started = 0.0, time.monotonic()
+
+    def _start_one(self) -> None:
+        context = get_context("fork")
+        ours, theirs = context.Pipe(duplex=False)
+        self._open.callback(ours.close)
+        with theirs, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of numpy's threads, which are prepared for a fork
+            process = context.Process(target=self._compute_elsewhere, args=(theirs,), daemon=True)
+            process.start()
+        self._pipes.append(ours)
+        self._open.callback(process.join)
+        self._open.callback(process.kill)  # first of the three
 
     def results(self, progress: Callable[[int], None] | None = None) -> list[T]:
         """Compute the parts that are left, and return all of them in order.
