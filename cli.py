@@ -126,6 +126,8 @@ class _Group(click.Group):
         except Exception as e:
             _last_line(e)
         except BaseException as e:  # a plug-in or a library called sys.exit or the like
+            if isinstance(e.__context__, BrokenPipeError):  # rich does, where the reader of a pipe has closed it
+                raise e.__context__ from None
             ended = RuntimeError(f"{type(e).__name__} ({e}) was raised before the command was done")
             ended.__cause__ = e
             _last_line(ended)

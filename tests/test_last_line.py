@@ -16,6 +16,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from forked import Forked
 from hypothesis import given
 from hypothesis import strategies as st
 from trial_runs import DROP, PROBLEM, prepare, start
@@ -47,6 +48,33 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result = CliRunner().invoke(main, ["random", *PROBLEM, *options])
     assert result.exit_code == 0, result.output
     return folder / "runs.db"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs", "show", "猫–ü🙂", "--storage"],
+        ["runs", "show", "猫–ü🙂", "--json", "--storage"],
+        ["runs", "list", "--storage"],
+        ["banks", "show", "templates"],
+        ["random", *PROBLEM, "--trials", "4", "--study", "猫–ü🙂", "-v", "--storage"],
+        ["beam", "--help"],
+        ["doctor"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_the_reader_of_a_pipe_may_close_it(command: list[str], kept: Path) -> None:
+    """As `promptsearch runs list | head -1` does; standard error stays empty but for log messages."""
+    storage = [str(kept)] if command[-1] == "--storage" else []
+    bank = ["--bank", str(kept.parent / "small.yaml")] if command[0] == "random" else []
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = {**os.environ, "PROMPTSEARCH_CACHE": str(kept.parent / "cache")}
+    ended = Forked([*command, *storage, *bank], env=env, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    _, said = ended.communicate(timeout=120)
+    assert ended.returncode in (0, 1), said
+    assert not [line for line in said.splitlines() if "Error" in line or "Traceback" in line], said
 
 
 @pytest.mark.parametrize(
