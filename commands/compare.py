@@ -147,15 +147,14 @@ def compare(
     from promptsearch.commands.search_run import emit
     from promptsearch.reports.comparison import build_comparison, to_csv
     from promptsearch.reports.comparison_table import to_markdown
-    from promptsearch.reports.figure import check_figure, draw_figure
+    from promptsearch.reports.figure import draw_figure
     from promptsearch.runs.compare.cells import Cells
     from promptsearch.runs.compare.comparison import Comparison
     from promptsearch.runs.compare.methods import WRITTEN_FOR, all_methods, choose_methods, searcher_options
     from promptsearch.runs.store.storage import learnt_folder
     from promptsearch.runs.transfer import targets_of_each
 
-    if figure is not None:
-        check_figure(figure)
+    _check_files(csv_file, markdown, figure)
     check_trackers(log_to)
     counts = _numbers(shots)
     bank = load_bank(bank_spec)
@@ -213,6 +212,17 @@ def compare(
         draw_figure(document, figure)
     emit(document, as_json, quiet)
     log_result(log_to, record, document, quiet)
+
+
+def _check_files(csv_file: Path | None, markdown: Path | None, figure: Path | None) -> None:
+    """Check, before anything is computed, that the files can be written."""
+    from promptsearch.reports.figure import check_figure
+
+    for option, file in (("--csv", csv_file), ("--markdown", markdown)):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise InputError(f"{option} {file}: the folder does not exist; create it, or name another")
+    if figure is not None:
+        check_figure(figure)
 
 
 def _writer(given: Mapping[str, Any]) -> Writer:
