@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from promptsearch.cli import main
 from promptsearch.lm import LocalModel, locate
-from promptsearch.search.proposers import KINDS, Request
+from promptsearch.search.proposers import KINDS, Request, language
 from promptsearch.search.proposers.fill import FillProposer
 from promptsearch.search.proposers.forms import CHAT, FEW_SHOT, measure
 from promptsearch.search.proposers.language import LanguageProposer
@@ -46,7 +46,15 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
                 reading.setattr(gguf, name, functools.cache(getattr(gguf, name)))
             model = LocalModel(place).load()
         assert (place.folder / "model.safetensors").is_file() and len(list(place.folder.parent.iterdir())) == 1
-        assert measure(LanguageProposer(model, NAMES, FEW_SHOT)) >= 0.8
+        shares: dict[str | None, float] = {}
+
+        def measured(proposer: LanguageProposer) -> float:
+            return shares.setdefault(proposer.asked, measure(proposer))
+
+        with pytest.MonkeyPatch.context() as trying:  # both forms are tried once, and the better one is remembered
+            trying.setattr(language, "measure", measured)
+            assert LanguageProposer(model, NAMES).form == FEW_SHOT
+        assert shares[FEW_SHOT] >= 0.8 and shares.keys() == {FEW_SHOT, CHAT}
         yield model
 
 
@@ -110,9 +118,9 @@ def test_evolve_with_it_and_fluency_by_it(smollm2: LocalModel, monkeypatch: pyte
     bank = tmp_path / "bank.txt"  # a small one: every template of it is rated
     bank.write_text("\n".join(f"a {w} photo of a {{}}." for w in ("dark", "bright", "small", "big", "good", "bad")))
     options = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--population", "4"]
-    options += ["--offspring", "4", "--trials", "16", "--lm", "smollm2", "--fluency-weight", "0.1", "--json"]
+    options += ["--offspring", "4", "--trials", "12", "--lm", "smollm2", "--fluency-weight", "0.1", "--json"]
     options += ["--bank", str(bank), "--no-estimate"]
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 0, (result.output, result.exception)
     proposals = json.loads(result.stdout)["proposals"]
-    assert proposals["accepted"] >= 6 and proposals["usage"]["milliseconds"] > 0 and proposals["form"]
+    assert proposals["accepted"] >= 6 and proposals["usage"]["milliseconds"] > 0 and proposals["form"] == FEW_SHOT

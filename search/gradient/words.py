@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptsearch.errors import InputError
 from promptsearch.search.gradient.tower import TextTower
@@ -33,27 +34,17 @@ class Words:
         import torch
 
         tokenizer = tower.tokenizer
-        decode = getattr(tokenizer, "decode", None)
-        if decode is None or not hasattr(tokenizer, "encode"):
+        if not hasattr(tokenizer, "decode") or not hasattr(tokenizer, "encode"):
             raise InputError(
                 f"the tokenizer of this model ({type(tokenizer).__name__}) cannot decode single tokens, which nearest "
                 "words need; use another model"
             )
         self.tower = tower
-        self.texts: dict[int, str] = {}
-        size = tower.module.token_embedding.num_embeddings
-        for i in range(size):
-            if i == tower.end or i in tower.start:
-                continue
-            try:
-                raw = decode([i])
-            except KeyError:  # some models have more embeddings than tokens
-                continue
-            # CLIP's whole-word tokens decode to text that ends in a space; no others need to be checked.
-            text = raw.strip()
-            if raw.endswith(" ") and text.isascii() and text.isprintable() and not set(text) & set("{}"):
-                self.texts[i] = text
-        self.texts = {i: self.texts[i] for i in _whole(tower, list(self.texts.items()))}
+        key = _key(tower)
+        if key is None:
+            self.texts = _whole_words(tower)
+        else:
+            self.texts = _FOUND.get(key) or _FOUND.setdefault(key, _whole_words(tower))
         self.ids = torch.tensor(sorted(self.texts), device=tower.device)
         self.vectors = tower.embeddings(self.ids.tolist())  # (V, W)
 
@@ -84,6 +75,41 @@ class Words:
     def text(self, ids: Sequence[int]) -> str:
         """Return the words of these tokens, separated by spaces."""
         return " ".join(self.texts[i] for i in ids)
+
+
+#: The words of the vocabularies that this process has searched, by `_key`: most models have that of CLIP.
+_FOUND: dict[tuple[Any, ...], dict[int, str]] = {}
+
+
+def _key(tower: TextTower) -> tuple[Any, ...] | None:
+    """Return what determines the words of a tower with open_clip's own tokenizer; None for other tokenizers."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer: Any = tower.tokenizer
+    if type(tokenizer) is not SimpleTokenizer:
+        return None
+    merges = hashlib.sha256(repr(list(tokenizer.bpe_ranks)).encode()).digest()
+    special = tuple(tokenizer.all_special_ids)
+    cleaning = tokenizer.clean_fn.__name__
+    return merges, special, cleaning, tower.module.token_embedding.num_embeddings, tuple(tower.start), tower.end
+
+
+def _whole_words(tower: TextTower) -> dict[int, str]:
+    """Return the texts of the token ids that are whole words."""
+    tokenizer: Any = tower.tokenizer
+    texts = {}
+    for i in range(tower.module.token_embedding.num_embeddings):
+        if i == tower.end or i in tower.start:
+            continue
+        try:
+            raw = tokenizer.decode([i])
+        except KeyError:  # some models have more embeddings than tokens
+            continue
+        # CLIP's whole-word tokens decode to text that ends in a space; no others need to be checked.
+        text = raw.strip()
+        if raw.endswith(" ") and text.isascii() and text.isprintable() and not set(text) & set("{}"):
+            texts[i] = text
+    return {i: texts[i] for i in _whole(tower, list(texts.items()))}
 
 
 def _whole(tower: TextTower, items: list[tuple[int, str]], size: int = 64) -> list[int]:
