@@ -109,9 +109,15 @@ wait.set()
 thread.join()
 sys.modules["torch"] = sys
 with_torch = may_fork(), len({pid for _, pid in share(lambda i: (time.sleep(0.01), os.getpid()))[0]})
-print(json.dumps([alone, beside, with_torch]))
+del sys.modules["torch"]
+from multiprocessing import get_context
+def in_a_pool(_):
+    return may_fork(), len({pid for _, pid in share(lambda i: (time.sleep(0.01), os.getpid()))[0]})
+with get_context("fork").Pool(1) as pool:
+    in_pool = pool.map(in_a_pool, [0])[0]
+print(json.dumps([alone, beside, with_torch, in_pool]))
 """
-    assert python(SHARE + code) == [True, [False, 1], [False, 1]]
+    assert python(SHARE + code) == [True, [False, 1], [False, 1], [False, 1]]
 
 
 def test_where_no_process_may_be_started_this_one_computes_everything() -> None:

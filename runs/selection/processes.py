@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Generic, TypeVar
 
@@ -31,11 +31,14 @@ def may_fork() -> bool:
 
     Only on Linux, because the libraries of other systems do not survive a fork; before torch and its like are imported,
     because their threads and GPUs do not either; and while no other thread of Python runs, because it might hold a lock
-    for which the forked process would wait. The thread that draws rich's progress bar holds none that is needed.
+    for which the forked process would wait. The thread that draws rich's progress bar holds none that is needed. A
+    worker of multiprocessing's pools may not have processes of its own.
     """
+    if sys.platform != "linux" or current_process().daemon:
+        return False
     threads = [t for t in threading.enumerate() if not type(t).__module__.startswith("rich.")]
     unfit = any(name in sys.modules for name in _UNFIT)
-    return sys.platform == "linux" and not unfit and threads == [threading.main_thread()]
+    return not unfit and threads == [threading.main_thread()]
 
 
 class Shared(Generic[T]):
