@@ -52,13 +52,14 @@ def main(
     from promptsearch.evaluators.cache import default_cache
     from promptsearch.evaluators.data.datasets import open_dataset
     from promptsearch.evaluators.data.encoded_picture import StoredPicture
-    from promptsearch.evaluators.encoding.picture_loader import CHUNK, Preprocessing, by_processes, cores
+    from promptsearch.evaluators.encoding.device import available_cores
+    from promptsearch.evaluators.encoding.picture_loader import CHUNK, Preprocessing, by_processes
 
     torch.set_num_threads(1)
     transform = open_clip.image_transform(224, is_train=False)
     exact, quick = Preprocessing(transform), Preprocessing(transform, quick=True)
     made = [StoredPicture(b, None, f"picture {i}") for i, b in enumerate(made_jpegs(photos, PHOTO, 64))]
-    result: dict[str, Any] = {"machine": machine("cpu"), "torch": torch.__version__, "cores": cores()}
+    result: dict[str, Any] = {"machine": machine("cpu"), "torch": torch.__version__, "cores": available_cores()}
 
     def prepare(halves: Preprocessing, pictures: list[StoredPicture]) -> None:
         for p in pictures:
@@ -70,7 +71,7 @@ def main(
     for name, halves in (("pillow", exact), ("torch", quick)):
 
         def in_processes(halves: Preprocessing = halves) -> None:
-            for _ in by_processes([made], halves, CHUNK, cores(), False):
+            for _ in by_processes([made], halves, CHUNK, available_cores(), False):
                 pass
 
         def alone(halves: Preprocessing = halves) -> None:

@@ -248,7 +248,8 @@ def pictures(bench: Bench) -> dict[str, Any]:
     import torch
 
     from promptsearch.evaluators import Cache, open_problem
-    from promptsearch.evaluators.encoding.picture_loader import CHUNK, by_processes, cores, processes_for
+    from promptsearch.evaluators.encoding.device import available_cores
+    from promptsearch.evaluators.encoding.picture_loader import CHUNK, by_processes, processes_for
 
     found: dict[str, Any] = {}
     peer = bench.encoder("fp32")
@@ -257,7 +258,11 @@ def pictures(bench: Bench) -> dict[str, Any]:
         folder, jpegs = data(bench, kind)
         count = len(jpegs)
         mine: dict[str, Any]
-        found[kind] = mine = {"pictures": count, "bytes_each": statistics.mean(map(len, jpegs)), "cores": cores()}
+        found[kind] = mine = {
+            "pictures": count,
+            "bytes_each": statistics.mean(map(len, jpegs)),
+            "cores": available_cores(),
+        }
         problem = open_problem(bench.model, str(folder), device=bench.device, cache=Cache(bench.home / "decode"))
         stored: Any = problem.source._data.stored_list("test", list(range(count)))  # type: ignore[union-attr]
         few = stored[:100]

@@ -19,7 +19,8 @@ import click
 import numpy as np
 from measure import Clock, machine, save  # type: ignore[import-not-found]
 
-from promptsearch.evaluators.scoring.template_table import TemplateTable, available_cores
+from promptsearch.evaluators.encoding.device import available_cores
+from promptsearch.evaluators.scoring.template_table import TemplateTable
 
 CASES = {"CIFAR-10, 16 shots": (10, 160, 400, 32, 40), "CIFAR-100, 16 shots": (100, 1600, 60, 4, 4)}
 

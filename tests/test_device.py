@@ -73,6 +73,24 @@ def test_another_driver_is_asked_again_in_a_container_too(tmp_path: Path, monkey
     assert [resolve_device("auto", cache=cache) for _ in range(2)] == ["cuda", "cuda"] and len(asked) == 7
 
 
+def test_cores_are_those_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert module.available_cores() == 8
+    quotas = {
+        "max 100000": 8,
+        "200000 100000": 2,
+        "150000 100000": 2,
+        "10000 100000": 1,
+        "6400000 100000": 8,
+        "": 8,
+        "x": 8,
+    }
+    for quota, cores in quotas.items():
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+        assert module.available_cores() == cores, quota
+
+
 def on_the_cpu(change: Any) -> Any:
     """Encoders whose `mps` is the CPU with a change to the model."""
 

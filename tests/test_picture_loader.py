@@ -120,14 +120,14 @@ def test_a_process_that_is_killed_is_said() -> None:
 
 
 def test_processes_are_started_for_many_pictures_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_loader, "cores", lambda: 16)
+    monkeypatch.setattr(picture_loader, "available_cores", lambda: 16)
     assert processes_for(100, 64, 150_528) == 0
     assert processes_for(10_000, 64, 150_528) == 16
     assert processes_for(600, 64, 150_528) == 4
     monkeypatch.setattr(picture_loader.shutil, "disk_usage", lambda _: Free(64 << 20))
     assert processes_for(10_000, 64, 150_528) == 0  # a container's 64 MB of shared memory
     monkeypatch.setattr(picture_loader.shutil, "disk_usage", lambda _: Free(1 << 40))
-    monkeypatch.setattr(picture_loader, "cores", lambda: 1)
+    monkeypatch.setattr(picture_loader, "available_cores", lambda: 1)
     assert processes_for(10_000, 64, 150_528) == 0
 
 

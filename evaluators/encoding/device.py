@@ -1,8 +1,9 @@
-"""Choose the device for `--device auto`, and check that a Mac's GPU computes the right vectors."""
+"""What this machine computes on: the device that `--device auto` stands for, and the number of cores."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import sys
@@ -75,6 +76,20 @@ def _driver() -> str:
     with contextlib.suppress(OSError):
         return _VERSION.read_text()
     return " ".join(sorted(str(p) for folder in _LIBRARIES for p in Path(folder).glob("libcuda.so.*.*")))
+
+
+#: Where Linux says how many microseconds of a period the processes of a container may compute.
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use, by its affinity and the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(int, _QUOTA.read_text().split())
+    except (OSError, ValueError):  # another system, or "max": no quota
+        return cores
+    return max(1, min(cores, math.ceil(quota / period)))
 
 
 def torch_version() -> str:

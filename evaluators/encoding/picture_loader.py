@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
+from promptsearch.evaluators.encoding.device import available_cores
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +145,7 @@ def processes_for(count: int, chunk: int, pixels: int) -> int:
     # Forking is fast and needs no `if __name__ == "__main__"` in the user's script, but does not work on macOS.
     if count < MANY or not sys.platform.startswith("linux"):
         return 0
-    workers = min(cores(), count // (2 * chunk))
+    workers = min(available_cores(), count // (2 * chunk))
     if workers < 2:
         return 0
     try:  # processes return pictures in shared memory, which is limited to 64 MB in containers by default
@@ -152,14 +153,6 @@ def processes_for(count: int, chunk: int, pixels: int) -> int:
     except OSError:
         return 0
     return workers if free > 2 * workers * AHEAD * chunk * pixels else 0
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not available on macOS and Windows
-        return os.cpu_count() or 1
 
 
 class _Chunks:

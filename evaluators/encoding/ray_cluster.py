@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.scoring.template_table import available_cores
+from promptsearch.evaluators.encoding.device import available_cores
 
 K = TypeVar("K")
 

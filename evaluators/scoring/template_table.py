@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from promptsearch.errors import PromptSearchError
+from promptsearch.evaluators.encoding.device import available_cores
 from promptsearch.evaluators.scoring.metrics import STATISTICS, Losses, probabilities
 
 
@@ -186,11 +187,6 @@ PAIRED = 2048
 
 #: Number of templates whose vectors are copied at a time.
 PART = 256
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class TemplateTable:
