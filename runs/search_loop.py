@@ -306,6 +306,7 @@ def search(
 
     Raises:
         PromptSearchError: The record cannot be written or does not fit the search, or nothing was scored.
+        KeyboardInterrupt: It was stopped before anything was scored.
     """
     prepare(searcher, evaluator)
     ended = "exhausted"
@@ -321,6 +322,8 @@ def search(
         curve, evaluations = _rising(searcher, told), len(told)
         if isinstance(record, MemoryRecord):
             record.add(told.items(), 0)
+    if searcher.best is None and ended == "interrupted":
+        raise KeyboardInterrupt
     if searcher.best is None:
         raise PromptSearchError("the search ended before anything was scored; increase --trials or --timeout")
     best, score = searcher.best

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from made_problem import make_problem, unit
+from trial_runs import start
 
 from promptsearch.cli import main
 from promptsearch.config import RunConfig
@@ -111,17 +112,13 @@ def test_bytes_that_are_no_text(elsewhere: Path) -> None:
 
 
 def test_logs_go_to_stderr_and_leave_the_document_alone(beam: list[str]) -> None:
-    args = (*beam, "--shots", "1", "--depth", "1", "--json", "--quiet")
-    code = f"import sys; from promptsearch.cli import main; main({list(args)!r} + sys.argv[1:])"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    quiet, loud = (
-        subprocess.run([sys.executable, "-c", code, *v], env=environment, capture_output=True, text=True, check=True)
-        for v in ([], ["-vv"])
-    )
-    assert quiet.stderr == ""
+    args = [*beam, "--shots", "1", "--depth", "1", "--json", "--quiet"]
+    processes = [start(*args), start(*args, "-vv")]
+    (quiet, nothing), (loud, said) = (p.communicate(timeout=120) for p in processes)
+    assert [p.returncode for p in processes] == [0, 0] and nothing == ""
     for words in ("model tiny (cpu, fp32)", "feature pack", "run beam-made-1shots"):
-        assert words in loud.stderr
-    assert json.loads(loud.stdout) == json.loads(quiet.stdout)
+        assert words in said
+    assert json.loads(loud) == json.loads(quiet)
 
 
 def every_command(group: click.Group = main, *path: str) -> Iterator[list[str]]:

@@ -7,16 +7,17 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from forked import MODELS, Forked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from trial_runs import DROP
 
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.data import open_dataset
@@ -204,11 +205,12 @@ def test_what_may_not_be_read_is_named(folder: Path, place: str) -> None:
         "try: [open_dataset(sys.argv[1]).fingerprint(s) for s in ('train', 'test')]\n"
         "except PromptSearchError as e: print('ERROR', e)\n"
     )
-    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
-    done = subprocess.run([*drop, sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Forked([str(folder)], code=f"{DROP}\n{code}", imports=MODELS, **streams) as process:
+        out, err = process.communicate(timeout=120)
     (folder / place).chmod(0o755)
-    assert done.stdout.startswith("ERROR"), done.stderr
-    assert place in done.stdout and "cannot be read" in done.stdout and "make it readable" in done.stdout
+    assert out.startswith("ERROR"), err
+    assert place in out and "cannot be read" in out and "make it readable" in out
 
 
 def test_names_that_are_no_utf8(folder: Path) -> None:

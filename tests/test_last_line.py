@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from forked import Forked
 from hypothesis import given
 from hypothesis import strategies as st
-from trial_runs import DROP, PROBLEM, prepare, start
+from trial_runs import DROP, PROBLEM, document, prepare, start
 
 from promptsearch.cli import main
 from promptsearch.commands.terminal import after_interrupt, describe, write_anything
@@ -90,9 +90,13 @@ def test_the_reader_of_a_pipe_may_close_it(command: list[str], kept: Path) -> No
 def test_what_an_encoding_lacks_is_replaced(kept: Path, command: str, encoding: str) -> None:
     name, *json_option = command.split()
     named = [] if name == "list" else ["猫–ü🙂"]
-    done = process("runs", name, *named, *json_option, "--storage", kept, PYTHONIOENCODING=encoding)
-    assert done.returncode == 0 and done.stdout and not done.stderr, done.stderr
-    text = done.stdout.decode(encoding)
+    args = ["runs", name, *named, *json_option, "--storage", str(kept)]
+    shown = CliRunner(charset=encoding).invoke(main, args)  # its streams refuse what their encoding lacks, as a console
+    assert shown.exit_code == 0 and shown.stdout_bytes and not shown.stderr_bytes, shown.stderr_bytes
+    text = shown.stdout_bytes.decode(encoding)
+    if command == "show":
+        done = process(*args, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0 and done.stdout == shown.stdout_bytes and not done.stderr, done.stderr
     if json_option:
         document = json.loads(text)  # escapes are those of JSON: nothing is lost
         assert (document[0]["study"] if name == "list" else document["run"]["study"]) == "猫–ü🙂"
@@ -260,8 +264,7 @@ def test_a_run_into_a_full_console_keeps_its_result(tmp_path: Path) -> None:
     options = [*PROBLEM, "--bank", bank, "--trials", "4", "--study", "r"]
     done = process("random", *options, shell=">/dev/full")
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"No space left" in done.stderr
-    shown = process("runs", "show", "r", "--json")
-    assert shown.returncode == 0 and json.loads(shown.stdout)["run"]["trials"] == 4
+    assert document("runs", "show", "r")["run"]["trials"] == 4
 
 
 def test_folders_that_may_not_be_written_are_one_line(tmp_path: Path) -> None:

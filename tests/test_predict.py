@@ -8,14 +8,13 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import MODELS, Forked
 from labelled_world import CLASSES, RUN, add_odd_pictures, make_world, run, use_world
 from tiny_model import TINY
 
@@ -124,7 +123,7 @@ def test_corrupt_pictures_are_listed_and_the_others_labelled(world: Path, tmp_pa
 
 
 SLOW = """
-import os, sys, time
+import os, sys, time, torch
 from promptsearch.evaluators.data import loose_pictures
 from promptsearch.cli import main
 loose_pictures.CHUNK["cpu"] = 8
@@ -133,6 +132,7 @@ def slowly(self):
     time.sleep(0.01)
     return opened(self)
 loose_pictures.StoredPicture.open = slowly
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 main(sys.argv[1:])
 """
 
@@ -141,9 +141,8 @@ def kill_midway(partial: Path, chunks: int, *args: object) -> None:
     """Run a command in a process of its own, with as many threads as here, and kill it once so many chunks are done."""
     import torch
 
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    env["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *map(str, args), "--quiet"], env=env)
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = Forked([*map(str, args), "--quiet"], code=SLOW, imports=MODELS, env=env)
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
         if partial.exists() and partial.read_bytes().count(b"\n") > chunks:
