@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,12 +122,10 @@ class Space:
         if grammar is None:
             self.plain = bank.templates
         elif bank.sampled:
-            made = set(grammar.sample(np.random.default_rng(0), MAX_EXPANSIONS))
+            made = _sample(grammar)
             self.plain = tuple(t for t in bank.templates if t not in made)
         else:
-            for pattern in range(len(grammar.patterns)):
-                for template, choice in _expansions(grammar, pattern):
-                    self._choices.setdefault(template, (pattern, choice))
+            self._choices |= _expansions(grammar)
             self.plain = tuple(t for t in bank.templates if t not in self._choices)
         for i, template in enumerate(self.plain):
             self._choices[template] = (None, {"template": i})
@@ -244,8 +243,20 @@ class Space:
         return self.template((pattern, words))
 
 
-def _expansions(grammar: Grammar, pattern: int) -> Iterator[tuple[Template, dict[str, int]]]:
-    slots = grammar.slots_of(pattern)
-    for words in product(*(range(len(grammar.slots[s])) for s in slots)):
-        choice = dict(zip(slots, words, strict=True))
-        yield grammar.expand(pattern, choice), choice
+# A search is repeated in every fold of its estimate, with the same grammar.
+@functools.lru_cache(maxsize=2)
+def _expansions(grammar: Grammar) -> dict[Template, Choice]:
+    """Return all templates of a grammar, each with the first way to make it."""
+    choices: dict[Template, Choice] = {}
+    for pattern in range(len(grammar.patterns)):
+        slots = grammar.slots_of(pattern)
+        for words in product(*(range(len(grammar.slots[s])) for s in slots)):
+            choice = dict(zip(slots, words, strict=True))
+            choices.setdefault(grammar.expand(pattern, choice), (pattern, choice))
+    return choices
+
+
+@functools.lru_cache(maxsize=2)
+def _sample(grammar: Grammar) -> frozenset[Template]:
+    """Return the templates that a bank draws from a grammar that is too large to be enumerated."""
+    return frozenset(grammar.sample(np.random.default_rng(0), MAX_EXPANSIONS))
