@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from faulty_server import FaultyServer, faulty_server
+from forked import MODELS, Forked
 
 from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
@@ -160,7 +160,7 @@ def test_bad_places(place: dict[str, Any], message: str) -> None:
 
 
 EVOLVE = ["evolve", "--bank", "templates", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2"]
-EVOLVE += ["--population", "4", "--offspring", "4", "--trials", "24", "--lm-model", "m"]
+EVOLVE += ["--population", "4", "--offspring", "4", "--trials", "24", "--no-estimate", "--lm-model", "m"]
 
 
 def run(*args: str) -> Result:
@@ -251,7 +251,7 @@ def test_whatever_a_model_says_breaks_neither_the_record_nor_the_report(server: 
     server.says = lambda body: HOSTILE[body["seed"] % len(HOSTILE)].replace("{}", f"{body['seed'] % 7} {{}}")
     db = tmp_path / "said.db"
     options = [*EVOLVE, "--lm-url", server.url, "--trials", "28", "--storage", str(db), "--study", "said"]
-    result = run(*options, "--select", "none", "--no-estimate")
+    result = run(*options, "--select", "none")
     assert result.exit_code == 0, (result.stderr, result.exception)
     shown = [result, *(run("runs", what, "said", "--storage", str(db)) for what in ("show", "best", "export"))]
     shown.append(run("report", "said", "--storage", str(db), "--out", str(tmp_path / "said.html")))
@@ -259,7 +259,7 @@ def test_whatever_a_model_says_breaks_neither_the_record_nor_the_report(server: 
     assert "DROP TABLE" in shown[3].stdout and "[bold red]photo[/]" in shown[3].stdout  # shown as they are
     assert "<script>alert" not in (tmp_path / "said.html").read_text("utf-8")
     assert db.stat().st_size < 3_000_000  # of what has no end only the beginning is kept
-    again = json.loads(run(*options, "--select", "none", "--no-estimate", "--json").stdout)
+    again = json.loads(run(*options, "--select", "none", "--json").stdout)
     assert again["evaluations"] == 28 and again["proposals"]["rejected"]["not printable"] > 0
 
 
@@ -309,13 +309,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, talking: Path) -> Iterator[
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    path = os.pathsep.join(p for p in sys.path if p)
-    env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
+    env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     code = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
-    command = [sys.executable, "-c", code, "serve", str(talking), "--device", "cpu"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    args = ["serve", str(talking), "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
     log = (home / "log").open("w+")
-    process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+    process = Forked(args, code=code, imports=MODELS, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
         for _ in range(600):
             assert process.poll() is None, Path(log.name).read_text()

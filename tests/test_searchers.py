@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,9 +87,14 @@ def test_same_seed_same_asks(make) -> None:
     assert play(make(bank_of(12))) == play(make(bank_of(12)))
 
 
+@functools.cache
+def whole_search(name: str) -> list:
+    return play(SEARCHERS[name](bank_of(10)))
+
+
 @pytest.mark.parametrize("cut", range(6))
-def test_replaying_what_was_told_continues_as_if_never_cut(make, cut: int) -> None:
-    whole = play(make(bank_of(10)))
+def test_replaying_what_was_told_continues_as_if_never_cut(make, cut: int, request: pytest.FixtureRequest) -> None:
+    whole = whole_search(request.node.callspec.params["make"])
     first = make(bank_of(10))
     for _ in range(min(cut, len(whole))):
         first.tell([(s, made_up(s)) for s in first.ask()])
