@@ -98,6 +98,7 @@ for stream in (sys.stdout, sys.stderr):
 os._exit(status & 0xFF)
 """
 
+FORKS = sys.platform == "linux"  # elsewhere no process can be handed on to be a child of the tests' own
 _SUBREAPER = 36  # prctl(PR_SET_CHILD_SUBREAPER)
 _servers: dict[str, socket.socket] = {}
 
@@ -116,14 +117,21 @@ def _server(imports: str) -> socket.socket:
 
 
 class Forked(subprocess.Popen[str]):
-    """`promptsearch ARGS`, or `python -c CODE ARGS`, with the imports of a server."""
+    """`promptsearch ARGS`, or `python -c CODE ARGS`, with the imports of a server; an ordinary process but on Linux."""
 
     def __init__(self, args: list[str], *, code: str | None = None, imports: str = BASE, **options: Any) -> None:
         self._request = {"args": args, "code": code}
         self._imports = imports
+        if not FORKS:
+            own = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **(options.pop("env", None) or os.environ)}
+            args = [sys.executable, *(["-m", "promptsearch"] if code is None else ["-c", code]), *args]
+            options["env"] = own
         super().__init__(args, text=True, **options)
 
     def _execute_child(self, *given: Any) -> None:
+        if not FORKS:
+            super()._execute_child(*given)
+            return
         cwd, env, streams = given[5], given[6], given[10:16]
         stdin, _, _, stdout, _, stderr = streams
         request = {**self._request, "env": dict(os.environ if env is None else env), "folder": str(cwd or os.getcwd())}

@@ -333,7 +333,7 @@ def test_a_wait_of_an_hour_is_not_waited_for(server: FaultyServer) -> None:
     started = time.monotonic()
     with pytest.raises(PromptSearchError, match="asks to wait 3600 s.*resume from the recorded trials"):
         model(server).write([TALK], 0)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("fault", ["500trickle", "500endless", "400endless", "500bomb", "headers"])
