@@ -38,7 +38,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def beam(tmp_path: Path) -> list[str]:
     """A command line that searches in no time."""
-    return ["beam", "--model", "tiny", "--dataset", "made", "--bank", str(tmp_path / "bank.txt")]
+    return ["beam", "--model", "tiny", "--dataset", "made", "--bank", str(tmp_path / "bank.txt"), "--no-estimate"]
 
 
 def run(*args: str, code: int = 0) -> Result:

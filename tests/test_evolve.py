@@ -282,7 +282,7 @@ def test_immigrants_are_a_share_of_the_offspring(share: float, drawn: int) -> No
     assert len(offspring) == max(0, drawn - 12)
 
 
-GRAMMAR = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--trials", "24"]
+GRAMMAR = ["evolve", "--model", "tiny", "--dataset", "cifar10-dark", "--shots", "2", "--trials", "24", "--no-estimate"]
 GRAMMAR += ["--population", "6", "--bank", "templates", "--proposer", "grammar", "--json"]
 
 

@@ -115,7 +115,7 @@ def run(*args: str, code: int = 0) -> Result:
     return result
 
 
-MADE = ["--model", "tiny", "--dataset", "made", "--shots", "4"]
+MADE = ["--model", "tiny", "--dataset", "made", "--shots", "4", "--no-estimate"]
 
 
 @pytest.mark.parametrize("command", ["beam", "random", "climb", "tpe", "evolve"])
