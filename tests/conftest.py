@@ -39,6 +39,11 @@ if importlib.util.find_spec("promptsearch") is None:  # not installed: register 
     spec.loader.exec_module(module)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of the longest tests: at the end one process would wait for the other's."""
+    items.sort(key=lambda item: item.path.name not in ("test_ray.py", "test_zeroshot_recipe.py"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def migrations() -> Iterator[None]:
     """Optuna's migration scripts are read once, and not again whenever a storage is opened: they never change."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -203,9 +206,12 @@ def test_seconds_are_turned_into_steps(
     data: Path, lessons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.Schedule, "MEASURE", (2, 4))
+    clock = itertools.count()  # half a second passes whenever it is read: twice a step, and once more where it is timed
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(clock) / 2))
     shown = run_training(data, lessons, tmp_path / "out", "--seconds", "20")
-    assert "steps in all" in shown
-    assert json.loads((tmp_path / "out" / train.LOG).read_text().splitlines()[-1])["step"] >= 4
+    steps = re.search(r"1250\.0 ms a step, (\d+) steps in all", shown)
+    assert steps is not None and 12 <= int(steps[1]) <= 16, shown  # 20 s, of which 97 % are used
+    assert json.loads((tmp_path / "out" / train.LOG).read_text().splitlines()[-1])["step"] == int(steps[1])
 
 
 @pytest.mark.usefixtures("small")
