@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptsearch.config import RunConfig
 from promptsearch.errors import PromptSearchError
+from promptsearch.runs.store.optuna_rows import counts
 from promptsearch.runs.store.record import readable
 from promptsearch.runs.store.storage import masked, open_storage, sound
 
@@ -60,7 +61,7 @@ def _summary(study: optuna.Study, storage: optuna.storages.RDBStorage) -> dict[s
     row: dict[str, Any] = {"study": study.study_name, "command": config.command, "model": config.model}
     row |= {"dataset": config.dataset, "shots": config.search.shots if one_draw else None}
     row |= {"seed": config.search.seed if one_draw else None}
-    row["trials"] = storage.get_n_trials(study._study_id, (optuna.trial.TrialState.COMPLETE,))
+    row["trials"] = counts(storage, study._study_id)[optuna.trial.TrialState.COMPLETE]  # reads no trial
     # Trials, or a comparison's cells, may have been added after the result; a training has none.
     made = result["run"] if result else {}
     counted = made.get("trials", made.get("cells", row["trials"])) if result else None
