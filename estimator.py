@@ -39,6 +39,7 @@ from promptsearch.runs import (
     Record,
     RunRecord,
     RunResult,
+    begin_estimate,
     check_search,
     memory_run,
     open_run,
@@ -171,11 +172,19 @@ class PromptSearch:
             problem, classes = given.problem, given.classes
             bank, search = self._search(problem, given.shots, seed)
             bank = with_phrases(bank, self.phrases, problem)
-            record = self._record(problem, bank, search, given.opened)
             language = _language(search)
-            result = run_search(
-                problem, bank, record, language=language, budget=Budget(self.trials), estimate=self.estimate
-            )
+            begin = begin_estimate(problem, bank, search) if self.estimate else contextlib.nullcontext()
+            with begin as begun:
+                record = self._record(problem, bank, search, given.opened)
+                result = run_search(
+                    problem,
+                    bank,
+                    record,
+                    language=language,
+                    budget=Budget(self.trials),
+                    estimate=bool(self.estimate),
+                    begun=begun,
+                )
             winner = result.winner.prompt_set
             evaluator = problem.evaluator(problem.task(search.shots, seed, search.unlabelled))
             calibration = result.calibration or calibrate(evaluator, winner)

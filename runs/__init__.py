@@ -12,7 +12,7 @@ from promptsearch.runs.pipeline import (
 )
 from promptsearch.runs.result import Row, RunResult, Transfer
 from promptsearch.runs.search_loop import Budget, Outcome, Sharing, prepare, search
-from promptsearch.runs.selection.nested_cv import Estimate, judge, nested
+from promptsearch.runs.selection.nested_cv import Estimate, nested
 from promptsearch.runs.selection.select import SELECTIONS, Repeat, Selected, Selection, choose_selection
 from promptsearch.runs.store.record import (
     MemoryRecord,
@@ -56,7 +56,6 @@ __all__ = [
     "choose_selection",
     "default_storage",
     "join_search",
-    "judge",
     "memory_run",
     "nested",
     "open_run",

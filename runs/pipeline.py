@@ -343,7 +343,7 @@ def run_search(
         budget: The limits of a search by trials.
         watch: How to report progress and interrupt the search.
         estimate: Whether to estimate the winner's accuracy by repeating search and choice in folds.
-        begun: What `begin_estimate` has begun with before the record was opened; otherwise it begins here.
+        begun: What `begin_estimate` has begun with before the record was opened, if it could.
 
     Returns:
         The result, as it is recorded.
@@ -362,8 +362,6 @@ def run_search(
             worker = 1 + secrets.randbelow(2**31 - 1)
         if (known := finished(record, bank, budget)) is not None:
             return known
-        if begun is None and estimate:
-            begun = stack.enter_context(begin_estimate(problem, bank, record.config.search))
         evaluator, folds = None, None
         if begun is not None and begun.config == record.config.search:  # the options of a run can be others
             evaluator, folds, started = begun.evaluator, begun.folds, begun.started

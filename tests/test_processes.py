@@ -84,6 +84,11 @@ found[{name!r}] = [[value for value, _ in results], len({{pid for _, pid in resu
         assert processes == 3 if name == "none" else processes <= 3, name
 
 
+def test_parts_may_be_few_and_take_no_time() -> None:
+    code = "print(json.dumps([share(lambda i: i, n, p)[0] for n, p in ((1, 1), (1, 4), (3, 1), (256, 2))]))"
+    assert python(SHARE + code) == [[0], [0], [0, 1, 2], list(range(256))]
+
+
 def test_an_error_of_a_part_is_raised() -> None:
     code = """
 def work(i):

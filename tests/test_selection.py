@@ -18,7 +18,8 @@ from promptsearch.cli import main
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task
 from promptsearch.evaluators.intervals import compare_paired, mcnemar
-from promptsearch.runs import SELECTIONS, Budget, Repeat, Selection, judge, nested, search
+from promptsearch.runs import SELECTIONS, Budget, Repeat, Selection, nested, search
+from promptsearch.runs.selection.nested_cv import by_vote, out_of_bag
 from promptsearch.runs.selection.select import bootstraps, folds, refilled
 from promptsearch.search import (
     AskClimb,
@@ -242,7 +243,8 @@ def test_out_of_bag_no_search_sees_the_picture_it_judges() -> None:
         repeat = Repeat(lambda bank, goal=goal: BeamSearch(bank, goal, width=3, depth=2), BANK, ev)
         selection = Selection("bagged", BANK, goal, seed=seed)
         chosen = selection.choose(ev, [], repeat)
-        e = judge(selection, repeat, chosen)
+        assert by_vote(selection)
+        e = out_of_bag(selection, repeat, chosen)
         assert (e.way, e.folds, e.repeated) == ("out-of-bag", 20, True) and e.against.pictures <= 16
         assert e.accuracy.low <= e.accuracy.value <= e.accuracy.high
         assert set(e.kept) == {t for _, s in chosen.bags for t in s.templates} and max(e.kept.values()) <= 20

@@ -87,25 +87,14 @@ class Estimate:
 Steps = Callable[[int, int, str], None]
 
 
-def judge(selection: Selection, repeat: Repeat, chosen: Selected, progress: Steps | None = None) -> Estimate:
-    """Estimate the accuracy of a choice, out-of-bag if it was made by bagging, otherwise by nested cross-validation.
+def by_vote(selection: Selection) -> bool:
+    """Return whether a choice is estimated by `out_of_bag`; otherwise it is by `nested`.
 
-    If the bank has other names or phrases for classes it is always nested, because they are chosen after the vote on
-    all pictures.
+    Names and phrases of classes are chosen after the vote, on all pictures, so that a choice with them is not.
 
     Args:
         selection: The selection method.
-        repeat: Repeats the search.
-        chosen: The chosen set.
-        progress: Called after each fold.
     """
-    if by_vote(selection):
-        return out_of_bag(selection, repeat, chosen)
-    return nested(selection, repeat, chosen.score.accuracy, progress)
-
-
-def by_vote(selection: Selection) -> bool:
-    """Return whether a choice is estimated by `out_of_bag`, otherwise by `nested`."""
     return selection.method == "bagged" and not selection.bank.class_names and selection.bank.phrases is None
 
 

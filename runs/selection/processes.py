@@ -62,7 +62,7 @@ class Shared(Generic[T]):
         self._work, self._processes = work, min(processes, number)
         self._pipes: list[Connection] = []
         self._done: dict[int, T] = {}
-        self._slowest = 0.0
+        self._slowest, self._started = 0.0, time.monotonic()
         self._open = contextlib.ExitStack()
         # A pipe with one byte for each part: whichever process reads a byte computes that part.
         self._left, end = os.pipe()
@@ -83,9 +83,10 @@ class Shared(Generic[T]):
         with contextlib.suppress(OSError):  # no more processes or files are allowed: there are fewer then
             for _ in range(self._processes - 1):
                 self._start_one()
-        self._slowest, self._started = 0.0, time.monotonic()
+        self._started = time.monotonic()
 
     def _start_one(self) -> None:
+        """Fork a process that computes parts, and keep the end of a pipe from which they are read."""
         context = get_context("fork")
         ours, theirs = context.Pipe(duplex=False)
         self._open.callback(ours.close)
@@ -117,6 +118,7 @@ class Shared(Generic[T]):
         return [self._done[i] for i in range(self.number)]
 
     def _compute(self, part: int, progress: Callable[[int], None] | None) -> None:
+        """Compute a part in this process."""
         started = time.monotonic()
         self._done[part] = self._work(part)
         self._slowest = max(self._slowest, time.monotonic() - started)
