@@ -91,7 +91,7 @@ def main(name: str, repeats: int, batch: int, threads: int, path: Path | None) -
         "batch": batch,
         "torch": torch.__version__,
         "open_clip": open_clip.__version__,
-        "positions_ours": int(layout.shared + len(NAMES) * (layout.rows.shape[1] - layout.shared)),
+        "positions_ours": layout.shared + len(layout.kept),
         "positions_published": int(np.prod(ids.shape)),
         "seconds": seconds,
         "ratio": median["published"] / median["ours"],

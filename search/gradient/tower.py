@@ -26,7 +26,9 @@ class Layout:
     frozen: torch.Tensor  # (U, W) embeddings of the tokens that occur
     rows: torch.Tensor  # (n, L) rows of the table
     last: torch.Tensor  # (n,) position of the end token
-    shared: int  # leading positions that are the same in all prompts
+    shared: int  # P leading positions that are the same in all prompts, 0 if they are not computed apart
+    kept: torch.Tensor  # (M,) which of the n (L - P) other positions, row by row, are up to the end token of a prompt
+    padded: torch.Tensor  # (n (L - P),) index into `kept` of every such position, of the end token for padding
     learnt: int  # number of learnt vectors that the prompts refer to
 
 
@@ -106,11 +108,16 @@ class TextTower:
         rows = [[len(known) + ~t if t < 0 else row[t] for t in p] + [0] * (longest - len(p)) for p in full]
         shared = min(map(len, full)) - 1  # the end token is not shared, because its output is pooled
         shared = next((i for i in range(shared) if len({p[i] for p in full}) > 1), shared)
+        shared = shared if len(full) > 1 and self._plain else 0
+        last = torch.tensor([len(p) - 1 for p in full], device=self.device)
+        real = torch.arange(shared, longest, device=self.device) <= last[:, None]  # (n, L - P)
         return Layout(
             self.embeddings(known),
             torch.tensor(rows, device=self.device),
-            torch.tensor([len(p) - 1 for p in full], device=self.device),
-            shared if len(full) > 1 and self._plain else 0,
+            last,
+            shared,
+            real.flatten().nonzero().flatten(),
+            real.flatten().cumsum(0) - 1,
             learnt,
         )
 
@@ -147,7 +154,11 @@ class TextTower:
         return F.normalize(x.float(), dim=-1)
 
     def _run_shared(self, layout: Layout, table: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Return the outputs (n, W) of the end tokens, computing the P shared first positions once for all prompts."""
+        """Return the outputs (n, W) of the end tokens, computing the P shared first positions once for all prompts.
+
+        Everything but the attention is computed for P + M rows: the shared positions, and those of each prompt up to
+        its end token.
+        """
         import torch
         import torch.nn.functional as F
 
@@ -155,24 +166,30 @@ class TextTower:
         n, length = layout.rows.shape
         rest = length - p
         head = F.embedding(layout.rows[0, :p], table) + position[:p]  # (P, W)
-        tail = F.embedding(layout.rows[:, p:], table) + position[p:]  # (n, S, W)
-        x = torch.cat([head, tail.flatten(0, 1)])  # (P + n S, W): every distinct position once
-        ends = p + torch.arange(n, device=x.device) * rest + layout.last - p  # (n,) rows of the end tokens
-        mask = module.attn_mask[p:length, :length].to(x.dtype)  # (S, P + S)
+        tail = F.embedding(layout.rows[:, p:].flatten()[layout.kept], table) + position[p + layout.kept % rest]
+        x = torch.cat([head, tail])  # (P + M, W): every distinct position once
+        ends = layout.padded[rest - 1 :: rest]  # (n,) rows of the end tokens among the M
+        mask = module.attn_mask[p:length, :length].to(x.dtype)  # (S, S)
         blocks = module.transformer.resblocks
         for i, block in enumerate(blocks):
             attn = block.attn
-            qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)  # (P + n S, 3 W)
+            qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)  # (P + M, 3 W)
             qkv = qkv.unflatten(1, (3, attn.num_heads, -1))
             q, k, v = qkv[:p].permute(1, 2, 0, 3).unsqueeze(1)  # (1, H, P, d) each
-            first = F.scaled_dot_product_attention(q, k, v, is_causal=True)[0]  # (H, P, d)
-            own_q, own_k, own_v = qkv[p:].unflatten(0, (n, rest)).permute(2, 0, 3, 1, 4)  # (n, H, S, d) each
+            own_q, own_k, own_v = (
+                qkv[p:].index_select(0, layout.padded).unflatten(0, (n, rest)).permute(2, 0, 3, 1, 4)
+            )  # (n, H, S, d) each
             keys = torch.cat([k.expand(n, -1, -1, -1), own_k], dim=2)  # (n, H, P + S, d)
             values = torch.cat([v.expand(n, -1, -1, -1), own_v], dim=2)
-            second = F.scaled_dot_product_attention(own_q, keys, values, attn_mask=mask)  # (n, H, S, d)
-            mixed = torch.cat([first.transpose(0, 1).flatten(1), second.transpose(1, 2).flatten(2).flatten(0, 1)])
-            if i == len(blocks) - 1:  # after the last layer's attention only the end tokens are needed
-                x, mixed = x[ends], mixed[ends]
+            if i == len(blocks) - 1:  # of the last layer's results only those of the end tokens are needed
+                x, own_q = x[p + ends], qkv[p + ends, 0].unsqueeze(2)  # (n, W), (n, H, 1, d)
+                mask = mask[layout.last - p][:, None, None]  # (n, 1, 1, P + S)
+                mixed = F.scaled_dot_product_attention(own_q, keys, values, attn_mask=mask).flatten(1)  # (n, W)
+            else:
+                first = F.scaled_dot_product_attention(q, k, v, is_causal=True)[0]  # (H, P, d)
+                second = F.scaled_dot_product_attention(own_q, keys, values, attn_mask=mask)  # (n, H, S, d)
+                second = second.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, layout.kept)
+                mixed = torch.cat([first.transpose(0, 1).flatten(1), second])  # (P + M, W)
             x = x + block.ls_1(attn.out_proj(mixed))
             x = x + block.ls_2(block.mlp(block.ln_2(x)))
         return x
