@@ -331,8 +331,17 @@ class PromptSearch:
         Args:
             images: Pictures or features, as for `fit`.
             labels: (N,) true labels, as given to `fit`.
+
+        Raises:
+            InputError: There is not one label for each picture, or a label is none of `classes_`.
         """
-        return float(np.mean(self.predict(images) == np.asarray(labels)))
+        predicted = self.predict(images)
+        true = _labels(labels, len(predicted))
+        classes = self.classes_.tolist()
+        if wrong := sorted(set(true.tolist()) - set(classes)):
+            some = ", ".join(map(repr, classes[:3])) + (", …" if len(classes) > 3 else "")
+            raise InputError(f"labels: {wrong[0]!r} is none of the classes that were fitted ({some})")
+        return float(np.mean(predicted == true))
 
     def export(self, format: str, path: str | os.PathLike[str]) -> None:
         """Write the winning prompts for another tool.
@@ -472,7 +481,11 @@ class PromptSearch:
         encoder = self._make_encoder()
         vectors = self._features(encoder, images if features is None else features)
         index, names, classes = _classes(labels, class_names, len(vectors))
-        spoken_names("class_names" if labels is None or class_names is not None else "labels", names)
+        parameter = "class_names" if labels is None or class_names is not None else "labels"
+        if len(names) < 2:
+            some = f"one class ({names[0]})" if names else "no class"
+            raise InputError(f"{parameter}: {some}; classification needs two or more")
+        spoken_names(parameter, names)
         source = ArrayFeatures(vectors, index, names, whole=self.shots is None)
         problem = Problem(encoder, source, default_cache(), allow_fewer=self.allow_fewer)
         if labels is None:
@@ -628,7 +641,9 @@ def _pictures(images: Iterable[Any]) -> Iterator[Image | StoredPicture]:
         elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
             yield Image.fromarray(image)
         else:
-            raise InputError(f"images: number {i} is neither a PIL picture, a path nor an array (H, W, 3) of uint8")
+            array = hasattr(image, "shape") and hasattr(image, "dtype")
+            found = f"{type(image).__name__} {tuple(image.shape)} of {image.dtype}" if array else type(image).__name__
+            raise InputError(f"images: number {i} is a {found}; give PIL pictures, paths or arrays (H, W, 3) of uint8")
 
 
 def _classes(
@@ -641,21 +656,41 @@ def _classes(
         if class_names is None:
             raise InputError("class_names: without labels, say what the classes are called")
         return np.full(pictures, UNLABELLED), list(class_names), np.asarray(class_names)
+    given = _labels(labels, pictures)
+    if given.dtype.kind != "U":
+        if class_names is None:
+            raise InputError("class_names: the labels are numbers; say what each class is called")
+        if len(outside := given[(given < 0) | (given >= len(class_names))]):
+            raise InputError(f"labels: {outside[0]} is not an index into the {len(class_names)} class names")
+        return given, list(class_names), np.arange(len(class_names))
+    text = given.tolist()
+    names = list(class_names) if class_names is not None else sorted(set(text))
+    if unknown := sorted(set(text) - set(names)):
+        raise InputError(f"labels: {unknown[0]!r} is not among the class names")
+    place = {name: i for i, name in enumerate(names)}
+    return np.array([place[t] for t in text], dtype=np.int64), names, np.asarray(names)
+
+
+def _labels(labels: Any, pictures: int) -> np.ndarray:
+    """Return labels (N,) as an array of texts or of whole numbers.
+
+    Raises:
+        InputError: There is not one label for each picture, or a label is missing or neither text nor a whole number.
+    """
     given = np.asarray(labels)
     if given.shape != (pictures,):
         raise InputError(f"labels: an array of shape {given.shape} for {pictures} pictures; give one label for each")
-    if given.dtype.kind in "iu":
-        if class_names is None:
-            raise InputError("class_names: the labels are numbers; say what each class is called")
-        if given.min(initial=0) < 0 or given.max(initial=0) >= len(class_names):
-            raise InputError(f"labels: {given.max()} is not an index into the {len(class_names)} class names")
-        return given.astype(np.int64), list(class_names), np.arange(len(class_names))
-    text = given.astype(str)
-    names = list(class_names) if class_names is not None else sorted(set(text.tolist()))
-    if unknown := sorted(set(text.tolist()) - set(names)):
-        raise InputError(f"labels: {unknown[0]!r} is not among the class names")
-    place = {name: i for i, name in enumerate(names)}
-    return np.array([place[t] for t in text.tolist()]), names, np.asarray(names)
+    each = np.asarray(labels, dtype=object)  # numpy turns ["cat", nan] into the texts "cat" and "nan"
+    texts = [isinstance(label, str) for label in each]
+    if all(texts):
+        return np.array(each, dtype=str)
+    odd = [i for i, label in enumerate(each) if not (texts[i] if any(texts) else _is_whole(label, -sys.maxsize))]
+    if odd:
+        raise InputError(
+            f"labels: number {odd[0]} is {each[odd[0]]!r}; give each picture the name of its class, or its index as a "
+            "whole number"
+        )
+    return np.array(each, dtype=np.int64)
 
 
 def _is_whole(value: Any, least: int = 0) -> bool:

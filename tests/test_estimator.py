@@ -208,11 +208,11 @@ def test_export_report_and_storage(made: Problem, tmp_path: Path) -> None:
         ({"model": (1, 2)}, {}, "^model: give a name, or an open_clip triple"),
         ({"lm": "embedded"}, {}, "^lm embedded would do nothing: beam asks no language model"),
         ({}, {"class_names": None}, "^class_names: the labels are numbers"),
-        ({}, {"class_names": ["cat"]}, "^labels: 3 is not an index into the 1 class names"),
+        ({}, {"class_names": ["cat"]}, "^labels: [1-9] is not an index into the 1 class names"),
         ({}, {"labels": [0, 1]}, r"^labels: an array of shape \(2,\) for 160 pictures"),
         ({}, {"images": np.zeros((2, 3))}, "^features: 3 numbers per picture, and the model has 16"),
         ({}, {"images": np.zeros((2, 8, 8, 3))}, r"^images: an array of shape \(2, 8, 8, 3\) and type float64"),
-        ({}, {"images": ["a.png", 3], "labels": [0, 1]}, "^images: number 1 is neither"),
+        ({}, {"images": ["a.png", 3], "labels": [0, 1]}, "^images: number 1 is a int; give PIL pictures, paths"),
         ({}, {"images": None}, "^images: give either pictures or features"),
     ],
 )
@@ -224,6 +224,60 @@ def test_errors_name_parameters(made: Problem, params: dict[str, Any], fit: dict
     with pytest.raises(InputError, match=message) as told:
         ps.fit(**{"images": features, "labels": labels, "class_names": CLASSES, **fit})
     assert "--" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["cat", "dog", "cat", float("nan")], "labels: number 3 is nan; give each picture the name of its class"),
+        (["cat", None, "cat", "dog"], "labels: number 1 is None; give"),
+        (["cat", "dog", 1, "dog"], "labels: number 2 is 1; give"),
+        ([b"cat", b"dog", b"cat", b"dog"], "labels: number 0 is b'cat'; give"),
+        (np.array([0.0, 1.0, 0.0, 1.0]), "labels: number 0 is 0.0; give"),
+        (np.array([0, 1, 0, np.nan]), "labels: number 0 is 0.0; give"),
+        ([True, False, True, False], "labels: number 0 is True; give"),
+        ([0, 1, -1, 1], "labels: -1 is not an index into the 2 class names"),
+        ([0, 1, 2, 1], "labels: 2 is not an index into the 2 class names"),
+        (["cat", "dog", "cow", "dog"], "labels: 'cow' is not among the class names"),
+        (["cat"] * 4, "labels: no picture of class 'dog'; leave the class out"),
+        ("cat", "labels: an array of shape () for 4 pictures"),
+        ([["cat"]] * 4, "labels: an array of shape (4, 1) for 4 pictures"),
+    ],
+)
+def test_labels_of_no_class_are_refused(labels: Any, message: str) -> None:
+    ps = PromptSearch(model="tiny", searcher="random", trials=2, estimate=False)
+    with pytest.raises(InputError, match=re.escape(message)):
+        ps.fit(features=np.eye(4, 64, dtype=np.float32), labels=labels, class_names=["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        (["cat"] * 4, None, "labels: one class (cat); classification needs two or more"),
+        ([0] * 4, ["cat"], "class_names: one class (cat); classification"),
+        (None, ["cat"], "class_names: one class (cat); classification"),
+        (None, [], "class_names: no class; classification"),
+    ],
+)
+def test_fewer_than_two_classes_are_refused(labels: Any, names: Any, message: str) -> None:
+    ps = PromptSearch(model="tiny", searcher="random", trials=2, estimate=False)
+    with pytest.raises(InputError, match=re.escape(message)):
+        ps.fit(features=np.eye(4, 64, dtype=np.float32), labels=labels, class_names=names)
+
+
+def test_a_score_needs_a_known_label_for_each_picture(made: Problem) -> None:
+    features, labels = everything(made, "train")
+    ps = small(estimate=False).fit(features, labels, class_names=CLASSES)
+    names = np.array(CLASSES)[labels]
+    for wrong, message in (
+        (labels[:1], "labels: an array of shape (1,) for"),  # numpy would compare it with every prediction
+        (labels[0], "labels: an array of shape () for"),
+        (names, f"labels: {min(CLASSES)!r} is none of the classes that were fitted (0, 1, 2, …)"),
+        (np.where(labels == 2, 7, labels), "labels: 7 is none of the classes"),
+        (labels.astype(float), "labels: number 0 is "),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            ps.score(features, wrong)
 
 
 WRONG = ("ten", 1.5, float("nan"), True, [3], -1, b"4", 2 + 0j)
