@@ -582,6 +582,10 @@ class PromptSearch:
         """Return the unit vectors (N, D) of pictures or of given features."""
         if isinstance(images, (str, os.PathLike)):
             raise InputError(f"images: {os.fspath(images)} is one path; give a list of paths")
+        if not isinstance(images, Iterable):
+            raise InputError(
+                f"images: {images!r} is of type {type(images).__name__}; give several pictures, or features"
+            )
         given = images if isinstance(images, np.ndarray) else None
         if given is None and hasattr(images, "__array__") and not hasattr(images, "getbands"):
             given = np.asarray(images)
@@ -600,7 +604,12 @@ class PromptSearch:
         if not np.isfinite(given).all():
             raise InputError("features: not all numbers are finite")
         vectors = given.astype(np.float32)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if len(odd := np.flatnonzero((lengths == 0) | ~np.isfinite(lengths))):
+            why = "is zero" if lengths[odd[0]] == 0 else "has numbers that are too large"
+            raise InputError(f"features: number {odd[0]} {why}, so that it has no direction; encode the picture again")
+        return vectors / lengths
 
 
 @dataclass(frozen=True)
@@ -642,29 +651,36 @@ def _pictures(images: Iterable[Any]) -> Iterator[Image | StoredPicture]:
             yield Image.fromarray(image)
         else:
             array = hasattr(image, "shape") and hasattr(image, "dtype")
-            found = f"{type(image).__name__} {tuple(image.shape)} of {image.dtype}" if array else type(image).__name__
-            raise InputError(f"images: number {i} is a {found}; give PIL pictures, paths or arrays (H, W, 3) of uint8")
+            found = f"{tuple(image.shape)} and dtype {image.dtype}" if array else type(image).__name__
+            raise InputError(
+                f"images: number {i} is of {'shape' if array else 'type'} {found}; give PIL pictures, paths or arrays "
+                "(H, W, 3) of uint8"
+            )
 
 
 def _classes(
     labels: Any, class_names: Sequence[str] | None, pictures: int
 ) -> tuple[np.ndarray, list[str], np.ndarray | None]:
     """Return the class indices (N,), the class names, and the labels (C,) that `predict` returns."""
+    unordered = (str, bytes, Mapping, Set)
+    if class_names is not None and (isinstance(class_names, unordered) or not isinstance(class_names, Iterable)):
+        raise InputError(f"class_names {class_names!r}: give a list of names in the order of the labels")
+    class_names = None if class_names is None else list(class_names)
     if class_names is not None and (odd := [n for n in class_names if not isinstance(n, str)]):
         raise InputError(f"class_names: {odd[0]!r} is not a text; give the name of each class")
     if labels is None:
         if class_names is None:
             raise InputError("class_names: without labels, say what the classes are called")
-        return np.full(pictures, UNLABELLED), list(class_names), np.asarray(class_names)
+        return np.full(pictures, UNLABELLED), class_names, np.asarray(class_names)
     given = _labels(labels, pictures)
     if given.dtype.kind != "U":
         if class_names is None:
             raise InputError("class_names: the labels are numbers; say what each class is called")
         if len(outside := given[(given < 0) | (given >= len(class_names))]):
             raise InputError(f"labels: {outside[0]} is not an index into the {len(class_names)} class names")
-        return given, list(class_names), np.arange(len(class_names))
+        return given, class_names, np.arange(len(class_names))
     text = given.tolist()
-    names = list(class_names) if class_names is not None else sorted(set(text))
+    names = class_names if class_names is not None else sorted(set(text))
     if unknown := sorted(set(text) - set(names)):
         raise InputError(f"labels: {unknown[0]!r} is not among the class names")
     place = {name: i for i, name in enumerate(names)}

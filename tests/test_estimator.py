@@ -212,7 +212,7 @@ def test_export_report_and_storage(made: Problem, tmp_path: Path) -> None:
         ({}, {"labels": [0, 1]}, r"^labels: an array of shape \(2,\) for 160 pictures"),
         ({}, {"images": np.zeros((2, 3))}, "^features: 3 numbers per picture, and the model has 16"),
         ({}, {"images": np.zeros((2, 8, 8, 3))}, r"^images: an array of shape \(2, 8, 8, 3\) and type float64"),
-        ({}, {"images": ["a.png", 3], "labels": [0, 1]}, "^images: number 1 is a int; give PIL pictures, paths"),
+        ({}, {"images": ["a.png", 3], "labels": [0, 1]}, "^images: number 1 is of type int; give PIL pictures, paths"),
         ({}, {"images": None}, "^images: give either pictures or features"),
     ],
 )
@@ -263,6 +263,36 @@ def test_fewer_than_two_classes_are_refused(labels: Any, names: Any, message: st
     ps = PromptSearch(model="tiny", searcher="random", trials=2, estimate=False)
     with pytest.raises(InputError, match=re.escape(message)):
         ps.fit(features=np.eye(4, 64, dtype=np.float32), labels=labels, class_names=names)
+
+
+@pytest.mark.parametrize("names", ["cd", b"cd", {"cat", "dog"}, {"cat": 0, "dog": 1}, 2, True])
+def test_class_names_without_an_order_are_refused(names: Any) -> None:
+    ps = PromptSearch(model="tiny", searcher="random", trials=2, estimate=False)
+    for labels in ([0, 1, 0, 1], None):
+        with pytest.raises(InputError, match=re.escape(f"class_names {names!r}: give a list of names")):
+            ps.fit(features=np.eye(4, 64, dtype=np.float32), labels=labels, class_names=names)
+
+
+USELESS: tuple[tuple[Any, str], ...] = (
+    (None, "images: None is of type NoneType; give several pictures"),
+    (3, "images: 3 is of type int; give several pictures"),
+    ("a.png", "images: a.png is one path; give a list of paths"),
+    (np.zeros((2, 16)), "features: number 0 is zero, so that it has no direction"),
+    (np.full((2, 16), 1e30), "features: number 0 has numbers that are too large"),
+    (np.full((2, 16), np.nan), "features: not all numbers are finite"),
+    (np.ones((2, 16), dtype=int), "images: an array of shape (2, 16) and type int64"),
+    ([np.zeros((3, 8, 8), np.uint8)], "images: number 0 is of shape (3, 8, 8) and dtype uint8; give"),
+    ([np.zeros((8, 8, 3))], "images: number 0 is of shape (8, 8, 3) and dtype float64; give"),
+    ([{"image": 1}], "images: number 0 is of type dict; give"),
+)
+
+
+def test_pictures_and_features_of_no_use_are_refused(made: Problem) -> None:
+    features, labels = everything(made, "train")
+    ps = small(estimate=False).fit(features, labels, class_names=CLASSES)
+    for images, message in USELESS:
+        with pytest.raises(InputError, match=re.escape(message)):
+            ps.predict(images)
 
 
 def test_a_score_needs_a_known_label_for_each_picture(made: Problem) -> None:
