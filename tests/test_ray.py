@@ -135,6 +135,23 @@ def test_a_search_on_the_cluster_is_the_search_of_one_process(
     assert documents[0] == documents[1]
 
 
+def test_cells_that_learn_and_breed_are_those_of_one_process(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture_folder(tmp_path / "data", test=20)
+    bank = tmp_path / "bank.txt"
+    bank.write_text("a photo of a {}.\na dark {}.\n")
+    args = ["compare", "--model", "tiny", "--dataset", str(data), "--bank", str(bank), "--device", "cpu", "--json"]
+    args += ["--methods", "coop,vpt,evolve", "--shots", "1", "--seeds", "1", "--trials", "6"]
+    documents = []
+    for name, option in (("one", []), ("ray", ["--ray", "auto"])):
+        monkeypatch.setenv("PROMPTSEARCH_HOME", str(tmp_path / name))
+        result = CliRunner().invoke(main, [*args, *option])
+        assert result.exit_code == 0, result.output
+        documents.append([{**cell, "seconds": None} for cell in json.loads(result.stdout)["cells"]])
+    assert documents[0] == documents[1] and {"coop", "vpt", "evolve"} <= {c["method"] for c in documents[0]}
+
+
 def test_another_model_under_the_same_name_is_refused() -> None:
     told = {"device": "cpu", "precision": "fp32", "batch": None, "threads": torch.get_num_threads()}
     worker = EncodingWorker(("tiny", None), "0" * 32, **told, version=__version__)
@@ -177,23 +194,6 @@ def test_a_comparison_on_the_cluster_is_that_of_one_process(
         documents.append({k: v for k, v in document.items() if k not in ("run", "elapsed")})
     assert killed and len(documents[0]["cells"]) == 16
     assert documents[0] == documents[1]
-
-
-def test_cells_that_learn_and_breed_are_those_of_one_process(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = picture_folder(tmp_path / "data", test=20)
-    bank = tmp_path / "bank.txt"
-    bank.write_text("a photo of a {}.\na dark {}.\n")
-    args = ["compare", "--model", "tiny", "--dataset", str(data), "--bank", str(bank), "--device", "cpu", "--json"]
-    args += ["--methods", "coop,vpt,evolve", "--shots", "1", "--seeds", "1", "--trials", "6"]
-    documents = []
-    for name, option in (("one", []), ("ray", ["--ray", "auto"])):
-        monkeypatch.setenv("PROMPTSEARCH_HOME", str(tmp_path / name))
-        result = CliRunner().invoke(main, [*args, *option])
-        assert result.exit_code == 0, result.output
-        documents.append([{**cell, "seconds": None} for cell in json.loads(result.stdout)["cells"]])
-    assert documents[0] == documents[1] and {"coop", "vpt", "evolve"} <= {c["method"] for c in documents[0]}
 
 
 def test_room_for_no_worker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -170,8 +170,9 @@ class RemoteEncoder(Encoder):
                 for at in starts:
                     yield (n, at), "pictures", (pictures[at : at + size],)
 
-        done = 0
-        for (n, at), vectors in self.crew.run(jobs()):
+        work, done = jobs(), 0
+        first = list(itertools.islice(work, 1))  # without a job, as when the cache has them all, no worker is started
+        for (n, at), vectors in self.crew.run(itertools.chain(first, work)) if first else ():
             found[n][at] = vectors
             told(done := done + len(vectors))
             left[n] -= 1
