@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from promptsearch.evaluators.encoding.ray_cluster import Cluster
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # else each of the test processes has a thread for every core
+
+# A starved machine draws examples slowly, and that is no fault of theirs.
+settings.register_profile("promptsearch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("promptsearch")
+
+# A shell starts programs in the background with Ctrl-C ignored, and they hand that on to those that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Each of the processes that tests start would compile the package anew, which takes it 0.2 s.
 sys.dont_write_bytecode = False

@@ -136,9 +136,8 @@ def test_the_table_says_what_the_document_says(small_bank: str) -> None:
 
 def test_auto_falls_back_to_the_embedded_model_and_says_so(small_bank: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "/nonexistent/hub")
-    code = (
-        f"from promptsearch.cli import main\nmain(['beam', '--bank', {small_bank!r}, '--shots', '2', '--depth', '2'])"
-    )
+    args = ["beam", "--bank", small_bank, "--shots", "2", "--depth", "2", "--phrases", "none"]
+    code = f"from promptsearch.cli import main\nmain({args!r})"
     done = offline(code)
     assert done.returncode == 0, done.stderr
     (note,) = [line for line in done.stdout.splitlines() if line.startswith("Using the embedded model zeroshot")]
