@@ -165,7 +165,7 @@ def test_flipped_pictures_are_shown_where_there_are_pictures(tmp_path: Path, bro
                 noise = rng.integers(0, 255, (40, 40, 3), np.uint8)
                 Image.fromarray(noise).save(tmp_path / "data" / split / name / f"{i}.png")
     beam = ["beam", "--model", "tiny", "--dataset", str(tmp_path / "data"), "--shots", "2", "--depth", "2", "--quiet"]
-    run(*beam, "--bank", "simple-imagenet", "--study", "noise")
+    run(*beam, "--bank", "simple-imagenet", "--study", "noise", "--no-estimate")
     record = RunRecord.load("noise")
     details = record.get("details")
     details["flips"]["gained"] = {"count": 1, "pictures": [[3, 0, 1, 0]]}
