@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from promptsearch.evaluators.encoding.ray_cluster import Cluster
 
-# Two test processes on two cores: threads that wait for each other must not spin, which takes the time of the other's.
-# Read when torch is imported, here and in the processes that tests start.
+# Three test processes on two cores, as a test often waits for a server or a browser: threads that wait for each other
+# must not spin, which takes the others' time. Read when torch is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # else each of the test processes has a thread for every core
