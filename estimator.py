@@ -168,7 +168,7 @@ class PromptSearch:
         with _names_parameters():
             self._check_types()
             seed = _seed(self.random_state)
-            given = self._open(images, labels, class_names, features)
+            given = self._open(images, labels, _class_names(class_names), features)
             problem, classes = given.problem, given.classes
             bank, search = self._search(problem, given.shots, seed)
             bank = with_phrases(bank, self.phrases, problem)
@@ -455,7 +455,7 @@ class PromptSearch:
             raise InputError("this PromptSearch was loaded from an exported folder, which has no record of its run")
         return self.record_
 
-    def _open(self, images: Any, labels: Any, class_names: Sequence[str] | None, features: Any) -> _Given:
+    def _open(self, images: Any, labels: Any, class_names: list[str] | None, features: Any) -> _Given:
         """Open the arguments of `fit` as a problem."""
         if isinstance(images, (str, os.PathLike)):
             if not isinstance(self.model, str):
@@ -659,15 +659,9 @@ def _pictures(images: Iterable[Any]) -> Iterator[Image | StoredPicture]:
 
 
 def _classes(
-    labels: Any, class_names: Sequence[str] | None, pictures: int
+    labels: Any, class_names: list[str] | None, pictures: int
 ) -> tuple[np.ndarray, list[str], np.ndarray | None]:
     """Return the class indices (N,), the class names, and the labels (C,) that `predict` returns."""
-    unordered = (str, bytes, Mapping, Set)
-    if class_names is not None and (isinstance(class_names, unordered) or not isinstance(class_names, Iterable)):
-        raise InputError(f"class_names {class_names!r}: give a list of names in the order of the labels")
-    class_names = None if class_names is None else list(class_names)
-    if class_names is not None and (odd := [n for n in class_names if not isinstance(n, str)]):
-        raise InputError(f"class_names: {odd[0]!r} is not a text; give the name of each class")
     if labels is None:
         if class_names is None:
             raise InputError("class_names: without labels, say what the classes are called")
@@ -685,6 +679,22 @@ def _classes(
         raise InputError(f"labels: {unknown[0]!r} is not among the class names")
     place = {name: i for i, name in enumerate(names)}
     return np.array([place[t] for t in text], dtype=np.int64), names, np.asarray(names)
+
+
+def _class_names(given: Any) -> list[str] | None:
+    """Return class names as a list.
+
+    Raises:
+        InputError: They have no order, so that indices would not say which is meant, or are not texts.
+    """
+    if given is None:
+        return None
+    if isinstance(given, (str, bytes, Mapping, Set)) or not isinstance(given, Iterable):
+        raise InputError(f"class_names {given!r}: give a list of names in the order of the labels")
+    names = list(given)
+    if odd := [n for n in names if not isinstance(n, str)]:
+        raise InputError(f"class_names: {odd[0]!r} is not a text; give the name of each class")
+    return names
 
 
 def _labels(labels: Any, pictures: int) -> np.ndarray:

@@ -208,7 +208,7 @@ def test_export_report_and_storage(made: Problem, tmp_path: Path) -> None:
         ({"model": (1, 2)}, {}, "^model: give a name, or an open_clip triple"),
         ({"lm": "embedded"}, {}, "^lm embedded would do nothing: beam asks no language model"),
         ({}, {"class_names": None}, "^class_names: the labels are numbers"),
-        ({}, {"class_names": ["cat"]}, "^labels: [1-9] is not an index into the 1 class names"),
+        ({}, {"class_names": ["cat"]}, "^labels: 1 is not an index into the 1 class names"),
         ({}, {"labels": [0, 1]}, r"^labels: an array of shape \(2,\) for 160 pictures"),
         ({}, {"images": np.zeros((2, 3))}, "^features: 3 numbers per picture, and the model has 16"),
         ({}, {"images": np.zeros((2, 8, 8, 3))}, r"^images: an array of shape \(2, 8, 8, 3\) and type float64"),
@@ -271,6 +271,8 @@ def test_class_names_without_an_order_are_refused(names: Any) -> None:
     for labels in ([0, 1, 0, 1], None):
         with pytest.raises(InputError, match=re.escape(f"class_names {names!r}: give a list of names")):
             ps.fit(features=np.eye(4, 64, dtype=np.float32), labels=labels, class_names=names)
+    with pytest.raises(InputError, match=re.escape(f"class_names {names!r}: give a list of names")):
+        ps.fit("cifar10", class_names=names)
 
 
 USELESS: tuple[tuple[Any, str], ...] = (

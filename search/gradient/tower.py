@@ -156,8 +156,8 @@ class TextTower:
     def _run_shared(self, layout: Layout, table: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Return the outputs (n, W) of the end tokens, computing the P shared first positions once for all prompts.
 
-        Everything but the attention is computed for P + M rows: the shared positions, and those of each prompt up to
-        its end token.
+        Everything but the attention is computed for P + M rows: the shared positions, and the M others of all prompts
+        up to their end tokens. For the attention these M are padded to S positions a prompt.
         """
         import torch
         import torch.nn.functional as F
@@ -169,7 +169,7 @@ class TextTower:
         tail = F.embedding(layout.rows[:, p:].flatten()[layout.kept], table) + position[p + layout.kept % rest]
         x = torch.cat([head, tail])  # (P + M, W): every distinct position once
         ends = layout.padded[rest - 1 :: rest]  # (n,) rows of the end tokens among the M
-        mask = module.attn_mask[p:length, :length].to(x.dtype)  # (S, S)
+        mask = module.attn_mask[p:length, :length].to(x.dtype)  # (S, P + S)
         blocks = module.transformer.resblocks
         for i, block in enumerate(blocks):
             attn = block.attn
