@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -31,7 +31,7 @@ from promptsearch.errors import InputError, Interrupted, PromptSearchError
 from promptsearch.evaluators import Encoder, Problem, default_cache, open_configured, resolve_model
 from promptsearch.evaluators.data.array_features import ArrayFeatures
 from promptsearch.evaluators.data.class_names import spoken_names
-from promptsearch.evaluators.data.encoded_picture import StoredPicture
+from promptsearch.evaluators.data.encoded_picture import StoredPicture, open_given
 from promptsearch.evaluators.task import UNLABELLED
 from promptsearch.runs import (
     Budget,
@@ -108,7 +108,7 @@ class PromptSearch:
         result_: Complete result of the run, as a `promptsearch.runs.RunResult`.
         record_: The run itself, in memory or in `storage`.
         classes_: (C,) labels that `predict` returns, as given to `fit`.
-        class_names_: Names of the C classes.
+        class_names_: Names of the C classes as prompts contain them: underscores are spaces.
         class_weights_: (C, D) unit text vectors of the classes.
         logit_scale_: Factor of the cosines in the softmax of `predict_proba`, fitted to the few-shot labels.
         unknown_below_: A picture whose largest probability is below this belongs to no known class; estimated on the
@@ -154,8 +154,9 @@ class PromptSearch:
                 of a data set or a folder: `shots` pictures per class (16 by default) are drawn from it, and the winner
                 is measured on its test split.
             labels: (N,) class names, or indices into `class_names`. None searches without labels.
-            class_names: Name of each class; required if the labels are numbers or None. For a data set by name, they
-                replace its own names.
+            class_names: Name of each class, in the order of `classes_`; required if the labels are numbers or None. For
+                a data set by name, they replace its own names. Scikit-learn's scorers of probabilities need the names
+                sorted if the labels are names.
             features: (N, D) image features of the model, instead of `images`.
 
         Returns:
@@ -181,7 +182,7 @@ class PromptSearch:
                     bank,
                     record,
                     language=language,
-                    budget=Budget(self.trials),
+                    budget=Budget(_python(self.trials)),
                     estimate=bool(self.estimate),
                     begun=begun,
                 )
@@ -285,7 +286,7 @@ class PromptSearch:
         self.logit_scale_ = classifier.calibration.logit_scale
         self.unknown_below_ = classifier.calibration.unknown_below
         self.n_features_in_ = int(self.class_weights_.shape[1])
-        self._encoder = classifier.encoder
+        self._encoder, self._fingerprint = classifier.encoder, classifier.encoder.spec.fingerprint
 
     def decision_function(self, images: Any) -> np.ndarray:
         """Return the logits: the cosines between pictures and classes times `logit_scale_`.
@@ -298,7 +299,8 @@ class PromptSearch:
         """
         with _names_parameters():
             self._fitted()
-            return self.logit_scale_ * (self._features(self._loaded_encoder(), images) @ self.class_weights_.T)
+            vectors = self._features(self._loaded_encoder, self.n_features_in_, images)
+            return self.logit_scale_ * (vectors @ self.class_weights_.T)
 
     def predict(self, images: Any) -> np.ndarray:
         """Return the most probable class of each picture.
@@ -469,31 +471,32 @@ class PromptSearch:
                 weights,
                 self.precision,
                 class_names=class_names,
-                test_share=self.test_share,
-                allow_fewer=self.allow_fewer,
+                test_share=_python(self.test_share),
+                allow_fewer=bool(self.allow_fewer),
             )
             problem = open_configured(opened, MachineConfig(device=self.device))
-            return _Given(problem, SearchConfig.shots if self.shots is None else self.shots, None, opened)
+            return _Given(problem, SearchConfig.shots if self.shots is None else int(self.shots), None, opened)
         if self.test_share is not None:
             raise InputError(f"test_share {self.test_share:g}: only a data set by name has a test split; leave it out")
         if (images is None) == (features is None):
             raise InputError("images: give either pictures or features")
         encoder = self._make_encoder()
-        vectors = self._features(encoder, images if features is None else features)
+        width = int(encoder.info["embed_dim"])
+        vectors = self._features(lambda: encoder, width, images if features is None else features)
         index, names, classes = _classes(labels, class_names, len(vectors))
         parameter = "class_names" if labels is None or class_names is not None else "labels"
         if len(names) < 2:
             some = f"one class ({names[0]})" if names else "no class"
             raise InputError(f"{parameter}: {some}; classification needs two or more")
-        spoken_names(parameter, names)
-        source = ArrayFeatures(vectors, index, names, whole=self.shots is None)
-        problem = Problem(encoder, source, default_cache(), allow_fewer=self.allow_fewer)
+        spoken = spoken_names(parameter, names)
+        source = ArrayFeatures(vectors, index, spoken, whole=self.shots is None)
+        problem = Problem(encoder, source, default_cache(), allow_fewer=bool(self.allow_fewer))
         if labels is None:
             return _Given(problem, 0, classes)
         counts = np.bincount(index, minlength=len(names))
         if counts.min() == 0:
             raise InputError(f"labels: no picture of class {names[int(counts.argmin())]!r}; leave the class out")
-        return _Given(problem, int(counts.min()) if self.shots is None else self.shots, classes)
+        return _Given(problem, int(counts.min() if self.shots is None else self.shots), classes)
 
     def _check_types(self) -> None:
         """Refuse values that the command line's options would not take either."""
@@ -516,7 +519,7 @@ class PromptSearch:
         writer = None
         if self.lm is not None and self.searcher == "climb":
             options = vars(ClimbOptions()).copy()
-        given = dict(self.searcher_options or {})
+        given = {name: _python(value) for name, value in (self.searcher_options or {}).items()}
         if unknown := sorted(given.keys() - options.keys()):
             raise InputError(f"searcher_options: {self.searcher} has no {unknown[0]!r}; it has {', '.join(options)}")
         for name, default in options.items():
@@ -562,7 +565,13 @@ class PromptSearch:
 
     def _loaded_encoder(self) -> Encoder:
         if not hasattr(self, "_encoder"):
-            self._encoder = self._make_encoder()
+            encoder = self._make_encoder()
+            if encoder.spec.fingerprint != self._fingerprint:
+                raise InputError(
+                    f"--model {encoder.spec.name}: is not the model that this PromptSearch was fitted with "
+                    f"(fingerprint {self._fingerprint}, here {encoder.spec.fingerprint}); name that one, or fit again"
+                )
+            self._encoder = encoder
         return self._encoder
 
     def _make_encoder(self) -> Encoder:
@@ -578,29 +587,34 @@ class PromptSearch:
         model, preprocess, tokenizer = self.model
         return Encoder.of_model(model, preprocess, tokenizer, cache)
 
-    def _features(self, encoder: Encoder, images: Any) -> np.ndarray:
-        """Return the unit vectors (N, D) of pictures or of given features."""
+    def _features(self, open_encoder: Callable[[], Encoder], width: int, images: Any) -> np.ndarray:
+        """Return the unit vectors (N, D) of pictures, for which the encoder is opened, or of given features.
+
+        Args:
+            open_encoder: Returns the encoder.
+            width: D, the length of the encoder's vectors.
+            images: Pictures or features.
+        """
         if isinstance(images, (str, os.PathLike)):
             raise InputError(f"images: {os.fspath(images)} is one path; give a list of paths")
         if not isinstance(images, Iterable):
             raise InputError(
                 f"images: {images!r} is of type {type(images).__name__}; give several pictures, or features"
             )
-        given = images if isinstance(images, np.ndarray) else None
-        if given is None and hasattr(images, "__array__") and not hasattr(images, "getbands"):
-            given = np.asarray(images)
+        if isinstance(images, (bytes, Mapping, Set)):
+            raise InputError(f"images: of type {type(images).__name__}; give a list of pictures, or features")
+        given = _array(images)
         if given is None or given.dtype == object or given.dtype.kind in "US":
-            return encoder.encode_pictures(_pictures(images))
+            return open_encoder().encode_pictures(_pictures(images))
         if given.ndim == 4 and given.dtype == np.uint8:
-            return encoder.encode_pictures(_pictures(given))
+            return open_encoder().encode_pictures(_pictures(given))
         if given.ndim != 2 or given.dtype.kind != "f":
             raise InputError(
                 f"images: an array of shape {given.shape} and type {given.dtype} is neither pictures (N, H, W, 3) of "
                 "uint8 nor features (N, D) of floats"
             )
-        expected = int(encoder.info["embed_dim"])
-        if given.shape[1] != expected:
-            raise InputError(f"features: {given.shape[1]} numbers per picture, and the model has {expected}")
+        if given.shape[1] != width:
+            raise InputError(f"features: {given.shape[1]} numbers per picture, and the model has {width}")
         if not np.isfinite(given).all():
             raise InputError("features: not all numbers are finite")
         vectors = given.astype(np.float32)
@@ -638,6 +652,23 @@ def _language(search: SearchConfig) -> LanguageTools:
     return LanguageTools(writer=lambda: open_writer(writer, {}))
 
 
+def _array(images: Iterable[Any]) -> np.ndarray | None:
+    """Return features or pictures that are one array, data frame or tensor as an array; None if they are a collection.
+
+    Raises:
+        InputError: Numbers are missing from a masked array, or a tensor holds none or is sparse.
+    """
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    if torch is not None and isinstance(images, torch.Tensor):
+        if images.is_meta or images.layout != torch.strided:
+            raise InputError("images: a tensor without numbers, or a sparse one; give a dense tensor or an array")
+        dense = images.detach().cpu()
+        return np.asarray(dense.float() if dense.is_floating_point() else dense)  # numpy has no bfloat16
+    if np.ma.is_masked(images):
+        raise InputError("images: some numbers are masked; give an array without a mask")
+    return np.asarray(images) if hasattr(images, "__array__") and not hasattr(images, "getbands") else None
+
+
 def _pictures(images: Iterable[Any]) -> Iterator[Image | StoredPicture]:
     """Convert PIL pictures, paths or arrays (H, W, 3) to pictures that an encoder accepts."""
     from PIL import Image
@@ -646,15 +677,15 @@ def _pictures(images: Iterable[Any]) -> Iterator[Image | StoredPicture]:
         if isinstance(image, (str, os.PathLike)):
             yield StoredPicture(None, os.fspath(image), f"picture {i}")
         elif isinstance(image, Image.Image):
-            yield image.convert("RGB")
+            yield open_given(image, f"picture {i}")
         elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-            yield Image.fromarray(image)
+            yield open_given(Image.fromarray(image), f"picture {i}")
         else:
             array = hasattr(image, "shape") and hasattr(image, "dtype")
             found = f"{tuple(image.shape)} and dtype {image.dtype}" if array else type(image).__name__
             raise InputError(
                 f"images: number {i} is of {'shape' if array else 'type'} {found}; give PIL pictures, paths or arrays "
-                "(H, W, 3) of uint8"
+                "(H, W, 3) of uint8, or features as one array (N, D) of floats"
             )
 
 
@@ -725,6 +756,11 @@ def _is_whole(value: Any, least: int = 0) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _python(value: Any) -> Any:
+    """Return a number of numpy as one of Python, which can be stored; grids of parameters are often made by numpy."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_option(name: str, value: Any, default: Any) -> None:

@@ -286,6 +286,17 @@ USELESS: tuple[tuple[Any, str], ...] = (
     ([np.zeros((3, 8, 8), np.uint8)], "images: number 0 is of shape (3, 8, 8) and dtype uint8; give"),
     ([np.zeros((8, 8, 3))], "images: number 0 is of shape (8, 8, 3) and dtype float64; give"),
     ([{"image": 1}], "images: number 0 is of type dict; give"),
+    (
+        [[0.1] * 16],
+        "images: number 0 is of type list; give PIL pictures, paths or arrays (H, W, 3) of uint8, or features",
+    ),
+    ({"a.png", "b.png"}, "images: of type set; give a list of pictures, or features"),  # of no order
+    ({"a.png": 1}, "images: of type dict; give a list of pictures, or features"),
+    (b"a.png", "images: of type bytes; give a list of pictures, or features"),
+    (np.ma.masked_less(np.ones((2, 16)) * [[0], [1]], 1), "images: some numbers are masked; give an array without"),
+    (np.zeros((2, 0, 8, 3), np.uint8), "picture 0 cannot be decoded (it has no pixels); replace it or remove it"),
+    ([Image.new("RGB", (0, 4))], "picture 0 cannot be decoded (it has no pixels); replace it or remove it"),
+    ([Image.new("F", (4, 4), 1e6)], "picture 0 cannot be decoded (a floating-point picture with values from 1e+06"),
 )
 
 
@@ -293,8 +304,61 @@ def test_pictures_and_features_of_no_use_are_refused(made: Problem) -> None:
     features, labels = everything(made, "train")
     ps = small(estimate=False).fit(features, labels, class_names=CLASSES)
     for images, message in USELESS:
-        with pytest.raises(InputError, match=re.escape(message)):
+        with pytest.raises(PromptSearchError, match=re.escape(message)):
             ps.predict(images)
+
+
+def test_features_of_every_type_and_layout_are_the_same(made: Problem) -> None:
+    import pandas as pd
+    import torch
+
+    features, labels = everything(made, "train")
+    ps = small(estimate=False).fit(features, labels, class_names=CLASSES)
+    tensor, known = torch.tensor(features), ps.predict_proba(features)
+    for same in (
+        7 * features.astype(np.float64),
+        np.asfortranarray(features),
+        np.repeat(features, 2, axis=1)[:, ::2],
+        features.astype(">f4"),
+        pd.DataFrame(features),
+        np.ma.masked_array(features),
+        tensor,
+        tensor.clone().requires_grad_(),
+    ):
+        np.testing.assert_allclose(ps.predict_proba(same), known, atol=1e-6)
+        again = small(estimate=False).fit(labels=labels, features=same, class_names=CLASSES)
+        assert type(again.class_weights_) is np.ndarray and again.prompts_ == ps.prompts_
+    for near in (features.astype(np.float16), tensor.half(), tensor.bfloat16()):
+        np.testing.assert_allclose(ps.predict_proba(near), known, atol=0.05)
+    for without in (tensor.to("meta"), tensor.to_sparse()):
+        with pytest.raises(InputError, match="^images: a tensor without numbers, or a sparse one; give a dense tensor"):
+            ps.predict(without)
+
+
+def test_numbers_of_numpy_are_numbers(made: Problem) -> None:
+    """Grids of parameters are made by numpy, whose numbers JSON does not know."""
+    features, labels = everything(made, "train")
+    given = {"shots": np.int64(4), "trials": np.int32(6), "allow_fewer": np.True_, "estimate": np.False_}
+    options = {"batch": np.int64(2)}
+    ours = small(searcher="random", searcher_options=options, **given).fit(features, labels, class_names=CLASSES)
+    plain = {name: value.item() for name, value in given.items()}
+    theirs = small(searcher="random", searcher_options={"batch": 2}, **plain)
+    assert ours.result_.winner == theirs.fit(features, labels, class_names=CLASSES).result_.winner
+
+
+def test_class_names_are_read_as_those_of_folders() -> None:
+    """Prompts say "red car" for the class red_car, whose label stays as it was given."""
+    features, labels = np.random.default_rng(0).normal(size=(12, 64)), np.arange(12) % 3
+    spoken, written = ["blue car", "red car", "truck"], ["blue_car", "red_car ", "truck"]
+    plain = small(estimate=False).fit(features, np.array(spoken)[labels])
+    ours = small(estimate=False).fit(features, np.array(written)[labels])
+    numbered = small(estimate=False).fit(features, labels, class_names=written)
+    free, named = (small().fit(features, class_names=names) for names in (written, spoken))
+    for ps, other in ((ours, plain), (numbered, plain), (free, named)):
+        assert ps.class_names_ == spoken == other.class_names_ and ps.result_.winner == other.result_.winner
+        np.testing.assert_array_equal(ps.class_weights_, other.class_weights_)
+    assert ours.classes_.tolist() == written == free.classes_.tolist() and numbered.classes_.tolist() == [0, 1, 2]
+    assert ours.score(features, np.array(written)[labels]) == plain.score(features, np.array(spoken)[labels])
 
 
 def test_a_score_needs_a_known_label_for_each_picture(made: Problem) -> None:
@@ -379,6 +443,39 @@ def test_pictures_and_a_model_of_ones_own(tmp_path: Path) -> None:
     assert ours.prompts_ == named.prompts_ and np.allclose(ours.class_weights_, named.class_weights_, atol=1e-5)
     assert np.allclose(named.predict_proba(paths), named.predict_proba(pictures), atol=1e-6)
     assert (ours.predict(paths) == named.predict(np.stack(arrays))).all()
+
+
+def of_every_mode() -> dict[str, Image.Image]:
+    """A picture in Pillow's modes, and one that its EXIF orientation turns."""
+    rng = np.random.default_rng(1)
+    colour = Image.fromarray(rng.integers(0, 256, (24, 36, 3), dtype=np.uint8))
+    grey, clear = colour.convert("L"), colour.copy()
+    clear.putalpha(Image.fromarray(rng.integers(0, 256, (24, 36), dtype=np.uint8)))
+    turned = colour.copy()
+    turned.getexif()[274] = 6
+    return {
+        **{mode: colour.convert(mode) for mode in ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")},
+        **{mode: clear.convert(mode) for mode in ("RGBA", "LA", "RGBa", "La")},
+        "16 bits": Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+        "32 bits": grey.convert("I"),
+        "floats": Image.fromarray((np.asarray(grey) / 255).astype(np.float32)),
+        "turned": turned,
+    }
+
+
+def test_a_picture_in_memory_is_that_of_its_file(tmp_path: Path) -> None:
+    """Transparency, depth and orientation are read by one rule (docs/inputs.md)."""
+    ps = PromptSearch("tiny", bank=["a {}."], device="cpu", estimate=False, phrases="none")
+    ps.fit([Image.new("RGB", (8, 8), c) for c in ("red", "blue")], ["red", "blue"])
+    for name, picture in of_every_mode().items():
+        known = ps.decision_function([picture])
+        form = "TIFF" if name in ("CMYK", "LAB", "YCbCr", "32 bits", "floats", "RGBX") else "PNG"
+        if name not in ("HSV", "La", "RGBa"):  # which no file holds
+            picture.save(file := tmp_path / f"picture.{form}", exif=picture.getexif())
+            np.testing.assert_allclose(ps.decision_function([file]), known, atol=1e-4, err_msg=name)
+            with Image.open(file) as opened:
+                np.testing.assert_allclose(ps.decision_function([opened]), known, atol=1e-4, err_msg=name)
+        assert np.isfinite(known).all()
 
 
 def test_importing_the_package_stays_cheap() -> None:

@@ -86,7 +86,7 @@ class StoredPicture:
             raise self._damaged(error) from error
 
     def _decoded(self) -> Image:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, UnidentifiedImageError
 
         if self.content is None and self.path is None:
             raise ValueError("neither bytes nor a path")
@@ -99,11 +99,7 @@ class StoredPicture:
             self._explain()
             raise _Unfit("not a picture of a form that is read here", "replace it, or save it as PNG or JPEG") from None
         with opened as picture:
-            negative = is_negative(picture)
-            upright = ImageOps.exif_transpose(picture)
-            upright.format = picture.format
-            shown = to_rgb(upright)
-            return ImageOps.invert(shown) if negative else shown
+            return upright_rgb(picture)
 
     def _explain(self) -> None:
         """Raise an error that explains the problem if the file is of a known kind that Pillow cannot open."""
@@ -118,8 +114,42 @@ class StoredPicture:
 
     def _damaged(self, error: Exception) -> PromptSearchError:
         at = f" ({printable_path(self.path)})" if self.path else ""
-        remedy = error.remedy if isinstance(error, _Unfit) else "replace it or remove it"
-        return PromptSearchError(f"{self.where}{at} cannot be decoded ({first_line(error)}); {remedy}")
+        return PromptSearchError(why_damaged(f"{self.where}{at}", error))
+
+
+def open_given(picture: Image, where: str) -> Image:
+    """Convert a picture that Pillow has opened or made to 8-bit RGB, as `StoredPicture.open` does with a file.
+
+    Args:
+        picture: The picture.
+        where: Its name for messages.
+
+    Raises:
+        PromptSearchError: It cannot be decoded or converted to 8-bit RGB.
+    """
+    try:
+        return upright_rgb(picture)
+    except Exception as error:  # as in StoredPicture.open; its file may be closed, too
+        raise PromptSearchError(why_damaged(where, error)) from error
+
+
+def why_damaged(where: str, error: Exception) -> str:
+    """Return the message for a picture that cannot be decoded, with the remedy."""
+    remedy = error.remedy if isinstance(error, _Unfit) else "replace it or remove it"
+    return f"{where} cannot be decoded ({first_line(error)}); {remedy}"
+
+
+def upright_rgb(picture: Image) -> Image:
+    """Convert an opened picture to 8-bit RGB, rotated as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    if 0 in picture.size:
+        raise _Unfit("it has no pixels", "replace it or remove it")
+    negative = is_negative(picture)
+    upright = ImageOps.exif_transpose(picture)
+    upright.format = picture.format
+    shown = to_rgb(upright)
+    return ImageOps.invert(shown) if negative else shown
 
 
 def is_negative(picture: Image) -> bool:

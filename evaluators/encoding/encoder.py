@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import hashlib
 import io
 import logging
 import warnings
@@ -18,6 +17,7 @@ import numpy as np
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache import Cache, TextCache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
+from promptsearch.evaluators.encoding.given_model import check_triple, fingerprint_of
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
 from promptsearch.evaluators.encoding.tokenizers import count_tokens, load_tokenizer, refuse_special_tokens
 from promptsearch.evaluators.encoding.transformers_model import SOURCE, load_model, read_folder
@@ -116,17 +116,16 @@ class Encoder:
             model: An open_clip model.
             preprocess: Its transform of one PIL picture to (3, H, W).
             tokenizer: Its tokenizer, as `open_clip.get_tokenizer` gives it.
-            cache: Where text vectors are cached, under a digest of the weights.
+            cache: Where text vectors are cached, under a digest of the triple.
             progress: Called during long work.
-        """
-        import torch
 
-        device = next(model.parameters()).device
-        digest = hashlib.sha256(repr((type(tokenizer).__name__, preprocess)).encode())
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        spec = ModelSpec(type(model).__name__, "given", None, None, digest.hexdigest()[:32], device.type, "fp32")
+        Raises:
+            InputError: The three are something else.
+        """
+        check_triple(model, preprocess, tokenizer)
+        device = next(model.parameters()).device.type
+        fingerprint = fingerprint_of(model, preprocess, tokenizer)
+        spec = ModelSpec(type(model).__name__, "given", None, None, fingerprint, device, "fp32")
         encoder = cls(spec, cache, progress)
         encoder._model = copy.deepcopy(model).eval() if model.training else model
         encoder._preprocess, encoder.tokenizer = preprocess, tokenizer

@@ -215,8 +215,16 @@ class PictureEncoder:
             features = self._fused(x)
         else:
             with self._autocast():
-                features = self.model.encode_image(x)
+                features = self.model.encode_image(x.to(self._dtype))
         return torch.nn.functional.normalize(features[:count].float(), dim=-1)
+
+    @functools.cached_property
+    def _dtype(self) -> torch.dtype:
+        """The dtype of the picture tower's input, which is that of its first convolution."""
+        import torch
+
+        kernels = (m.weight.dtype for m in self.model.visual.modules() if isinstance(m, torch.nn.Conv2d))
+        return next(kernels, torch.float32)
 
     @functools.cached_property
     def _fused(self) -> FusedResNet | None:
