@@ -25,6 +25,10 @@ class Interval:
         """Return the interval as part of a JSON document: the value under `name`, then `low` and `high`."""
         return {name: round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
 
+    def within(self, least: float, most: float) -> Interval:
+        """Return the interval cut off at the smallest and the largest possible value."""
+        return Interval(self.value, max(least, self.low), min(most, self.high))
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str) -> Interval:
         """Return the interval that `to_dict` has written."""

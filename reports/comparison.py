@@ -92,7 +92,7 @@ def _summary(key: Key, rows: Sequence[Tested], groups: Groups) -> dict[str, Any]
     """Summarise the draws of one method on one data set with one number of shots."""
     dataset, shots, name = key
     accuracy = np.array([r.hits.mean() for r in rows])
-    interval = crossed_interval(np.stack([r.hits.astype(np.float64) for r in rows]))
+    interval = crossed_interval(np.stack([r.hits.astype(np.float64) for r in rows])).within(0.0, 1.0)
     seconds = [r.figures["seconds"] for r in rows if r.figures["seconds"] is not None]
     gaps = [e - a for r, a in zip(rows, accuracy, strict=True) if (e := r.figures.get("estimate")) is not None]
     own = not rows[0].name
@@ -144,7 +144,7 @@ def _distance(key: Key, groups: Groups, against: str) -> dict[str, Any] | None:
         "method": name,
         "readable": both[0].figures["readable"],
         "draws": len(both),
-        **crossed_interval(np.stack(gaps)).to_dict("difference"),
+        **crossed_interval(np.stack(gaps)).within(-1.0, 1.0).to_dict("difference"),
     }
 
 
@@ -170,14 +170,14 @@ def _overall(groups: Groups, against: str) -> list[dict[str, Any]]:
             "readable": rows[0].figures["readable"],
             "datasets": len(datasets),
             "draws": len(by_draw),
-            **pooled_interval(parts).to_dict("mean"),
+            **pooled_interval(parts).within(0.0, 1.0).to_dict("mean"),
             "by_draw": [round(float(a), 6) for a in by_draw],
         }
         seeds = {r.cell.seed for r in rows}
         theirs = _parts([[r for r in own.get((d, shots, against), []) if r.cell.seed in seeds] for d in datasets])
         if theirs is not None and name != against and len(theirs[0][1]) == len(by_draw):
             gaps = [(w, ours - other) for (w, ours), (_, other) in zip(parts, theirs, strict=True)]
-            row["against"] = pooled_interval(gaps).to_dict("difference")
+            row["against"] = pooled_interval(gaps).within(-1.0, 1.0).to_dict("difference")
         found.append(row)
     return found
 

@@ -27,7 +27,7 @@ from promptsearch import plugins
 from promptsearch.cli import main
 from promptsearch.config import RunConfig
 from promptsearch.evaluators.cache import read_block
-from promptsearch.evaluators.intervals import crossed_interval, pooled_interval
+from promptsearch.evaluators.intervals import Interval, crossed_interval, pooled_interval
 from promptsearch.evaluators.task import Split
 from promptsearch.runs import RunRecord
 from promptsearch.runs.baselines.learners import learn_context_restarted
@@ -450,6 +450,18 @@ def test_pooled_intervals_cover() -> None:
     assert 0.93 <= held / 300 <= 1
     values = rng.normal(size=(3, 7))
     assert pooled_interval([(0.5, values), (0.5, values)]).value == pytest.approx(values.mean())
+
+
+def test_intervals_hold_only_values_that_are_possible(whole: Whole) -> None:
+    doc = whole.doc
+    for row in [*doc["table"], *doc["overall"]]:
+        assert 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+    gaps = [*doc["against"]["rows"], *(row["against"] for row in doc["overall"] if "against" in row)]
+    for gap in gaps:
+        assert -1 <= gap["low"] <= gap["difference"] <= gap["high"] <= 1
+    # two draws, Student's t with one degree of freedom: without a limit intervals would reach further
+    assert any(row["low"] == 0 for row in doc["table"])
+    assert Interval(0.5, -2.0, 3.0).within(-1.0, 1.0) == Interval(0.5, -1.0, 1.0)
 
 
 def test_intervals_over_draws_and_pictures_cover() -> None:

@@ -18,19 +18,22 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_model import TINY
 
-from promptsearch.banks import PromptSet
+from promptsearch.banks import PromptSet, load_bank
 from promptsearch.cli import main
 from promptsearch.commands.compare import compare
 from promptsearch.commands.coop import coop
 from promptsearch.commands.names import names
 from promptsearch.commands.pez import pez
 from promptsearch.commands.vpt import vpt
-from promptsearch.evaluators import default_cache, open_problem
+from promptsearch.evaluators import Cache, default_cache, open_problem
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.datasets import open_dataset
-from promptsearch.evaluators.data.picture_features import LiveFeatures, export_pack, import_pack
+from promptsearch.evaluators.data.picture_features import LiveFeatures, PackFeatures, export_pack, import_pack
 from promptsearch.lm import LocalModel, locate
 from promptsearch.runs.baselines.learners import Prompted, classify_prompted
+from promptsearch.runs.compare.cells import Cells
+from promptsearch.runs.compare.comparison import Comparison
+from promptsearch.runs.compare.methods import all_methods
 from promptsearch.search.gradient import Learned
 
 COMMANDS: dict[str, click.Command] = {"coop": coop, "names": names, "pez": pez, "vpt": vpt}
@@ -159,6 +162,32 @@ def test_a_comparison_says_what_the_commands_say(here: Path) -> None:
         assert cells[method]["support_xent"] == pytest.approx(own["support"]["xent"], abs=1e-6)
         assert cells[method]["templates"] == own["templates"] and cells[method]["readable"] == own["readable"]
     assert cells["coop: nearest words (cosine), as text"]["readable"] is False
+
+
+def test_a_start_does_not_depend_on_how_a_folder_is_spelled(
+    here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(here)
+    found = set()
+    for given in ("data", "./data", f"../{here.name}/data/", str(here / "data")):
+        problems = {given: open_problem(f"local-dir:{here / 'model'}", given)}
+        method = all_methods(load_bank("openai-cifar"), {})["coop-4"]
+        comparison = Comparison(Cells(None, tmp_path), problems, {"coop-4": method}, (1,), 1)
+        ((cell, _),) = comparison.grid()
+        found.add((cell.key, comparison._setting(cell).start))
+    assert len(found) == 1
+
+
+def test_a_pack_of_a_folders_features_is_known_by_its_pictures(here: Path, tmp_path: Path) -> None:
+    problem = open_problem(f"local-dir:{here / 'model'}", str(here / "data"))
+    assert isinstance(problem.source, LiveFeatures)
+    export_pack(problem.source, problem.encoder.spec, tmp_path / "pack")
+    cache = Cache(tmp_path / "cache")
+    import_pack(tmp_path / "pack", cache)
+    pack = PackFeatures(problem.encoder.spec, str(here / "data"), cache)
+    assert pack.identity == problem.source.identity
+    shipped = Cache(tmp_path / "empty", packs=[tmp_path / "cache"])
+    assert PackFeatures(problem.encoder.spec, str(here / "data"), shipped).identity == str(here / "data")
 
 
 def test_tokens_are_learnt_in_a_vit_and_tested_by_a_comparison(here: Path) -> None:

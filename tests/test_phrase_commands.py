@@ -137,6 +137,13 @@ def test_tip_adapter_adds_the_shots_to_the_text() -> None:
     assert xent > 0
 
 
+def test_of_equal_logits_the_true_class_is_none_of_tip_adapters_hits() -> None:
+    picture, labels = np.array([[1.0, 0.0]]), np.array([0, 1])
+    cache = cache_of(np.repeat(picture, 2, axis=0), labels)  # one shot of each class, both alike
+    for true in labels:
+        assert not score_cached(np.repeat(picture, 2, axis=0), cache, picture, np.array([true]), 10.0)[0].any()
+
+
 def test_tip_adapter_and_phrases_are_compared(made: list[str]) -> None:
     options = ["--model", "tiny", "--dataset", "made", "--bank", "bank.txt", "--storage", "runs.db", "--shots", "4"]
     methods = "hand-written,beam,tip-adapter"

@@ -19,7 +19,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Evaluator, Split, Task
 from promptsearch.evaluators.intervals import compare_paired, mcnemar
 from promptsearch.runs import SELECTIONS, Budget, Repeat, Selection, nested, search
-from promptsearch.runs.selection.nested_cv import by_vote, out_of_bag
+from promptsearch.runs.selection.nested_cv import by_vote, out_of_bag, settle
 from promptsearch.runs.selection.select import bootstraps, folds, refilled
 from promptsearch.search import (
     AskClimb,
@@ -233,6 +233,23 @@ def test_an_estimate_judges_only_by_pictures_outside() -> None:
         naive.append(e.naive)
         honest.append(e.accuracy.value)
     assert np.mean(naive) > np.mean(honest) + 0.1
+
+
+@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("pictures", [2, 3])
+@pytest.mark.filterwarnings("error")
+def test_one_picture_of_two_classes_is_enough(method: str, pictures: int) -> None:
+    """A fold of the estimate leaves one or two pictures, which leave none or one in a fold of the choice."""
+    whole = evaluator(shots=1)
+    few = whole.part(np.arange(pictures))
+    repeat = Repeat(beam, BANK, few)
+    chosen, expected = settle(Selection(method, BANK, get_objective("xent")), repeat, search(beam(), few).ranked)
+    assert math.isfinite(chosen.score.xent) and expected is not None
+    assert 0 <= expected.accuracy.low <= expected.accuracy.value <= expected.accuracy.high <= 1
+    one = whole.part(np.arange(1))
+    if method in ("cv", "bootstrap"):
+        alone = Selection(method, BANK, get_objective("xent")).choose(one, search(beam(), one).ranked, repeat)
+        assert alone.prompt_set == PromptSet.of(BASELINE)
 
 
 def test_out_of_bag_no_search_sees_the_picture_it_judges() -> None:

@@ -41,7 +41,7 @@ class ArrayFeatures:
         self._features, self._labels = features, labels
         contents = hashlib.sha256(np.ascontiguousarray(features).view(np.uint8).data).hexdigest()
         self.fingerprint = digest_of([contents, labels.tolist(), list(class_names)])
-        self.pictures_fingerprint = self.fingerprint
+        self.pictures_fingerprint = self.identity = self.fingerprint
 
     def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the labels (N,) and indices (N,) of all pictures."""

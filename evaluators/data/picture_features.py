@@ -57,6 +57,12 @@ class PackFeatures:
         """True if `take_pictures` was called."""
         return self._data is not None
 
+    @property
+    def identity(self) -> str:
+        """What tells the pictures from others, however a data set is named: a shipped pack's name, or `fingerprint`."""
+        path = self._block("train").path
+        return self.name if any(path.is_relative_to(pack) for pack in self._cache.packs) else self.fingerprint
+
     def take_pictures(self, data: PictureData) -> None:
         """Attach the pictures that the features were computed from, for methods that need more than features.
 
@@ -149,7 +155,7 @@ class LiveFeatures:
         self.fingerprint = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition, DECODING])
         self._data, self._condition, self._encoder, self._cache = data, condition, encoder, cache
         self._known: dict[str, dict[int, np.ndarray]] = {}
-        self.pictures_fingerprint = self.fingerprint
+        self.pictures_fingerprint = self.identity = self.fingerprint
         self.notes = [*data.notes, *self._test_notes()]
 
     has_pictures = True

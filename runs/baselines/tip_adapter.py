@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from promptsearch.evaluators.scoring.metrics import predict
+
 #: Residual ratio and sharpness. The paper tunes both on held-out pictures; here its default values are used.
 ALPHA, BETA = 1.0, 5.5
 
@@ -39,7 +41,7 @@ def score_cached(
     logits = cached_logits(class_weights, tensors, features, logit_scale)  # (N, C)
     top = logits.max(axis=1)
     xent = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(labels)), labels]
-    return logits.argmax(axis=1) == labels, float(xent.mean(dtype=np.float64))
+    return predict(logits, labels) == labels, float(xent.mean(dtype=np.float64))
 
 
 def cached_logits(

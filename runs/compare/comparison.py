@@ -267,8 +267,8 @@ class Comparison:
         evaluator = self._evaluator[1]
         checkpoint = Checkpoint(self.cells.checkpoint(cell), cell.key)
         # A seed for each cell, so that starts are independent between data sets and numbers of shots with the same
-        # draw.
-        start = int(digest_of(["start", cell.dataset, cell.shots, cell.seed])[:8], 16)
+        # draw; the spelling of a folder's path does not change it.
+        start = int(digest_of(["start", problem.source.identity, cell.shots, cell.seed])[:8], 16)
 
         def progress(done: int, total: int, what: str) -> None:
             self.progress(*self._counted, f"{cell}: {what}{f', {done} of {total}' if total else ''}")

@@ -452,7 +452,11 @@ def _by_size(parts: Callable[[np.ndarray, int], list[Part]], name: str) -> _Meth
         support = evaluator.task.support
         losses: dict[int, np.ndarray] = {}
         counts: dict[int, np.ndarray] = {}
-        drawn = parts(support.labels, selection.seed)
+        # A fold of an estimate may leave a single picture, on which nothing can be both chosen and judged.
+        drawn = [part for part in parts(support.labels, selection.seed) if len(part[0]) and len(part[1])]
+        if not drawn:
+            plain, score = selection.baseline(evaluator)
+            return Selected(plain, score, name)
         for inside, outside in drawn:
             part, sets = _repeated(repeat, evaluator, inside)
             for size, prompt_set in _best_of_sizes(selection, part, sets).items():
