@@ -369,13 +369,14 @@ class PromptSearch:
             record = self._recorded()
             weights = None if self.weights is None else Path(self.weights)
             named = record.config.model, str(record.config.dataset), weights
-            winner = to.Winner(winner_of(record), tuple(self.class_names_), record.name, *named)
+            names = tuple(self.class_names_)
+            winner = to.Winner(winner_of(record), names, record.name, *named, logit_scale=self.logit_scale_)
             if form == "open-clip":
                 to.to_open_clip(winner, self.class_weights_, self.logit_scale_, Path(path))
                 return
             if form in FOLDERS:
                 calibration = Calibration(self.logit_scale_, self.unknown_below_)
-                names, encoder = tuple(self.class_names_), self._loaded_encoder()
+                encoder = self._loaded_encoder()
                 classifier = Classifier(record.name, names, self.class_weights_, calibration, encoder)
                 FOLDERS[form](Exported(winner, classifier, record.result), Path(path))
                 return

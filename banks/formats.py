@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Union
@@ -562,7 +563,8 @@ class ClassNames:
             classes: The data set's classes.
 
         Raises:
-            InputError: A class has no name, the number of names is wrong, or two classes have the same name.
+            InputError: A class has no name, the number of names is wrong, their order is in doubt, or two classes have
+                the same name.
         """
         if self.by_folder is None:
             if len(self.in_order) != len(classes):
@@ -570,18 +572,51 @@ class ClassNames:
                     f"{self.place}: {len(self.in_order)} names for {len(classes)} classes; give one a line, "
                     "or folder, a tab, name"
                 )
+            if doubt := _why_other_order(classes, [names[0] for names in self.in_order]):
+                raise InputError(f"{self.place}: {doubt}; write lines of the class, a tab and its name")
             given = self.in_order
         else:
-            if missing := next((c for c in classes if c not in self.by_folder), None):
+            by_class = {_spoken(folder): names for folder, names in self.by_folder.items()}
+            if missing := next((c for c in classes if _spoken(c) not in by_class), None):
                 raise InputError(
                     f"{self.place}: no name for class {shorten(missing)}; add a line: the class, a tab and its name"
                 )
-            given = tuple(self.by_folder[c] for c in classes)
+            given = tuple(by_class[_spoken(c)] for c in classes)
         names = [n[0] for n in given]
         if len(set(names)) < len(names):
             twice = next(n for i, n in enumerate(names) if n in names[:i])
             raise InputError(f"{self.place}: two classes are called {shorten(twice)}; give one another name")
         return names, {n[0]: n[1:] for n in given if len(n) > 1}
+
+
+def _spoken(name: str) -> str:
+    """Return a class as the data set's class names spell it: with spaces for underscores."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def _why_other_order(classes: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return why a list of names may be in another order than the classes, or None.
+
+    Either a class would get the name of another, or the classes are in alphabetical order, where 10 comes before 2 and
+    Z before a, but a person would list them differently.
+    """
+    own = {_spoken(c).casefold(): c for c in classes}
+    said = [_spoken(name).casefold() for name in names]
+    for c, name, plain in zip(classes, names, said, strict=True):
+        if own.get(plain, c) != c and said.count(plain) == 1:  # equal names have an error of their own
+            return f"class {shorten(c)} would be called {shorten(name)}, as another class is, so the order may be wrong"
+    counted = sorted(classes, key=_natural)
+    if list(classes) == sorted(classes) != counted:
+        n = next(i for i, (a, b) in enumerate(zip(classes, counted, strict=True)) if a != b)
+        return f"the data set has class {shorten(classes[n])} before {shorten(counted[n])}, but the names may not"
+    return None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts names as people do: numbers by value, letters regardless of case and accents."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(c))
+    parts = re.split(r"(^-?\d+|\d+)", plain)
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]
 
 
 def parse_class_names(text: str, place: str) -> ClassNames:

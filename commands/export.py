@@ -90,7 +90,8 @@ def export(
     if form == "open-clip":
         assert problem is not None and out is not None  # `_check` and the lines above ensure this
         evaluator = problem.evaluator(_task(record, problem))
-        to.to_open_clip(winner, evaluator.class_weights(prompt_set), problem.encoder.logit_scale, out)
+        scale = winner.logit_scale or problem.encoder.logit_scale
+        to.to_open_clip(winner, evaluator.class_weights(prompt_set), scale, out)
     else:
         if form == "transformers" and prompt_set.size > 1:
             assert problem is not None
@@ -148,7 +149,8 @@ def _winner(record: RunRecord, prompt_set: PromptSet, classes: tuple[str, ...], 
     kept = record.about.get("opened", {}).get("weights")
     file = weights or (Path(kept) if kept else None)
     names = record.name, record.config.model, str(record.config.dataset)
-    return Winner(prompt_set, classes, *names, file, _figures(record))
+    scale = ((record.result or {}).get("calibration") or {}).get("logit_scale")
+    return Winner(prompt_set, classes, *names, file, _figures(record), scale)
 
 
 def _write_classifier(

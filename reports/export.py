@@ -76,6 +76,7 @@ class Winner:
         dataset: Name of the data set, as in `--dataset`.
         weights: File of the model's weights, if they were read from one.
         about: Further comment lines for the top of a generated script, e.g. accuracies.
+        logit_scale: The logit scale that fits the few labels; None for the model's own.
     """
 
     prompt_set: PromptSet
@@ -85,10 +86,11 @@ class Winner:
     dataset: str
     weights: Path | None = None
     about: Sequence[str] = field(default=())
+    logit_scale: float | None = None
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name for each class: the first phrase of the prompt set if it has its own, else the data set's name."""
+    def said_names(self) -> tuple[str, ...]:
+        """What prompts call each class: the first of its phrases, or the data set's name if it has none."""
         return tuple(phrases[0][0] for phrases in self.prompt_set.phrases_of(self.classes))
 
     @property
@@ -115,7 +117,7 @@ class Winner:
     def simple(self) -> bool:
         """Whether each class has one name and filling only replaces `{}`, without choosing between "a" and "an"."""
         return not self.several and all(
-            self.prompt_set.texts(t, self.classes) == [[t.replace("{}", name)] for name in self.class_names]
+            self.prompt_set.texts(t, self.classes) == [[t.replace("{}", name)] for name in self.said_names]
             for t in self.prompt_set.templates
         )
 
@@ -159,7 +161,8 @@ def to_open_clip(winner: Winner, weights: Any, logit_scale: float, file: Path) -
     Args:
         winner: The winner of a run.
         weights: (C, D) class weights of unit length.
-        logit_scale: The model's logit scale (the factor, not its logarithm).
+        logit_scale: What cosines are multiplied by before the softmax (not its logarithm): the scale that fits the few
+            labels, as `predict` uses it, or the model's own.
         file: Where to write.
 
     Raises:
@@ -169,7 +172,7 @@ def to_open_clip(winner: Winner, weights: Any, logit_scale: float, file: Path) -
     from safetensors.numpy import save
 
     meta = {
-        "class_names": json.dumps(list(winner.class_names), ensure_ascii=False),
+        "class_names": json.dumps(list(winner.classes), ensure_ascii=False),
         "prompts": json.dumps(winner.prompt_set.to_dict(), ensure_ascii=False),
         "model": winner.model,
         "run": winner.study,
@@ -192,7 +195,7 @@ def to_python(winner: Winner) -> str:
             f"run {winner.study!r}: open_clip does not read {winner.model}, which transformers wrote; use "
             "--to transformers"
         )
-    if winner.simple:
+    if winner.simple and winner.said_names == winner.classes:
         prompts = (
             f"TEMPLATES = {_lines([(str(t), w) for t, w in _templates(winner.prompt_set)])}\n"
             'PROMPTS = [[(t.replace("{}", name), w) for t, w in TEMPLATES] for name in CLASS_NAMES]'
@@ -205,8 +208,9 @@ def to_python(winner: Winner) -> str:
         imports=imports,
         model=model,
         create=create,
-        class_names=_lines(list(winner.class_names)),
+        class_names=_lines(list(winner.classes)),
         prompts=prompts,
+        logit_scale=winner.logit_scale,
     )
 
 
@@ -235,7 +239,8 @@ def to_transformers(winner: Winner) -> str:
     return _TRANSFORMERS.format(
         head=_head(winner, "transformers, torch"),
         template=str(template),
-        class_names=_lines(list(winner.class_names)),
+        said_names=_lines(list(winner.said_names)),
+        class_names="CANDIDATE_LABELS" if winner.said_names == winner.classes else _lines(list(winner.classes)),
         checkpoint=_checkpoint(winner),
         chosen=winner.model,
     )
@@ -338,12 +343,23 @@ import sys
 {imports}
 import open_clip
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 MODEL = {model}
+LOGIT_SCALE = {logit_scale}  # fits the few labels of the run; None for the model's own
 CLASS_NAMES = {class_names}
 # For each class its prompts and how much each counts.
 {prompts}
+
+
+def open_picture(path):
+    """Return a picture upright, as RGB on white."""
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.has_transparency_data:
+        ground = Image.new("RGBA", picture.size, "white")
+        ground.alpha_composite(picture.convert("RGBA"))
+        picture = ground
+    return picture.convert("RGB")
 
 
 @torch.inference_mode()
@@ -359,9 +375,10 @@ def classify(paths):
         vectors = model.encode_text(tokenizer(list(texts)), normalize=True)  # (T, D)
         classes.append(torch.nn.functional.normalize(torch.tensor(weights) @ vectors, dim=0))
     classifier = torch.stack(classes, dim=1)  # (D, C)
+    scale = LOGIT_SCALE or model.logit_scale.exp()
     for path in paths:
-        picture = preprocess(Image.open(path).convert("RGB")).unsqueeze(0)
-        logits = model.logit_scale.exp() * model.encode_image(picture, normalize=True) @ classifier  # (1, C)
+        picture = preprocess(open_picture(path)).unsqueeze(0)
+        logits = scale * model.encode_image(picture, normalize=True) @ classifier  # (1, C)
         probability, index = logits.softmax(dim=-1)[0].max(dim=0)
         yield CLASS_NAMES[index], float(probability)
 
@@ -380,7 +397,8 @@ import argparse
 from transformers import pipeline
 
 HYPOTHESIS_TEMPLATE = {template!r}
-CANDIDATE_LABELS = {class_names}
+CANDIDATE_LABELS = {said_names}
+CLASS_NAMES = {class_names}
 MODEL = {checkpoint!r}  # the template was chosen with {chosen!r}; with another model it may be worth less
 
 if __name__ == "__main__":
@@ -391,5 +409,6 @@ if __name__ == "__main__":
     classify = pipeline("zero-shot-image-classification", model=args.model)
     for path in args.pictures:
         best = classify(path, candidate_labels=CANDIDATE_LABELS, hypothesis_template=HYPOTHESIS_TEMPLATE)[0]
-        print(f"{{path}}\\t{{best['label']}}\\t{{best['score']:.4f}}")
+        name = CLASS_NAMES[CANDIDATE_LABELS.index(best["label"])]
+        print(f"{{path}}\\t{{name}}\\t{{best['score']:.4f}}")
 '''

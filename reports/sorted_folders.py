@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import re
 import shutil
@@ -98,8 +99,8 @@ def _is_there(source: Path, target: Path, link: bool) -> bool:
         return False
     if link:
         return target.resolve() == source.resolve()
-    ours, there = source.stat(), target.stat()
-    return (ours.st_size, ours.st_mtime_ns // 10**9) == (there.st_size, there.st_mtime_ns // 10**9)
+    # uncompressed pictures of one size that were unpacked together differ in nothing but their content
+    return filecmp.cmp(source, target, shallow=False)
 
 
 def _folder_name(label: str) -> str:

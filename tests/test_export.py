@@ -16,7 +16,7 @@ from promptsearch.banks import PromptSet, load_bank
 from promptsearch.cli import main
 from promptsearch.config import RunConfig
 from promptsearch.errors import InputError
-from promptsearch.reports.export import Winner, to_clip_benchmark, to_python, to_transformers
+from promptsearch.reports.export import Winner, to_clip_benchmark, to_open_clip, to_python, to_transformers
 from promptsearch.runs import RunRecord
 
 TEMPLATES = ["a photo of a {}.", "a sketch of a {}.", "a {} at night.", "an old picture of the {}."]
@@ -99,6 +99,49 @@ def test_chosen_class_names_and_agreeing_articles_become_prompts_by_class() -> N
     assert json.loads(to_clip_benchmark(article)) == {"birds-and-dogs": {"owl": ["an owl."], "dog": ["a dog."]}}
 
 
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        PromptSet(["a {}."], class_names=["kitty", "hound"]),
+        PromptSet(["a(n) {}."], class_names=["kitty", "hound"]),
+        PromptSet(["a {}."], phrases=[{"tabby": 0.5, "cat": 0.5}, ["A dog barks."]]),
+    ],
+)
+def test_scripts_print_the_classes_and_not_what_prompts_call_them(prompts: PromptSet, tmp_path: Path) -> None:
+    winner = Winner(prompts, ("cat", "dog"), "mine", "RN50", "pets", logit_scale=20.5)
+    scope: dict = {"__name__": "loaded"}
+    exec(compile(to_python(winner), "snippet", "exec"), scope)
+    assert scope["CLASS_NAMES"] == ["cat", "dog"] and scope["LOGIT_SCALE"] == 20.5
+    assert [text for text, _ in scope["PROMPTS"][0]] == [t for t, _ in winner.prompts[0]]
+    from safetensors import safe_open
+
+    to_open_clip(winner, np.eye(2), 20.5, tmp_path / "c.safetensors")
+    with safe_open(tmp_path / "c.safetensors", "pt") as f:
+        assert json.loads(f.metadata()["class_names"]) == ["cat", "dog"]
+    if winner.simple:
+        exec(compile(to_transformers(winner), "snippet", "exec"), scope)
+        assert scope["CANDIDATE_LABELS"] == ["kitty", "hound"] and scope["CLASS_NAMES"] == ["cat", "dog"]
+
+
+def test_the_python_snippet_opens_pictures_upright_and_on_white(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from promptsearch.evaluators.data.encoded_picture import StoredPicture
+
+    scope: dict = {"__name__": "loaded"}
+    source = to_python(Winner(PromptSet(["a {}."]), ("cat", "dog"), "mine", "RN50", "pets"))
+    exec(compile(source, "snippet", "exec"), scope)
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 9, 4), np.uint8)
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "rotated.png", exif=rotated)
+    Image.fromarray(pixels).save(tmp_path / "clear.png")
+    for name, size in (("rotated.png", (6, 9)), ("clear.png", (9, 6))):
+        ours = scope["open_picture"](tmp_path / name)
+        assert ours.size == size
+        np.testing.assert_array_equal(ours, StoredPicture(None, str(tmp_path / name), "picture").open())
+
+
 def test_phrases_become_prompts_by_class_repeated_by_their_weights() -> None:
     prompts = PromptSet(["a {}.", "the {}."], [3, 1], phrases=[{"tabby": 0.5, "cat": 0.5}, ["A dog barks."]])
     winner = Winner(prompts, ("cat", "dog"), "mine", "RN50", "pets")
@@ -142,7 +185,9 @@ def test_the_python_snippet_runs_and_says_what_the_evaluator_says(
     problem = open_problem("tiny", "cifar10", device="cpu")
     evaluator = problem.evaluator(problem.task(2, 0))
     cosines = problem.encoder.encode_pictures(iter(pictures)) @ evaluator.class_weights(PromptSet(winner())).T
-    logits = problem.encoder.logit_scale * cosines
+    kept = RunRecord.load("mine").result
+    assert kept is not None
+    logits = kept["calibration"]["logit_scale"] * cosines  # as `predict` has it
     said = [line.split("\t") for line in printed.splitlines()]
     assert [name for _, name, _ in said] == [evaluator.task.class_names[i] for i in logits.argmax(1)]
     shares = np.exp(logits - logits.max(1, keepdims=True))

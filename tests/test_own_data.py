@@ -43,6 +43,7 @@ from promptsearch.evaluators import Cache, open_problem
 from promptsearch.evaluators.data import open_dataset
 from promptsearch.evaluators.data.check import check_data
 from promptsearch.evaluators.data.holdout import choose, hash_image, near_duplicates, no_hash, picture_hashes
+from promptsearch.evaluators.data.parts import in_order
 
 EACH = 6
 
@@ -291,6 +292,63 @@ def test_numbers_are_named_by_a_file(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'label' .int64. has no class names; name the classes with --class-names"):
         open_dataset(str(tmp_path / "n.parquet"))
     assert open_dataset(str(tmp_path / "n.parquet"), renamed=True).class_names == ("7", "8")
+
+
+def test_numbered_folders_need_names_too(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        class_folders(tmp_path / "part", 2, first=number)
+        (tmp_path / "part" / "circle").rename(tmp_path / "part" / "moved")
+        (tmp_path / "numbered").mkdir(exist_ok=True)
+        (tmp_path / "part" / "moved").rename(tmp_path / "numbered" / str(number))
+    with pytest.raises(InputError, match="the labels are numbers .1, 10, 2 …..*--class-names FILE"):
+        open_dataset(str(tmp_path / "numbered"))
+    names = tmp_path / "names.txt"
+    names.write_text("one\ntwo\nten\n")
+    with pytest.raises(InputError, match="names.txt: the data set has class '10' before '2', but the names may not"):
+        open_problem("tiny", str(tmp_path / "numbered"), test_share=0.3, class_names=str(names))
+    names.write_text("1\tone\n2\ttwo\n10\tten\n")
+    problem = open_problem("tiny", str(tmp_path / "numbered"), test_share=0.3, class_names=str(names))
+    assert problem.source.class_names == ("one", "ten", "two")
+
+
+@pytest.mark.parametrize(
+    ("labels", "ordered"),
+    [
+        (["10.0", "2.0", "0.0"], ["0.0", "2.0", "10.0"]),
+        (["1", "-1", "0"], ["-1", "0", "1"]),
+        (["01", "1", "2"], ["01", "1", "2"]),
+    ],
+)
+def test_numbers_as_programs_write_them_are_numbers(labels: list[str], ordered: list[str], tmp_path: Path) -> None:
+    assert in_order(labels) == ordered
+    rows = [{"path": f"{i}.png", "label": label} for i, label in enumerate(labels)]
+    for i in range(len(labels)):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"{i}.png")
+    with pytest.raises(InputError, match="the labels are numbers"):
+        open_dataset(str(write_csv(tmp_path / "l.csv", rows)))
+
+
+def test_paths_that_two_folders_have_are_refused(drawn: Path, tmp_path: Path) -> None:
+    rows = []
+    for i, name in enumerate(SHAPES * 2):
+        for folder in ("annotations", "images"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            shape(name, i + (folder == "images")).save(tmp_path / folder / f"{i}.png")
+        rows.append({"path": f"{i}.png", "label": name})
+    file = write_csv(tmp_path / "l.csv", rows)
+    with pytest.raises(InputError, match="l.csv:2: 0.png may be in the folder annotations or in images; write the"):
+        open_dataset(str(file))
+    (tmp_path / "annotations" / "0.png").rename(tmp_path / "annotations" / "x.png")
+    with pytest.raises(InputError, match="l.csv:3: 1.png may be in"):
+        open_dataset(str(file))
+    shutil.rmtree(tmp_path / "annotations")
+    shutil.copytree(tmp_path / "images", tmp_path / "backup")  # the same pictures
+    assert open_dataset(str(file)).class_names == SHAPES
+    (tmp_path / "backup" / "3.png").write_bytes(b"")
+    with pytest.raises(InputError, match="l.csv:5: 3.png may be in the folder backup or in images"):
+        open_dataset(str(file))
+    write_csv(file, [{**row, "path": f"images/{row['path']}"} for row in rows])
+    assert open_dataset(str(file)).class_names == SHAPES
 
 
 # -- lists --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from click.testing import CliRunner, Result
 from made_problem import CLASSES, make_problem
 
 from promptsearch.banks import Template
+from promptsearch.banks.formats import parse_class_names
 from promptsearch.cli import main
+from promptsearch.errors import InputError
 from promptsearch.runs.baselines.tip_adapter import ALPHA, BETA, cache_of, score_cached
 from promptsearch.runs.selection.phrase_choice import MORE_PHRASES
 
@@ -102,6 +104,39 @@ def test_classes_get_names_from_a_file(made: list[str]) -> None:
     Path("names.txt").write_text("cat\ndog\n")
     assert "2 names for 4 classes" in run("beam", *made, "--class-names", "names.txt", code=2).stderr
     assert "nowhere.txt" in run("beam", *made, "--class-names", "nowhere.txt", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "why"),
+    [
+        (["1", "10", "2"], "one\nten\ntwo\n", "class '10' before '2'"),
+        (["class 1", "class 10", "class 9"], "a\nb\nc\n", "class 'class 10' before 'class 9'"),
+        (["Zebra", "ant"], "zebra\nant\n", "class 'Zebra' before 'ant'"),
+        (["zebra", "élan"], "stripes\nantlers\n", "class 'zebra' before 'élan'"),
+        (["cat", "dog"], "dog\ncat\n", "class 'cat' would be called 'dog'"),
+        (["big dog", "cat"], "tom\nbig_Dog\n", "class 'cat' would be called 'big_Dog'"),
+    ],
+)
+def test_names_whose_order_is_in_doubt_are_refused(classes: list[str], names: str, why: str) -> None:
+    with pytest.raises(InputError, match=f"n.txt: .*{why}.*; write lines of the class, a tab and its name"):
+        parse_class_names(names, "n.txt").of(classes)
+    said = names.split()
+    lines = "".join(f"{c.replace(' ', '_')}\t{n}\n" for c, n in zip(classes, said, strict=True))
+    assert parse_class_names(lines, "n.txt").of(classes)[0] == said
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        (["1", "2", "10"], ["one", "two", "ten"]),
+        (["-1", "0", "1"], ["no", "zero", "one"]),
+        (["n01440764", "n01443537"], ["tench", "goldfish"]),
+        (["airplane", "automobile", "cat"], ["plane", "car", "cat"]),
+        (["dog", "cat", "Zebra"], ["hound", "tom", "stripes"]),
+    ],
+)
+def test_names_in_the_only_order_that_there_is_are_taken(classes: list[str], names: list[str]) -> None:
+    assert parse_class_names("\n".join(names), "n.txt").of(classes)[0] == names
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from forked import MODELS, Forked
 from labelled_world import CLASSES, RUN, add_odd_pictures, make_world, run, use_world
+from PIL import Image
 from tiny_model import TINY
 
 from promptsearch import PromptSearch
@@ -24,7 +26,7 @@ from promptsearch.errors import InputError
 from promptsearch.evaluators import no_progress
 from promptsearch.evaluators.data import loose_pictures
 from promptsearch.reports.labels import write_labels
-from promptsearch.reports.sorted_folders import plan
+from promptsearch.reports.sorted_folders import plan, put
 from promptsearch.runs import RunRecord
 from promptsearch.runs.classifier import open_classifier
 from promptsearch.runs.labelling import Labelled
@@ -198,14 +200,15 @@ def test_what_was_begun_with_other_options_is_not_mixed(world: Path, tmp_path: P
     kept = partial.read_bytes()
     assert kept.count(b"\n") == 3  # the first line says of what
     assert "other pictures or options" in run(*command, "--top", 2, code=2).stderr
+    partial.write_bytes(kept.replace(b'"label"', b'"libel"', 1))
+    assert "damaged" in run(*command, code=2).stderr
+    partial.write_bytes(kept)
     picture = world / "new" / "01.png"
     status = picture.stat()
     os.utime(picture, ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # written again
     assert "other pictures or options" in run(*command, code=2).stderr
     os.utime(picture, ns=(status.st_atime_ns, status.st_mtime_ns))
-    partial.write_bytes(kept.replace(b'"label"', b'"libel"', 1))
-    assert "damaged" in run(*command, code=2).stderr
-    partial.write_bytes(kept)
+    assert "other pictures or options" in run(*command, code=2).stderr, "with the time set back, too"
     run(*command, "--top", 2, "--force")
     assert len(rows(out.read_text())) == 40 and not partial.exists()
     before = out.read_bytes()
@@ -301,6 +304,34 @@ def test_sorting_copies_and_never_moves(world: Path, tmp_path: Path) -> None:
         run("sort", RUN, world / "new", "--into", linked, "--link", "--quiet", "--unknown-below", 0.9)
     assert all(p.is_symlink() and p.resolve().parent.is_relative_to(world / "new") for p in linked.rglob("*.png"))
     assert (linked / "unknown").is_dir()
+
+
+def _same_stamp(folder: Path, shades: Sequence[int]) -> Path:
+    """Write uncompressed pictures of the same size and modification time, as an archive unpacks them."""
+    folder.mkdir(exist_ok=True)
+    for i, shade in enumerate(shades):
+        Image.new("RGB", (8, 8), (shade, 255 - shade, shade)).save(folder / f"{i}.bmp")
+        os.utime(folder / f"{i}.bmp", (10**9, 10**9))
+    return folder
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_another_picture_of_the_same_size_and_time_is_not_taken_for_sorted(tmp_path: Path, link: bool) -> None:
+    one, other = _same_stamp(tmp_path / "one", [10, 20]), _same_stamp(tmp_path / "other", [10, 30])
+    for folder in (one, one):
+        put([(f, tmp_path / "out" / f.name) for f in sorted(folder.iterdir())], link)
+    with pytest.raises(InputError, match="0.bmp: exists already" if link else "1.bmp: exists already"):
+        put([(f, tmp_path / "out" / f.name) for f in sorted(other.iterdir())], link)
+    assert (tmp_path / "out" / "1.bmp").read_bytes() == (one / "1.bmp").read_bytes()
+
+
+def test_a_picture_that_is_replaced_with_its_size_and_time_is_labelled_anew(world: Path, tmp_path: Path) -> None:
+    pictures = _same_stamp(tmp_path / "pictures", [0, 120, 240])
+    first = rows(run("predict", RUN, pictures, "--quiet", "--top", 3).stdout)
+    _same_stamp(pictures, [240, 120, 0])
+    second = rows(run("predict", RUN, pictures, "--quiet", "--top", 3).stdout)
+    swapped = [{**r, "path": f["path"]} for r, f in zip(reversed(first), first, strict=True)]
+    assert second == swapped and second != first
 
 
 def test_names_of_classes_and_files_cannot_lead_out_or_collide(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from promptsearch.errors import PromptSearchError
 from promptsearch.evaluators.data.datasets import PictureData, open_dataset
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
 from promptsearch.evaluators.data.holdout import choose, hash_image, near_duplicates, no_hash
+from promptsearch.evaluators.data.parts import is_number
 from promptsearch.evaluators.task import MOST_VALIDATION
 
 #: Shots and test share in the suggested command.
@@ -159,7 +160,7 @@ def _decode(picture: StoredPicture) -> _Read:
 
 def _names(names: Sequence[str]) -> str | None:
     """Return what is wrong with the class names, or None."""
-    if all(name.isdecimal() for name in names):
+    if all(map(is_number, names)):
         what = "numbers"
     elif all(re.fullmatch(r"n\d{8}", name) for name in names):
         what = "WordNet's numbers"
@@ -167,7 +168,7 @@ def _names(names: Sequence[str]) -> str | None:
         return None
     return (
         f"The class names are {what} ({_some(names)}), which say nothing in a prompt: write what the classes are "
-        "called into a file, one a line in this order, and give it with --class-names."
+        "called into a file, in lines of the class, a tab and its name, and give it with --class-names."
     )
 
 

@@ -62,6 +62,7 @@ def open_class_folders(asked: Asked) -> Layout:
     classes = sorted({child.name for found in children.values() for child in found})
     # check before pyarrow gets the names: it fails for names that are not UTF-8
     spoken_names(f"data set {spec!r}", classes)
+    asked.check_numbers(f"--dataset {spec}", classes)
 
     def part(role: str, home: Path) -> Part:
         walk, inside = walks[role], f"{used[role]}/" if role in used else ""

@@ -61,18 +61,22 @@ def _wanted(path: Path, walk: Walk) -> bool:
 
 
 def stamp(path: str) -> list[int] | None:
-    """Return size and modification time (ns) of a file, which change when its content does; None if it is gone."""
+    """Return size, modification and change time (ns) of a file; None if it is gone.
+
+    A file that is replaced by one of the same size and modification time, as an unpacked archive has them, has another
+    change time.
+    """
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def encode_chunks(encoder: Encoder, cache: Cache, chunks: Sequence[Sequence[str]]) -> Iterator[Encoded]:
     """Encode files in chunks; a damaged file does not stop the others.
 
-    Chunks without damaged files are cached under the files' paths, sizes and modification times.
+    Chunks without damaged files are cached under the files' paths, sizes and times of modification and change.
 
     Args:
         encoder: The model.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import re
@@ -96,10 +97,10 @@ class Asked:
             InputError: All labels are numbers.
         """
         some = list(labels)
-        if some and not self.renamed and all(text.isdecimal() for text in some):
+        if some and not self.renamed and all(map(is_number, some)):
             raise InputError(
                 f"{place}: the labels are numbers ({', '.join(some[:3])} …), which say nothing in a prompt; name the "
-                "classes with --class-names FILE, one name a line in the order of the numbers"
+                "classes with --class-names FILE, in lines of the number, a tab and the name"
             )
 
 
@@ -137,8 +138,13 @@ def files_by_split(asked: Asked, files: Sequence[Path]) -> tuple[dict[str, list[
 
 def in_order(labels: Iterable[str]) -> list[str]:
     """Return the distinct labels: numbers by their value, other texts by the alphabet."""
-    texts = set(labels)
-    return sorted(texts, key=int) if all(t.isdecimal() for t in texts) else sorted(texts)
+    texts = sorted(set(labels))
+    return sorted(texts, key=float) if all(map(is_number, texts)) else texts
+
+
+def is_number(label: str) -> bool:
+    """Return whether a label is a number, such as "7", "-1", or "7.0" as spreadsheets and pandas write it."""
+    return re.fullmatch(r"[-+]?\d+(\.\d*)?", label) is not None
 
 
 def listed(
@@ -175,8 +181,7 @@ def existing(paths: Sequence[str], home: Path, where: Callable[[int], str]) -> l
     broken = next((i for i, path in enumerate(paths) if "\0" in path), None)
     if broken is not None:
         raise InputError(f"{where(broken)}: {printable_path(paths[broken])} is not a path")
-    bases = [home, *sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))]
-    base = next((b for b in bases for path in paths[:20] if os.path.isfile(b / path)), home)
+    base = _base(paths, home, where)
     files = [os.path.normpath(base / path) for path in paths]
     missing = [i for i, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
@@ -186,6 +191,28 @@ def existing(paths: Sequence[str], home: Path, where: Callable[[int], str]) -> l
             f"{printable_path(home)} or to one folder in it"
         )
     return files
+
+
+def _base(paths: Sequence[str], home: Path, where: Callable[[int], str]) -> Path:
+    """Return the folder that paths are relative to, which the first paths tell.
+
+    Raises:
+        InputError: Two folders hold different files of such a path.
+    """
+    first = list(enumerate(paths[:20]))
+    if any(os.path.isfile(home / path) for _, path in first):
+        return home
+    folders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))
+    holding = [folder for folder in folders if any(os.path.isfile(folder / path) for _, path in first)]
+    for i, path in first:
+        one, *others = [folder for folder in holding if os.path.isfile(folder / path)] or [home]
+        for other in others:
+            if not filecmp.cmp(one / path, other / path, shallow=False):
+                raise InputError(
+                    f"{where(i)}: {printable_path(path)} may be in the folder {printable_path(one.name)} or in "
+                    f"{printable_path(other.name)}; write the folder into the paths"
+                )
+    return holding[0] if holding else home
 
 
 def hash_files(files: Sequence[str | os.PathLike[str]], names: Sequence[str] | None = None) -> str:

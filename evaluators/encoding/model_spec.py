@@ -497,9 +497,9 @@ def _offline_unless_reachable() -> None:
 
 
 def _file_hash(path: Path, cache: Cache) -> str:
-    """Return the SHA-256 of a weights file, which is cached by path, size and modification time."""
+    """Return the SHA-256 of a weights file, which is cached by path, size and times of modification and change."""
     stat = path.stat()
-    key = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    key = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
     if stat.st_size < 1 << 25:
         return sha256_file(path)
     if memo := cache.get("file-hashes", key):
