@@ -350,8 +350,8 @@ class PromptSearch:
 
         Args:
             format: "open_clip" (class weights, safetensors), "transformers" (a pipeline script), "clip_benchmark"
-                (JSON), "bank" (a text file), "python" (a script), "folder" (class weights, preprocessing and a
-                script) or "onnx" (the same as an ONNX model).
+                (JSON), "bank" (a text file of the templates alone), "python" (a script), "folder" (class weights,
+                preprocessing and a script) or "onnx" (the same as an ONNX model).
             path: File, or folder, to write.
 
         Raises:
@@ -361,7 +361,7 @@ class PromptSearch:
         from promptsearch.reports.folder import FOLDERS, Exported
 
         self._fitted()
-        form = format.replace("_", "-")
+        form = str(format).replace("_", "-")
         with _names_parameters():
             formats = [f for f in to.FORMATS if f != "hub"]
             if form not in formats:

@@ -13,8 +13,12 @@ from promptsearch.banks import Bank, PromptSet, Template
 from promptsearch.errors import InputError
 from promptsearch.evaluators.cache import model_folders
 from promptsearch.evaluators.data.corruptions import split_condition
+from promptsearch.evaluators.encoding.given_model import GIVEN
 from promptsearch.evaluators.encoding.model_spec import EMBEDDED
 from promptsearch.evaluators.encoding.transformers_model import is_transformers
+
+#: Folder of the scripts that exported folders contain.
+SCRIPTS = Path(__file__).resolve().parent / "scripts"
 
 #: Values of `promptsearch export --to`.
 FORMATS = ("clip-benchmark", "open-clip", "transformers", "bank", "python", "folder", "onnx", "hub")
@@ -188,8 +192,12 @@ def to_python(winner: Winner) -> str:
     The script imports promptsearch only to find the embedded model.
 
     Raises:
-        InputError: The model is in transformers' format, which open_clip does not read.
+        InputError: The model is in transformers' format, which open_clip does not read, or was given as objects.
     """
+    if winner.model.endswith(GIVEN):
+        raise InputError(
+            f"run {winner.study!r}: its model was given as objects, which a script cannot load; use --to open-clip"
+        )
     if _transformers_folder(winner) is not None:
         raise InputError(
             f"run {winner.study!r}: open_clip does not read {winner.model}, which transformers wrote; use "
@@ -211,7 +219,15 @@ def to_python(winner: Winner) -> str:
         class_names=_lines(list(winner.classes)),
         prompts=prompts,
         logit_scale=winner.logit_scale,
+        open_picture=_open_picture(),
     )
+
+
+def _open_picture() -> str:
+    """Return the source of the function that opens a picture in exported scripts."""
+    source = (SCRIPTS / "predict_open_clip.py").read_text("utf-8")
+    begin = source.index("def open_picture(")
+    return source[begin : source.index("\n\n\n", begin)]
 
 
 def to_transformers(winner: Winner) -> str:
@@ -340,7 +356,9 @@ _PYTHON = '''\
 {head}
 
 import sys
-{imports}
+{imports}from pathlib import Path
+
+import numpy as np
 import open_clip
 import torch
 from PIL import Image, ImageOps
@@ -352,14 +370,7 @@ CLASS_NAMES = {class_names}
 {prompts}
 
 
-def open_picture(path):
-    """Return a picture upright, as RGB on white."""
-    picture = ImageOps.exif_transpose(Image.open(path))
-    if picture.has_transparency_data:
-        ground = Image.new("RGBA", picture.size, "white")
-        ground.alpha_composite(picture.convert("RGBA"))
-        picture = ground
-    return picture.convert("RGB")
+{open_picture}
 
 
 @torch.inference_mode()

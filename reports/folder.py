@@ -18,9 +18,10 @@ from promptsearch.banks import PromptSet
 from promptsearch.config import MachineConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Encoder, Progress, default_cache, no_progress, resolve_model
+from promptsearch.evaluators.encoding.given_model import prepares_alike
 from promptsearch.evaluators.encoding.tokenizers import FILES
 from promptsearch.evaluators.encoding.transformers_model import SOURCE
-from promptsearch.reports.export import Winner, to_open_clip, write
+from promptsearch.reports.export import SCRIPTS, Winner, to_open_clip, write
 from promptsearch.reports.model_card import model_card
 from promptsearch.runs.classifier import Classifier
 from promptsearch.runs.result import Calibration
@@ -32,8 +33,6 @@ FORMAT = 1
 
 #: The name of the model if it is in the folder itself.
 HERE = "local-dir:."
-
-_SCRIPTS = Path(__file__).resolve().parent / "scripts"
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def write_folder(exported: Exported, folder: Path) -> None:
         )
         write(half / CONFIG, _dumped({**describe(exported), "open_clip": arguments}))
         write(half / "README.md", model_card(exported.winner, exported.classifier, exported.result, "open_clip_torch"))
-        shutil.copyfile(_SCRIPTS / "predict_open_clip.py", half / "predict.py")
+        shutil.copyfile(SCRIPTS / "predict_open_clip.py", half / "predict.py")
 
 
 def write_onnx_folder(exported: Exported, folder: Path) -> None:
@@ -110,7 +109,7 @@ def write_onnx_folder(exported: Exported, folder: Path) -> None:
         write_onnx(exported.classifier, half / "model.onnx")
         write(half / CONFIG, _dumped(about))
         write(half / "README.md", model_card(exported.winner, exported.classifier, exported.result, "onnxruntime"))
-        shutil.copyfile(_SCRIPTS / "predict_onnx.py", half / "predict.py")
+        shutil.copyfile(SCRIPTS / "predict_onnx.py", half / "predict.py")
 
 
 def refuse_transformers(encoder: Encoder, form: str) -> None:
@@ -147,13 +146,21 @@ def describe(exported: Exported) -> dict[str, Any]:
 
 
 def preprocessing(encoder: Encoder) -> dict[str, Any]:
-    """Return open_clip's preprocessing of a model's pictures: `size`, `mean`, `std`, `interpolation` …, in full."""
+    """Return open_clip's preprocessing of a model's pictures: `size`, `mean`, `std`, `interpolation` …, in full.
+
+    Raises:
+        InputError: The model was given with a preprocessing of its own.
+    """
     from dataclasses import asdict
 
     import open_clip
-    from open_clip.transform import PreprocessCfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    cfg = asdict(PreprocessCfg(**open_clip.get_model_preprocess_cfg(encoder.model)))
+    own = PreprocessCfg(**open_clip.get_model_preprocess_cfg(encoder.model))
+    given = encoder.preprocess if encoder.spec.source == "given" else None
+    if given is not None and not prepares_alike(given, image_transform_v2(own, is_train=False)):
+        raise InputError("the model was given with a preprocess of its own, which no file holds; use --to open-clip")
+    cfg = asdict(own)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in cfg.items()}
 
 

@@ -13,6 +13,7 @@ from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Encoder, Progress, default_cache, no_progress, resolve_model
 from promptsearch.evaluators.encoding.device_check import checked
+from promptsearch.evaluators.encoding.given_model import GIVEN
 from promptsearch.runs.open_run import reopen
 from promptsearch.runs.result import Calibration, calibrate, probabilities
 from promptsearch.runs.store.record import RunRecord
@@ -105,6 +106,11 @@ def open_encoder(
     Raises:
         InputError: The model is not on this machine, or is not the run's.
     """
+    if record.config.model.endswith(GIVEN):
+        raise InputError(
+            f"run {record.name!r}: its model was given as objects, which no run holds; call fit with the same model, "
+            "pictures and storage, which returns the recorded result"
+        )
     kept = record.about.get("opened") or {"model": record.config.model, "precision": record.config.precision}
     opened = ProblemConfig(**{f.name: kept[f.name] for f in fields(ProblemConfig) if f.name in kept})
     if model is not None:

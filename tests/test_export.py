@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from made_problem import make_problem
 
+from promptsearch import PromptSearch
 from promptsearch.banks import PromptSet, load_bank
 from promptsearch.cli import main
 from promptsearch.config import RunConfig
 from promptsearch.errors import InputError
+from promptsearch.evaluators.data.encoded_picture import to_rgb
 from promptsearch.reports.export import Winner, to_clip_benchmark, to_open_clip, to_python, to_transformers
 from promptsearch.runs import RunRecord
 
@@ -88,7 +90,7 @@ def test_clip_benchmark_reads_its_templates_and_builds_the_same_classifier(tmp_p
         built = open_clip.build_zero_shot_classifier(
             encoder.model, encoder.tokenizer, evaluator.task.class_names, winner()
         )
-    assert classifier.shape == built.shape
+    assert classifier.shape == built.shape and float(meta["logit_scale"]) == PromptSearch.load("mine").logit_scale_
     np.testing.assert_allclose(classifier.numpy(), built.numpy(), atol=2e-5)
 
 
@@ -177,14 +179,15 @@ def test_the_python_snippet_runs_and_says_what_the_evaluator_says(
     script = tmp_path / "classify.py"
     run("export", "mine", "--to", "python", "--out", str(script))
     rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)) for _ in range(2)]
-    files = [str(tmp_path / f"{i}.png") for i in range(2)]
+    pictures = [Image.fromarray(rng.integers(0, 255, (32, 32, n), np.uint8)) for n in (3, 4, 2)]  # some transparent
+    files = [str(tmp_path / f"{i}.png") for i in range(3)]
     for picture, file in zip(pictures, files, strict=True):
         picture.save(file)
     printed = run_script(script, files, monkeypatch, capsys)
     problem = open_problem("tiny", "cifar10", device="cpu")
     evaluator = problem.evaluator(problem.task(2, 0))
-    cosines = problem.encoder.encode_pictures(iter(pictures)) @ evaluator.class_weights(PromptSet(winner())).T
+    shown = map(to_rgb, pictures)
+    cosines = problem.encoder.encode_pictures(shown) @ evaluator.class_weights(PromptSet(winner())).T
     kept = RunRecord.load("mine").result
     assert kept is not None
     logits = kept["calibration"]["logit_scale"] * cosines  # as `predict` has it

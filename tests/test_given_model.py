@@ -23,6 +23,7 @@ from tiny_model import TINY
 from promptsearch import PromptSearch
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Cache, Encoder
+from promptsearch.reports.folder import preprocessing
 
 SIDE, WIDTH = 32, 32
 VISION: dict[str, Any] = {"image_size": SIDE, "layers": 1, "width": WIDTH, "patch_size": 16, "head_width": 16}
@@ -145,6 +146,10 @@ def test_what_is_no_triple_is_said_to_be_none(tmp_path: Path) -> None:
         ((model, PREPROCESS, None), "its tokenizer is of type NoneType; give an open_clip triple"),
         ((model, training, TOKENIZER), "its preprocess gives another result each time, as for training; give the tran"),
         ((model, Compose([Resize(8), ToTensor()]), TOKENIZER), "its preprocess does not make pictures of one shape"),
+        (
+            (model, Compose([Resize((8, 8)), ToTensor()]), TOKENIZER),
+            "its preprocess makes (8, 8) pixels, and it ne",
+        ),
         ((model, PREPROCESS, lambda texts: texts), "its tokenizer does not make token ids (n, L)"),
         ((torch.nn.DataParallel(model), PREPROCESS, TOKENIZER), "a DataParallel is a wrapper; give its .module"),
         (("RN50", PREPROCESS, TOKENIZER), "a str is no model of open_clip; give an open_clip triple"),
@@ -152,6 +157,34 @@ def test_what_is_no_triple_is_said_to_be_none(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=f"^model: {re.escape(message)}"):
             PromptSearch(triple, bank=["a {}."]).fit(pictures(2), ["cat", "dog"])
+
+
+def test_exports_of_a_given_model_are_right_or_refused(tmp_path: Path) -> None:
+    """What names the model or its preprocessing cannot hold objects."""
+    from torchvision.transforms import Compose, Normalize, Resize, ToTensor
+
+    model, tokenizer = clip(), TOKENIZER
+    of_ones_own = Compose([Resize((SIDE, SIDE)), ToTensor(), Normalize((0.5,) * 3, (0.5,) * 3)])
+    for preprocess in (PREPROCESS, of_ones_own):
+        ps = PromptSearch((model, preprocess, tokenizer), bank=["a {}."], estimate=False)
+        ps.set_params(storage=str(tmp_path / "runs.db"), study=f"run {id(preprocess)}")
+        ps.fit(pictures(4), ["cat", "dog"] * 2)
+        ps.export("open_clip", tmp_path / "weights.safetensors")
+        classifier = load_file(tmp_path / "weights.safetensors")["classifier"].numpy()
+        np.testing.assert_allclose(classifier.T, ps.class_weights_)
+        for form, message in (
+            ("folder", "format folder: a model that was given as objects has no configuration to write; name it"),
+            ("python", "its model was given as objects, which a script cannot load; use format open-clip"),
+        ):
+            with pytest.raises(InputError, match=re.escape(message)):
+                ps.export(form, tmp_path / form)
+        with pytest.raises(InputError, match="its model was given as objects, which no run holds; call fit with the"):
+            PromptSearch.load(f"run {id(preprocess)}", storage=str(tmp_path / "runs.db"))
+        if preprocess is of_ones_own:
+            with pytest.raises(InputError, match="given with a preprocess of its own, which no file holds; use format"):
+                ps.export("onnx", tmp_path / "own")
+            continue
+        assert preprocessing(ps._encoder)["size"] == [SIDE, SIDE]  # as the ONNX model's script uses it
 
 
 def test_a_fitted_estimator_is_used_with_its_own_model_only(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators.cache import Cache, TextCache
 from promptsearch.evaluators.data.encoded_picture import StoredPicture
-from promptsearch.evaluators.encoding.given_model import check_triple, fingerprint_of
+from promptsearch.evaluators.encoding.given_model import GIVEN, check_triple, fingerprint_of
 from promptsearch.evaluators.encoding.model_spec import ModelSpec
 from promptsearch.evaluators.encoding.tokenizers import count_tokens, load_tokenizer, refuse_special_tokens
 from promptsearch.evaluators.encoding.transformers_model import SOURCE, load_model, read_folder
@@ -125,7 +125,7 @@ class Encoder:
         check_triple(model, preprocess, tokenizer)
         device = next(model.parameters()).device.type
         fingerprint = fingerprint_of(model, preprocess, tokenizer)
-        spec = ModelSpec(type(model).__name__, "given", None, None, fingerprint, device, "fp32")
+        spec = ModelSpec(f"{type(model).__name__}{GIVEN}", "given", None, None, fingerprint, device, "fp32")
         encoder = cls(spec, cache, progress)
         encoder._model = copy.deepcopy(model).eval() if model.training else model
         encoder._preprocess, encoder.tokenizer = preprocess, tokenizer

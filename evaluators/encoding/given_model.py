@@ -12,6 +12,9 @@ import numpy as np
 
 from promptsearch.errors import InputError
 
+#: The name of such a model is its type and this; no name of open_clip has spaces.
+GIVEN = " given as objects"
+
 _REMEDY = "give an open_clip triple (model, preprocess, tokenizer)"
 
 #: Texts by whose tokens tokenizers of the same type are told apart.
@@ -48,6 +51,8 @@ def check_triple(model: Any, preprocess: Any, tokenizer: Any) -> None:
     shapes = {_tried("preprocess", preprocess, p).shape for p in (wide, high)}
     if len(shapes) > 1 or len(shape := shapes.pop()) != 3 or shape[0] != 3:
         raise InputError(f"--model: its preprocess does not make pictures of one shape (3, H, W); {_REMEDY}")
+    if (size := _picture_size(model.visual)) is not None and shape[1:] != size:
+        raise InputError(f"--model: its preprocess makes {shape[1:]} pixels, and it needs {size}; {_REMEDY}")
     first, *others = (_tried("preprocess", preprocess, _noise(64, 64)) for _ in range(5))
     if not all(np.array_equal(first, other, equal_nan=True) for other in others):
         raise InputError(
@@ -57,6 +62,23 @@ def check_triple(model: Any, preprocess: Any, tokenizer: Any) -> None:
     ids = _tried("tokenizer", tokenizer, list(PROBES))
     if ids.ndim != 2 or len(ids) != len(PROBES) or ids.dtype.kind not in "iu":
         raise InputError(f"--model: its tokenizer does not make token ids (n, L) of n texts; {_REMEDY}")
+
+
+def _picture_size(visual: Any) -> tuple[int, int] | None:
+    """Return the height and width of the pictures that a tower needs; None if it may take others, too."""
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
+
+    if not isinstance(visual, (ModifiedResNet, VisionTransformer)):
+        return None
+    size = visual.image_size
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def prepares_alike(one: Any, other: Any) -> bool:
+    """Return whether two transforms of pictures give the same result for noise of several shapes."""
+    pictures = [_noise(48, 80), _noise(80, 48), _noise(640, 480)]
+    return all(np.allclose(np.asarray(one(p)), np.asarray(other(p)), atol=1e-4) for p in pictures)
 
 
 def _noise(width: int, height: int) -> Any:
