@@ -145,9 +145,10 @@ def _check(form: str, out: Path | None, repo: str | None, private: bool, name: s
 def _winner(record: RunRecord, prompt_set: PromptSet, classes: tuple[str, ...], weights: Path | None) -> Winner:
     """Return the winner of a run, with the facts about the run that exports contain."""
     from promptsearch.reports.export import Winner
+    from promptsearch.runs.open_run import opened_config
 
-    kept = record.about.get("opened", {}).get("weights")
-    file = weights or (Path(kept) if kept else None)
+    kept = opened_config(record)
+    file = weights or (Path(kept.weights) if kept and kept.weights else None)
     names = record.name, record.config.model, str(record.config.dataset)
     scale = ((record.result or {}).get("calibration") or {}).get("logit_scale")
     return Winner(prompt_set, classes, *names, file, _figures(record), scale)

@@ -70,22 +70,34 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
         from promptsearch.evaluators import default_cache
         from promptsearch.evaluators.data.corruptions import degrade, split_condition
         from promptsearch.evaluators.data.datasets import open_dataset
+        from promptsearch.evaluators.data.picture_features import pictures_fingerprint
+        from promptsearch.runs.open_run import opened_config
 
+        opened = opened_config(view.record) or ProblemConfig()
         spec, condition = split_condition(str(view.config.dataset))
-        opened = view.about.get("opened", {})
-        if named is None and not str(view.about.get("pictures", "")).startswith("pictures"):
+        if condition is None and opened.dataset != ProblemConfig.dataset:
+            spec = opened.dataset
+        from_pictures = str(view.about.get("pictures", "")).startswith("pictures")
+        if named is None and not from_pictures:
             return (
                 "The run was made with a feature pack, which contains no pictures. To show them, name the data set "
                 f"that the pack was made from: promptsearch report {view.name} --pictures FOLDER"
             )
-        reading = ProblemConfig(**opened).reading
+        place, reading = named or spec, opened.reading
         try:
-            data = open_dataset(named or spec, **reading, cache=default_cache())
+            data = open_dataset(place, **reading, cache=default_cache())
             known = tuple(view.about.get("classes") or data.class_names)
             if not reading["renamed"] and data.class_names != known:
                 raise InputError(
-                    f"--pictures {named}: has the classes {', '.join(data.class_names[:3])} …, and run {view.name} has "
+                    f"--pictures {place}: has the classes {', '.join(data.class_names[:3])} …, and run {view.name} has "
                     f"{', '.join(known[:3])} …; name the data set that it was made with"
+                )
+            if from_pictures and (
+                pictures_fingerprint(data, condition, opened.class_names) != view.config.data_fingerprint
+            ):
+                raise InputError(
+                    f"--pictures {place}: not the pictures that run {view.name} was made with, or they were changed "
+                    "since; name the folder that has them"
                 )
             found = [degrade(p, condition) for p in data.pictures("test", list(indices))]
         except PromptSearchError as e:

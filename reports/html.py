@@ -331,7 +331,7 @@ def _data_url(picture: Image) -> str:
 def _config(view: RunView) -> list[tuple[str, str]]:
     rows = [("run", view.name), ("saved in", view.record.url)]
     rows += [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in view.config.to_dict().items()]
-    about = {k: v for k, v in view.about.items() if k not in ("classes", "opened")}
+    about = {k: v for k, v in view.about.items() if k not in ("classes", "opened", "folder")}
     rows += [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in about.items()]
     if opened := view.record.get("test_opened"):
         rows.append(("test split opened", opened if isinstance(opened, str) else ", ".join(opened)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Encoder, Progress, default_cache, no_progress, resolve_model
 from promptsearch.evaluators.encoding.device_check import checked
 from promptsearch.evaluators.encoding.given_model import GIVEN
-from promptsearch.runs.open_run import reopen
+from promptsearch.runs.open_run import opened_config, reopen
 from promptsearch.runs.result import Calibration, calibrate, probabilities
 from promptsearch.runs.store.record import RunRecord
 from promptsearch.runs.winner import winner_of
@@ -111,8 +111,7 @@ def open_encoder(
             f"run {record.name!r}: its model was given as objects, which no run holds; call fit with the same model, "
             "pictures and storage, which returns the recorded result"
         )
-    kept = record.about.get("opened") or {"model": record.config.model, "precision": record.config.precision}
-    opened = ProblemConfig(**{f.name: kept[f.name] for f in fields(ProblemConfig) if f.name in kept})
+    opened = opened_config(record) or ProblemConfig(model=record.config.model, precision=record.config.precision)
     if model is not None:
         opened = replace(opened, model=model, weights=None)
     if weights is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,7 @@ def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str,
     about: dict[str, Any] = {"version": __version__, "started": now(), "pictures": problem.source.origin}
     if opened is not None:
         about["opened"] = {**asdict(opened), "model": problem.encoder.spec.name}
+        about["folder"] = os.getcwd()
         if opened.class_names is not None:  # the names themselves, because their file may change
             about["opened"]["class_names"] = list(problem.source.class_names)
     return {**about, "classes": list(problem.source.class_names)}
@@ -314,6 +315,32 @@ def best_first(record: Record) -> list[tuple[PromptSet, Score]]:
     return sorted(found.items(), key=lambda r: (tuple(-v for v in objective(r[1])), r[0].size, r[0].templates))
 
 
+def opened_config(record: Record) -> ProblemConfig | None:
+    """Return how a run's model and pictures were opened; None if they were given in memory.
+
+    Relative paths that do not exist here are those of the folder that the run was started in.
+    """
+    kept, home = record.about.get("opened"), record.about.get("folder")
+    if not kept:
+        return None
+    config = ProblemConfig(**{f.name: kept[f.name] for f in fields(ProblemConfig) if f.name in kept})
+
+    def found(path: str) -> str:
+        start = "local-dir:" if path.startswith("local-dir:") else ""
+        rest = path[len(start) :]
+        there = os.path.join(home or "", rest)
+        return start + there if not os.path.exists(os.path.expanduser(rest)) and os.path.exists(there) else path
+
+    from_pack = not str(record.about.get("pictures", "")).startswith("pictures")  # whose name is no path
+    return replace(
+        config,
+        model=found(config.model),
+        weights=config.weights and found(config.weights),
+        pictures=config.pictures and found(config.pictures),
+        dataset=config.dataset if from_pack else found(config.dataset),
+    )
+
+
 def reopen(
     record: RunRecord,
     *,
@@ -337,9 +364,8 @@ def reopen(
         InputError: The model or the pictures found here are not those of the run, or the run was made on pictures given
             in memory.
     """
-    if "opened" not in record.about:
+    if (opened := opened_config(record)) is None:
         raise InputError(f"run {record.name!r} was made in Python on pictures given in memory; fit it again there")
-    opened = ProblemConfig(**record.about["opened"])
     if model is not None:
         opened = replace(opened, model=model, weights=None)
     if weights is not None:

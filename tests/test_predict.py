@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +23,13 @@ from tiny_model import TINY
 
 from promptsearch import PromptSearch
 from promptsearch.commands.predict import open_labelling
+from promptsearch.commands.report import _pictures
 from promptsearch.errors import InputError
 from promptsearch.evaluators import no_progress
 from promptsearch.evaluators.data import loose_pictures
 from promptsearch.reports.labels import write_labels
 from promptsearch.reports.sorted_folders import plan, put
+from promptsearch.reports.view import open_views
 from promptsearch.runs import RunRecord
 from promptsearch.runs.classifier import open_classifier
 from promptsearch.runs.labelling import Labelled
@@ -332,6 +335,33 @@ def test_a_picture_that_is_replaced_with_its_size_and_time_is_labelled_anew(worl
     second = rows(run("predict", RUN, pictures, "--quiet", "--top", 3).stdout)
     swapped = [{**r, "path": f["path"]} for r, f in zip(reversed(first), first, strict=True)]
     assert second == swapped and second != first
+
+
+def test_a_run_of_relative_paths_is_opened_from_any_folder_and_shows_its_own_pictures(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(world / "data", tmp_path / "here" / "data")
+    monkeypatch.chdir(tmp_path / "here")
+    args = ["--model", "tiny", "--bank", world / "bank.txt", "--shots", 8, "--no-estimate", "--quiet"]
+    run("random", *args, "--dataset", "data", "--trials", 4, "--study", "relative")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    assert "finished" in run("runs", "list").stdout
+    run("runs", "resume", "relative", "--trials", 6)
+    run("export", "relative", "--to", "open-clip", "--out", tmp_path / "weights.safetensors")
+
+    def shown() -> Any:
+        (view,) = open_views(["relative"], None).views
+        return _pictures(view, None)([0, 7])
+
+    first = shown()
+    assert [np.asarray(p).shape for p in first] == [(32, 32, 3)] * 2
+    shutil.copytree(world / "data", "data")  # of the same name and classes
+    assert [np.asarray(p).tolist() for p in shown()] == [np.asarray(p).tolist() for p in first]
+    shutil.copy("data/test/cat/0.png", "data/test/ship/0.png")
+    assert "cannot be shown: --pictures data: not the pictures that run relative was made with" in shown()
+    assert "data fingerprint" in run("runs", "resume", "relative", "--trials", 8, code=2).stderr
+    run("runs", "resume", "relative", "--trials", 8, "--dataset", tmp_path / "here" / "data")
 
 
 def test_names_of_classes_and_files_cannot_lead_out_or_collide(tmp_path: Path) -> None:

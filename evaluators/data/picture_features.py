@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,12 @@ def packs_of(dataset: str, cache: Cache) -> list[tuple[str, str]]:
     return [(key["model"], meta.get("made_with", "")) for key, meta in found if key.get("dataset") == dataset]
 
 
+def pictures_fingerprint(data: PictureData, condition: str | None, class_names: Sequence[str] | None = None) -> str:
+    """Return the fingerprint of pictures in a condition; with other class names than their own, also of these."""
+    own = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition, DECODING])
+    return own if class_names is None else digest_of([own, list(class_names)])
+
+
 class LiveFeatures:
     """Features computed from pictures on demand; the cache keeps them, so each picture is encoded only once."""
 
@@ -152,7 +158,7 @@ class LiveFeatures:
         self.name = name
         self.class_names = data.class_names
         self.origin = "pictures" if condition is None else f"pictures, made {condition} on the fly"
-        self.fingerprint = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition, DECODING])
+        self.fingerprint = pictures_fingerprint(data, condition)
         self._data, self._condition, self._encoder, self._cache = data, condition, encoder, cache
         self._known: dict[str, dict[int, np.ndarray]] = {}
         self.pictures_fingerprint = self.identity = self.fingerprint
