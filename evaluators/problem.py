@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -205,9 +206,18 @@ def open_pictures(
     """
     share = reading.get("test_share")
     if has_pack(encoder.spec, dataset, cache):
+        # a path that is spelled otherwise is no pack's name
+        also = os.path.join(".", os.path.relpath(dataset)) if os.path.exists(dataset) else None
         if share is not None:
-            raise InputError(f"--test-share {share:g}: {dataset} is a feature pack with a test split; leave it out")
+            folder = f", or write {also} for the pictures" if also else ""
+            raise InputError(
+                f"--test-share {share:g}: {dataset} is a feature pack with a test split; leave it out{folder}"
+            )
         pack = PackFeatures(encoder.spec, dataset, cache)
+        if also:
+            pack.notes.append(
+                f"The pictures in {dataset} are not read, because a feature pack has its name; write {also}."
+            )
         if pictures is not None:
             try:
                 data = open_dataset(pictures, **reading)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from drawn import SHAPES, class_folders
+from made_problem import make_problem
 
 from promptsearch.cli import main
 from promptsearch.errors import InputError
@@ -114,3 +116,16 @@ def test_data_sets_that_only_a_pack_has_are_opened_with_its_model() -> None:
     problem = open_problem(dataset="pacs-sketch")
     assert problem.encoder.spec.name == "zeroshot"
     assert problem.notes[0] == "Using the embedded model zeroshot, which has a feature pack of pacs-sketch."
+
+
+def test_pictures_beside_a_pack_of_their_name_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_problem(tmp_path / "cache", ["a {}."])
+    monkeypatch.chdir(tmp_path)
+    cache = Cache(tmp_path / "cache")
+    assert not any("not read" in note for note in open_problem("tiny", "made", cache=cache).source.notes)
+    class_folders(tmp_path / "made", 12)
+    notes = open_problem("tiny", "made", cache=cache).source.notes
+    assert "The pictures in made are not read, because a feature pack has its name; write ./made." in notes
+    with pytest.raises(InputError, match="made is a feature pack with a test split; leave it out, or write ./made for"):
+        open_problem("tiny", "made", test_share=0.3, cache=cache)
+    assert open_problem("tiny", "./made", test_share=0.3, cache=cache).source.class_names == SHAPES
