@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -172,7 +173,8 @@ def describe(problem: Problem, opened: ProblemConfig | None = None) -> dict[str,
     about: dict[str, Any] = {"version": __version__, "started": now(), "pictures": problem.source.origin}
     if opened is not None:
         about["opened"] = {**asdict(opened), "model": problem.encoder.spec.name}
-        about["folder"] = os.getcwd()
+        with contextlib.suppress(OSError):  # the folder was deleted meanwhile
+            about["folder"] = os.getcwd()
         if opened.class_names is not None:  # the names themselves, because their file may change
             about["opened"]["class_names"] = list(problem.source.class_names)
     return {**about, "classes": list(problem.source.class_names)}

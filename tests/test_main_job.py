@@ -109,6 +109,19 @@ def test_the_same_command_shows_the_same_run(small_bank: str) -> None:
     assert [(r["study"], r["state"]) for r in rows] == [(first["run"]["study"], "finished")]
 
 
+def test_a_folder_that_was_deleted_meanwhile_is_no_matter(
+    small_bank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    try:
+        doc = document(*BEAM, "--bank", small_bank, "--seed", "7", "--depth", "1")
+        assert json.loads(run("runs", "show", doc["run"]["study"], "--json").stdout) == doc
+    finally:
+        monkeypatch.undo()
+
+
 def test_another_seed_or_option_is_another_run(small_bank: str) -> None:
     names = {
         document(*BEAM, "--bank", small_bank, *more)["run"]["study"]
