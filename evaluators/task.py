@@ -144,6 +144,7 @@ class FeatureSource(Protocol):
 
     name: str
     class_names: tuple[str, ...]
+    fingerprint: str
 
     def labels(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the labels of all pictures of "train" or "test", and their indices in the data set's split."""

@@ -117,12 +117,16 @@ def transfer(problem: Problem, record: Record, result: RunResult, targets: Seque
         problem: The model and the pictures of the run.
         record: The run.
         result: The result of the run.
-        targets: The other data sets. One that this winner was judged on before is not opened again.
+        targets: The other data sets. One that this winner was judged on before is not opened again, unless it has
+            changed.
 
     Returns:
         The result with its transfers, in the order of `targets`.
     """
-    known = {t.dataset: t for t in result.transfers}
+    prints = {target.source.name: target.source.fingerprint for target in targets}
+    judged = dict(record.get("transferred") or {})  # a run of an earlier version has none
+    changed = {name for name, found in prints.items() if judged.get(name, found) != found}
+    known = {t.dataset: t for t in result.transfers if t.dataset not in changed}
     names = [target.source.name for target in targets]
     if all(name in known for name in names):
         return replace(result, transfers=tuple(known[name] for name in names))
@@ -132,6 +136,7 @@ def transfer(problem: Problem, record: Record, result: RunResult, targets: Seque
         if target.source.name not in known:
             known[target.source.name] = _judge(evaluator, record, result, target)
     found = replace(result, transfers=tuple(known.values()))
+    record.set("transferred", {**judged, **prints})
     record.finish(found.to_dict())
     return replace(found, transfers=tuple(known[name] for name in names))
 

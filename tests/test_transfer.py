@@ -129,3 +129,23 @@ def test_pictures_beside_a_pack_of_their_name_are_told(tmp_path: Path, monkeypat
     with pytest.raises(InputError, match="made is a feature pack with a test split; leave it out, or write ./made for"):
         open_problem("tiny", "made", test_share=0.3, cache=cache)
     assert open_problem("tiny", "./made", test_share=0.3, cache=cache).source.class_names == SHAPES
+
+
+def test_a_data_set_that_changed_is_judged_on_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bank: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, each in (("own", 4), ("other", 3), ("third", 3)):
+        class_folders(tmp_path / name / "train", 4, first=20)
+        class_folders(tmp_path / name / "test", each)
+
+    def pictures(*names: str) -> list[int]:
+        args = ["random", "--model", "tiny", "--dataset", "own", "--bank", bank, "--shots", "2", "--trials", "2"]
+        transfers = [word for name in names for word in ("--transfer", name)]
+        done = command(*args, "--no-estimate", "--study", "mine", "--json", *transfers)
+        assert done.exit_code == 0, done.output
+        return [t["test_pictures"] for t in json.loads(done.stdout)["transfers"]]
+
+    assert pictures("other") == [9]
+    (tmp_path / "other" / "test" / SHAPES[0] / "0.png").unlink()
+    assert pictures("third") == [9]
+    assert pictures("other", "third") == [8, 9]
+    assert pictures("other") == [8]
