@@ -367,9 +367,14 @@ def _transfer(transfer: Transfer) -> str:
     shown = ", ".join(f"{name} {100 * row.test.value:.2f}" for name, row in rows if row.test is not None)
     many = f", opened for {transfer.choices} choices" if transfer.choices > 1 else ""
     against = f"{100 * transfer.paired.difference.value:+.2f} points ({_against(transfer.paired)})"
+    shared = (
+        f" {transfer.shared} of these test pictures are also training pictures of the run's data set, byte for byte."
+        if transfer.shared
+        else ""
+    )
     return (
         f"Transferred to {transfer.dataset} ({transfer.test_pictures} test pictures{many}): {shown}. "
-        f"Winner against {transfer.baselines[0].name}: {against}: {transfer.paired.verdict}."
+        f"Winner against {transfer.baselines[0].name}: {against}: {transfer.paired.verdict}.{shared}"
     )
 
 

@@ -232,6 +232,7 @@ class Transfer:
         baselines: The run's baselines, with their accuracies on that split.
         paired: Comparison of the winner with the first baseline on that split.
         choices: Number of different winners for which this run opened that split.
+        shared: Number of that split's pictures that are training pictures of the run's data set, byte for byte.
     """
 
     dataset: str
@@ -240,6 +241,7 @@ class Transfer:
     baselines: tuple[Row, ...]
     paired: Paired
     choices: int = 1
+    shared: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry in `transfers` of the JSON document."""
@@ -250,6 +252,7 @@ class Transfer:
             **_paired_to_dict("paired", self.paired, self.baselines[0].name if self.baselines else "hand-written"),
             "test_pictures": self.test_pictures,
             "choices": self.choices,
+            **({"shared": self.shared} if self.shared else {}),
         }
 
     @classmethod
@@ -262,6 +265,7 @@ class Transfer:
             _rows(data["baselines"]) or (),
             Paired.from_dict(data["paired"]),
             data.get("choices", 1),
+            data.get("shared", 0),
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from promptsearch.errors import InputError
 from promptsearch.evaluators import Evaluator, Problem, Split, Task, open_pictures
+from promptsearch.evaluators.data.picture_features import LiveFeatures
 from promptsearch.evaluators.task import FeatureSource
 from promptsearch.runs.pipeline import compare_on, test_row
 from promptsearch.runs.result import RunResult, Transfer
@@ -134,11 +135,17 @@ def transfer(problem: Problem, record: Record, result: RunResult, targets: Seque
     evaluator = problem.evaluator(problem.task(config.shots, config.seed, config.unlabelled))
     for target in targets:
         if target.source.name not in known:
-            known[target.source.name] = _judge(evaluator, record, result, target)
+            trained = _count_trained(target.source, problem.source)
+            known[target.source.name] = replace(_judge(evaluator, record, result, target), shared=trained)
     found = replace(result, transfers=tuple(known.values()))
     record.set("transferred", {**judged, **prints})
     record.finish(found.to_dict())
     return replace(found, transfers=tuple(known[name] for name in names))
+
+
+def _count_trained(source: FeatureSource, own: FeatureSource) -> int:
+    """Count the test pictures of a data set that are training pictures of the run's, where both have pictures."""
+    return source.count_trained(own) if isinstance(source, LiveFeatures) and isinstance(own, LiveFeatures) else 0
 
 
 def _judge(evaluator: Evaluator, record: Record, result: RunResult, target: Target) -> Transfer:

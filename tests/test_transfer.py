@@ -149,3 +149,18 @@ def test_a_data_set_that_changed_is_judged_on_again(tmp_path: Path, monkeypatch:
     assert pictures("third") == [9]
     assert pictures("other", "third") == [8, 9]
     assert pictures("other") == [8]
+
+
+def test_training_pictures_among_those_transferred_to_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bank: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    class_folders(tmp_path / "own" / "train", 4)
+    class_folders(tmp_path / "own" / "test", 2, first=10)
+    for split, first in (("train", 20), ("test", 2)):  # 2 and 3 of each class are the run's
+        class_folders(tmp_path / "other" / split, 4, first=first)
+    args = ["random", "--model", "tiny", "--dataset", "own", "--bank", bank, "--shots", "2", "--trials", "2"]
+    args += ["--no-estimate", "--study", "leaky", "--transfer", "other"]
+    said = "6 of these test pictures are also training pictures of the run's data set, byte for byte."
+    assert said in command(*args).output and said in command("runs", "show", "leaky").output
+    assert json.loads(command(*args, "--json").stdout)["transfers"][0]["shared"] == 6

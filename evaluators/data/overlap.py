@@ -22,15 +22,21 @@ class Pictures(Protocol):
         """Yield the pictures at these indices."""
 
 
-def count_shared(data: Pictures) -> int:
-    """Count the test pictures whose bytes are those of a training picture."""
+def count_shared(data: Pictures, trained: Pictures | None = None) -> int:
+    """Count the test pictures whose bytes are those of a training picture.
+
+    Args:
+        data: The pictures with the test split.
+        trained: The pictures with the training split; by default the same.
+    """
+    trained = data if trained is None else trained
     known: dict[bytes, int] = {}
-    for i, ends in enumerate(_ends(data, "train")):
+    for i, ends in enumerate(_ends(trained, "train")):
         known.setdefault(ends, i)
     alike = [(i, known[ends]) for i, ends in enumerate(_ends(data, "test")) if ends in known]
     if not alike:
         return 0
-    tests, trains = data.stored("test", [i for i, _ in alike]), data.stored("train", [i for _, i in alike])
+    tests, trains = data.stored("test", [i for i, _ in alike]), trained.stored("train", [i for _, i in alike])
     return sum(a.packed().content == b.packed().content for a, b in zip(tests, trains, strict=True))
 
 

@@ -194,6 +194,10 @@ class LiveFeatures:
             )
         return notes
 
+    def count_trained(self, other: LiveFeatures) -> int:
+        """Count the test pictures that are training pictures of another data set, byte for byte."""
+        return count_shared(self._data, other._data)
+
     def stored(self, split: str, indices: Iterable[int]) -> Iterator[StoredPicture]:
         """Yield the encoded pictures at these indices of the data set's split."""
         return self._data.stored(split, indices, self._condition)
