@@ -311,6 +311,14 @@ def test_numbered_folders_need_names_too(tmp_path: Path) -> None:
     assert problem.source.class_names == ("one", "ten", "two")
 
 
+@pytest.mark.parametrize("name", ["train", "Testing", "val"])
+def test_a_class_that_is_called_like_a_split_is_explained(name: str, tmp_path: Path) -> None:
+    class_folders(tmp_path, 2, names=("circle", "square"))
+    (tmp_path / "circle").rename(tmp_path / name)
+    with pytest.raises(InputError, match=f"move it to {name}/CLASS/0.png, or rename {name}/ if that is a class as squ"):
+        open_dataset(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("labels", "ordered"),
     [

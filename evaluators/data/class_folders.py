@@ -69,8 +69,14 @@ def open_class_folders(asked: Asked) -> Layout:
         stray = next((f for f in sorted(home.iterdir()) if _is_stray(f)), None)
         if stray is not None:
             name = printable_path(stray.name)
+            other = next((c.name for c in Walk(folder, lenient=True).folders(folder) if c.name not in there), None)
+            hint = (
+                f", or rename {inside} if that is a class as {printable_path(other)} is, because its name is a split's"
+                if inside and other
+                else ""
+            )
             raise InputError(
-                f"--dataset {spec}: {inside}{name} lies in no class folder; move it to {inside}CLASS/{name}"
+                f"--dataset {spec}: {inside}{name} lies in no class folder; move it to {inside}CLASS/{name}{hint}"
             )
         found = [(file, c.name) for c in children[role] for file in walk.files(c, is_picture)]
         note = " ".join(filter(None, (walk.left_out.sentence(), walk.led_out_sentence())))
