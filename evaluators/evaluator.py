@@ -258,6 +258,8 @@ class Evaluator:
     def _class_vectors(self, rows: Sequence[_Row]) -> np.ndarray:
         """Return for each row and class the weighted sum of the phrases' unit text vectors, (T, C, D)."""
         classes = len(self.task.class_names)
+        if odd := [len(phrases) for _, phrases in rows if phrases is not None and len(phrases) != classes]:
+            raise InputError(f"a prompt set has phrases for {odd[0]} classes, and the task has {classes}; name these")
         said = [_set_of(t, phrases) for t, phrases in rows]
         by_class = [of_class for s in said for of_class in s.texts(s.templates[0], self.task.class_names)]
         texts = [text for of_class in by_class for text in of_class]

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from promptsearch.errors import InputError
+
 Z95 = 1.959963984540054
 
 
@@ -41,11 +43,20 @@ def wilson(hits: int, n: int) -> Interval:
     Args:
         hits: Number of pictures classified correctly.
         n: Number of pictures.
+
+    Raises:
+        InputError: There are no pictures, or not between 0 and n hits.
     """
+    _check_hits(hits, n)
     p, z2 = hits / n, Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _check_hits(hits: int, n: int) -> None:
+    if n < 1 or not 0 <= hits <= n:
+        raise InputError(f"{hits} hits of {n} pictures: give at least one picture, and between 0 and all hits")
 
 
 def mid_p(hits: int, n: int) -> Interval:
@@ -56,7 +67,11 @@ def mid_p(hits: int, n: int) -> Interval:
     Args:
         hits: Number of pictures classified correctly.
         n: Number of pictures.
+
+    Raises:
+        InputError: There are no pictures, or not between 0 and n hits.
     """
+    _check_hits(hits, n)
 
     def where(tail: float) -> float:  # the accuracy p with P(more hits) + P(equal hits) / 2 = tail, by bisection
         low, high = 0.0, 1.0
@@ -98,7 +113,11 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
     Args:
         ours: (N,) bool, whether the first classifier is correct on each picture.
         theirs: (N,) bool, whether the second one is.
+
+    Raises:
+        InputError: They are not of the same pictures, or do not say whether a picture is classified correctly.
     """
+    ours, theirs = _answers(ours, theirs)
     n = len(ours)
     only_ours = int(np.sum(ours & ~theirs))
     only_theirs = int(np.sum(theirs & ~ours))
@@ -106,6 +125,17 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
     centre = (b - c) / m
     half = Z95 * math.sqrt((b + c) - (b - c) ** 2 / m) / m
     return Interval((only_ours - only_theirs) / n, max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def _answers(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two arrays (N,) of hits as booleans."""
+    both = np.asarray(ours), np.asarray(theirs)
+    shapes = {a.shape for a in both}
+    if len(shapes) > 1 or both[0].ndim != 1 or not both[0].size:
+        raise InputError(f"hits of shapes {both[0].shape} and {both[1].shape}: give one for each of the same pictures")
+    if any(a.dtype != bool and not np.isin(a, (0, 1)).all() for a in both):
+        raise InputError("hits that are neither true nor false: compare the predicted labels with the true ones first")
+    return both[0].astype(bool), both[1].astype(bool)
 
 
 def crossed_interval(values: np.ndarray) -> Interval:
@@ -229,7 +259,11 @@ def compare_paired(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Paire
         ours: (N,) bool, whether the first classifier is correct on each picture.
         theirs: (N,) bool, whether the second one is.
         seed: Seed of the bootstrap.
+
+    Raises:
+        InputError: They are not of the same pictures, or do not say whether a picture is classified correctly.
     """
+    ours, theirs = _answers(ours, theirs)
     gained, lost, n = int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours)), len(ours)
     interval = paired_difference(ours, theirs)
     # The difference depends only on the numbers of gained, lost and other pictures: resample these.

@@ -102,7 +102,7 @@ class Problem:
 
 def open_problem(
     model: str = ProblemConfig.model,
-    dataset: str = ProblemConfig.dataset,
+    dataset: str | os.PathLike[str] = ProblemConfig.dataset,
     *,
     cache: Cache | None = None,
     progress: Progress = no_progress,
@@ -125,7 +125,7 @@ def open_problem(
         TypeError: An option is unknown.
     """
     machine = {f.name: options.pop(f.name) for f in fields(MachineConfig) if f.name in options}
-    config = ProblemConfig(model, dataset, **options)
+    config = ProblemConfig(model, os.fspath(dataset), **options)
     return open_configured(config, MachineConfig(**machine), cache=cache, progress=progress)
 
 

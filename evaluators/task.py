@@ -238,17 +238,18 @@ class Task:
         return self.shots > 0
 
     def imbalance(self) -> str | None:
-        """Return a sentence about classes with fewer pictures than shots, or None if there are none."""
+        """Return a sentence about classes with fewer pictures than others or than shots, or None if there are none."""
         if not self.labelled:
             return None
         counts = np.bincount(self.support.labels, minlength=len(self.class_names))
-        few = np.flatnonzero(counts < self.shots)
+        most = max(self.shots, int(counts.max()))  # given pictures are all used, some classes may have more than shots
+        few = np.flatnonzero(counts < most)
         if not few.size:
             return None
         fewest = sorted(few, key=lambda c: counts[c])[:NAMED]
         some = ", ".join(f"{self.class_names[c]} {counts[c]}" for c in fewest) + (" …" if len(few) > NAMED else "")
         return (
-            f"{len(few)} of {len(counts)} classes have fewer than {self.shots} few-shot pictures ({some}), "
+            f"{len(few)} of {len(counts)} classes have fewer than {most} few-shot pictures ({some}), "
             f"{counts.sum():,} pictures in all: cross-entropy and accuracy on them weigh classes by their pictures; "
             "--objective balanced weighs classes alike."
         )

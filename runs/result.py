@@ -280,7 +280,8 @@ class RunResult:
     Attributes:
         command: Name of the searcher or method.
         model, dataset, bank: Their names.
-        shots, seed: Shots per class and seed of the drawn pictures.
+        shots, seed: Shots per class and seed of the drawn pictures; of pictures given in Python that are all used, the
+            number of the class with the fewest.
         objective: Name of the objective of the search.
         winner: The chosen prompt set, with its accuracy on the test split.
         baselines: Prompt sets to compare the winner with; `paired` compares it with the first one.

@@ -17,7 +17,7 @@ from promptsearch.errors import InputError, PromptSearchError
 from promptsearch.evaluators import Encoder, Evaluator, Progress, Score, no_progress
 from promptsearch.runs.store.record import MemoryRecord, Record, RunRecord, Trial
 from promptsearch.runs.store.trial_claims import Claims
-from promptsearch.search import Searcher, Tools, TrialSearcher
+from promptsearch.search import Objective, Searcher, Tools, TrialSearcher
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -352,7 +352,12 @@ def prepare(searcher: Searcher, evaluator: Evaluator) -> None:
     Raises:
         InputError: The objective needs labels and the pictures have none.
     """
-    objective = searcher.objective
+    objective = getattr(searcher, "objective", None)
+    if not isinstance(objective, Objective):
+        raise InputError(
+            f"{type(searcher).__name__}.objective: {objective!r} is no Objective; give that of get_objective(NAME) to "
+            "Searcher.__init__"
+        )
     if objective.labels and not evaluator.task.labelled:
         raise InputError(f"objective {objective.name!r} needs labelled pictures and this task has none")
     if searcher.bank is not None and searcher.bank.class_names:
@@ -380,13 +385,25 @@ def writing_tools(evaluator: Evaluator, encoder: Encoder, **more: Any) -> Tools:
     return Tools(class_names=names, vectors=vectors, fits=fits, **more)
 
 
+def _asked(searcher: Searcher) -> list[PromptSet]:
+    """Return the next batch of a searcher, which may be anybody's.
+
+    Raises:
+        InputError: It contains something else than prompt sets.
+    """
+    batch = list(searcher.ask() or [])
+    if odd := [s for s in batch if not isinstance(s, PromptSet)]:
+        raise InputError(f"{type(searcher).__name__}.ask: gives {odd[0]!r}, which is no PromptSet; return these")
+    return batch
+
+
 def _in_memory(
     searcher: TrialSearcher, evaluator: Evaluator, budget: Budget, progress: Progress, stopping: Callable[[], bool]
 ) -> str:
     searcher.total = budget.trials
     started = time.monotonic()
     while budget.trials is None or searcher.trials < budget.trials:
-        batch = searcher.ask()
+        batch = _asked(searcher)
         if not batch:
             return "exhausted"
         batch = batch[: None if budget.trials is None else budget.trials - searcher.trials]
@@ -420,16 +437,20 @@ def _by_rounds(
     curve: list[tuple[int, Score]] = []
     step = scored = 0
     started = time.monotonic()
-    while batch := searcher.ask():
+    while batch := _asked(searcher):
         fresh = [s for s in batch if s not in known] if known else batch
         scores = iter(evaluator.score(fresh))
         results = [(s, known.get(s) or next(scores)) for s in batch] if known else list(zip(batch, scores, strict=True))
         searcher.tell(results)
         evaluations, scored = evaluations + len(batch), scored + len(fresh)
-        assert searcher.best is not None  # something was told
+        if searcher.best is None:
+            raise InputError(f"{type(searcher).__name__}.tell: sets no `best`; keep the best set and its score there")
         curve.append((evaluations, searcher.best[1]))
         answered = dict(results)
-        keep = [(s, answered[s]) for s in searcher.record()]
+        recording = list(searcher.record() or [])
+        if others := [s for s in recording if s not in answered]:
+            raise InputError(f"{type(searcher).__name__}.record: {others[0]!r} was not asked for in this round")
+        keep = [(s, answered[s]) for s in recording]
         for (s, _), (old, _) in zip(keep, recorded[written:], strict=False):
             if s != old:
                 raise PromptSearchError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 from promptsearch.config import OBJECTIVE, OBJECTIVE_UNLABELLED
@@ -61,9 +62,16 @@ class Plugged(Objective):
     function: Callable[[Score], tuple[float, ...]] | None = None
 
     def __call__(self, score: Score) -> tuple[float, ...]:
-        """Return a score's sort key; the largest is best."""
+        """Return a score's sort key; the largest is best.
+
+        Raises:
+            InputError: The function returns anything but a tuple of numbers, which would rank sets by chance.
+        """
         assert self.function is not None  # `get_objective` sets the function
-        return self.function(score)
+        key = self.function(score)
+        if not isinstance(key, tuple) or not key or not all(isinstance(v, Real) and v == v for v in key):
+            raise InputError(f"objective {self.name!r} gives {key!r} for {score}; it must return a tuple of numbers")
+        return key
 
 
 ACCURACY = Objective("accuracy", "accuracy", "accuracy, ties broken by cross-entropy", ties="xent")
