@@ -134,7 +134,7 @@ class PromptSearch:
     estimate: bool = True
     lm: str | None = None
     random_state: Any = SearchConfig.seed
-    storage: str | None = None
+    storage: str | os.PathLike[str] | None = None
     study: str | None = None
 
     _estimator_type = "classifier"
@@ -199,9 +199,9 @@ class PromptSearch:
     @classmethod
     def load(
         cls,
-        run: str,
+        run: str | os.PathLike[str],
         *,
-        storage: str | None = None,
+        storage: str | os.PathLike[str] | None = None,
         model: str | None = None,
         weights: str | os.PathLike[str] | None = None,
         device: str = MachineConfig.device,
@@ -231,6 +231,9 @@ class PromptSearch:
         from promptsearch.reports.folder import is_folder
 
         with _names_parameters():
+            if not isinstance(run, (str, os.PathLike)):
+                raise InputError(f"run of type {type(run).__name__}: give the name of a run or an exported folder")
+            run, storage = os.fspath(run), None if storage is None else os.fspath(storage)
             if is_folder(run):
                 if storage or model or weights:
                     raise InputError(f"--storage, --model, --weights: {run} is an exported folder; leave them out")
@@ -504,6 +507,9 @@ class PromptSearch:
         for name, least in (("shots", 0), ("trials", 1)):
             if (value := getattr(self, name)) is not None and not _is_whole(value, least):
                 raise InputError(f"{name} {value!r}: give a whole number of at least {least}")
+        for name in ("weights", "phrases", "lm", "storage", "study"):
+            if (value := getattr(self, name)) is not None and not isinstance(value, (str, os.PathLike)):
+                raise InputError(f"{name} of type {type(value).__name__}: give a name or a path")
         for name in ("estimate", "allow_fewer"):
             if not isinstance(value := getattr(self, name), (bool, np.bool_)):
                 raise InputError(f"{name} {value!r}: give True or False")
@@ -562,7 +568,7 @@ class PromptSearch:
         start = default_start(search, bank)
         if self.storage is None:
             return memory_run(problem, bank, search, opened=opened, start=start)
-        return open_run(problem, bank, search, Place(self.storage, self.study), opened=opened, start=start)
+        return open_run(problem, bank, search, Place(os.fspath(self.storage), self.study), opened=opened, start=start)
 
     def _loaded_encoder(self) -> Encoder:
         if not hasattr(self, "_encoder"):

@@ -335,6 +335,18 @@ def test_features_of_every_type_and_layout_are_the_same(made: Problem) -> None:
             ps.predict(without)
 
 
+def test_names_and_paths_are_texts_or_paths(made: Problem, tmp_path: Path) -> None:
+    features, labels = everything(made, "train")
+    ps = small(storage=tmp_path / "runs.db", study="mine", estimate=False).fit(features, labels, class_names=CLASSES)
+    assert PromptSearch.load("mine", storage=tmp_path / "runs.db", device="cpu").prompts_ == ps.prompts_
+    assert ps.result_.storage == f"sqlite:///{tmp_path / 'runs.db'}"
+    for name in ("weights", "phrases", "lm", "storage", "study"):
+        with pytest.raises(InputError, match=f"^{name} of type int: give a name or a path$"):
+            small(**{name: 5}).fit(features, labels, class_names=CLASSES)
+    with pytest.raises(InputError, match="^run of type NoneType: give the name of a run or an exported folder"):
+        PromptSearch.load(None)  # type: ignore[arg-type]
+
+
 def test_numbers_of_numpy_are_numbers(made: Problem) -> None:
     """Grids of parameters are made by numpy, whose numbers JSON does not know."""
     features, labels = everything(made, "train")
