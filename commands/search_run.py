@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.commands.options import check_trackers, fluency_config, language_tools, log_to, own_server
+from promptsearch.commands.options import (
+    check_trackers,
+    fluency_config,
+    language_tools,
+    log_to,
+    own_server,
+    refuse_unused,
+)
 from promptsearch.commands.terminal import progress_bar
 from promptsearch.config import MachineConfig, ProblemConfig, SearchConfig
 
@@ -47,6 +54,8 @@ def search_command(
     from promptsearch.runs.open_run import Place, keep_budget, with_phrases
 
     check_trackers(options["log_to"])
+    if options["shots"]:
+        refuse_unused(["unlabelled"], "it counts the pictures of --shots 0; leave one of the two out")
     bank = load_bank(options.pop("bank_spec"))
     start: list[PromptSet] = []
     if "enqueue" in options:
@@ -111,6 +120,8 @@ def _start(enqueue: str | None, own: Mapping[str, Any]) -> tuple[list[PromptSet]
 
 def problem_config(options: Mapping[str, Any]) -> ProblemConfig:
     """Return the configuration of model and data set from the options."""
+    if options["test_share"] is None:
+        refuse_unused(["split_seed"], "it is the seed of --test-share; give that too")
     names = ("model", "dataset", "precision", "picture_column", "label_column", "test_share", "split_seed")
     weights, pictures = options.get("weights"), options.get("pictures")
     of = {k: options[k] for k in names}

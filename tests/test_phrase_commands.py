@@ -107,6 +107,19 @@ def test_classes_get_names_from_a_file(made: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "args", "said"),
+    [
+        ("beam", ["--unlabelled", "5"], "--unlabelled would do nothing: it counts the pictures of --shots 0"),
+        ("random", ["--split-seed", "3"], "--split-seed would do nothing: it is the seed of --test-share"),
+        ("names", ["--split-seed", "0"], "--split-seed would do nothing"),
+        ("compare", ["--split-seed", "3"], "--split-seed would do nothing"),
+    ],
+)
+def test_options_that_another_one_gives_a_meaning_are_refused_alone(command: str, args: list[str], said: str) -> None:
+    assert said in run(command, "--model", "tiny", "--dataset", "made", *args, code=2).stderr
+
+
+@pytest.mark.parametrize(
     ("classes", "names", "why"),
     [
         (["1", "10", "2"], "one\nten\ntwo\n", "class '10' before '2'"),
