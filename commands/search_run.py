@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from promptsearch.commands.options import (
 )
 from promptsearch.commands.terminal import progress_bar
 from promptsearch.config import MachineConfig, ProblemConfig, SearchConfig
+from promptsearch.errors import PromptSearchWarning
 
 if TYPE_CHECKING:
     from promptsearch.banks import PromptSet
@@ -98,6 +100,12 @@ def search_command(
                 watch=Watch(progress, interruptible),
                 estimate=options["estimate"],
                 begun=begun,
+            )
+        if options["estimate"] and result.shots and result.estimate is None:
+            warnings.warn(
+                f"run {record.name!r} was finished with --no-estimate; for an estimate, search anew with --study NAME",
+                PromptSearchWarning,
+                stacklevel=1,
             )
         if targets:
             result = transfer(problem, record, result, targets)

@@ -320,7 +320,8 @@ def _choice(result: RunResult) -> list[str]:
     if chosen.kept and estimate is not None:
         stable = sum(k == estimate.folds for k in chosen.kept)
         every = "resampling" if estimate.way == "out-of-bag" else "fold"
-        line += f" {stable} of its {len(chosen.kept)} templates were chosen again in every {every}."
+        verb = "was" if stable == 1 else "were"
+        line += f" {stable} of its {len(chosen.kept)} templates {verb} chosen again in every {every}."
     return [line]
 
 

@@ -109,6 +109,17 @@ def test_the_same_command_shows_the_same_run(small_bank: str) -> None:
     assert [(r["study"], r["state"]) for r in rows] == [(first["run"]["study"], "finished")]
 
 
+def test_a_finished_run_without_the_estimate_that_is_asked_for_says_so(small_bank: str) -> None:
+    without = [*BEAM, "--bank", small_bank, "--seed", "11", "--depth", "1"]
+    assert "no-estimate" not in run(*without).stderr
+    again = run(*[a for a in without if a != "--no-estimate"])
+    assert "finished with --no-estimate; for an estimate, search anew with --study NAME" in again.stderr
+    assert "no-estimate" not in run(*without).stderr
+    free = [*without, "--shots", "0", "--unlabelled", "40"]  # without labels there is no estimate to ask for
+    run(*free)
+    assert "no-estimate" not in run(*[a for a in free if a != "--no-estimate"]).stderr
+
+
 def test_a_folder_that_was_deleted_meanwhile_is_no_matter(
     small_bank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
