@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptsearch.banks import Bank, PromptSet, load_bank
+from promptsearch.banks.formats import why_swapped
 from promptsearch.config import (
     BANK,
     PHRASES,
@@ -155,8 +156,8 @@ class PromptSearch:
                 is measured on its test split.
             labels: (N,) class names, or indices into `class_names`. None searches without labels.
             class_names: Name of each class, in the order of `classes_`; required if the labels are numbers or None. For
-                a data set by name, they replace its own names. Scikit-learn's scorers of probabilities need the names
-                sorted if the labels are names.
+                a data set by name, they replace its own names, in its order. Scikit-learn's scorers of probabilities
+                need the names sorted if the labels are names.
             features: (N, D) image features of the model, instead of `images`.
 
         Returns:
@@ -479,6 +480,9 @@ class PromptSearch:
                 allow_fewer=bool(self.allow_fewer),
             )
             problem = open_configured(opened, MachineConfig(device=self.device))
+            if class_names is not None and (why := why_swapped(problem.own_names, class_names)):
+                own = ", ".join(problem.own_names[:10]) + (" …" if len(problem.own_names) > 10 else "")
+                raise InputError(f"class_names: {why}; the data set's order is {own}")
             return _Given(problem, SearchConfig.shots if self.shots is None else int(self.shots), None, opened)
         if self.test_share is not None:
             raise InputError(f"test_share {self.test_share:g}: only a data set by name has a test split; leave it out")

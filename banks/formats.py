@@ -594,17 +594,24 @@ def _spoken(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
+def why_swapped(classes: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return which class a list of names would give the name of another class, or None."""
+    own = {_spoken(c).casefold(): c for c in classes}
+    said = [_spoken(name).casefold() for name in names]
+    for c, name, plain in zip(classes, names, said, strict=True):
+        if own.get(plain, c) != c and said.count(plain) == 1:  # equal names have an error of their own
+            return f"class {shorten(c)} would be called {shorten(name)}, as another class is, so the order may be wrong"
+    return None
+
+
 def _why_other_order(classes: Sequence[str], names: Sequence[str]) -> str | None:
     """Return why a list of names may be in another order than the classes, or None.
 
     Either a class would get the name of another, or the classes are in alphabetical order, where 10 comes before 2 and
     Z before a, but a person would list them differently.
     """
-    own = {_spoken(c).casefold(): c for c in classes}
-    said = [_spoken(name).casefold() for name in names]
-    for c, name, plain in zip(classes, names, said, strict=True):
-        if own.get(plain, c) != c and said.count(plain) == 1:  # equal names have an error of their own
-            return f"class {shorten(c)} would be called {shorten(name)}, as another class is, so the order may be wrong"
+    if swapped := why_swapped(classes, names):
+        return swapped
     counted = sorted(classes, key=_natural)
     if list(classes) == sorted(classes) != counted:
         n = next(i for i, (a, b) in enumerate(zip(classes, counted, strict=True)) if a != b)

@@ -50,6 +50,7 @@ class Problem:
     memory: int | None = None
     other_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     allow_fewer: bool = False
+    own_names: tuple[str, ...] = ()  # the data set's, where `call_classes` gave others
 
     def task(self, shots: int, seed: int, unlabelled: int | None = None) -> Task:
         """Draw the pictures of a few-shot task.
@@ -76,7 +77,7 @@ class Problem:
         Raises:
             InputError: The names do not fit the classes.
         """
-        own = self.source.class_names
+        own = self.own_names = self.source.class_names
         if isinstance(names, str):
             called, self.other_names = load_class_names(names).of(own)
             spoken_names(f"--class-names {names}", called)

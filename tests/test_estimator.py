@@ -279,6 +279,23 @@ def test_class_names_without_an_order_are_refused(names: Any) -> None:
         ps.fit("cifar10", class_names=names)
 
 
+def test_class_names_in_another_order_than_a_data_sets_are_refused(tmp_path: Path) -> None:
+    bank = tmp_path / "bank.txt"
+    bank.write_text("a photo of a {}.\na {}.\n")
+    ps = PromptSearch("tiny", bank=bank, shots=1, device="cpu", estimate=False, phrases="none")
+    own = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    swapped = {
+        "airplane": [*own[1:], own[0]],
+        "cat": [*own[:3], "dog", "deer", "cat", *own[6:]],
+        "ship": [*own[:8], "Truck", "lorry"],
+    }
+    for name, names in swapped.items():
+        with pytest.raises(InputError, match=f"class_names: class '{name}' would be called .*order is airplane, auto"):
+            ps.fit("cifar10", class_names=names)
+    for names in (own, ["plane", "car", *own[2:]]):
+        assert ps.fit("cifar10", class_names=names).class_names_ == names
+
+
 USELESS: tuple[tuple[Any, str], ...] = (
     (None, "images: None is of type NoneType; give several pictures"),
     (3, "images: 3 is of type int; give several pictures"),
