@@ -365,6 +365,9 @@ def test_no_such_place(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("no data")
     with pytest.raises(InputError, match="notes.md: not a file of a known kind; give a list of pictures"):
         open_dataset(str(tmp_path / "notes.md"))
+    (tmp_path / "pets.ZIP").write_bytes(b"PK")
+    with pytest.raises(InputError, match="pets.ZIP: a zip archive; unpack it, and give the folder"):
+        open_dataset(str(tmp_path / "pets.ZIP"))
 
 
 @pytest.mark.parametrize("spec", ["cifar10", "cifar100", "someone/pets", "someone/pets:small"])

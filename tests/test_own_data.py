@@ -122,6 +122,26 @@ def test_data_check_says_what_it_is_and_its_command_runs(layout: str, drawn: Pat
     assert invoke("data", "check", str(place), "--json")[1].startswith("{")
 
 
+def test_a_run_on_pictures_read_otherwise_is_refused_with_the_difference_named(drawn: Path, tmp_path: Path) -> None:
+    place = tmp_path / "shapes"
+    shutil.copytree(drawn, place)
+    (tmp_path / "names.txt").write_text("disc\nbox\nwedge\n")
+    run = ["random", "--model", "tiny", "--bank", "simple-imagenet", "--trials", "2", "--shots", "1", "--no-estimate"]
+    run += ["--dataset", str(place), "--study", "drawn", "--storage", str(tmp_path / "runs.db"), "--quiet"]
+    assert invoke(*run, "--test-share", "0.3")[0] == 0
+    for options, named in {
+        ("--test-share", "0.5"): "with test share 0.3 (now 0.5); give",
+        ("--test-share", "0.3", "--split-seed", "1"): "with split seed 0 (now 1); give",
+        ("--test-share", "0.3", "--class-names", str(tmp_path / "names.txt")): "with class names None (now ['disc',",
+        ("--test-share", "0.5", "--seed", "1"): "with seed 0 (now 1); test share 0.3 (now 0.5); give",
+    }.items():
+        code, _, err = invoke(*run, *options)
+        assert code == 2 and f"Error: run 'drawn' was made {named}" in err
+    shape("circle", 99).save(place / SHAPES[0] / "99.png")
+    code, _, err = invoke(*run, "--test-share", "0.3")
+    assert code == 2 and "Error: run 'drawn' was made with other pictures or labels: data fingerprint" in err
+
+
 def test_the_estimator_holds_out_too(drawn: Path, tmp_path: Path) -> None:
     ps = PromptSearch("tiny", test_share=0.3, shots=16, allow_fewer=True, estimate=False, bank=["a photo of a {}."])
     ps.fit(str(drawn))

@@ -397,6 +397,8 @@ def _local(spec: str) -> Path | None:
     if spec and (os.path.isdir(path) or Path(path).suffix.lower() in FILE_LAYOUTS and os.path.isfile(path)):
         return Path(path)
     if spec and os.path.exists(path):
+        if Path(path).suffix.lower() == ".zip":
+            raise InputError(f"--dataset {spec}: a zip archive; unpack it, and give the folder")
         raise InputError(
             f"--dataset {spec}: not a file of a known kind; give a list of pictures (CSV, JSON lines, CoOp's JSON), a "
             f"parquet file or a tar archive, or a folder that holds {FORMS}"

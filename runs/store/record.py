@@ -126,7 +126,7 @@ class RunRecord:
                     study.set_user_attr(key, value)
                 study.set_user_attr("about", about)
                 study.set_user_attr("config", stored)
-            elif differences := _differences(kept, stored):
+            elif differences := _differences(kept, stored, study.user_attrs.get("about") or {}, about):
                 raise InputError(
                     f"run {name!r} was made with {'; '.join(differences)}; give the old value to resume it, "
                     "--fork NEW to start a new run from its best sets, or another --study to start from scratch"
@@ -425,12 +425,22 @@ def readable(url: str) -> Iterator[None]:
         ) from e
 
 
-def _differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return [
-        f"{k.replace('_', ' ')} {kept.get(k)!r} (now {now.get(k)!r})"
-        for k in sorted(kept.keys() | now.keys())
-        if kept.get(k) != now.get(k) and not _is_spelling(k, kept, now)
-    ]
+#: How pictures are read and held out; a difference says more than that the pictures' fingerprint is another.
+_READING = ("class_names", "label_column", "picture_column", "split_seed", "test_share")
+
+
+def _differences(
+    kept: dict[str, Any], now: dict[str, Any], kept_about: Mapping[str, Any], now_about: Mapping[str, Any]
+) -> list[str]:
+    """Return what differs between the configurations of a run then and now, with both values."""
+    keys = {k for k in kept.keys() | now.keys() if kept.get(k) != now.get(k) and not _is_spelling(k, kept, now)}
+    values = [(k, kept.get(k), now.get(k)) for k in sorted(keys)]
+    then, here = (about.get("opened") or {} for about in (kept_about, now_about))
+    read = [(k, then.get(k), here.get(k)) for k in _READING if then.get(k) != here.get(k)]
+    if "data fingerprint" in keys and read:
+        values = [*(value for value in values if value[0] != "data fingerprint"), *read]
+    said = [f"{k.replace('_', ' ')} {before!r} (now {after!r})" for k, before, after in values]
+    return [f"other pictures or labels: {text}" if text.startswith("data fingerprint") else text for text in said]
 
 
 def _is_spelling(key: str, kept: dict[str, Any], now: dict[str, Any]) -> bool:
