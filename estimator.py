@@ -497,16 +497,14 @@ class PromptSearch:
             some = f"one class ({names[0]})" if names else "no class"
             raise InputError(f"{parameter}: {some}; classification needs two or more")
         spoken = spoken_names(parameter, names)
-        # Where each class has as many pictures as are asked for, there is nothing to draw.
-        counts = np.bincount(index[index != UNLABELLED], minlength=len(names))
-        shots = int(counts.min() if self.shots is None else self.shots)
-        whole = self.shots is None or bool((counts == shots).all())
-        problem = Problem(
-            encoder, ArrayFeatures(vectors, index, spoken, whole), default_cache(), allow_fewer=bool(self.allow_fewer)
-        )
-        if labels is not None and counts.min() == 0:
+        source = ArrayFeatures(vectors, index, spoken, whole=self.shots is None)
+        problem = Problem(encoder, source, default_cache(), allow_fewer=bool(self.allow_fewer))
+        if labels is None:
+            return _Given(problem, 0, classes)
+        counts = np.bincount(index, minlength=len(names))
+        if counts.min() == 0:
             raise InputError(f"labels: no picture of class {names[int(counts.argmin())]!r}; leave the class out")
-        return _Given(problem, 0 if labels is None else shots, classes)
+        return _Given(problem, int(counts.min() if self.shots is None else self.shots), classes)
 
     def _check_types(self) -> None:
         """Refuse values that the command line's options would not take either."""

@@ -63,9 +63,12 @@ class Problem:
         Raises:
             InputError: There are too few pictures, or a number is out of range.
         """
-        if isinstance(self.source, ArrayFeatures) and self.source.whole:
+        if not isinstance(self.source, ArrayFeatures):
+            return Task.build(self.source, shots, seed, unlabelled, self.allow_fewer)
+        if self.source.whole:
             return Task.whole(self.source, shots, seed)
-        return Task.build(self.source, shots, seed, unlabelled, self.allow_fewer)
+        # Given pictures are searched on; only `compare` looks at validation pictures.
+        return Task.build(self.source, shots, seed, unlabelled, self.allow_fewer, validation=0)
 
     def call_classes(self, names: str | Sequence[str]) -> None:
         """Call the classes by other names than the data set's.

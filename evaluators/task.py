@@ -106,7 +106,8 @@ def _enough(
     remedy = f"at most --shots {most} is possible, or " if most > 0 else "add pictures of it, or take "
     raise InputError(
         f"--shots {shots}: class {name!r} has {n} training pictures, "
-        f"{shots} and {held_out} more for validation are needed; {remedy}what there is with --allow-fewer"
+        f"{shots}{f' and {held_out} more for validation' if held_out else ''} are needed; "
+        f"{remedy}what there is with --allow-fewer"
     )
 
 
@@ -175,16 +176,23 @@ class Task:
 
     @classmethod
     def build(
-        cls, source: FeatureSource, shots: int, seed: int, unlabelled: int | None = None, allow_fewer: bool = False
+        cls,
+        source: FeatureSource,
+        shots: int,
+        seed: int,
+        unlabelled: int | None = None,
+        allow_fewer: bool = False,
+        validation: int | None = None,
     ) -> Task:
         """Draw a task, and get the features of its pictures.
 
         Args:
             source: The source of features.
-            shots: Labelled pictures per class; min(shots, 4) more per class are drawn for validation.
+            shots: Labelled pictures per class.
             seed: Seed of the draw.
             unlabelled: If `shots` is 0, number of pictures to draw without their labels.
             allow_fewer: Use all pictures of a class that has too few, instead of raising an error.
+            validation: Number of other pictures per class to draw for validation; by default min(shots, 4).
 
         Raises:
             InputError: There are too few pictures.
@@ -194,7 +202,14 @@ class Task:
             both = draw_unlabelled(len(labels), unlabelled, seed)
             labels, n = np.full(len(labels), UNLABELLED), len(both)
         else:
-            drawn = draw(labels, shots, seed, class_names=source.class_names, allow_fewer=allow_fewer)
+            drawn = draw(
+                labels,
+                shots,
+                seed,
+                class_names=source.class_names,
+                validation=validation,
+                allow_fewer=allow_fewer,
+            )
             both, n = np.concatenate([drawn.support, drawn.validation]), len(drawn.support)
         features = source.features("train", both)
 

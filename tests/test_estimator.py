@@ -167,10 +167,11 @@ def test_what_is_learnt(made: Problem) -> None:
     assert (ps.predict(3 * features) == probability.argmax(axis=1)).all()  # features of any length
     again = pickle.loads(pickle.dumps(ps))
     assert (again.predict(features) == ps.predict(features)).all() and again.result_ == ps.result_
-    asked = small(shots=10).fit(features[:40], labels[:40], class_names=CLASSES)  # as many as there are
-    assert asked.result_.winner == ps.result_.winner and asked.result_.estimate == ps.result_.estimate
-    with pytest.raises(InputError, match="validation"):
-        small(shots=9).fit(features[:40], labels[:40], class_names=CLASSES)
+    for shots in (9, 10):  # no pictures are needed beside them
+        drawn = small(shots=shots).fit(features[:40], labels[:40], class_names=CLASSES).record_.get("draw")
+        assert np.bincount(labels[drawn["support"]]).tolist() == [shots] * 4 and drawn["validation"] == []
+    with pytest.raises(InputError, match="shots 11: class 'cat' has 10 training pictures, 11 are needed; at most"):
+        small(shots=11).fit(features[:40], labels[:40], class_names=CLASSES)
     named = small(shots=8).fit(features=features, labels=np.array(CLASSES)[labels])
     assert named.predict(features[:1])[0] in CLASSES and named.estimate_.accuracy.value > 0.5
     free = small(shots=None).fit(features[:60], class_names=CLASSES)
