@@ -70,7 +70,7 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
         from promptsearch.evaluators import default_cache
         from promptsearch.evaluators.data.corruptions import degrade, split_condition
         from promptsearch.evaluators.data.datasets import open_dataset
-        from promptsearch.evaluators.data.picture_features import pictures_fingerprint
+        from promptsearch.evaluators.data.picture_features import pictures_fingerprint, renamed_fingerprint
         from promptsearch.runs.open_run import opened_config
 
         opened = opened_config(view.record) or ProblemConfig()
@@ -92,9 +92,10 @@ def _pictures(view: RunView, named: str | None) -> Pictures:
                     f"--pictures {place}: has the classes {', '.join(data.class_names[:3])} …, and run {view.name} has "
                     f"{', '.join(known[:3])} …; name the data set that it was made with"
                 )
-            if from_pictures and (
-                pictures_fingerprint(data, condition, opened.class_names) != view.config.data_fingerprint
-            ):
+            fingerprint = pictures_fingerprint(data, condition)
+            if opened.class_names is not None:
+                fingerprint = renamed_fingerprint(fingerprint, opened.class_names)
+            if from_pictures and fingerprint != view.config.data_fingerprint:
                 raise InputError(
                     f"--pictures {place}: not the pictures that run {view.name} was made with, or they were changed "
                     "since; name the folder that has them"

@@ -12,14 +12,20 @@ from typing import Any
 from promptsearch.banks import load_class_names
 from promptsearch.config import MachineConfig, ProblemConfig
 from promptsearch.errors import InputError, PromptSearchError
-from promptsearch.evaluators.cache import Cache, default_cache, digest_of
+from promptsearch.evaluators.cache import Cache, default_cache
 from promptsearch.evaluators.data.array_features import ArrayFeatures
 from promptsearch.evaluators.data.class_names import spoken_names
 from promptsearch.evaluators.data.corruptions import split_condition
 from promptsearch.evaluators.data.dataset_names import SHORT_NAMES
 from promptsearch.evaluators.data.datasets import dataset_cached, open_dataset
 from promptsearch.evaluators.data.hub import find_cached, hub_reachable
-from promptsearch.evaluators.data.picture_features import LiveFeatures, PackFeatures, has_pack, packs_of
+from promptsearch.evaluators.data.picture_features import (
+    LiveFeatures,
+    PackFeatures,
+    has_pack,
+    packs_of,
+    renamed_fingerprint,
+)
 from promptsearch.evaluators.encoding.device_check import checked
 from promptsearch.evaluators.encoding.encoder import Encoder, Progress, no_progress
 from promptsearch.evaluators.encoding.model_spec import (
@@ -90,7 +96,7 @@ class Problem:
                 raise InputError(f"{len(called)} class names for {len(own)} classes; give one for each")
         self.source.class_names = tuple(called)
         # A run with other names is another run, but the features depend on the pictures only.
-        self.source.fingerprint = digest_of([self.source.fingerprint, called])
+        self.source.fingerprint = renamed_fingerprint(self.source.fingerprint, called)
 
     def evaluator(self, task: Task, fluency: RatesFluency | None = None) -> Evaluator:
         """Return an evaluator of prompt sets on a task's pictures, at the logit scale that fits the few labels.
@@ -210,8 +216,9 @@ def open_pictures(
     """
     share = reading.get("test_share")
     if has_pack(encoder.spec, dataset, cache):
-        # a path that is spelled otherwise is no pack's name
-        also = os.path.join(".", os.path.relpath(dataset)) if os.path.exists(dataset) else None
+        also = None  # the path of pictures of that name, spelled so that it is no pack's name
+        if os.path.exists(dataset):
+            also = os.path.join(dataset, "") if os.path.isabs(dataset) else os.path.join(os.curdir, dataset)
         if share is not None:
             folder = f", or write {also} for the pictures" if also else ""
             raise InputError(

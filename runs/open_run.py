@@ -328,18 +328,19 @@ def opened_config(record: Record) -> ProblemConfig | None:
     config = ProblemConfig(**{f.name: kept[f.name] for f in fields(ProblemConfig) if f.name in kept})
 
     def found(path: str) -> str:
-        start = "local-dir:" if path.startswith("local-dir:") else ""
-        rest = path[len(start) :]
-        there = os.path.join(home or "", rest)
-        return start + there if not os.path.exists(os.path.expanduser(rest)) and os.path.exists(there) else path
+        there = os.path.join(home or "", path)
+        return there if not os.path.exists(os.path.expanduser(path)) and os.path.exists(there) else path
 
-    from_pack = not str(record.about.get("pictures", "")).startswith("pictures")  # whose name is no path
+    # a feature pack's name and one such as cifar10 are no paths, though a folder may be called so
+    from_pack = not str(record.about.get("pictures", "")).startswith("pictures")
+    named = from_pack or config.dataset.partition("-")[0] in SHORT_NAMES
+    kind, _, folder = config.model.partition(":")
     return replace(
         config,
-        model=found(config.model),
+        model=f"local-dir:{found(folder)}" if kind == "local-dir" else config.model,
         weights=config.weights and found(config.weights),
         pictures=config.pictures and found(config.pictures),
-        dataset=config.dataset if from_pack else found(config.dataset),
+        dataset=config.dataset if named else found(config.dataset),
     )
 
 

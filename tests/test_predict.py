@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tiny_model import TINY
 from promptsearch import PromptSearch
 from promptsearch.commands.predict import open_labelling
 from promptsearch.commands.report import _pictures
+from promptsearch.config import ProblemConfig
 from promptsearch.errors import InputError
 from promptsearch.evaluators import no_progress
 from promptsearch.evaluators.data import loose_pictures
@@ -33,6 +35,7 @@ from promptsearch.reports.view import open_views
 from promptsearch.runs import RunRecord
 from promptsearch.runs.classifier import open_classifier
 from promptsearch.runs.labelling import Labelled
+from promptsearch.runs.open_run import opened_config
 from promptsearch.runs.result import Calibration, probabilities, threshold
 
 
@@ -362,6 +365,28 @@ def test_a_run_of_relative_paths_is_opened_from_any_folder_and_shows_its_own_pic
     assert "cannot be shown: --pictures data: not the pictures that run relative was made with" in shown()
     assert "data fingerprint" in run("runs", "resume", "relative", "--trials", 8, code=2).stderr
     run("runs", "resume", "relative", "--trials", 8, "--dataset", tmp_path / "here" / "data")
+
+
+def test_names_of_a_run_are_no_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders called as a model, a data set or a pack lie where the run was started, and were not read there."""
+    names = {"dataset": ("cifar10", "cifar10-dark", "pack"), "model": ("RN50", "zeroshot")}
+    for name in (*names["dataset"], *names["model"], "mine"):
+        (tmp_path / "here" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    def opened(pictures: str, **given: str) -> ProblemConfig:
+        about = {"opened": given, "folder": str(tmp_path / "here"), "pictures": pictures}
+        config = opened_config(SimpleNamespace(about=about))  # type: ignore[arg-type]
+        assert config is not None
+        return config
+
+    for field, values in names.items():
+        for value in values:
+            source = "feature pack made with zeroshot" if value == "pack" else "pictures"
+            assert getattr(opened(source, **{field: value}), field) == value
+    assert opened("pictures", dataset="mine").dataset == str(tmp_path / "here" / "mine")
+    assert opened("pictures", model="local-dir:mine").model == f"local-dir:{tmp_path / 'here' / 'mine'}"
+    assert opened("pictures", weights="mine").weights == str(tmp_path / "here" / "mine")
 
 
 def test_names_of_classes_and_files_cannot_lead_out_or_collide(tmp_path: Path) -> None:

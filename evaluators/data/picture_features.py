@@ -145,10 +145,14 @@ def packs_of(dataset: str, cache: Cache) -> list[tuple[str, str]]:
     return [(key["model"], meta.get("made_with", "")) for key, meta in found if key.get("dataset") == dataset]
 
 
-def pictures_fingerprint(data: PictureData, condition: str | None, class_names: Sequence[str] | None = None) -> str:
-    """Return the fingerprint of pictures in a condition; with other class names than their own, also of these."""
-    own = digest_of([data.fingerprint("train"), data.fingerprint("test"), condition, DECODING])
-    return own if class_names is None else digest_of([own, list(class_names)])
+def pictures_fingerprint(data: PictureData, condition: str | None) -> str:
+    """Return the fingerprint of a data set's pictures in a condition, with its own class names."""
+    return digest_of([data.fingerprint("train"), data.fingerprint("test"), condition, DECODING])
+
+
+def renamed_fingerprint(fingerprint: str, class_names: Sequence[str]) -> str:
+    """Return the fingerprint of pictures whose classes are called by other names than the data set's."""
+    return digest_of([fingerprint, list(class_names)])
 
 
 class LiveFeatures:
